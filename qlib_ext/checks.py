@@ -1,0 +1,82 @@
+"""Argument checks, in one message format: what was expected, what was found, the way out.
+
+Every check returns its value, so that a constructor can check and store in one line.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class UserError(ValueError):
+    """Something that the user gave is wrong; the message alone says what, and what to do about it."""
+
+
+def at_least(name: str, value: T, minimum: float) -> T:
+    """Return `value` if it is a number of at least `minimum`."""
+    if not _is_number(value) or not value >= minimum:  # type: ignore[operator]
+        raise UserError(f"`{name}` must be at least {minimum:g}, found {value!r}")
+    return value
+
+
+def above(name: str, value: T, bound: float) -> T:
+    """Return `value` if it is a number above `bound`."""
+    if not _is_number(value) or not value > bound:  # type: ignore[operator]
+        raise UserError(f"`{name}` must be above {bound:g}, found {value!r}")
+    return value
+
+
+def between(name: str, value: T, low: float, high: float, *, open_low: bool = False, open_high: bool = False) -> T:
+    """Return `value` if it is a number in the interval from `low` to `high`, either end open on request."""
+    inside = _is_number(value) and (
+        (value > low if open_low else value >= low)  # type: ignore[operator]
+        and (value < high if open_high else value <= high)  # type: ignore[operator]
+    )
+    if not inside:
+        left, right = "(" if open_low else "[", ")" if open_high else "]"
+        raise UserError(f"`{name}` must lie in {left}{low:g}, {high:g}{right}, found {value!r}")
+    return value
+
+
+def integer(name: str, value: object, minimum: int | None = None) -> int:
+    """Return `value` if it is an integer (not a bool), of at least `minimum` where one is given."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"`{name}` must be an integer, found {value!r}")
+    if minimum is not None:
+        at_least(name, value, minimum)
+    return value
+
+
+def one_of(name: str, value: T, choices: Collection[T]) -> T:
+    """Return `value` if it is one of `choices`; the message lists them and names the nearest."""
+    if value not in choices:
+        known = ", ".join(sorted(map(str, choices)))
+        raise UserError(f"`{name}` must be one of {known}, found {value!r}{nearest(str(value), map(str, choices))}")
+    return value
+
+
+def instance(name: str, value: object, kind: type[T]) -> T:
+    """Return `value` if it is an instance of `kind`."""
+    if not isinstance(value, kind):
+        raise UserError(f"`{name}` must be a {kind.__name__}, found {type(value).__name__}: {value!r}")
+    return value
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint ' (did you mean X?)' with the closest known words, or nothing when none is close."""
+    close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool):
+        return False
+    try:
+        return not math.isnan(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
