@@ -1,0 +1,1 @@
+"""The market in memory, and daily panels of it for models."""

@@ -1,0 +1,1 @@
+"""Bars on disk: read and write Qlib's store, and make the sample market."""

@@ -1,0 +1,1 @@
+"""The multi-task model: backbone, heads, losses, balancer, and the one trainer."""

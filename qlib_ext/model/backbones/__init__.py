@@ -1,0 +1,1 @@
+"""From a daily panel to one embedding a stock."""

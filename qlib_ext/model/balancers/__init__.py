@@ -1,0 +1,1 @@
+"""From the losses of K tasks to the gradient of the shared parameters."""

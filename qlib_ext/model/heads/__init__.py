@@ -1,0 +1,1 @@
+"""From a stock's embedding to one task's prediction."""

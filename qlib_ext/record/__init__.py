@@ -1,0 +1,1 @@
+"""Qlib record templates: what a run leaves behind."""

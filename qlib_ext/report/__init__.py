@@ -1,0 +1,1 @@
+"""One HTML document from the artifacts of a run."""
