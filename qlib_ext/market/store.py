@@ -1,0 +1,341 @@
+"""Qlib's market store: daily bars, calendar and universes in one directory.
+
+The layout is Qlib's own::
+
+    calendars/day.txt                  one trading day a line
+    instruments/<universe>.txt         CODE<TAB>first day<TAB>last day, a row for each spell of membership
+    features/<code>/<field>.day.bin    little-endian float32: index of the first day in the calendar, then the values
+
+Codes are upper-case in memory (`SH600000`) and lower-case as folder names, as Qlib has them.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from qlib_ext.checks import UserError, nearest
+
+SUFFIX = ".day.bin"
+HELP = (
+    "To get a store: `qlib-ext data sample --out DIR` makes a sample market, "
+    "`python -m qlib.cli.data qlib_data --target_dir DIR --region cn` is Qlib's own download; "
+    "then set QLIB_DATA=DIR"
+)
+# Windows cannot name a folder like these; Qlib puts a prefix before them on every system.
+_PREFIX = "_qlib_"
+_RESERVED = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    *(f"{port}{digit}" for port in ("COM", "LPT") for digit in range(10)),
+}
+
+
+class StoreError(UserError):
+    """A market store is missing, lacks something or holds something that cannot be read."""
+
+
+class QlibStore:
+    """Read a market store in Qlib's format.
+
+    Parameters
+    ----------
+    root
+        Directory with `calendars/day.txt`, `features/` and `instruments/`; `~` is expanded.
+
+    Attributes
+    ----------
+    root : Path
+    calendar : pd.DatetimeIndex
+        D trading days, ascending.
+
+    Raises
+    ------
+    StoreError
+        If the directory or a part of it is missing (the message names it and the commands that help), or the
+        calendar is empty, unreadable or out of order.
+    """
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root).expanduser()
+        if not self.root.is_dir():
+            raise StoreError(f"expected a Qlib data directory, found no directory at `{self.root}`. {HELP}")
+        parts = {"calendars/day.txt": Path.is_file, "features": Path.is_dir, "instruments": Path.is_dir}
+        missing = [part for part, is_there in parts.items() if not is_there(self.root / part)]
+        if missing:
+            raise StoreError(f"`{self.root}` is no Qlib data directory: {', '.join(missing)} missing. {HELP}")
+        self.calendar = _read_calendar(self.root / "calendars" / "day.txt")
+
+    def __repr__(self) -> str:
+        return f"QlibStore({str(self.root)!r})"
+
+    def universes(self) -> list[str]:
+        """Names of the universes, sorted."""
+        return sorted(path.stem for path in (self.root / "instruments").glob("*.txt"))
+
+    def membership(self, universe: str) -> pd.DataFrame:
+        """Spells of membership, in the rows of the file.
+
+        Codes without bars are kept: real stores name delisted firms.
+
+        Returns
+        -------
+        DataFrame
+            Columns `instrument` (upper-case), `start` and `end` (Timestamps, both days included).
+
+        Raises
+        ------
+        StoreError
+            If the universe is unknown (the known ones are listed) or its file cannot be read.
+        """
+        known = self.universes()
+        if universe not in known:
+            raise StoreError(
+                f"`{self.root}` has no universe {universe!r}{nearest(str(universe), known)}; "
+                f"instruments/ holds {', '.join(known) or 'none'}"
+            )
+        return _read_membership(self.root / "instruments" / f"{universe}.txt")
+
+    def member_mask(self, universe: str, instruments: Sequence[str]) -> np.ndarray:
+        """Whether each of `instruments` is a member of `universe`, day by day: bool `[D, S]` over the calendar."""
+        column = {code.upper(): index for index, code in enumerate(instruments)}
+        mask = np.zeros((len(self.calendar), len(instruments)), dtype=bool)
+        spells = self.membership(universe)
+        first = self.calendar.searchsorted(spells["start"], side="left")
+        after = self.calendar.searchsorted(spells["end"], side="right")
+        for code, start, stop in zip(spells["instrument"], first, after, strict=True):
+            if code in column:
+                mask[start:stop, column[code]] = True
+        return mask
+
+    def instruments(self) -> list[str]:
+        """Upper-case codes that have a folder in `features/`, sorted."""
+        return sorted(self._folders)
+
+    def fields(self, instrument: str) -> list[str]:
+        """Fields of which `instrument` has daily bars, sorted; unknown instrument: StoreError."""
+        folder = self._folders.get(instrument.upper())
+        if folder is None:
+            raise StoreError(
+                f"`{self.root}` has no bars of {instrument!r}{nearest(instrument.upper(), self._folders)}; "
+                f"features/ holds {len(self._folders)} instruments"
+            )
+        return sorted(path.name[: -len(SUFFIX)] for path in folder.glob("*" + SUFFIX))
+
+    def read(self, fields: Sequence[str], instruments: Sequence[str]) -> np.ndarray:
+        """Read bars over the whole calendar.
+
+        Parameters
+        ----------
+        fields
+            F fields, such as `close`; Qlib's `$close` is read as the same.
+        instruments
+            S codes.
+
+        Returns
+        -------
+        float32 `[F, D, S]`
+            NaN on days without a value and for files that are not there (ask `fields` to tell the two apart).
+
+        Raises
+        ------
+        StoreError
+            If a file is not float32 with a start index, or reaches beyond the calendar.
+        """
+        days = len(self.calendar)
+        bars = np.full((len(fields), days, len(instruments)), np.nan, dtype=np.float32)
+        folders = [self._folders.get(code.upper()) for code in instruments]
+        rows = np.empty((len(instruments), days), dtype=np.float32)
+        for index, field in enumerate(fields):
+            name = field.lstrip("$").lower() + SUFFIX
+            rows.fill(np.nan)
+            for row, folder in zip(rows, folders, strict=True):
+                if folder is not None:
+                    _read_bin(folder / name, row)
+            bars[index] = rows.T  # one transposed copy a field: filling [D, S] column by column is far slower
+        return bars
+
+    def fingerprint(self) -> str:
+        """16 hex digits of the content (calendar, memberships, bars): the same on every machine and path."""
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        digest.update("\n".join(self.calendar.strftime("%Y-%m-%d")).encode())
+        for universe in self.universes():
+            spells = self.membership(universe)
+            rows = spells["instrument"].str.cat(
+                [spells[end].dt.strftime("%Y-%m-%d") for end in ("start", "end")], ","
+            )
+            digest.update(f"\0{universe}\0".encode() + "\n".join(rows).encode())
+        for code in self.instruments():
+            for field in self.fields(code):
+                digest.update(f"\0{code}\0{field}\0".encode())
+                digest.update((self._folders[code] / (field + SUFFIX)).read_bytes())
+        return digest.hexdigest()[:16]
+
+    @functools.cached_property
+    def _folders(self) -> dict[str, Path]:
+        paths = [path for path in (self.root / "features").iterdir() if path.is_dir()]
+        codes = [path.name.removeprefix(_PREFIX).upper() for path in paths]
+        twice = [code for code, count in Counter(codes).items() if count > 1]
+        if twice:
+            raise StoreError(
+                f"`{self.root / 'features'}` has more than one folder of {', '.join(sorted(twice))}"
+            )
+        return dict(zip(codes, paths, strict=True))
+
+
+def write_store(
+    root: str | Path,
+    calendar: pd.DatetimeIndex,
+    instruments: Sequence[str],
+    bars: Mapping[str, np.ndarray],
+    memberships: Mapping[str, pd.DataFrame],
+) -> QlibStore:
+    """Write a market store in Qlib's format.
+
+    Each instrument is written from its first to its last day with a value in any field; one without any value
+    gets no folder, and a field of which it has no value gets no file. `instruments/all.txt` holds every written
+    instrument with these days, unless `memberships` has `all`.
+
+    Parameters
+    ----------
+    root
+        Directory to write into; it must be new or empty.
+    calendar
+        D trading days, ascending.
+    instruments
+        S codes.
+    bars
+        Field to array `[D, S]`, NaN where there is no value.
+    memberships
+        Universe to table with the columns `instrument`, `start` and `end` (both days included).
+
+    Raises
+    ------
+    StoreError
+        If the directory is not empty, shapes do not fit, codes repeat, or the calendar is not ascending.
+    """
+    root = Path(root).expanduser()
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise StoreError(
+            f"`{root}` must be a new or an empty directory to write a store into; choose another"
+        )
+    calendar = pd.DatetimeIndex(calendar)
+    _check_calendar(calendar, "`calendar`")
+    codes = [code.upper() for code in instruments]
+    if len(set(codes)) < len(codes):
+        twice = sorted(code for code, count in Counter(codes).items() if count > 1)
+        raise StoreError(f"`instruments` must differ, found more than once: {', '.join(twice)}")
+    shape = (len(calendar), len(codes))
+    for field, values in bars.items():
+        if np.shape(values) != shape:
+            raise StoreError(
+                f"`bars[{field!r}]` must have a row a day and a column an instrument, {shape}, "
+                f"found {np.shape(values)}"
+            )
+    for universe, spells in memberships.items():
+        lacking = [column for column in ("instrument", "start", "end") if column not in spells]
+        if lacking:
+            raise StoreError(
+                f"`memberships[{universe!r}]` must have instrument, start and end, found no {lacking[0]}"
+            )
+
+    for part in ("calendars", "features", "instruments"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    _write_lines(root / "calendars" / "day.txt", calendar.strftime("%Y-%m-%d"))
+
+    columns = {
+        field: np.asarray(values, dtype="<f4").T.copy() for field, values in bars.items()
+    }  # [S, D] each
+    everything = []
+    for index, code in enumerate(codes):
+        rows = {field: values[index] for field, values in columns.items()}
+        present = np.zeros(len(calendar), dtype=bool)
+        for row in rows.values():
+            present |= ~np.isnan(row)
+        if not present.any():
+            continue
+        first, last = np.flatnonzero(present)[[0, -1]]
+        folder = root / "features" / ((_PREFIX if code in _RESERVED else "") + code.lower())
+        folder.mkdir()
+        for field, row in rows.items():
+            if not np.isnan(row).all():
+                values = np.concatenate([np.array([first], dtype="<f4"), row[first : last + 1]])
+                values.tofile(folder / (field.lower() + SUFFIX))
+        everything.append((code, calendar[first], calendar[last]))
+
+    tables = {"all": pd.DataFrame(everything, columns=["instrument", "start", "end"]), **memberships}
+    for universe, spells in tables.items():
+        ends = [pd.to_datetime(spells[end]).dt.strftime("%Y-%m-%d") for end in ("start", "end")]
+        rows_of_file = zip(spells["instrument"].str.upper(), *ends, strict=True)
+        _write_lines(root / "instruments" / f"{universe}.txt", ("\t".join(row) for row in rows_of_file))
+    return QlibStore(root)
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
+
+
+def _read_calendar(path: Path) -> pd.DatetimeIndex:
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        calendar = pd.DatetimeIndex(pd.to_datetime(lines, format="ISO8601")).normalize()
+    except ValueError as error:
+        raise StoreError(f"`{path}` must have one day a line, such as 2010-01-04: {error}") from error
+    _check_calendar(calendar, f"`{path}`")
+    return calendar
+
+
+def _check_calendar(calendar: pd.DatetimeIndex, name: str) -> None:
+    if len(calendar) == 0:
+        raise StoreError(f"{name} must hold trading days, found none")
+    wrong = np.flatnonzero(np.diff(calendar.asi8) <= 0)
+    if wrong.size:
+        before, after = calendar[wrong[0]].date(), calendar[wrong[0] + 1].date()
+        raise StoreError(f"{name} must be in ascending order, found {after} after {before}")
+
+
+def _read_membership(path: Path) -> pd.DataFrame:
+    names = ["instrument", "start", "end"]
+    try:
+        # As text, and nothing read as missing: `NA` and `NAN` are codes.
+        table = pd.read_csv(
+            path, sep="\t", header=None, names=names, usecols=[0, 1, 2], dtype=str, keep_default_na=False
+        )
+        table = table.assign(
+            instrument=table["instrument"].str.upper(),
+            start=pd.to_datetime(table["start"], format="ISO8601"),
+            end=pd.to_datetime(table["end"], format="ISO8601"),
+        )
+    except ValueError as error:
+        raise StoreError(f"`{path}` must have lines CODE<TAB>first day<TAB>last day: {error}") from error
+    return table
+
+
+def _read_bin(path: Path, row: np.ndarray) -> None:
+    """Put the values of a bin into `row` [D]; a file that is not there leaves it as it is."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return
+    if len(content) == 0 or len(content) % 4:
+        raise StoreError(f"`{path}` must hold a start index and float32 values, found {len(content)} bytes")
+    values = np.frombuffer(content, dtype="<f4")
+    start, stop = values[0], values[0] + len(values) - 1
+    if not (start >= 0 and start == int(start) and stop <= len(row)):
+        raise StoreError(
+            f"`{path}` must start and end within the {len(row)} days of calendars/day.txt, found days "
+            f"{start:g} to {stop - 1:g}: the calendar and the bars are of different downloads"
+        )
+    row[int(start) : int(stop)] = values[1:]
