@@ -1,0 +1,147 @@
+"""One trading day as a model sees it: plain torch, no Qlib."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from qlib_ext.data.alpha360 import Alpha360Windows
+
+
+@dataclass(frozen=True)
+class DailyPanel:
+    """The N stocks of one trading day.
+
+    Attributes
+    ----------
+    date
+        The day t at whose close the features are known.
+    features
+        `[N, T, F]` float32, finite: windows of T days ending at t.
+    instruments
+        `[N]` int64, positions in the store's list of instruments.
+    market_value
+        `[N]` float32 or None where no side data give it.
+    labels
+        Label name -> `[N]` float32 as training sees it (normalised per day), NaN where missing.
+    raw_labels
+        Label name -> `[N]` float32 as metrics see it, NaN where missing.
+    """
+
+    date: pd.Timestamp
+    features: Tensor
+    instruments: Tensor
+    market_value: Tensor | None
+    labels: Mapping[str, Tensor]
+    raw_labels: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return self.features.shape[0]
+
+
+class DailyPanels:
+    """The days of one segment, gathered one at a time from the market on the device that trains.
+
+    A sequence: `len(panels)` days, `panels[i]` is a `DailyPanel`. Nothing is held per day but the positions of
+    its stocks, so a segment costs the market once, however long the windows.
+
+    Parameters
+    ----------
+    windows
+        Fitted feature windows.
+    padded
+        `[D + T - 1, S, F]` float32 market with T - 1 empty days in front, on `device`.
+    calendar, instruments
+        The D days and S codes of the market.
+    days
+        Positions of the segment's days in `calendar`, ascending.
+    present
+        `[D, S]` bool: stocks that the universe holds that day and that have a close.
+    labels, raw_labels
+        Label name -> `[D, S]` float32.
+    """
+
+    def __init__(
+        self,
+        *,
+        windows: Alpha360Windows,
+        padded: Tensor,
+        calendar: pd.DatetimeIndex,
+        instruments: tuple[str, ...],
+        days: np.ndarray,
+        present: np.ndarray,
+        labels: Mapping[str, np.ndarray],
+        raw_labels: Mapping[str, np.ndarray],
+    ) -> None:
+        self.windows = windows
+        self.calendar = calendar
+        self.instruments = instruments
+        self.days = days
+        self.device = padded.device
+        self.padded = padded
+        self._columns = [torch.from_numpy(np.flatnonzero(present[day])).to(self.device) for day in days]
+        self._labels = {name: _segment(values, days, self.device) for name, values in labels.items()}
+        self._raw_labels = {name: _segment(values, days, self.device) for name, values in raw_labels.items()}
+
+    def __len__(self) -> int:
+        return len(self.days)
+
+    def __getitem__(self, position: int) -> DailyPanel:
+        columns = self._columns[position]
+        day = int(self.days[position])
+        return DailyPanel(
+            date=self.calendar[day],
+            features=self.windows.gather(self.padded, day, columns),  # [N, T, F]
+            instruments=columns,
+            market_value=None,
+            labels={name: values[position, columns] for name, values in self._labels.items()},
+            raw_labels={name: values[position, columns] for name, values in self._raw_labels.items()},
+        )
+
+    def __iter__(self) -> Iterator[DailyPanel]:
+        return (self[position] for position in range(len(self)))
+
+    @property
+    def dates(self) -> pd.DatetimeIndex:
+        """The days of the segment."""
+        return self.calendar[self.days]
+
+    def columns(self, position: int) -> Tensor:
+        """Positions `[N]` of the day's stocks in `instruments`."""
+        return self._columns[position]
+
+    def labelled(self, names: tuple[str, ...], minimum: int = 2) -> np.ndarray:
+        """Positions of the days on which each of the labels `names` is there for at least `minimum` stocks."""
+        keep = np.ones(len(self), dtype=bool)
+        for name in names:
+            values = self._labels[name]
+            counts = [int((~values[i, columns].isnan()).sum()) for i, columns in enumerate(self._columns)]
+            keep &= np.asarray(counts, dtype=int) >= minimum
+        return np.flatnonzero(keep)
+
+    def raw_matrix(self, name: str) -> np.ndarray:
+        """Raw label `name` as `[days, S]`, NaN for stocks that are not in the day's panel."""
+        values = self._raw_labels[name].cpu().numpy()
+        matrix = np.full_like(values, np.nan)
+        for i, columns in enumerate(self._columns):
+            index = columns.cpu().numpy()
+            matrix[i, index] = values[i, index]
+        return matrix
+
+    def index(self) -> pd.MultiIndex:
+        """The (datetime, instrument) of every stock of every day, in the order in which the days are gathered."""
+        counts = [len(columns) for columns in self._columns]
+        dates = self.dates.repeat(counts)
+        empty = np.empty(0, dtype=np.int64)
+        columns = np.concatenate([columns.cpu().numpy() for columns in self._columns] or [empty])
+        codes = np.asarray(self.instruments, dtype=object)[columns]
+        return pd.MultiIndex.from_arrays([dates, codes], names=["datetime", "instrument"])
+
+
+def _segment(values: np.ndarray, days: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values[days], dtype=np.float32)).to(device)

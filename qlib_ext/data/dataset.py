@@ -1,0 +1,241 @@
+"""The dataset of a workflow: segments of trading days over a panel handler."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from qlib.config import C
+from qlib.data.dataset import DatasetH
+from qlib.data.dataset.handler import DataHandlerLP
+
+from qlib_ext.build import build
+from qlib_ext.checks import UserError
+from qlib_ext.data.daily_panel import DailyPanels
+from qlib_ext.data.handlers.alpha360_panel import Alpha360Panel, require
+from qlib_ext.market.store import QlibStore
+
+logger = logging.getLogger(__name__)
+
+
+class DailyPanelDataset(DatasetH):
+    """Segments of trading days, as daily panels for torch models and as tables for Qlib's own.
+
+    Parameters
+    ----------
+    handler
+        An `Alpha360Panel`, or `{class, kwargs}` of one.
+    segments
+        Name -> (first day, last day), both included. They may reach beyond the store: what is there is used, and
+        `notes` say so. They must not overlap.
+    benchmark
+        Instrument that records will compare with; checked here, so that a missing one stops the workflow at once.
+    purge
+        Leave out the last days of a segment whose labels reach into the next one.
+    table_labels
+        Labels in the table that a table model trains on; rows that lack one are dropped there.
+
+    Raises
+    ------
+    StoreError
+        If the store is missing, or lacks the universe, the benchmark or a field.
+    UserError
+        If a segment is reversed, overlaps another, or holds no day of the store.
+    """
+
+    def __init__(
+        self,
+        handler: Mapping[str, Any] | Alpha360Panel,
+        segments: Mapping[str, Sequence[Any]],
+        benchmark: str | None = None,
+        purge: bool = True,
+        table_labels: Sequence[str] = ("RETURN",),
+    ) -> None:
+        checked = _check_segments(segments)
+        self.store = QlibStore(C.dpm.get_data_uri("day"))
+        if benchmark is not None:
+            require(self.store, instruments=[benchmark])
+        self.benchmark = benchmark
+        self.purge = purge
+        self.table_labels = tuple(table_labels)
+        super().__init__(build(handler, Alpha360Panel, name="handler"), checked)
+
+    def setup_data(self, handler_kwargs: dict | None = None, **kwargs: Any) -> None:
+        """Set the handler up where asked to, and work out which days each segment holds."""
+        super().setup_data(handler_kwargs=handler_kwargs, **kwargs)
+        self.days, self.purged_days, self.notes = self._split()
+        for note in self.notes:
+            logger.warning(note)
+
+    @property
+    def universe(self) -> str:
+        """The name of the universe."""
+        return str(self.handler.instruments)
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """Codes of the S stocks of the market panel."""
+        return self.handler.panel.instruments
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the store's content."""
+        return self.store.fingerprint()
+
+    def _split(self) -> tuple[dict[str, np.ndarray], dict[str, int], list[str]]:
+        panel = self.handler.panel
+        calendar = panel.calendar
+        notes = [
+            f"the store has no `{field}`: its features are 0, as under Qlib's processors"
+            for field in panel.missing_fields
+        ]
+        usable = panel.present.any(axis=1)
+        days: dict[str, np.ndarray] = {}
+        for name, (start, end) in self.segments.items():
+            inside = np.flatnonzero((calendar >= start) & (calendar <= end) & usable)
+            if not len(inside):
+                raise UserError(
+                    f"segment `{name}` ({start:%Y-%m-%d} to {end:%Y-%m-%d}) holds no day of the universe "
+                    f"`{self.universe}` in the store {self.store.root} "
+                    f"({calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}): change the segments, or take another store"
+                )
+            first, last = calendar[inside[0]], calendar[inside[-1]]
+            if (first - start).days > 10 or (end - last).days > 10:
+                notes.append(
+                    f"segment `{name}` asks for {start:%Y-%m-%d} to {end:%Y-%m-%d}; "
+                    f"the store gives {first:%Y-%m-%d} to {last:%Y-%m-%d} ({len(inside)} days)"
+                )
+            days[name] = inside
+        purged = dict.fromkeys(days, 0)
+        if self.purge:
+            for name, inside in days.items():
+                later = [other[0] for other in days.values() if other[0] > inside[-1]]
+                if later:
+                    kept = inside[inside + self.handler.horizon_days < min(later)]
+                    purged[name] = len(inside) - len(kept)
+                    days[name] = kept
+        return days, purged, notes
+
+    def panels(self, segment: str, device: torch.device | str = "cpu") -> DailyPanels:
+        """Daily panels of a segment, on the device that trains.
+
+        Parameters
+        ----------
+        segment
+            A name in `segments`.
+        device
+            Where the market is held, once for all segments.
+        """
+        if segment not in self.days:
+            raise UserError(f"`segment` must be one of {', '.join(self.days)}, found {segment!r}")
+        panel = self.handler.panel
+        return DailyPanels(
+            windows=self.handler.windows,
+            padded=self._padded(torch.device(device)),
+            calendar=panel.calendar,
+            instruments=panel.instruments,
+            days=self.days[segment],
+            present=panel.present,
+            labels=self._label_planes(DataHandlerLP.DK_L),
+            raw_labels=self._label_planes(DataHandlerLP.DK_R),
+        )
+
+    def _padded(self, device: torch.device) -> torch.Tensor:
+        cached = getattr(self, "_padded_on", None)
+        if cached is None or cached.device != device:
+            cached = torch.from_numpy(self.handler.windows.pad(self.handler.panel.values)).to(device)
+            self._padded_on = cached
+        return cached
+
+    def _label_planes(self, data_key: str) -> dict[str, np.ndarray]:
+        planes = self.__dict__.setdefault("_planes", {})
+        if data_key not in planes:
+            panel = self.handler.panel
+            frame = DataHandlerLP.fetch(self.handler, col_set="label", data_key=data_key)
+            days = panel.calendar.get_indexer(frame.index.get_level_values("datetime"))
+            stocks = pd.Index(panel.instruments).get_indexer(frame.index.get_level_values("instrument"))
+            planes[data_key] = {}
+            for name in frame.columns:
+                plane = np.full(panel.members.shape, np.nan, np.float32)
+                plane[days, stocks] = frame[name].to_numpy(dtype=np.float32)
+                planes[data_key][name] = plane
+        return planes[data_key]
+
+    def _prepare_seg(self, slc: Any, **kwargs: Any) -> pd.DataFrame:
+        for name, (start, end) in self.segments.items():
+            if isinstance(slc, tuple) and slc == (start, end):
+                calendar, days = self.handler.panel.calendar, self.days[name]
+                slc = slice(calendar[days[0]], calendar[days[-1]])
+        if kwargs.get("data_key") != DataHandlerLP.DK_L:
+            return super()._prepare_seg(slc, **kwargs)
+        label = self.handler.fetch(slc, col_set="label", data_key=DataHandlerLP.DK_L)[list(self.table_labels)]
+        label = label.dropna()
+        if kwargs.get("col_set") == "label":
+            return label
+        features = self.handler.feature_table(label.index)
+        if kwargs.get("col_set") == "feature":
+            return features
+        return pd.concat({"feature": features, "label": label}, axis=1)
+
+    def coverage(self, segment: str) -> pd.DataFrame:
+        """By day of a segment: `members` of the universe with bars in the store, and how many of them are `scored`."""
+        panel, days = self.handler.panel, self.days[segment]
+        return pd.DataFrame(
+            {"members": panel.members[days].sum(axis=1), "scored": panel.present[days].sum(axis=1)},
+            index=pd.DatetimeIndex(panel.calendar[days], name="datetime"),
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What the run is made of, ready for JSON."""
+        panel = self.handler.panel
+        calendar = panel.calendar
+        listed = set(self.store.membership(self.universe)["instrument"])
+        return {
+            "universe": self.universe,
+            "benchmark": self.benchmark,
+            "store": self.store.root.name,
+            "fingerprint": self.fingerprint,
+            "store_start": f"{calendar[0]:%Y-%m-%d}",
+            "store_end": f"{calendar[-1]:%Y-%m-%d}",
+            "instruments": len(panel.instruments),
+            "instruments_without_bars": len(listed - set(panel.instruments)),
+            "fields": list(panel.fields),
+            "missing_fields": list(panel.missing_fields),
+            "lookback_days": self.handler.windows.lookback_days,
+            "label_horizon_days": self.handler.horizon_days,
+            "labels": {name: text for name, text in self.handler.data_loader.labels.items()},
+            "segments": {
+                name: {
+                    "asked_start": f"{self.segments[name][0]:%Y-%m-%d}",
+                    "asked_end": f"{self.segments[name][1]:%Y-%m-%d}",
+                    "start": f"{calendar[days[0]]:%Y-%m-%d}",
+                    "end": f"{calendar[days[-1]]:%Y-%m-%d}",
+                    "days": len(days),
+                    "rows": int(panel.present[days].sum()),
+                    "purged_days": self.purged_days[name],
+                }
+                for name, days in self.days.items()
+            },
+            "notes": list(self.notes),
+        }
+
+
+def _check_segments(segments: Mapping[str, Sequence[Any]]) -> dict[str, tuple[pd.Timestamp, pd.Timestamp]]:
+    checked: dict[str, tuple[pd.Timestamp, pd.Timestamp]] = {}
+    for name, bounds in segments.items():
+        if isinstance(bounds, str) or len(bounds) != 2:
+            raise UserError(f"segment `{name}` must be a pair of dates, found {bounds!r}")
+        start, end = (pd.Timestamp(bound) for bound in bounds)
+        if start > end:
+            raise UserError(f"segment `{name}` must not end before it begins, found {start:%Y-%m-%d} to {end:%Y-%m-%d}")
+        for other, (other_start, other_end) in checked.items():
+            if start <= other_end and other_start <= end:
+                raise UserError(f"segments `{other}` and `{name}` overlap: give each its own days")
+        checked[name] = (start, end)
+    if not checked:
+        raise UserError("`segments` must name at least one segment, found none")
+    return checked

@@ -1,0 +1,57 @@
+"""Normalisation of labels across the stocks of a day."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from qlib.data.dataset.processor import Processor
+
+from qlib_ext import checks
+from qlib_ext.checks import UserError
+
+RANK_TO_UNIT = 3.46  # Qlib's factor: the standard deviation of a uniform variable is 1 / sqrt(12) = 1 / 3.46
+
+
+class CrossSectionNorm(Processor):
+    """Normalise named columns day by day, so that a loss compares stocks and not days.
+
+    Parameters
+    ----------
+    columns
+        Columns of `fields_group` to normalise; the others are left as they are (a class must not be ranked).
+    method
+        `rank`: (percentile rank - 0.5) * 3.46, as Qlib's CSRankNorm; `zscore`: (x - mean) / standard deviation of
+        the day, as Qlib's CSZScoreNorm.
+    fields_group
+        Column group of `columns`.
+
+    Notes
+    -----
+    Missing values stay missing and do not count. A day with one value gets NaN from `zscore`.
+    """
+
+    def __init__(
+        self, columns: Sequence[str] = ("RETURN",), method: str = "rank", fields_group: str = "label"
+    ) -> None:
+        self.columns = tuple(columns)
+        self.method = checks.one_of("method", method, ("rank", "zscore"))
+        self.fields_group = fields_group
+
+    def __call__(self, df: pd.DataFrame) -> pd.DataFrame:
+        """Normalise the columns in `df`."""
+        for name in self.columns:
+            column = (self.fields_group, name)
+            if column not in df.columns:
+                known = ", ".join(df[self.fields_group].columns) if self.fields_group in df.columns else "none"
+                raise UserError(f"`columns` must be labels of the handler ({known}), found {name!r}")
+            days = df[column].groupby(level="datetime")
+            if self.method == "rank":
+                df[column] = (days.rank(pct=True) - 0.5) * RANK_TO_UNIT
+            else:
+                df[column] = (df[column] - days.transform("mean")) / days.transform("std")
+        return df
+
+    def is_for_infer(self) -> bool:
+        """Labels only: there is nothing to normalise at inference."""
+        return False
