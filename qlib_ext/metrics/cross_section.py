@@ -124,7 +124,7 @@ def information_ratio(daily: npt.ArrayLike) -> float:
 
 
 def newey_west_t(daily: npt.ArrayLike, lags: int | None = None) -> float:
-    r"""t statistic of the mean of a daily series, robust to autocorrelation and heteroscedasticity.
+    r"""Statistic t of the mean of a daily series, robust to autocorrelation and heteroscedasticity.
 
     Source: Newey and West (1987), "A Simple, Positive Semi-definite, Heteroskedasticity and Autocorrelation
     Consistent Covariance Matrix", Econometrica 55.
