@@ -1,0 +1,94 @@
+# Everything from an empty machine with Python 3.11 and make. `make help` lists the targets.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Override any of these on the command line or in the environment: `make backtest N_EPOCHS=20 DEVICE=cuda`.
+PYTHON      ?= python3.11 python3.12 python3
+VENV        ?= .venv
+SAMPLE      ?= sample_market
+SAMPLE_SEED ?= 0
+QLIB_DATA   ?= $(SAMPLE)
+WORKFLOW    ?= workflows/mimstocr_csi300.yaml
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SAMPLE_MADE := $(SAMPLE)/.made-with-seed-$(SAMPLE_SEED)
+
+# On the sample market the run is a demonstration: fewer epochs than the workflow's own 100.
+ifeq ($(QLIB_DATA),$(SAMPLE))
+N_EPOCHS ?= 5
+MARKET := $(SAMPLE_MADE)
+endif
+
+# What the workflow reads from its environment.
+export QLIB_DATA
+ifdef N_EPOCHS
+export N_EPOCHS
+endif
+
+.PHONY: help install backtest sample test lint format pins clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+install: $(VENV)/.installed ## Make the virtual environment with the pinned versions
+
+backtest: $(VENV)/.installed $(MARKET) ## Run the workflow, by default on the sample market
+	$(BIN)/qrun $(WORKFLOW)
+
+sample: $(SAMPLE_MADE) ## Write the sample market
+
+test: lint ## Check format, lint and types, then run the tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-test ## Check format, lint and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test ## Format the code and mend what the linter can mend
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+pins: $(VENV)/.installed-test ## Write constraints.txt from the virtual environment
+	$(PIP) install --quiet --no-build-isolation --editable '.[test,dev]'
+	grep '^#' constraints.txt > $(VENV)/pins.txt
+	$(PIP) freeze --all --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | grep -vE '^(pip|wheel|nvidia-|cuda-|triton)' \
+		| sed 's/+.*//' | sort -f >> $(VENV)/pins.txt
+	mv $(VENV)/pins.txt constraints.txt
+
+clean: ## Remove what make made, but no run: MLflow's store and the checkpoints stay
+	rm -rf build dist qlib_ext.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	if [ -f $(SAMPLE_MADE) ]; then rm -rf $(SAMPLE); fi
+	if [ -f $(VENV)/.made ]; then rm -rf $(VENV); fi
+
+$(BIN)/python:
+	@python=; \
+	for candidate in $(PYTHON); do \
+		if "$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null; \
+		then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "Python 3.11 or 3.12 is needed, found neither (tried: $(PYTHON))." >&2; \
+		echo "Install Python 3.11, or say where it is: make PYTHON=<path of python3.11> ..." >&2; \
+		exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv $(VENV) && touch $(VENV)/.made
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the pinned versions into $(VENV): some minutes the first time"
+	@$(PIP) install --quiet --constraint constraints.txt setuptools
+	@$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	@$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+$(SAMPLE_MADE): | $(VENV)/.installed
+	$(BIN)/qlib-ext data sample --out $(SAMPLE) --seed $(SAMPLE_SEED)
+	@touch $@
