@@ -1,0 +1,33 @@
+"""What holds for every test: no network, no telemetry, no window, the same examples on every run."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+from hypothesis import settings
+
+os.environ["DO_NOT_TRACK"] = "1"  # MLflow's telemetry
+os.environ["MPLBACKEND"] = "Agg"
+for variable in ("MLFLOW_TRACKING_URI", "QLIB_DATA", "N_EPOCHS", "SEED", "DEVICE", "RESUME"):
+    os.environ.pop(variable, None)  # a developer's own settings must not reach a test
+
+# No deadline: speed belongs in benchmarks. Derandomized: a failure on one machine is a failure on all.
+settings.register_profile("qlib-ext", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("qlib-ext")
+
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection that leaves this machine."""
+    connect = socket.socket.connect
+
+    def connect_locally(self: socket.socket, address: object) -> None:
+        if isinstance(address, tuple) and address[0] not in _LOCAL:
+            raise OSError(f"a test must not use the network, tried to reach {address[0]}")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", connect_locally)

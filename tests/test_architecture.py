@@ -1,0 +1,247 @@
+"""The seams of the package, held by reading its source: who may import whom, and what no module may do."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "qlib_ext"
+
+# Any stage may import these; they import nothing of the package but each other.
+COMMON = {"qlib_ext", "qlib_ext.build", "qlib_ext.checks"}
+
+# Downstream imports upstream, never the reverse.
+MAY_IMPORT = {
+    "market": {"market"},
+    "data": {"market", "data"},
+    "metrics": {"metrics"},
+    "model": {"market", "data", "metrics", "model"},
+    "strategy": {"market", "data", "metrics", "model", "strategy"},
+    "record": {"market", "data", "metrics", "model", "strategy", "record", "report"},
+    "report": {"market", "data", "metrics", "report"},
+}
+
+# The modules that may know Qlib; everything else is numpy, pandas and torch.
+QLIB_AT_HOME = ("market", "data", "model.multi_task", "strategy", "record")
+
+FAMILIES = ("backbones", "heads", "losses", "balancers")
+
+# The one type that a family needs from upstream; the module is plain torch itself.
+PANEL = "qlib_ext.data.daily_panel"
+
+
+def module_name(path: Path, package: Path) -> str:
+    """`qlib_ext/data/__init__.py` is `qlib_ext.data`."""
+    parts = path.relative_to(package.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def sources(package: Path = PACKAGE) -> dict[str, ast.Module]:
+    """Every module of the package, by name."""
+    return {
+        module_name(path, package): ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        for path in sorted(package.rglob("*.py"))
+    }
+
+
+def imports(tree: ast.Module, known: set[str]) -> set[str]:
+    """The modules that a source imports anywhere: at the top, in a function, or for type checking only.
+
+    `from package import module` counts as the module where `known` has it, and as the package otherwise.
+    """
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute in this package"
+            module = node.module or ""
+            for alias in node.names:
+                inner = f"{module}.{alias.name}"
+                found.add(inner if inner in known else module)
+    return found
+
+
+def stage(module: str) -> str:
+    """`qlib_ext.model.losses.mse` belongs to `model`; `qlib_ext.cli` is a stage of its own."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def is_under(module: str, prefix: str) -> bool:
+    return module == prefix or module.startswith(prefix + ".")
+
+
+MODULES = sources()
+IMPORTS = {name: imports(tree, set(MODULES)) for name, tree in MODULES.items()}
+OWN = {name: {other for other in found if is_under(other, "qlib_ext")} for name, found in IMPORTS.items()}
+every_module = pytest.mark.parametrize("module", MODULES)
+
+
+def reached(module: str) -> set[str]:
+    """Everything that importing `module` imports, through the package's own modules."""
+    seen: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
+        for other in IMPORTS.get(name, set()) | parents:
+            if other not in seen:
+                seen.add(other)
+                waiting.append(other)
+    return seen
+
+
+class TestStages:
+    @every_module
+    def test_downstream_imports_upstream_only(self, module: str) -> None:
+        own = {other for other in OWN[module] if other not in COMMON}
+        if module in COMMON:
+            assert not own, f"{module} is for every stage and must import none, found {sorted(own)}"
+        elif module != "qlib_ext.cli":
+            allowed = MAY_IMPORT[stage(module)]
+            wrong = sorted(other for other in own if stage(other) not in allowed)
+            assert not wrong, f"{module} is in `{stage(module)}`, which must not import {wrong}"
+
+    def test_the_order_has_no_cycle(self) -> None:
+        for name, upstream in MAY_IMPORT.items():
+            for other in upstream - {name}:
+                assert name not in MAY_IMPORT[other], f"`{name}` and `{other}` may import each other"
+
+    def test_every_folder_is_a_stage(self) -> None:
+        folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
+        assert folders == set(MAY_IMPORT)
+
+    @every_module
+    def test_qlib_stays_at_home(self, module: str) -> None:
+        at_home = any(is_under(module, f"qlib_ext.{home}") for home in QLIB_AT_HOME)
+        found = sorted(other for other in IMPORTS[module] if is_under(other, "qlib"))
+        assert at_home or not found, f"{module} must not import Qlib, found {found}"
+
+
+class TestFamilies:
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_no_family_imports_another(self, family: str) -> None:
+        home = f"qlib_ext.model.{family}"
+        for module in (name for name in MODULES if is_under(name, home)):
+            wrong = sorted(
+                other
+                for other in OWN[module]
+                if not is_under(other, home) and other not in COMMON and other != PANEL
+            )
+            assert not wrong, f"{module} must import its own family only, found {wrong}"
+
+    @pytest.mark.parametrize("family", FAMILIES)
+    def test_a_family_does_not_reach_qlib_even_indirectly(self, family: str) -> None:
+        for module in (name for name in MODULES if is_under(name, f"qlib_ext.model.{family}")):
+            found = sorted(other for other in reached(module) if is_under(other, "qlib"))
+            assert not found, f"importing {module} must not import Qlib, found {found}"
+
+    @pytest.mark.parametrize("module", [name for name in MODULES if is_under(name, "qlib_ext.metrics")])
+    def test_metrics_stand_alone(self, module: str) -> None:
+        found = sorted(
+            other for other in reached(module) if is_under(other, "qlib") or is_under(other, "torch")
+        )
+        assert not found, f"{module} is functions of arrays, found {found}"
+
+    def test_a_package_holds_a_docstring_only(self) -> None:
+        for path in sorted(PACKAGE.rglob("__init__.py")):
+            tree = MODULES[module_name(path, PACKAGE)]
+            assert ast.get_docstring(tree), f"{path.relative_to(ROOT)} says nothing about its package"
+            rest = tree.body[1:]
+            if path.parent == PACKAGE:
+                rest = [node for node in rest if ast.unparse(node).split(" = ")[0] != "__version__"]
+            assert not rest, f"{path.relative_to(ROOT)} must hold its docstring only"
+
+
+# Calls that no module makes, and the reason. Matched by the end of the dotted name.
+FORBIDDEN_CALLS = {
+    "print": "a library reports through logging, errors and return values",
+    "eval": "configuration is data",
+    "exec": "configuration is data",
+    "pickle.load": "weights are safetensors, tables are parquet",
+    "pickle.loads": "weights are safetensors, tables are parquet",
+    "dill.load": "weights are safetensors, tables are parquet",
+    "cloudpickle.load": "weights are safetensors, tables are parquet",
+    "joblib.load": "weights are safetensors, tables are parquet",
+    "pd.read_pickle": "weights are safetensors, tables are parquet",
+    "yaml.unsafe_load": "configuration is data",
+    "yaml.full_load": "configuration is data",
+}
+
+
+def violations(tree: ast.Module) -> Iterator[str]:
+    """What a source does that this package never does."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and node.type is None:
+            yield f"line {node.lineno}: a bare `except` hides what went wrong"
+        elif isinstance(node, ast.ExceptHandler) and all(isinstance(step, ast.Pass) for step in node.body):
+            yield f"line {node.lineno}: an error is skipped in silence"
+        elif isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            if called in FORBIDDEN_CALLS:
+                yield f"line {node.lineno}: `{called}`: {FORBIDDEN_CALLS[called]}"
+            elif called == "torch.load" and keywords.get("weights_only") != "True":
+                yield f"line {node.lineno}: `torch.load` without `weights_only=True` runs code from the file"
+            elif keywords.get("allow_pickle") == "True":
+                yield f"line {node.lineno}: `allow_pickle=True` runs code from the file"
+
+
+class TestHabits:
+    @every_module
+    def test_no_module_does_what_none_may(self, module: str) -> None:
+        assert list(violations(MODULES[module])) == []
+
+    @every_module
+    def test_every_module_says_what_it_is(self, module: str) -> None:
+        assert ast.get_docstring(MODULES[module]), f"{module} has no docstring"
+
+
+class TestReader:
+    """The reader above sees what it should: a rule that cannot fail holds nothing."""
+
+    def test_it_sees_imports_wherever_they_stand(self) -> None:
+        tree = ast.parse(
+            "import qlib.data as d\n"
+            "from qlib_ext.model import trainer, missing\n"
+            "if TYPE_CHECKING:\n    from a.b import C\n"
+            "def f():\n    import later\n"
+        )
+        expected = {"qlib.data", "qlib_ext.model.trainer", "qlib_ext.model", "a.b", "later"}
+        assert imports(tree, {"qlib_ext.model.trainer"}) == expected
+
+    def test_it_refuses_relative_imports(self) -> None:
+        with pytest.raises(AssertionError, match="line 1: imports are absolute"):
+            imports(ast.parse("from . import losses"), set())
+
+    def test_it_does_not_take_qlib_ext_for_qlib(self) -> None:
+        assert is_under("qlib.data", "qlib")
+        assert not is_under("qlib_ext.data", "qlib")
+
+    def test_it_follows_imports_through_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(IMPORTS, "qlib_ext.model.losses.planted", {"qlib_ext.checks_planted"})
+        monkeypatch.setitem(IMPORTS, "qlib_ext.checks_planted", {"qlib.config"})
+        assert "qlib.config" in reached("qlib_ext.model.losses.planted")
+
+    @pytest.mark.parametrize(
+        ("code", "message"),
+        [
+            ("print(1)", "line 1: `print`: a library reports through logging, errors and return values"),
+            ("x = eval('1')", "line 1: `eval`: configuration is data"),
+            ("pickle.load(f)", "line 1: `pickle.load`: weights are safetensors, tables are parquet"),
+            ("try:\n    f()\nexcept:\n    raise", "line 3: a bare `except` hides what went wrong"),
+            ("try:\n    f()\nexcept ValueError:\n    pass", "line 3: an error is skipped in silence"),
+            ("torch.load(f)", "line 1: `torch.load` without `weights_only=True` runs code from the file"),
+            ("np.load(f, allow_pickle=True)", "line 1: `allow_pickle=True` runs code from the file"),
+        ],
+    )
+    def test_it_sees_what_no_module_may_do(self, code: str, message: str) -> None:
+        assert list(violations(ast.parse(code))) == [message]
+
+    @pytest.mark.parametrize("code", ["torch.load(f, weights_only=True)", "console.print(1)", "model.eval()"])
+    def test_it_lets_the_rest_pass(self, code: str) -> None:
+        assert list(violations(ast.parse(code))) == []
