@@ -23,6 +23,10 @@ N_EPOCHS ?= 5
 MARKET := $(SAMPLE_MADE)
 endif
 
+# MLflow reports its use to its makers unless told not to; a strategy is nobody else's business.
+MLFLOW_DISABLE_TELEMETRY ?= true
+export MLFLOW_DISABLE_TELEMETRY
+
 # What the workflow reads from its environment.
 export QLIB_DATA
 ifdef N_EPOCHS

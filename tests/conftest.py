@@ -8,7 +8,7 @@ import socket
 import pytest
 from hypothesis import settings
 
-os.environ["DO_NOT_TRACK"] = "1"  # MLflow's telemetry
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MPLBACKEND"] = "Agg"
 for variable in ("MLFLOW_TRACKING_URI", "QLIB_DATA", "N_EPOCHS", "SEED", "DEVICE", "RESUME"):
     os.environ.pop(variable, None)  # a developer's own settings must not reach a test
