@@ -1,0 +1,194 @@
+"""Hold the best k stocks and replace the worst few of them each day."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+from qlib.backtest.decision import Order, OrderDir, TradeDecisionWO
+from qlib.contrib.strategy.signal_strategy import TopkDropoutStrategy
+
+from qlib_ext.checks import UserError, between, instance, integer
+
+
+class TopkDropout(TopkDropoutStrategy):
+    """Hold `topk` stocks and replace up to `n_drop` of them a day.
+
+    A signal of day t is traded on day t + 1. The order of a day is by score, high first, then by instrument
+    code; a held stock without a score is last, and a stock without a score is never bought. `choose` says who
+    goes and who comes. What is sold is sold whole; the cash then at hand, times `risk_degree`, is shared
+    equally among the stocks to buy, in whole lots.
+
+    Parameters
+    ----------
+    signal
+        What Qlib makes a signal of: scores indexed by (datetime, instrument), or a model and its dataset.
+    topk
+        Stocks to hold.
+    n_drop
+        Stocks to replace a day, 0 to `topk`. 0 keeps what is held and only fills free places.
+    hold_thresh
+        Trading days that a stock is held at least.
+    only_tradable
+        Choose among the stocks that can be traded that day. Off, as in Qlib: a stock that is suspended or at
+        its limit takes its place in the list, and its order does not fill.
+    forbid_all_trade_at_limit
+        No trade in either direction at a price limit.
+    risk_degree
+        Share of the cash that is invested, in (0, 1].
+    trade_exchange, level_infra, common_infra
+        Given by Qlib's backtest.
+
+    Raises
+    ------
+    UserError
+        If an argument is out of its range.
+
+    Departures
+    ----------
+    Qlib's `TopkDropoutStrategy`, except that
+
+    - `n_drop=0` holds, where Qlib sells every stock (`list[-0:]` is the whole list);
+    - equal scores have an order, where Qlib leaves it to an unstable sort, and sales go from the worst, where
+      Qlib takes them in the order of a set, which changes from process to process;
+    - a stock without a score (NaN) is never bought;
+    - on a day with fewer than `topk + n_drop` candidates only what is beyond `topk` goes, where Qlib sells
+      `n_drop`, even the best, for nothing;
+    - an account that holds more than `topk + n_drop` stocks sells `n_drop` a day and buys nothing until it is
+      down to that, where Qlib's negative slice buys nearly the whole market;
+    - the random methods of Qlib are left out: two backtests of one signal give one result.
+    """
+
+    def __init__(
+        self,
+        *,
+        signal: Any,
+        topk: int,
+        n_drop: int,
+        hold_thresh: int = 1,
+        only_tradable: bool = False,
+        forbid_all_trade_at_limit: bool = True,
+        risk_degree: float = 0.95,
+        trade_exchange: Any = None,
+        level_infra: Any = None,
+        common_infra: Any = None,
+    ):
+        check_places(topk, n_drop)
+        super().__init__(
+            signal=signal,
+            topk=topk,
+            n_drop=n_drop,
+            hold_thresh=integer("hold_thresh", hold_thresh, 1),
+            only_tradable=instance("only_tradable", only_tradable, bool),
+            forbid_all_trade_at_limit=instance("forbid_all_trade_at_limit", forbid_all_trade_at_limit, bool),
+            risk_degree=between("risk_degree", risk_degree, 0, 1, open_low=True),
+            trade_exchange=trade_exchange,
+            level_infra=level_infra,
+            common_infra=common_infra,
+        )
+
+    def generate_trade_decision(self, execute_result: Any = None) -> TradeDecisionWO:
+        """Orders of the current step: sales first, then purchases."""
+        step = self.trade_calendar.get_trade_step()
+        start, end = self.trade_calendar.get_step_time(step)
+        scores = self.signal.get_signal(*self.trade_calendar.get_step_time(step, shift=1))
+        if scores is None:  # no signal was formed the day before
+            return TradeDecisionWO([], self)
+        if isinstance(scores, pd.DataFrame):
+            scores = scores.iloc[:, 0]
+
+        def tradable(code: str, direction: OrderDir | None = None) -> bool:
+            return self.trade_exchange.is_stock_tradable(code, start, end, direction)
+
+        position = copy.deepcopy(self.trade_position)
+        sell, buy = choose(
+            ranking(scores),
+            position.get_stock_list(),
+            topk=self.topk,
+            n_drop=self.n_drop,
+            eligible=tradable if self.only_tradable else _anyone,
+        )
+
+        def free_to(direction: OrderDir) -> Callable[[str], bool]:
+            either = None if self.forbid_all_trade_at_limit else direction
+            return lambda code: tradable(code, either)
+
+        sales = []
+        for code in filter(free_to(OrderDir.SELL), sell):
+            if position.get_stock_count(code, bar=self.trade_calendar.get_freq()) < self.hold_thresh:
+                continue
+            order = Order(code, position.get_stock_amount(code), OrderDir.SELL, start, end)
+            self.trade_exchange.deal_order(order, position=position)  # on the copy: what the sale brings in
+            sales.append(order)
+
+        purchases = []
+        part = position.get_cash() * self.risk_degree / max(1, len(buy))
+        for code in filter(free_to(OrderDir.BUY), buy):
+            price = self.trade_exchange.get_deal_price(code, start, end, direction=OrderDir.BUY)
+            factor = self.trade_exchange.get_factor(code, start, end)
+            amount = self.trade_exchange.round_amount_by_trade_unit(part / price, factor)
+            purchases.append(Order(code, amount, OrderDir.BUY, start, end))
+        return TradeDecisionWO(sales + purchases, self)
+
+
+def check_places(topk: int, n_drop: int) -> None:
+    """Raise a UserError unless 1 <= topk and 0 <= n_drop <= topk."""
+    integer("topk", topk, 1)
+    integer("n_drop", n_drop, 0)
+    if n_drop > topk:
+        raise UserError(f"`n_drop` must be at most `topk`, which is {topk}; found {n_drop}")
+
+
+def ranking(scores: pd.Series) -> list[str]:
+    """Instrument codes from the best to the worst score; equal scores by code, no code without a score."""
+    return [*scores.dropna().sort_index().sort_values(ascending=False, kind="stable").index]
+
+
+def choose(
+    ranked: Sequence[str],
+    held: Sequence[str],
+    *,
+    topk: int,
+    n_drop: int,
+    eligible: Callable[[str], bool] = lambda code: True,
+) -> tuple[list[str], list[str]]:
+    """Who goes and who comes.
+
+    Take the best `n_drop` stocks that are not held, and as many more as places are free. Put them in one order
+    with the held stocks: `topk + n_drop` of them, or fewer where the day has fewer. The held stocks among those
+    beyond `topk` go, `n_drop` at most; the best of those taken come, as many as go and as many as places are
+    free. So nothing is sold for something worse.
+
+    Parameters
+    ----------
+    ranked
+        Codes from best to worst.
+    held
+        Codes that are held; those not in `ranked` count as last, by code.
+    topk, n_drop
+        As in `TopkDropout`.
+    eligible
+        Whether a code may be bought or sold at all.
+
+    Returns
+    -------
+    sell, buy : lists of codes
+        What is sold from the worst, what is bought from the best.
+    """
+    holding = set(held)
+    free = topk - len(held)
+    outside = (code for code in ranked if code not in holding and eligible(code))
+    candidates = [*itertools.islice(outside, max(0, n_drop + free))]
+    either = {*held, *candidates}
+    combined = [code for code in ranked if code in either] + sorted(holding.difference(ranked))
+    surplus = min(n_drop, max(0, len(combined) - topk))
+    last = itertools.islice(filter(eligible, reversed(combined)), surplus)
+    sell = [code for code in last if code in holding]
+    return sell, candidates[: max(0, len(sell) + free)]
+
+
+def _anyone(code: str) -> bool:
+    return True

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import qlib
+from hypothesis import given
+from hypothesis import strategies as st
+from qlib.backtest import backtest
+from qlib.contrib.strategy import TopkDropoutStrategy
+
+from qlib_ext.checks import UserError
+from qlib_ext.market.store import write_store
+from qlib_ext.strategy.topk_dropout import TopkDropout, choose, ranking
+
+CODES = [f"SH6{number:05d}" for number in range(24)]
+DAYS = 40
+
+
+def signal(scores: np.ndarray, calendar: pd.DatetimeIndex) -> pd.Series:
+    index = pd.MultiIndex.from_product([calendar, CODES], names=["datetime", "instrument"])
+    return pd.Series(scores.ravel(), index=index, name="score")
+
+
+class Market:
+    """A little market with suspensions and days at the price limit, and a backtest on it."""
+
+    def __init__(self, root: Path):
+        draw = np.random.default_rng(7)
+        self.calendar = pd.bdate_range("2020-01-01", periods=DAYS)
+        change = np.clip(draw.normal(0, 0.04, (DAYS, len(CODES))), -0.1, 0.1).astype("f4")
+        close = 20 * np.cumprod(1 + change, axis=0)
+        bars = {
+            "close": close,
+            "change": change,
+            "factor": np.ones_like(close),
+            "volume": np.full_like(close, 1e6),
+        }
+        suspended = draw.random(close.shape) < 0.03
+        suspended[0] = False
+        for name, values in bars.items():
+            values[suspended] = np.nan if name != "factor" else 1.0
+        spells = pd.DataFrame({"instrument": CODES, "start": self.calendar[0], "end": self.calendar[-1]})
+        write_store(root, self.calendar, CODES, bars, {"csi300": spells})
+        qlib.init(provider_uri=str(root), region="cn", kernels=1)
+        self.scores = draw.permuted(np.tile(np.arange(len(CODES), dtype=float), (DAYS, 1)), axis=1)
+
+    def run(self, strategy: Any) -> tuple[pd.DataFrame, dict[pd.Timestamp, Any]]:
+        executor = {
+            "class": "SimulatorExecutor",
+            "module_path": "qlib.backtest.executor",
+            "kwargs": {"time_per_step": "day", "generate_portfolio_metrics": True},
+        }
+        metrics, _ = backtest(
+            start_time=self.calendar[1],
+            end_time=self.calendar[-2],
+            strategy=strategy,
+            executor=executor,
+            benchmark=CODES[0],
+            account=1e7,
+            exchange_kwargs={"codes": CODES, "limit_threshold": 0.095, "deal_price": "close"},
+        )
+        return metrics["1day"]
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Market:
+    return Market(tmp_path_factory.mktemp("market"))
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"topk": 0, "n_drop": 0}, "`topk` must be at least 1, found 0"),
+            ({"topk": 2.5, "n_drop": 0}, "`topk` must be an integer, found 2.5"),
+            ({"topk": 5, "n_drop": -1}, "`n_drop` must be at least 0, found -1"),
+            ({"topk": 5, "n_drop": 6}, "`n_drop` must be at most `topk`, which is 5; found 6"),
+            ({"topk": 5, "n_drop": 1, "hold_thresh": 0}, "`hold_thresh` must be at least 1, found 0"),
+            ({"topk": 5, "n_drop": 1, "risk_degree": 0}, r"`risk_degree` must lie in \(0, 1\], found 0"),
+            (
+                {"topk": 5, "n_drop": 1, "only_tradable": "no"},
+                "`only_tradable` must be a bool, found str: 'no'",
+            ),
+        ],
+    )
+    def test_wrong_ones_are_refused(self, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(UserError, match=f"^{message}$"):
+            TopkDropout(signal=pd.Series(dtype=float), **arguments)
+
+
+class TestRanking:
+    def test_equal_scores_go_by_code_and_missing_ones_go(self) -> None:
+        scores = pd.Series({"D": 1.0, "B": 2.0, "C": 1.0, "A": 1.0, "E": np.nan})
+        assert ranking(scores) == ["B", "A", "C", "D"]
+
+    @given(st.permutations([("A", 1.0), ("B", 1.0), ("C", 2.0), ("D", 0.0), ("E", 1.0)]))
+    def test_the_order_of_the_rows_does_not_matter(self, rows: list[tuple[str, float]]) -> None:
+        assert ranking(pd.Series(dict(rows))) == ["C", "A", "B", "E", "D"]
+
+
+class TestChoose:
+    def test_an_empty_account_buys_the_best(self) -> None:
+        assert choose("ABCDE", [], topk=3, n_drop=1) == ([], ["A", "B", "C"])
+
+    def test_the_worst_of_the_held_makes_place_for_the_best_outside(self) -> None:
+        assert choose("ABCDE", ["B", "D", "E"], topk=3, n_drop=1) == (["E"], ["A"])
+
+    def test_nothing_is_sold_for_something_worse(self) -> None:
+        assert choose("ABCDE", ["A", "B", "C"], topk=3, n_drop=2) == ([], [])
+
+    def test_a_held_stock_without_a_score_goes_first(self) -> None:
+        assert choose("ABCDE", ["A", "X", "B"], topk=3, n_drop=1) == (["X"], ["C"])
+
+    def test_without_replacement_it_holds_and_fills_up(self) -> None:
+        assert choose("ABCDE", ["D", "E"], topk=3, n_drop=0) == ([], ["A"])
+        assert choose("ABCDE", ["C", "D", "E"], topk=3, n_drop=0) == ([], [])
+
+    def test_with_too_many_held_it_sells_only(self) -> None:
+        assert choose("ABCDEFG", [*"BCDEFG"], topk=3, n_drop=2) == (["G", "F"], [])
+
+    def test_who_is_not_eligible_is_passed_over(self) -> None:
+        assert choose("ABCDE", ["B", "D", "E"], topk=3, n_drop=1, eligible=lambda c: c not in "AE") == (
+            ["D"],
+            ["C"],
+        )
+
+    @given(
+        st.permutations("ABCDEFGHIJ"),
+        st.sets(st.sampled_from("ABCDEFGHIJXYZ")),
+        st.integers(1, 12),
+        st.integers(0, 12),
+    )
+    def test_laws(self, ranked: list[str], held: set[str], topk: int, n_drop: int) -> None:
+        n_drop = min(n_drop, topk)
+        sell, buy = choose(ranked, sorted(held), topk=topk, n_drop=n_drop)
+        assert set(sell) <= held
+        assert not set(buy) & held
+        assert len(sell) <= n_drop
+        after = (held - set(sell)) | set(buy)
+        assert len(after) <= max(topk, len(held))
+        if len(held) <= topk:
+            assert len(after) == min(topk, len(held | set(ranked)))
+        place = {code: k for k, code in enumerate([*ranked, *"XYZ"])}
+        if sell and buy:  # what comes in a sold stock's place is better
+            paired = len(sell)
+            assert all(place[new] < place[old] for new, old in zip(buy[-paired:], sell, strict=False))
+
+
+class TestAgainstQlib:
+    @pytest.mark.parametrize("n_drop", [1, 3, 8])
+    @pytest.mark.parametrize(
+        "options", [{}, {"only_tradable": True}, {"hold_thresh": 4}, {"forbid_all_trade_at_limit": False}]
+    )
+    def test_distinct_scores_trade_as_there(
+        self, market: Market, n_drop: int, options: dict[str, Any]
+    ) -> None:
+        scores = signal(market.scores, market.calendar)
+        ours, our_positions = market.run(TopkDropout(signal=scores, topk=8, n_drop=n_drop, **options))
+        theirs, their_positions = market.run(
+            TopkDropoutStrategy(signal=scores, topk=8, n_drop=n_drop, **options)
+        )
+        pd.testing.assert_frame_equal(ours, theirs, rtol=1e-9)
+        for day, position in their_positions.items():
+            assert sorted(our_positions[day].get_stock_list()) == sorted(position.get_stock_list())
+        assert ours["turnover"].iloc[5:].sum() > 0
+
+    @pytest.mark.parametrize("only_tradable", [False, True])
+    def test_without_replacement_qlib_sells_and_this_holds(self, market: Market, only_tradable: bool) -> None:
+        scores = signal(market.scores, market.calendar)
+        arguments = {"signal": scores, "topk": 8, "n_drop": 0, "only_tradable": only_tradable}
+        _, positions = market.run(TopkDropout(**arguments))
+        held = [set(positions[day].get_stock_list()) for day in sorted(positions)]
+        assert all(before <= after for before, after in itertools.pairwise(held))
+        assert len(held[-1]) == 8
+        theirs, _ = market.run(TopkDropoutStrategy(**arguments))
+        assert theirs["turnover"].iloc[2:].sum() > 1
+
+    def test_no_signal_means_no_order(self, market: Market) -> None:
+        scores = signal(market.scores, market.calendar).loc[market.calendar[5] :]
+        report, _ = market.run(TopkDropout(signal=scores, topk=8, n_drop=2))
+        first = report.index[report["turnover"] > 0][0]
+        assert first == market.calendar[6]  # scored at the close of day 5, traded on day 6
+
+
+def test_golden(market: Market) -> None:
+    scores = signal(np.round(market.scores / 6), market.calendar)  # many ties
+    report, positions = market.run(TopkDropout(signal=scores, topk=5, n_drop=2))
+    assert sorted(positions[market.calendar[2]].get_stock_list()) == GOLDEN_HOLDINGS
+    assert report["account"].iloc[-1] == pytest.approx(GOLDEN_ACCOUNT, rel=1e-9)
+
+
+GOLDEN_HOLDINGS = ["SH600000", "SH600003", "SH600007", "SH600011", "SH600017"]
+GOLDEN_ACCOUNT = 8738396.378964568
