@@ -1,0 +1,160 @@
+"""The pages say what is so: their examples run, their links lead somewhere, their tables are complete."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.meta
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from qlib_ext.build import build, locate
+from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.losses.base import Loss
+from qlib_ext.report.artifacts import RunArtifacts
+from qlib_ext.report.document import Document
+from qlib_ext.report.sections.base import Section
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+HOW_TO_ADD = (ROOT / "docs" / "how-to-add.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.yaml"))
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+
+
+def define(path: str, code: str, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """Make `code` the module that stands at `path` of the package."""
+    name = path.removesuffix(".py").replace("/", ".")
+    module = types.ModuleType(name)
+    exec(compile(code, path, "exec"), module.__dict__)  # noqa: S102 - our own page
+    for value in vars(module).values():
+        if isinstance(value, type) and value.__module__ == "builtins":
+            value.__module__ = name
+    monkeypatch.setitem(sys.modules, name, module)
+    return module
+
+
+@pytest.fixture
+def examples(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
+    """The YAML of docs/how-to-add.md by its key, with the Python files above it in place."""
+    for code in blocks(HOW_TO_ADD, "python"):
+        first = code.splitlines()[0]
+        assert re.fullmatch(r"# qlib_ext/\S+\.py", first), f"an example says its file first, found {first!r}"
+        path = first.removeprefix("# ")
+        assert (ROOT / path).parent.is_dir(), f"{path} belongs to no folder of the package"
+        define(path, code, monkeypatch)
+    config: dict[str, Any] = {}
+    for text in blocks(HOW_TO_ADD, "yaml"):
+        config.update(yaml.safe_load(text))
+    return config
+
+
+class TestExamples:
+    def test_there_is_one_of_each(self, examples: Mapping[str, Any]) -> None:
+        assert set(examples) == {"loss", "backbone", "balancer", "strategy", "sections"}
+
+    def test_loss(self, examples: Mapping[str, Any]) -> None:
+        loss = build(examples["loss"], Loss, name="loss")
+        pred = torch.tensor([0.1, 2.0], requires_grad=True)
+        value = loss(pred, torch.zeros(2))
+        assert value.item() == pytest.approx((0.5 * 0.1**2 + 0.5 * (2.0 - 0.25)) / 2)
+        value.backward()
+        assert pred.grad is not None
+        assert pred.grad.tolist() == pytest.approx([0.05, 0.25])
+
+    def test_the_loss_of_the_readme_is_ten_lines_and_works(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        (code,) = blocks(README, "python")
+        assert len([line for line in code.splitlines() if line.strip()]) <= 10
+        define("qlib_ext/model/losses/huber.py", code, monkeypatch)
+        (text,) = blocks(README, "yaml")
+        loss = build(yaml.safe_load(text)["tasks"]["score"]["loss"], Loss, name="loss")
+        assert loss(torch.tensor([0.1, 2.0]), torch.zeros(2)).item() == pytest.approx((0.005 + 1.5) / 2)
+
+    def test_backbone(self, examples: Mapping[str, Any]) -> None:
+        backbone = build(examples["backbone"], Backbone, name="backbone", num_features=6, lookback_days=60)
+        panel = DailyPanel(
+            date=pd.Timestamp("2020-01-02"),
+            features=torch.randn(5, 60, 6),
+            instruments=torch.arange(5),
+            market_value=None,
+            labels={},
+            raw_labels={},
+        )
+        assert backbone(panel).shape == (5, backbone.out_features) == (5, 32)
+
+    def test_balancer(self, examples: Mapping[str, Any]) -> None:
+        balancer = build(examples["balancer"], Balancer, name="balancer")
+        assert balancer.needs_jacobian
+        jacobian = torch.tensor([[3.0, 4.0], [0.0, 100.0], [0.0, 0.0]])
+        assert balancer.aggregate(jacobian).tolist() == pytest.approx([0.6, 1.8])
+
+    def test_strategy(self, examples: Mapping[str, Any]) -> None:
+        scores = pd.Series([0.3, 0.1, None, 0.2], index=["SH600000", "SH600004", "SH600006", "SH600007"])
+        signal = pd.concat({pd.Timestamp("2020-01-02"): scores}, names=["datetime", "instrument"])
+        strategy_class = locate(examples["strategy"]["class"], name="strategy")
+        strategy = strategy_class(signal=signal, **examples["strategy"]["kwargs"])
+        assert strategy.generate_target_weight_position(scores, None, None, None) == {
+            "SH600000": 0.5,
+            "SH600007": 0.5,
+        }
+
+    def test_section(self, examples: Mapping[str, Any], tmp_path: Path) -> None:
+        (tmp_path / "backtest").mkdir()
+        pd.DataFrame({"turnover": [0.1, 0.3]}).to_parquet(tmp_path / "backtest" / "daily.parquet")
+        (config,) = examples["sections"]
+        page = Document([build(config, Section, name="sections[0]")]).render(RunArtifacts(tmp_path))
+        assert "20.00% of the account is traded a day, 30.00% on the busiest one." in page
+
+
+class TestPages:
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+    def test_links_lead_somewhere(self, page: Path) -> None:
+        targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+        own = [target.partition("#")[0] for target in targets if "://" not in target]
+        broken = [target for target in own if target and not (page.parent / target).exists()]
+        assert not broken
+
+    @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+    def test_files_named_are_there(self, page: Path) -> None:
+        text = re.sub(
+            r"^```python.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
+        )
+        named = re.findall(r"(?:workflows|docker|docs|tests|benchmarks)/[\w./-]+\.\w+", text)
+        missing = [name for name in named if not (ROOT / name).exists()]
+        assert not missing
+
+    def test_the_readme_lists_every_workflow(self) -> None:
+        listed = re.findall(r"\(workflows/([\w.]+)\)", README)
+        assert sorted(listed) == [path.name for path in WORKFLOWS]
+
+
+VARIABLES = dict(re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)` \|", README, flags=re.MULTILINE))
+
+
+class TestVariables:
+    @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+    def test_the_readme_names_what_a_workflow_reads(self, workflow: Path) -> None:
+        text = workflow.read_text(encoding="utf-8")
+        read = jinja2.meta.find_undeclared_variables(jinja2.Environment(autoescape=True).parse(text))
+        assert read <= set(VARIABLES)
+
+    @pytest.mark.parametrize("variable", VARIABLES)
+    def test_the_default_in_the_readme_is_the_one_in_the_main_workflow(self, variable: str) -> None:
+        main = (ROOT / "workflows" / "mimstocr_csi300.yaml").read_text(encoding="utf-8")
+        plain = jinja2.Environment(autoescape=False).from_string(main)
+        default = VARIABLES[variable]
+        assert plain.render() == plain.render({variable: default}) != plain.render({variable: "another"})
