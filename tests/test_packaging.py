@@ -1,0 +1,186 @@
+"""The distribution, its pins and the commands around it agree with each other."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import qlib_ext
+from qlib_ext.build import locate
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+CONSTRAINTS = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+PIN_LINES = [line for line in CONSTRAINTS if not line.startswith("#")]
+PINS = {canonicalize_name(line.partition("==")[0]): Version(line.partition("==")[2]) for line in PIN_LINES}
+REQUIREMENTS = [
+    Requirement(text)
+    for group in [
+        PROJECT["build-system"]["requires"],
+        PROJECT["project"]["dependencies"],
+        *PROJECT["project"]["optional-dependencies"].values(),
+    ]
+    for text in group
+    if not text.startswith("qlib-ext")
+]
+
+
+def make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run make as a user would, without what the make around these tests hands down."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    for key in ("N_EPOCHS", "PYTHON", "QLIB_DATA", "SAMPLE", "VENV", "WORKFLOW", "MLFLOW_DISABLE_TELEMETRY"):
+        inherited.pop(key, None)
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=ROOT,
+        env=inherited | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+class TestDistribution:
+    def test_the_version_is_a_version(self) -> None:
+        assert str(Version(qlib_ext.__version__)) == qlib_ext.__version__
+
+    def test_the_command_leads_to_a_function(self) -> None:
+        module, _, function = PROJECT["project"]["scripts"]["qlib-ext"].partition(":")
+        assert callable(vars(__import__(module, fromlist=[function]))[function])
+
+    def test_types_are_shipped(self) -> None:
+        assert (ROOT / "qlib_ext" / "py.typed").exists()
+
+    def test_files_beside_the_code_are_shipped(self) -> None:
+        patterns = PROJECT["tool"]["setuptools"]["package-data"]["qlib_ext"]
+        package = ROOT / "qlib_ext"
+        shipped = {path for pattern in patterns for path in package.glob(pattern)} | {*package.rglob("*.py")}
+        found = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+        assert found == shipped
+
+
+class TestConstraints:
+    def test_every_line_is_one_exact_version(self) -> None:
+        wrong = [line for line in PIN_LINES if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", line)]
+        assert not wrong, "a pin names no host, no path and no local build"
+
+    def test_no_distribution_is_pinned_twice(self) -> None:
+        assert len(PINS) == len(PIN_LINES)
+
+    def test_torch_brings_its_own_libraries(self) -> None:
+        assert not [name for name in PINS if name.startswith(("nvidia-", "cuda-", "triton"))]
+
+    @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=str)
+    def test_what_the_project_needs_is_pinned_in_its_range(self, requirement: Requirement) -> None:
+        assert PINS[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+class TestMake:
+    def test_help_lists_every_target(self) -> None:
+        text = (ROOT / "Makefile").read_text(encoding="utf-8")
+        (phony,) = re.findall(r"^\.PHONY: (.*)$", text, flags=re.MULTILINE)
+        listed = re.findall(r"^  make (\S+)", make("help").stdout, flags=re.MULTILINE)
+        assert sorted(listed) == sorted(phony.split())
+
+    def test_backtest_runs_the_main_workflow_on_the_sample_market(self, tmp_path: Path) -> None:
+        steps = make("--dry-run", "backtest", VENV=str(tmp_path / "venv")).stdout
+        bin_ = tmp_path / "venv" / "bin"
+        sample, run = steps.strip().splitlines()[-3::2]
+        assert sample == f"{bin_}/qlib-ext data sample --out sample_market --seed 0"
+        assert run == f"{bin_}/qrun workflows/mimstocr_csi300.yaml"
+        assert "--constraint constraints.txt" in steps
+
+    def test_backtest_makes_no_sample_market_for_one_who_has_data(self, tmp_path: Path) -> None:
+        done = make("--dry-run", "backtest", QLIB_DATA="elsewhere", VENV=str(tmp_path / "venv"))
+        assert done.returncode == 0
+        assert "data sample" not in done.stdout
+
+    @pytest.mark.parametrize(
+        ("variables", "expected"),
+        [
+            ({}, "sample_market 5 true"),
+            ({"N_EPOCHS": "20"}, "sample_market 20 true"),
+            ({"QLIB_DATA": "elsewhere"}, "elsewhere unset true"),
+            ({"SAMPLE": "other"}, "other 5 true"),
+            ({"MLFLOW_DISABLE_TELEMETRY": "false"}, "sample_market 5 false"),
+        ],
+    )
+    def test_what_a_run_finds_in_its_environment(
+        self, variables: dict[str, str], expected: str, tmp_path: Path
+    ) -> None:
+        # A qrun that tells its environment, in a virtual environment that looks installed.
+        bin_ = tmp_path / "bin"
+        bin_.mkdir()
+        script = '#!/bin/sh\necho "$QLIB_DATA ${N_EPOCHS-unset} $MLFLOW_DISABLE_TELEMETRY"\n'
+        for name, text in {"qrun": script, "python": "", "qlib-ext": ""}.items():
+            (bin_ / name).write_text(text)
+            (bin_ / name).chmod(0o755)
+        (tmp_path / ".installed").touch()
+        made = tmp_path / ".made-with-seed-0"
+        made.touch()
+        sample = variables.get("SAMPLE", "sample_market")
+        done = make("backtest", "--old-file", f"{sample}/.made-with-seed-0", VENV=str(tmp_path), **variables)
+        assert done.stdout.strip().splitlines()[-1] == expected
+
+    def test_one_without_a_fitting_python_is_told_so(self, tmp_path: Path) -> None:
+        done = make("install", PYTHON="no-such-python", VENV=str(tmp_path / "venv"))
+        assert done.returncode != 0
+        assert "Python 3.11 or 3.12 is needed, found neither (tried: no-such-python)." in done.stderr
+        assert not (tmp_path / "venv").exists()
+
+    def test_the_supported_pythons_are_those_of_the_distribution(self) -> None:
+        assert PROJECT["project"]["requires-python"] == ">=3.11,<3.13"
+        text = (ROOT / "Makefile").read_text(encoding="utf-8")
+        assert "(3, 11) <= sys.version_info < (3, 13)" in text
+
+    def test_the_tests_end_with_pytest(self, tmp_path: Path) -> None:
+        steps = make("--dry-run", "test", VENV=str(tmp_path)).stdout.strip().splitlines()
+        called = [re.sub(rf"^{re.escape(str(tmp_path))}/bin/", "", step) for step in steps[-4:]]
+        assert [step.strip() for step in called] == ["ruff format --check", "ruff check", "mypy", "pytest"]
+
+    def test_clean_leaves_alone_what_make_did_not_make(self, tmp_path: Path) -> None:
+        market, venv = tmp_path / "market", tmp_path / "venv"
+        market.mkdir()
+        venv.mkdir()
+        steps = make("--dry-run", "clean", SAMPLE=str(market), VENV=str(venv)).stdout
+        guarded = [line for line in steps.splitlines() if str(tmp_path) in line]
+        assert len(guarded) == 2
+        for line in guarded:
+            subprocess.run(["sh", "-c", line], check=True)
+        assert market.exists()
+        assert venv.exists()
+
+
+class TestContinuousIntegration:
+    def test_it_runs_make_test(self) -> None:
+        script = ROOT / ".ci" / "run"
+        assert os.access(script, os.X_OK)
+        assert script.read_text(encoding="utf-8").splitlines()[-1] == "exec make --no-print-directory test"
+        subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+class TestPreCommit:
+    def test_every_hook_is_a_tool_of_the_environment(self) -> None:
+        config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+        assert [repository["repo"] for repository in config["repos"]] == ["local"]
+        for hook in config["repos"][0]["hooks"]:
+            assert hook["language"] == "system"
+            tool = hook["entry"].split()[0].removeprefix(".venv/bin/")
+            assert canonicalize_name(tool) in PINS
+
+
+def test_every_class_that_a_workflow_names_exists() -> None:
+    for workflow in sorted((ROOT / "workflows").glob("*.yaml")):
+        named = re.findall(r"class: (qlib_ext[\w.]+)", workflow.read_text(encoding="utf-8"))
+        assert named, f"{workflow.name} uses nothing of this package"
+        for path in named:
+            locate(path, name=workflow.name)
