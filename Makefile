@@ -15,12 +15,11 @@ PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SAMPLE_MADE := $(SAMPLE)/.made-with-seed-$(SAMPLE_SEED)
 
 # On the sample market the run is a demonstration: fewer epochs than the workflow's own 100.
 ifeq ($(QLIB_DATA),$(SAMPLE))
 N_EPOCHS ?= 5
-MARKET := $(SAMPLE_MADE)
+MARKET := sample
 endif
 
 # MLflow reports its use to its makers unless told not to; a strategy is nobody else's business.
@@ -43,7 +42,8 @@ install: $(VENV)/.installed ## Make the virtual environment with the pinned vers
 backtest: $(VENV)/.installed $(MARKET) ## Run the workflow, by default on the sample market
 	$(BIN)/qrun $(WORKFLOW)
 
-sample: $(SAMPLE_MADE) ## Write the sample market
+sample: $(VENV)/.installed ## Write the sample market, unless it is there already
+	$(BIN)/qlib-ext data sample --out $(SAMPLE) --seed $(SAMPLE_SEED)
 
 test: lint ## Check format, lint and types, then run the tests
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -66,7 +66,7 @@ pins: $(VENV)/.installed-test ## Write constraints.txt from the virtual environm
 
 clean: ## Remove what make made, but no run: MLflow's store and the checkpoints stay
 	rm -rf build dist qlib_ext.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	if [ -f $(SAMPLE_MADE) ]; then rm -rf $(SAMPLE); fi
+	if [ -f $(SAMPLE)/side/sample.json ]; then rm -rf $(SAMPLE); fi
 	if [ -f $(VENV)/.made ]; then rm -rf $(VENV); fi
 
 $(BIN)/python:
@@ -91,8 +91,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	@$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --editable '.[test]'
-	@touch $@
-
-$(SAMPLE_MADE): | $(VENV)/.installed
-	$(BIN)/qlib-ext data sample --out $(SAMPLE) --seed $(SAMPLE_SEED)
 	@touch $@

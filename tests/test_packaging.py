@@ -94,7 +94,7 @@ class TestMake:
     def test_backtest_runs_the_main_workflow_on_the_sample_market(self, tmp_path: Path) -> None:
         steps = make("--dry-run", "backtest", VENV=str(tmp_path / "venv")).stdout
         bin_ = tmp_path / "venv" / "bin"
-        sample, run = steps.strip().splitlines()[-3::2]
+        sample, run = steps.strip().splitlines()[-2:]
         assert sample == f"{bin_}/qlib-ext data sample --out sample_market --seed 0"
         assert run == f"{bin_}/qrun workflows/mimstocr_csi300.yaml"
         assert "--constraint constraints.txt" in steps
@@ -125,10 +125,7 @@ class TestMake:
             (bin_ / name).write_text(text)
             (bin_ / name).chmod(0o755)
         (tmp_path / ".installed").touch()
-        made = tmp_path / ".made-with-seed-0"
-        made.touch()
-        sample = variables.get("SAMPLE", "sample_market")
-        done = make("backtest", "--old-file", f"{sample}/.made-with-seed-0", VENV=str(tmp_path), **variables)
+        done = make("backtest", VENV=str(tmp_path), **variables)
         assert done.stdout.strip().splitlines()[-1] == expected
 
     def test_one_without_a_fitting_python_is_told_so(self, tmp_path: Path) -> None:
@@ -147,17 +144,22 @@ class TestMake:
         called = [re.sub(rf"^{re.escape(str(tmp_path))}/bin/", "", step) for step in steps[-4:]]
         assert [step.strip() for step in called] == ["ruff format --check", "ruff check", "mypy", "pytest"]
 
-    def test_clean_leaves_alone_what_make_did_not_make(self, tmp_path: Path) -> None:
-        market, venv = tmp_path / "market", tmp_path / "venv"
-        market.mkdir()
-        venv.mkdir()
-        steps = make("--dry-run", "clean", SAMPLE=str(market), VENV=str(venv)).stdout
+    @pytest.mark.parametrize("ours", [True, False])
+    def test_clean_removes_only_what_was_made_here(self, ours: bool, tmp_path: Path) -> None:
+        marks = [tmp_path / "market" / "side" / "sample.json", tmp_path / "venv" / ".made"]
+        for mark in marks:
+            mark.parent.mkdir(parents=True)
+            mark.with_name("precious").touch()
+            if ours:
+                mark.touch()
+        steps = make(
+            "--dry-run", "clean", SAMPLE=str(tmp_path / "market"), VENV=str(tmp_path / "venv")
+        ).stdout
         guarded = [line for line in steps.splitlines() if str(tmp_path) in line]
         assert len(guarded) == 2
         for line in guarded:
             subprocess.run(["sh", "-c", line], check=True)
-        assert market.exists()
-        assert venv.exists()
+        assert [mark.with_name("precious").exists() for mark in marks] == [not ours] * 2
 
 
 class TestContinuousIntegration:
