@@ -1,0 +1,94 @@
+"""Exact NDCG at the top of each day's ranking."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from qlib_ext.checks import UserError, between
+from qlib_ext.metrics.cross_section import Floats, matrices, matrix
+
+
+def ndcg_at(score: npt.ArrayLike, relevance: npt.ArrayLike, k: int | npt.ArrayLike) -> Floats:
+    r"""Normalised discounted cumulative gain of the k highest scored stocks of each day.
+
+    Source: MiM-StocR, Eq. 3-5, with the gain :math:`2^y - 1`.
+
+    .. math::
+
+        \mathrm{NDCG@}k = \sum_{r \le k} \frac{2^{y_{(r)}} - 1}{\log_2(1 + r)} \Big/
+                          \sum_{r \le k} \frac{2^{y^*_r} - 1}{\log_2(1 + r)}
+
+    where :math:`y_{(r)}` is the relevance of the stock with the r-th highest score and :math:`y^*_r` the r-th
+    highest relevance. A stock counts on a day when it has both values; equal scores are taken in the order of
+    the columns.
+
+    Parameters
+    ----------
+    score, relevance
+        ``[D, N]`` (days x stocks), NaN where there is none; relevance at least 0, the momentum class for example.
+    k
+        How many stocks count, at least 1: one number, or one a day ``[D]`` (see `adaptive_k`); all of them on a
+        day that has fewer.
+
+    Returns
+    -------
+    ``[D]``, in [0, 1]. NaN on a day without a stock of positive relevance, or with a `k` of 0.
+
+    Raises
+    ------
+    UserError
+        If the shapes do not fit, a relevance is negative, or `k` is negative or, as one number, 0.
+    """
+    s, y = matrices("score", score, "relevance", relevance)
+    if (y < 0).any():
+        raise UserError(f"`relevance` must be at least 0, found {y[y < 0][0]:g}")
+    cut = np.asarray(k)
+    if cut.ndim == 0 and not cut >= 1:
+        raise UserError(f"`k` must be at least 1, found {k!r}")
+    if cut.shape not in {(), (len(s),)} or (cut < 0).any():
+        raise UserError(
+            f"`k` must be one number or one a day [{len(s)}], none negative; found the shape {cut.shape}"
+        )
+
+    there = ~np.isnan(s) & ~np.isnan(y)
+    gain = np.where(there, np.exp2(np.where(there, y, 0.0)) - 1, 0.0)
+    by_score = np.argsort(np.where(there, -s, np.inf), axis=1, kind="stable")
+    place = np.arange(1, s.shape[1] + 1)
+    discount = (place <= cut.reshape(-1, 1)) / np.log2(1 + place)
+    dcg = (np.take_along_axis(gain, by_score, axis=1) * discount).sum(axis=1)
+    ideal = (np.sort(gain, axis=1)[:, ::-1] * discount).sum(axis=1)
+    return np.divide(dcg, ideal, out=np.full(len(s), np.nan), where=ideal > 0)
+
+
+def adaptive_k(relevance: npt.ArrayLike, share: float = 0.2) -> npt.NDArray[np.int64]:
+    r"""Return how many stocks the whole classes from the top hold that first reach `share` of each day.
+
+    Source: MiM-StocR, Eq. 7: the smallest :math:`n_4 + n_3 + \dots` of at least ``ceil(share N)``, with N the
+    stocks of the day that have a class.
+
+    Parameters
+    ----------
+    relevance
+        Class of each stock ``[D, N]`` (days x stocks), NaN where there is none.
+    share
+        Share of the day's stocks, in (0, 1].
+
+    Returns
+    -------
+    ``[D]``, 0 on a day without a class.
+
+    Raises
+    ------
+    UserError
+        If `relevance` is no matrix or `share` lies outside (0, 1].
+    """
+    y = matrix("relevance", relevance)
+    between("share", share, 0, 1, open_low=True)
+    count = (~np.isnan(y)).sum(axis=1)
+    # A product such as 0.2 * 35 lies a rounding above the whole number that it stands for.
+    least = np.maximum(np.ceil(share * count - 1e-9), 1)
+    k = np.zeros(len(y), dtype=np.int64)
+    for level in np.unique(y[~np.isnan(y)])[::-1]:  # from the top class down, until a day has enough
+        k += np.where(k < least, (y == level).sum(axis=1), 0)
+    return k
