@@ -18,6 +18,8 @@ class CrossEntropy(Loss):
     Class indices run from 0 to C - 1 and may come as floats, as label columns do.
     """
 
+    classification = True
+
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the loss of a day, a scalar in nats."""
         logits, classes = as_classes(pred, target)

@@ -1,0 +1,124 @@
+"""What holds for every loss."""
+
+import copy
+
+import pytest
+import torch
+
+from qlib_ext.checks import UserError
+from qlib_ext.model.losses.approx_ndcg import ApproxNDCG, CrossEntropyApproxNDCG
+from qlib_ext.model.losses.base import Loss
+from qlib_ext.model.losses.cross_entropy import CrossEntropy
+from qlib_ext.model.losses.mse import MSE
+
+REGRESSION = [MSE()]
+CLASSIFICATION = [
+    CrossEntropy(),
+    ApproxNDCG(),
+    ApproxNDCG(k=10, relevance="class_squared"),
+    ApproxNDCG(cut="hard", alpha=10.0, gain="2^(y-1)"),
+    CrossEntropyApproxNDCG(),
+]
+LOSSES = REGRESSION + CLASSIFICATION
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+each_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+
+
+def day(loss, stocks=50, seed=0):
+    """Random predictions, labels, and predictions that fit the labels."""
+    generator = torch.Generator().manual_seed(seed)
+    if loss in REGRESSION:
+        target = torch.randn(stocks, generator=generator)
+        return torch.randn(stocks, generator=generator), target, target.clone()
+    target = torch.randint(5, (stocks,), generator=generator).float()
+    return torch.randn(stocks, 5, generator=generator), target, 5 * torch.eye(5)[target.long()]
+
+
+@each_loss
+class TestLaws:
+    def test_is_a_scalar_in_the_graph(self, loss):
+        pred, target, _ = day(loss)
+        value = loss(pred.requires_grad_(), target)
+        assert isinstance(loss, Loss)
+        assert value.shape == ()
+        assert value.requires_grad
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_the_order_of_the_stocks_does_not_matter(self, loss, seed):
+        pred, target, _ = day(loss, seed=seed)
+        order = torch.randperm(50, generator=torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(loss(pred[order], target[order]), loss(pred, target))
+
+    def test_nor_does_it_among_equal_predictions(self, loss):
+        pred, target, _ = day(loss)
+        pred[:] = pred[0].clone()
+        order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(loss(pred, target[order]), loss(pred, target))
+
+    @pytest.mark.parametrize("stocks", [1, 2, 50])
+    @pytest.mark.parametrize("scale", [0.0, 1.0, 1e3])
+    def test_finite_with_a_finite_gradient(self, loss, stocks, scale):
+        pred, target, _ = day(loss, stocks)
+        pred = (scale * pred).requires_grad_()
+        value = loss(pred, target)
+        value.backward()
+        assert torch.isfinite(value)
+        assert torch.isfinite(pred.grad).all()
+
+    def test_the_better_prediction_has_the_lower_loss(self, loss):
+        pred, target, fit = day(loss)
+        assert loss(fit, target) < loss(pred, target) < loss(-fit, target)
+
+    def test_the_gradient_reaches_every_stock_and_points_down(self, loss):
+        pred, target, _ = day(loss)
+        before = loss(pred.requires_grad_(), target)
+        before.backward()
+        gradient = pred.grad.reshape(50, -1)
+        assert (gradient.abs().sum(dim=1) > 0).all()
+        step = 1e-3 / gradient.norm()
+        assert loss((pred - step * pred.grad).detach(), target) < before
+
+    def test_low_precision_predictions_give_float32(self, loss):
+        pred, target, _ = day(loss)
+        assert loss(pred.bfloat16(), target).dtype == torch.float32
+        assert loss(pred.double(), target).dtype == torch.float64
+
+    def test_leaves_its_arguments_alone(self, loss):
+        pred, target, _ = day(loss)
+        before = copy.deepcopy((pred, target))
+        loss(pred, target)
+        torch.testing.assert_close((pred, target), before)
+
+    def test_is_deterministic(self, loss):
+        pred, target, _ = day(loss)
+        assert loss(pred, target) == loss(pred, target)
+
+    @pytest.mark.parametrize("device", DEVICES)
+    def test_float32_on_any_device_agrees_with_float64(self, loss, device):
+        pred, target, _ = day(loss, stocks=300)
+        found = loss(pred.to(device), target.to(device))
+        assert found.device.type == device
+        torch.testing.assert_close(found.cpu().double(), loss(pred.double(), target), atol=1e-5, rtol=1e-5)
+
+    def test_has_no_parameters_of_its_own(self, loss):
+        assert not list(loss.parameters())
+
+    def test_an_empty_day_is_an_error(self, loss):
+        pred, target, _ = day(loss)
+        with pytest.raises(UserError, match="at least 1 labelled stock, found 0"):
+            loss(pred[:0], target[:0])
+
+    def test_one_label_a_stock(self, loss):
+        pred, target, _ = day(loss)
+        for wrong in (target[:-1], target[:, None]):
+            with pytest.raises(UserError, match=r"one label a stock \[N\], found .* for 50 predictions"):
+                loss(pred, wrong)
+
+
+@pytest.mark.parametrize("loss", CLASSIFICATION, ids=lambda loss: type(loss).__name__)
+@pytest.mark.parametrize("label", [-1.0, 5.0, 2.5, float("nan")])
+def test_a_label_outside_the_classes_is_an_error(loss, label):
+    pred, target, _ = day(loss)
+    target[7] = label
+    with pytest.raises(UserError, match=f"5 classes needs labels 0 to 4, found {label:g}"):
+        loss(pred, target)
