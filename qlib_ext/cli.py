@@ -1,0 +1,63 @@
+"""The one command line, `qlib-ext`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qlib_ext.checks import UserError
+
+app = typer.Typer(
+    help="Backtests of multi-task stock recommendation on Qlib.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+@app.callback()
+def _root() -> None:
+    """Keep `qlib-ext` a group, however few commands it has."""
+
+
+@data.command()
+def sample(
+    out: Annotated[Path, typer.Option(help="Directory to write, in Qlib's format.")],
+    seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
+    stocks: Annotated[int, typer.Option(help="Firms over the whole range.")] = 430,
+    start: Annotated[str, typer.Option(help="First day.")] = "2010-01-04",
+    end: Annotated[str, typer.Option(help="Last day.")] = "2020-12-31",
+) -> None:
+    """Write a made A-share market, for trying and testing: nothing in it is real but the trading calendar."""
+    from qlib_ext.market.sample import SampleMarket  # here, so that `qlib-ext --help` stays quick
+
+    began = time.perf_counter()
+    market = SampleMarket(seed=seed, stocks=stocks, start=start, end=end)
+    store, written = market.write(out)
+    if not written:
+        typer.echo(f"{out} already holds this sample market: left as it is")
+        return
+    typer.echo(
+        f"{out}: a made market of {len(store.instruments())} instruments, {len(store.calendar)} days from "
+        f"{store.calendar[0].date()} to {store.calendar[-1].date()}, universes {', '.join(store.universes())} "
+        f"({time.perf_counter() - began:.1f} s)"
+    )
+    typer.echo(f"To use it: QLIB_DATA={out}")
+
+
+def main() -> None:
+    """Run the command line; what the user got wrong becomes one line on stderr and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()
