@@ -33,13 +33,17 @@ def locate(path: str, *, name: str) -> type:
     """
     module_name, _, class_name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
     if not module_name:
-        raise UserError(f"`{name}.class` must be a dotted class such as `package.module.Class`, found {path!r}")
+        raise UserError(
+            f"`{name}.class` must be a dotted class such as `package.module.Class`, found {path!r}"
+        )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and not (module_name == error.name or module_name.startswith(error.name + ".")):
             raise  # the module is there, something that it imports is not
-        raise UserError(f"`{name}.class` names a module that does not exist: `{module_name}` (from {path!r})") from error
+        raise UserError(
+            f"`{name}.class` names a module that does not exist: `{module_name}` (from {path!r})"
+        ) from error
     found = getattr(module, class_name, None)
     if not inspect.isclass(found):
         classes = [key for key, value in vars(module).items() if inspect.isclass(value)]
@@ -72,7 +76,9 @@ def build(config: Mapping[str, Any] | T, kind: type[T], *, name: str, **given: A
     if isinstance(config, kind):
         return config
     if not isinstance(config, Mapping) or "class" not in config or set(config) - {"class", "kwargs"}:
-        raise UserError(f"`{name}` must be a mapping with `class` and, where needed, `kwargs`; found {config!r}")
+        raise UserError(
+            f"`{name}` must be a mapping with `class` and, where needed, `kwargs`; found {config!r}"
+        )
     found = locate(config["class"], name=name)
     if not issubclass(found, kind):
         raise UserError(f"`{name}.class` must be a {kind.__name__}, found {config['class']}")

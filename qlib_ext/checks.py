@@ -31,7 +31,9 @@ def above(name: str, value: T, bound: float) -> T:
     return value
 
 
-def between(name: str, value: T, low: float, high: float, *, open_low: bool = False, open_high: bool = False) -> T:
+def between(
+    name: str, value: T, low: float, high: float, *, open_low: bool = False, open_high: bool = False
+) -> T:
     """Return `value` if it is a number in the interval from `low` to `high`, either end open on request."""
     inside = _is_number(value) and (
         (value > low if open_low else value >= low)  # type: ignore[operator]
@@ -56,7 +58,9 @@ def one_of(name: str, value: T, choices: Collection[T]) -> T:
     """Return `value` if it is one of `choices`; the message lists them and names the nearest."""
     if value not in choices:
         known = ", ".join(sorted(map(str, choices)))
-        raise UserError(f"`{name}` must be one of {known}, found {value!r}{nearest(str(value), map(str, choices))}")
+        raise UserError(
+            f"`{name}` must be one of {known}, found {value!r}{nearest(str(value), map(str, choices))}"
+        )
     return value
 
 

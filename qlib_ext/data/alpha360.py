@@ -48,7 +48,9 @@ class Alpha360Windows:
         self.fields = tuple(fields)
         self.lookback_days = checks.integer("lookback_days", lookback_days, 1)
         if "close" not in self.fields:
-            raise UserError(f"`fields` must hold `close`, which every price is divided by; found {self.fields}")
+            raise UserError(
+                f"`fields` must hold `close`, which every price is divided by; found {self.fields}"
+            )
         self.median: np.ndarray | None = None
         self.scale: np.ndarray | None = None
 

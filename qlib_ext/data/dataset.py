@@ -86,6 +86,21 @@ class DailyPanelDataset(DatasetH):
         """Fingerprint of the store's content."""
         return self.store.fingerprint()
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Labels that a task can name."""
+        return tuple(self._label_planes(DataHandlerLP.DK_L))
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the numbers that a model sees, ready for JSON: equal for equal data, wherever they lie."""
+        processors = [*self.handler.infer_processors, *self.handler.learn_processors]
+        described = {key: value for key, value in self.describe().items() if key not in ("store", "notes")}
+        return {
+            **described,
+            "fit": [str(self.handler.fit_start_time), str(self.handler.fit_end_time)],
+            "processors": [{"class": type(x).__name__, **vars(x)} for x in processors],
+        }
+
     def _split(self) -> tuple[dict[str, np.ndarray], dict[str, int], list[str]]:
         panel = self.handler.panel
         calendar = panel.calendar
@@ -231,7 +246,9 @@ def _check_segments(segments: Mapping[str, Sequence[Any]]) -> dict[str, tuple[pd
             raise UserError(f"segment `{name}` must be a pair of dates, found {bounds!r}")
         start, end = (pd.Timestamp(bound) for bound in bounds)
         if start > end:
-            raise UserError(f"segment `{name}` must not end before it begins, found {start:%Y-%m-%d} to {end:%Y-%m-%d}")
+            raise UserError(
+                f"segment `{name}` must not end before it begins, found {start:%Y-%m-%d} to {end:%Y-%m-%d}"
+            )
         for other, (other_start, other_end) in checked.items():
             if start <= other_end and other_start <= end:
                 raise UserError(f"segments `{other}` and `{name}` overlap: give each its own days")

@@ -99,7 +99,9 @@ def _frame_ready(tree: Expression) -> bool:
         return True
     if isinstance(tree, Ref) and tree.N == 0:  # Qlib's `Ref(x, 0)` is the stock's first value, not today's
         return False
-    return isinstance(tree, _FRAME_OPERATORS) and all(_frame_ready(child) for child in _children(tree).values())
+    return isinstance(tree, _FRAME_OPERATORS) and all(
+        _frame_ready(child) for child in _children(tree).values()
+    )
 
 
 def _leaf_names(tree: Expression, panel: MarketPanel, expression: str) -> set[str]:

@@ -33,7 +33,9 @@ DEFAULT_PROCESSORS: dict[str, list[dict[str, Any]]] = {
 class PanelLoader(DataLoader, Serializable):
     """Qlib data loader of label columns, computed on a market panel that it holds for the features."""
 
-    def __init__(self, labels: Mapping[str, str], fields: Sequence[str], optional_fields: Sequence[str]) -> None:
+    def __init__(
+        self, labels: Mapping[str, str], fields: Sequence[str], optional_fields: Sequence[str]
+    ) -> None:
         Serializable.__init__(self)
         self.labels = dict(labels)
         self.fields = tuple(fields)
@@ -58,7 +60,10 @@ class PanelLoader(DataLoader, Serializable):
         if end_time is not None:
             inside &= panel.calendar <= pd.Timestamp(end_time)
         days, stocks = np.nonzero(panel.present & inside[:, None])
-        data = {("label", name): expressions.evaluate(text, panel)[days, stocks] for name, text in self.labels.items()}
+        data = {
+            ("label", name): expressions.evaluate(text, panel)[days, stocks]
+            for name, text in self.labels.items()
+        }
         index = pd.MultiIndex(
             levels=[panel.calendar, pd.Index(panel.instruments)],
             codes=[days, stocks],
@@ -127,7 +132,9 @@ class Alpha360Panel(DataHandlerLP):
         learn = _processors(learn_processors, "learn")
         labels = dict(LABELS if labels is None else labels)
         for processor in [*infer, *learn]:
-            if hasattr(processor, "expressions"):  # a processor that needs label columns of its own names them
+            if hasattr(
+                processor, "expressions"
+            ):  # a processor that needs label columns of its own names them
                 texts, names = processor.expressions()
                 labels.update(zip(names, texts, strict=True))
         self.horizon_days = max(expressions.reach(text) for text in labels.values())
@@ -201,7 +208,11 @@ class Alpha360Panel(DataHandlerLP):
 
 
 def require(
-    store: QlibStore, *, universe: str | None = None, fields: Sequence[str] = (), instruments: Sequence[str] = ()
+    store: QlibStore,
+    *,
+    universe: str | None = None,
+    fields: Sequence[str] = (),
+    instruments: Sequence[str] = (),
 ) -> None:
     """Check that a store has a universe, fields and instruments, before any long work.
 

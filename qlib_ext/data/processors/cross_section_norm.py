@@ -43,7 +43,9 @@ class CrossSectionNorm(Processor):
         for name in self.columns:
             column = (self.fields_group, name)
             if column not in df.columns:
-                known = ", ".join(df[self.fields_group].columns) if self.fields_group in df.columns else "none"
+                known = (
+                    ", ".join(df[self.fields_group].columns) if self.fields_group in df.columns else "none"
+                )
                 raise UserError(f"`columns` must be labels of the handler ({known}), found {name!r}")
             days = df[column].groupby(level="datetime")
             if self.method == "rank":

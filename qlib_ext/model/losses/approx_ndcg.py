@@ -70,8 +70,8 @@ class ApproxNDCG(Loss):
     mean over all orders of what a hard cut keeps, and NDCG cannot exceed 1: any r approximate ranks sum to at
     least 1 + ... + r.
 
-    *Compressed ranks.* For the same reason even the perfect order stays below NDCG = 1 when `alpha` is 1, about
-    0.6 to 0.75 on a day of 300 stocks. The value is a training signal; to judge a model take
+    *Compressed ranks.* For the same reason even the perfect order stays below NDCG = 1 when `alpha` is 1: about
+    0.7 on a day of 300 stocks whose scores equal their classes. The value is a training signal; to judge a model take
     `qlib_ext.metrics.ndcg`.
 
     *Undefined days.* Where no stock has a positive gain (every stock in class 0) the loss is 1 and its gradient

@@ -1,0 +1,28 @@
+"""What every backbone promises."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from qlib_ext.data.daily_panel import DailyPanel
+
+
+class Backbone(nn.Module, ABC):
+    """From one day's panel to one embedding a stock.
+
+    A subclass takes `num_features` (F) and `lookback_days` (T) first: they come from the dataset, everything else
+    from the workflow.
+
+    Attributes
+    ----------
+    out_features
+        D, the size of an embedding.
+    """
+
+    out_features: int
+
+    @abstractmethod
+    def forward(self, panel: DailyPanel) -> Tensor:
+        """Embeddings `[N, D]` of the day's N stocks, in the panel's order."""

@@ -1,0 +1,51 @@
+"""LSTM backbone."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from qlib_ext import checks
+from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.model.backbones.base import Backbone
+
+
+class LSTM(Backbone):
+    """Stacked LSTM over each stock's window; the embedding is the top layer's last hidden state.
+
+    Source: Hochreiter and Schmidhuber, Long Short-Term Memory, 1997; as MiM-StocR uses it (section 4.1).
+
+    Parameters
+    ----------
+    num_features, lookback_days
+        F and T; from the dataset.
+    hidden_size
+        D. 128 as the authors' code has it; Qlib's default is 64.
+    num_layers
+        Number of layers.
+    dropout
+        Probability of dropping a value between layers, in training.
+
+    Shape
+    -----
+    panel.features `[N, T, F]` -> `[N, D]`. Stocks do not see each other: permuting them permutes the output.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        lookback_days: int,
+        hidden_size: int = 128,
+        num_layers: int = 2,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        checks.integer("hidden_size", hidden_size, 1)
+        checks.integer("num_layers", num_layers, 1)
+        checks.between("dropout", dropout, 0, 1, open_high=True)
+        self.out_features = hidden_size
+        self.rnn = nn.LSTM(num_features, hidden_size, num_layers, batch_first=True, dropout=dropout)
+
+    def forward(self, panel: DailyPanel) -> Tensor:
+        """Embeddings `[N, D]`."""
+        states, _ = self.rnn(panel.features)  # [N, T, D]
+        return states[:, -1]  # [N, D]

@@ -1,0 +1,40 @@
+"""Single-task learning (STL)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from qlib_ext import checks
+from qlib_ext.model.balancers.base import Balancer
+
+
+class SingleTask(Balancer):
+    """One task alone moves the shared parameters (MiM-StocR, section 4.1, baseline STL).
+
+    Other tasks may be there; they have weight 0, so neither the shared parameters nor their own heads learn from
+    them.
+
+    Parameters
+    ----------
+    task
+        Name of the task that learns.
+    weight_decay
+        Constant coupled L2. The paper's baselines have none, which confounds a comparison with CQB.
+    """
+
+    def __init__(self, task: str = "score", weight_decay: float = 0.0) -> None:
+        self.task = task
+        self.weight_decay = float(checks.at_least("weight_decay", weight_decay, 0))
+
+    def setup(self, tasks: Sequence[str]) -> None:
+        """Check that the task is there."""
+        super().setup(tasks)
+        checks.one_of("task", self.task, self.tasks)
+
+    def weights(self, losses: Tensor) -> Tensor:
+        """1 for the task that learns, 0 for the others."""
+        chosen = [float(name == self.task) for name in self.tasks]
+        return torch.tensor(chosen, dtype=losses.dtype, device=losses.device)

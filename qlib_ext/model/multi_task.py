@@ -1,0 +1,285 @@
+"""The Qlib model: any backbone, tasks and balancer that a workflow names."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from qlib.model.base import Model
+from qlib.workflow import R
+from safetensors.torch import save_file
+
+from qlib_ext import checks
+from qlib_ext.build import build, locate
+from qlib_ext.checks import UserError
+from qlib_ext.data.daily_panel import DailyPanels
+from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.checkpoint import CheckpointFolder
+from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.task import Task
+from qlib_ext.model.trainer import SCORE, Epoch, Trainer, TrainerOptions
+
+logger = logging.getLogger(__name__)
+
+
+class MultiTaskModel(Model):
+    """Multi-task stock recommendation (MiM-StocR) as a Qlib model.
+
+    Parameters
+    ----------
+    backbone
+        `{class, kwargs}` of a `Backbone`.
+    tasks
+        Name -> `{label, loss, head, classes}`. One of them is `score`, a regression: it ranks the stocks.
+    balancer
+        `{class, kwargs}` of a `Balancer`.
+    trainer
+        Fields of `TrainerOptions`: n_epochs, patience, learning_rate, precision, selection.
+    seed
+        One seed for weights, dropout and the order of days.
+    device
+        `auto` (CUDA where there is one), `cpu` or `cuda`.
+    checkpoint_dir
+        Where a checkpoint is kept after every epoch; None keeps none.
+    resume
+        Take up the newest unfinished checkpoint of the same configuration and data.
+
+    Raises
+    ------
+    UserError
+        From the constructor, before any data are read, if anything above does not fit.
+    """
+
+    def __init__(
+        self,
+        backbone: Mapping[str, Any],
+        tasks: Mapping[str, Mapping[str, Any]],
+        balancer: Mapping[str, Any],
+        trainer: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        checkpoint_dir: str | None = "checkpoints",
+        resume: bool | int = False,
+    ) -> None:
+        if SCORE not in tasks:
+            raise UserError(
+                f"`tasks` must hold a regression task named `score`, found {', '.join(tasks) or 'none'}"
+            )
+        for key in trainer or {}:
+            checks.one_of("key of trainer", key, tuple(TrainerOptions.__dataclass_fields__))
+        self.backbone = backbone
+        self.tasks = dict(tasks)
+        self.balancer = balancer
+        self.options = TrainerOptions(**(trainer or {}))
+        self.seed = checks.integer("seed", seed, 0)
+        self.device = _device(device)
+        self.checkpoint_dir = checkpoint_dir
+        self.resume = bool(checks.one_of("resume", resume, (0, 1)))
+        if not issubclass(locate(backbone.get("class", ""), name="backbone"), Backbone):
+            raise UserError(f"`backbone.class` must be a Backbone, found {backbone.get('class')!r}")
+        built = self._build_tasks()
+        if next(task for task in built if task.name == SCORE).classification:
+            raise UserError("the task `score` must be a regression: its loss is one for classes")
+        build(balancer, Balancer, name="balancer").setup([task.name for task in built])
+        self.history: list[Epoch] = []
+        self.classes: dict[str, int] = {}
+        self._network: MultiTaskNetwork | None = None
+
+    def _build_tasks(self) -> list[Task]:
+        return [Task.from_config(name, config) for name, config in self.tasks.items()]
+
+    def fit(self, dataset: DailyPanelDataset, reweighter: Any = None) -> None:
+        """Train on segment `train`, choose the best epoch on `valid`; `test` is never read.
+
+        Losses, scores and the balancer's quantities of every epoch go to the active Qlib recorder as they come;
+        at the end the weights (safetensors), the network's description and the history follow.
+        """
+        if reweighter is not None:
+            raise UserError("MultiTaskModel weighs all stocks of a day alike; `reweighter` must be left out")
+        if not isinstance(dataset, DailyPanelDataset):
+            raise UserError(f"`dataset` must be a DailyPanelDataset, found {type(dataset).__name__}")
+        for segment in ("train", "valid"):
+            if segment not in dataset.segments:
+                raise UserError(f"`segments` must hold `{segment}`, found {', '.join(dataset.segments)}")
+        torch.manual_seed(self.seed)
+        device = torch.device(self.device)
+        train, valid = dataset.panels("train", device), dataset.panels("valid", device)
+        tasks = self._build_tasks()
+        for task in tasks:
+            _check_label(task, dataset)
+            if task.classification and task.classes is None:
+                task.classes = int(np.nanmax(train.raw_matrix(task.label))) + 1
+            if task.classification:
+                self.classes[task.name] = task.out_features
+        network = self._build_network(dataset, tasks)
+        balancer = build(self.balancer, Balancer, name="balancer")
+        trainer = Trainer(network, tasks, balancer, self.options, seed=self.seed, device=device)
+        recorder = _active_recorder()
+        if recorder is not None:
+            recorder.set_tags(**self._tags(), data_fingerprint=dataset.fingerprint, universe=dataset.universe)
+        folder = None
+        if self.checkpoint_dir is not None:
+            folder = CheckpointFolder(self.checkpoint_dir, self._identity(dataset))
+        logger.info(
+            "training %s on %s: %d days, %d parameters, %s",
+            ", ".join(task.name for task in tasks),
+            device,
+            len(train),
+            sum(parameter.numel() for parameter in network.parameters()),
+            self.options.precision,
+        )
+
+        def on_epoch(record: Epoch) -> None:
+            logger.info("%s", _line(record))
+            if recorder is not None:
+                recorder.log_metrics(
+                    step=int(record["epoch"]), **{k: v for k, v in record.items() if k != "epoch"}
+                )
+
+        self.history = trainer.fit(train, valid, folder=folder, resume=self.resume, on_epoch=on_epoch)
+        self._network = network
+        if recorder is not None:
+            self._save(recorder, dataset)
+
+    def predict(self, dataset: DailyPanelDataset, segment: str = "test") -> pd.DataFrame:
+        """Score every stock of every day of a segment, in float32.
+
+        Returns
+        -------
+        DataFrame
+            Indexed (datetime, instrument). Column `score` first; a classification task named X with C classes adds
+            its probabilities X_0 ... X_{C-1}.
+        """
+        if self._network is None:
+            raise RuntimeError("the model has no weights yet: call `fit` first")
+        panels: DailyPanels = dataset.panels(segment, self.device)
+        self._network.eval()
+        tasks = {task.name: task for task in self._build_tasks()}
+        parts: dict[str, list[np.ndarray]] = {}
+        with torch.inference_mode():
+            for panel in panels:
+                for name, prediction in self._network(panel).items():
+                    if tasks[name].classification:
+                        prediction = tasks[name].probabilities(prediction)
+                    parts.setdefault(name, []).append(prediction.cpu().numpy())
+        columns: dict[str, np.ndarray] = {SCORE: np.concatenate(parts[SCORE])}
+        for name, chunks in parts.items():
+            values = np.concatenate(chunks)
+            if tasks[name].classification:
+                columns.update({f"{name}_{c}": values[:, c] for c in range(values.shape[1])})
+            elif name != SCORE:
+                columns[name] = values
+        return pd.DataFrame(columns, index=panels.index())
+
+    def _build_network(self, dataset: DailyPanelDataset, tasks: list[Task]) -> MultiTaskNetwork:
+        windows = dataset.handler.windows
+        return MultiTaskNetwork(
+            self.backbone, tasks, num_features=len(windows.fields), lookback_days=windows.lookback_days
+        )
+
+    def _tags(self) -> dict[str, str]:
+        return {
+            "backbone": self.backbone["class"].rpartition(".")[2],
+            "balancer": self.balancer["class"].rpartition(".")[2],
+            "seed": str(self.seed),
+            "device": self.device,
+            "precision": self.options.precision,
+        }
+
+    def _identity(self, dataset: DailyPanelDataset) -> dict[str, Any]:
+        """What decides the weights. `n_epochs` is not in it: a longer run continues a shorter one."""
+        options = {k: v for k, v in vars(self.options).items() if k != "n_epochs"}
+        return {
+            "backbone": self.backbone,
+            "tasks": self.tasks,
+            "balancer": self.balancer,
+            "trainer": options,
+            "seed": self.seed,
+            "device": self.device,
+            "data": dataset.identity(),
+        }
+
+    def _save(self, recorder: Any, dataset: DailyPanelDataset) -> None:
+        assert self._network is not None
+        windows = dataset.handler.windows
+        description = {
+            "backbone": self.backbone,
+            "tasks": self.tasks,
+            "classes": self.classes,
+            "fields": list(windows.fields),
+            "lookback_days": windows.lookback_days,
+            "best_epoch": int(max(record["epoch"] for record in self.history if record["best"])),
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            root = Path(folder)
+            weights = {
+                name: value.cpu().clone().contiguous() for name, value in self._network.state_dict().items()
+            }
+            statistics = {"windows.median": windows.median, "windows.scale": windows.scale}
+            weights.update(
+                {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in statistics.items()}
+            )
+            save_file(weights, root / "weights.safetensors")
+            (root / "network.json").write_text(json.dumps(description, indent=2, default=str))
+            frame = history_frame(self.history)
+            frame.to_parquet(root / "history.parquet", index=False)
+            frame.to_csv(root / "history.csv", index=False)
+            for path in sorted(root.iterdir()):
+                recorder.log_artifact(str(path), "training")
+
+
+def history_frame(history: list[Epoch]) -> pd.DataFrame:
+    """The training's history as a table: one row an epoch, `best` as bool."""
+    frame = pd.DataFrame(history)
+    frame["epoch"] = frame["epoch"].astype(int)
+    frame["best"] = frame["best"].astype(bool)
+    return frame
+
+
+def _line(record: Epoch) -> str:
+    losses = " ".join(
+        f"{key.rpartition('/')[2]} {value:.4f}/{record['valid' + key.removeprefix('train')]:.4f}"
+        for key, value in record.items()
+        if key.startswith("train/loss/")
+    )
+    seconds = record["seconds/train"] + record["seconds/evaluate"]
+    return (
+        f"epoch {int(record['epoch'])}: loss train/valid {losses}; valid IC {record['valid/ic']:.4f} "
+        f"RankIC {record['valid/rank_ic']:.4f}; {seconds:.0f} s{' *' if record['best'] else ''}"
+    )
+
+
+def _check_label(task: Task, dataset: DailyPanelDataset) -> None:
+    known = dataset.label_names
+    if task.label not in known:
+        raise UserError(
+            f"`tasks.{task.name}.label` must be one of the dataset's labels ({', '.join(known)}), "
+            f"found {task.label!r}{checks.nearest(task.label, known)}"
+        )
+
+
+def _device(device: str) -> str:
+    checks.one_of("device", device, ("auto", "cpu", "cuda"))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "`device` is cuda, and this torch finds no CUDA device: use `auto` or `cpu` (DEVICE=cpu)"
+        )
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def _active_recorder() -> Any:
+    """Qlib's recorder of the running experiment, or None outside of one."""
+    manager = getattr(R, "exp_manager", None) if R.__dict__.get("_provider") is not None else None
+    experiment = getattr(manager, "active_experiment", None)
+    return None if experiment is None else experiment.active_recorder

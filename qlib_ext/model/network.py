@@ -1,0 +1,60 @@
+"""Backbone and heads as one module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from qlib_ext.build import build
+from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.task import Task
+
+
+class MultiTaskNetwork(nn.Module):
+    """A shared backbone and one head a task (hard parameter sharing; MiM-StocR, Figure 1).
+
+    Parameters
+    ----------
+    backbone
+        `{class, kwargs}` of a `Backbone`.
+    tasks
+        K tasks; the heads carry their names.
+    num_features, lookback_days
+        F and T of the panels.
+    """
+
+    def __init__(
+        self, backbone: Mapping[str, Any], tasks: Sequence[Task], *, num_features: int, lookback_days: int
+    ) -> None:
+        super().__init__()
+        self.backbone = build(
+            backbone, Backbone, name="backbone", num_features=num_features, lookback_days=lookback_days
+        )
+        self.heads = nn.ModuleDict(
+            {
+                task.name: build(
+                    task.head,
+                    nn.Module,
+                    name=f"tasks.{task.name}.head",
+                    in_features=self.backbone.out_features,
+                    out_features=task.out_features,
+                )
+                for task in tasks
+            }
+        )
+
+    def forward(self, panel: DailyPanel) -> dict[str, Tensor]:
+        """Predictions by task: `[N]` for a regression, logits `[N, C]` for a classification.
+
+        Heads run in float32 whatever precision the backbone runs in: rounded scores would tie stocks.
+        """
+        embedding = self.backbone(panel)  # [N, D]
+        return self.predict_heads(embedding)
+
+    def predict_heads(self, embedding: Tensor) -> dict[str, Tensor]:
+        """Heads alone, on embeddings `[N, D]`."""
+        embedding = embedding.float()
+        return {name: head(embedding) for name, head in self.heads.items()}

@@ -1,0 +1,96 @@
+"""A task: which label, which head, which loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qlib_ext import checks
+from qlib_ext.build import build, locate
+from qlib_ext.checks import UserError
+from qlib_ext.model.losses.base import Loss
+
+LINEAR_HEAD = {"class": "qlib_ext.model.heads.linear.LinearHead"}
+
+
+@dataclass
+class Task:
+    """One thing to learn from a stock's embedding.
+
+    Attributes
+    ----------
+    name
+        Key in the workflow's `tasks`; `score` is the task that ranks stocks.
+    label
+        Label column of the dataset.
+    loss
+        What is minimised; its `classification` says which kind of task this is.
+    head
+        `{class, kwargs}` of the head; its sizes are given by the network.
+    classes
+        C of a classification task; None lets the training labels say (largest class + 1).
+    """
+
+    name: str
+    label: str
+    loss: Loss
+    head: Mapping[str, Any] = field(default_factory=lambda: dict(LINEAR_HEAD))
+    classes: int | None = None
+
+    @classmethod
+    def from_config(cls, name: str, config: Mapping[str, Any]) -> Task:
+        """Build a task from `{label, loss, head, classes}` and check it."""
+        where = f"tasks.{name}"
+        if not isinstance(config, Mapping):
+            raise UserError(f"`{where}` must be a mapping with `label` and `loss`, found {config!r}")
+        for key in config:
+            checks.one_of(f"key of {where}", key, ("label", "loss", "head", "classes"))
+        for key in ("label", "loss"):
+            if key not in config:
+                raise UserError(f"`{where}` must name its `{key}`, found {sorted(config)}")
+        head = config.get("head", LINEAR_HEAD)
+        if not issubclass(locate(head.get("class", ""), name=f"{where}.head"), nn.Module):
+            raise UserError(f"`{where}.head.class` must be a torch module, found {head.get('class')!r}")
+        task = cls(
+            name=name,
+            label=checks.instance(f"{where}.label", config["label"], str),
+            loss=build(config["loss"], Loss, name=f"{where}.loss"),
+            head=head,
+            classes=config.get("classes"),
+        )
+        if task.classes is not None:
+            checks.integer(f"{where}.classes", task.classes, 2)
+            if not task.classification:
+                raise UserError(
+                    f"`{where}.classes` is for classification losses, found {type(task.loss).__name__}"
+                )
+        return task
+
+    @property
+    def classification(self) -> bool:
+        """Whether the task predicts a class."""
+        return self.loss.classification
+
+    @property
+    def out_features(self) -> int:
+        """Outputs of the head: C, or 1 for a regression."""
+        if not self.classification:
+            return 1
+        if self.classes is None:
+            raise RuntimeError(
+                f"the number of classes of task {self.name} is not known before the labels are"
+            )
+        return self.classes
+
+    def daily_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Loss of one day over the stocks that have a label; stocks without one are dropped here, once."""
+        known = ~target.isnan()
+        return self.loss(prediction[known], target[known])
+
+    def probabilities(self, prediction: Tensor) -> Tensor:
+        """Class probabilities `[N, C]` from logits."""
+        return torch.softmax(prediction, dim=-1)

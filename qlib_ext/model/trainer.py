@@ -1,0 +1,424 @@
+"""The one epoch loop: every backbone, task and balancer is trained here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from qlib_ext import checks
+from qlib_ext.checks import UserError
+from qlib_ext.data.daily_panel import DailyPanels
+from qlib_ext.metrics.cross_section import pearson, spearman
+from qlib_ext.model import checkpoint
+from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.checkpoint import CheckpointFolder, TrainingState
+from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.task import Task
+
+logger = logging.getLogger(__name__)
+
+Epoch = dict[str, float]
+SCORE = "score"
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """How to train.
+
+    Attributes
+    ----------
+    n_epochs
+        Epochs at most.
+    patience
+        Stop after this many epochs without a better validation score.
+    learning_rate
+        Of Adam.
+    precision
+        `float32`, or `bfloat16` for the backbone under autocast (parameters, heads, losses and optimizer stay
+        float32).
+    selection
+        Validation score: `rank_ic`, the mean daily RankIC on raw labels; or `authors`, the sum over the two tasks of
+        the relative gain in RankIC and in accuracy over the first epoch.
+    """
+
+    n_epochs: int = 100
+    patience: int = 30
+    learning_rate: float = 2e-4
+    precision: str = "float32"
+    selection: str = "rank_ic"
+
+    def __post_init__(self) -> None:
+        checks.integer("n_epochs", self.n_epochs, 1)
+        checks.integer("patience", self.patience, 1)
+        checks.above("learning_rate", self.learning_rate, 0)
+        checks.one_of("precision", self.precision, ("float32", "bfloat16"))
+        checks.one_of("selection", self.selection, ("rank_ic", "authors"))
+
+
+class Trainer:
+    """Train a network's tasks together, day by day, under a balancer.
+
+    One batch is one trading day. Each epoch visits the training days once, in an order that the seed and the epoch
+    decide; then train and validation are measured in evaluation mode. The weights of the best validation score are
+    kept. Source: MiM-StocR, Algorithm 1 and section 4.1.
+
+    Parameters
+    ----------
+    network, tasks, balancer
+        What to train.
+    options
+        How.
+    seed
+        Decides the order of the days. Seeding torch itself, before the network is made, is the caller's.
+    device
+        Where.
+
+    Notes
+    -----
+    The optimizer is Adam with coupled L2, set by the balancer each epoch. Days on which a task has fewer than two
+    labels are left out, and counted in the log. The test segment is never seen here.
+    """
+
+    def __init__(
+        self,
+        network: MultiTaskNetwork,
+        tasks: Sequence[Task],
+        balancer: Balancer,
+        options: TrainerOptions,
+        *,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.network = network.to(device)
+        self.tasks = list(tasks)
+        self.balancer = balancer
+        self.options = options
+        self.seed = seed
+        self.device = device
+        self.shared = list(network.backbone.parameters())
+        self.head_parameters = {task.name: list(network.heads[task.name].parameters()) for task in self.tasks}
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, fused=True)
+        balancer.setup([task.name for task in self.tasks])
+        self._sizes = [parameter.numel() for parameter in self.shared]
+        self.epoch = 0
+        self.history: list[Epoch] = []
+        self.best_epoch = -1
+        self.best_score = -np.inf
+        self.best_weights: dict[str, Tensor] = {}
+
+    # ---- the loop -------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train: DailyPanels,
+        valid: DailyPanels,
+        *,
+        folder: CheckpointFolder | None = None,
+        resume: bool = False,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> list[Epoch]:
+        """Train, and leave the best weights in the network.
+
+        Parameters
+        ----------
+        train, valid
+            Days to learn from and to choose the best epoch by.
+        folder
+            Where to keep a checkpoint after every epoch; None keeps none.
+        resume
+            Take up the newest unfinished checkpoint of `folder`, where there is one.
+        on_epoch
+            Called with the epoch's record: after every epoch, and on resuming with every epoch of the past.
+
+        Returns
+        -------
+        list of dict
+            One record an epoch, as in `history`.
+
+        Raises
+        ------
+        UserError
+            If no day has labels for all tasks.
+        FloatingPointError
+            If a loss is not finite; the last checkpoint is whole.
+        """
+        days = train.labelled(tuple(task.label for task in self.tasks))
+        if not len(days):
+            raise UserError(
+                "no training day has labels for every task: check the labels and the `train` segment"
+            )
+        if len(days) < len(train):
+            logger.info(
+                "%d of %d training days lack a task's labels and are left out",
+                len(train) - len(days),
+                len(train),
+            )
+        path = self._resume(folder) if folder is not None and resume else None
+        if path is None and folder is not None:
+            path = folder.new_path()
+        for record in self.history:
+            on_epoch(record)
+        while not self._finished():
+            record = self._run_epoch(train, days, valid)
+            on_epoch(record)
+            if path is not None:
+                checkpoint.save(path, self._state())
+        self.network.load_state_dict(self.best_weights)
+        logger.info("best epoch %d, validation score %.4f", self.best_epoch, self.best_score)
+        return self.history
+
+    def _finished(self) -> bool:
+        stale = self.epoch - 1 - self.best_epoch if self.best_epoch >= 0 else self.epoch
+        return self.epoch >= self.options.n_epochs or stale >= self.options.patience
+
+    def _run_epoch(self, train: DailyPanels, days: np.ndarray, valid: DailyPanels) -> Epoch:
+        record: Epoch = {"epoch": self.epoch}
+        record.update({f"balance/{name}": value for name, value in self.balancer.report().items()})
+        started = time.perf_counter()
+        record.update(self._train_epoch(train, days))
+        trained = time.perf_counter()
+        train_losses = self.losses(train, days)
+        valid_losses, valid_scores = self._validate(valid)
+        record.update({f"train/loss/{name}": value for name, value in train_losses.items()})
+        record.update({f"valid/loss/{name}": value for name, value in valid_losses.items()})
+        record.update({f"valid/{name}": value for name, value in valid_scores.items()})
+        score = self._selection_score(record)
+        record["valid/score"] = score
+        record["seconds/train"] = trained - started
+        record["seconds/evaluate"] = time.perf_counter() - trained
+        record["best"] = float(score > self.best_score)
+        self.balancer.end_epoch(train_losses, valid_losses)
+        if score > self.best_score:
+            self.best_epoch, self.best_score = self.epoch, score
+            self.best_weights = {
+                name: value.detach().clone() for name, value in self.network.state_dict().items()
+            }
+        self.history.append(record)
+        self.epoch += 1
+        return record
+
+    def _train_epoch(self, train: DailyPanels, days: np.ndarray) -> Epoch:
+        self.network.train()
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = self.balancer.weight_decay
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(days)
+        norms = torch.zeros(len(self.tasks), device=self.device)
+        cosine = torch.zeros((), device=self.device)
+        bar = tqdm(order, desc=f"epoch {self.epoch}", unit="day", leave=False, mininterval=1.0)
+        totals = np.zeros(len(self.tasks))
+        for step, position in enumerate(bar, start=1):
+            losses, gradients = self._step(train, int(position))
+            totals += losses
+            if gradients is not None:
+                norms += gradients[0]
+                cosine += gradients[1]
+            if step % 20 == 0:
+                shown = zip(self.tasks, totals / step, strict=True)
+                bar.set_postfix_str(
+                    " ".join(f"{task.name} {value:.4f}" for task, value in shown), refresh=False
+                )
+        if not self.balancer.needs_jacobian:
+            return {}
+        record = {
+            f"gradient/norm/{task.name}": float(norm) / len(order)
+            for task, norm in zip(self.tasks, norms, strict=True)
+        }
+        if len(self.tasks) > 1:
+            record["gradient/cosine"] = float(cosine) / len(order)
+        return record
+
+    def _step(self, train: DailyPanels, position: int) -> tuple[np.ndarray, tuple[Tensor, Tensor] | None]:
+        panel = train[position]
+        with self._autocast():
+            embedding = self.network.backbone(panel)  # [N, D]
+        predictions = self.network.predict_heads(embedding)
+        losses = torch.stack(
+            [task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in self.tasks]
+        )
+        values = losses.detach().cpu().numpy()
+        if not np.isfinite(values).all():
+            named = ", ".join(f"{task.name} {value}" for task, value in zip(self.tasks, values, strict=True))
+            raise FloatingPointError(
+                f"a loss is not finite on {panel.date:%Y-%m-%d} in epoch {self.epoch} ({named}): lower "
+                "`learning_rate`, or look for infinite prices that day; resuming starts from the last whole epoch"
+            )
+        transformed = self.balancer.transform(losses)
+        gradients = None
+        if self.balancer.needs_jacobian:
+            jacobian = self._jacobian(transformed)  # [K, P]
+            gradients = _gradient_statistics(jacobian)
+            self._assign(self.balancer.aggregate(jacobian))
+        else:
+            self.optimizer.zero_grad(set_to_none=True)
+            (self.balancer.weights(losses.detach()) @ transformed).backward()
+        self.optimizer.step()
+        return values, gradients
+
+    def _jacobian(self, transformed: Tensor) -> Tensor:
+        """One backward pass a task: rows of shared gradients `[K, P]`; heads get their own gradients on the way."""
+        rows = []
+        last = len(self.tasks) - 1
+        for k, task in enumerate(self.tasks):
+            head = self.head_parameters[task.name]
+            gradients = torch.autograd.grad(transformed[k], [*self.shared, *head], retain_graph=k < last)
+            rows.append(torch.cat([gradient.reshape(-1) for gradient in gradients[: len(self.shared)]]))
+            for parameter, gradient in zip(head, gradients[len(self.shared) :], strict=True):
+                parameter.grad = gradient
+        return torch.stack(rows)
+
+    def _assign(self, gradient: Tensor) -> None:
+        for parameter, part in zip(self.shared, gradient.split(self._sizes), strict=True):
+            parameter.grad = part.view_as(parameter)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.options.precision == "bfloat16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    # ---- measuring ------------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def losses(self, panels: DailyPanels, days: Sequence[int] | np.ndarray) -> dict[str, float]:
+        """Mean daily loss of each task over `days`, in evaluation mode."""
+        self.network.eval()
+        totals = torch.zeros(len(self.tasks), device=self.device, dtype=torch.float64)
+        for position in days:
+            panel = panels[int(position)]
+            predictions = self._evaluate(panel)
+            totals += torch.stack(
+                [task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in self.tasks]
+            )
+        return {task.name: float(total) / len(days) for task, total in zip(self.tasks, totals, strict=True)}
+
+    def _evaluate(self, panel: Any) -> dict[str, Tensor]:
+        with self._autocast():
+            embedding = self.network.backbone(panel)
+        return self.network.predict_heads(embedding)
+
+    @torch.inference_mode()
+    def _validate(self, valid: DailyPanels) -> tuple[dict[str, float], dict[str, float]]:
+        """Losses of each task, and IC, RankIC and accuracies against raw labels."""
+        self.network.eval()
+        days = set(valid.labelled(tuple(task.label for task in self.tasks)).tolist())
+        if not days:
+            raise UserError(
+                "no validation day has labels for every task: check the labels and the `valid` segment"
+            )
+        totals = torch.zeros(len(self.tasks), device=self.device, dtype=torch.float64)
+        score = np.full((len(valid), len(valid.instruments)), np.nan, np.float32)
+        hits = {task.name: [0, 0] for task in self.tasks if task.classification}
+        for position in range(len(valid)):
+            panel = valid[position]
+            predictions = self._evaluate(panel)
+            if position in days:
+                totals += torch.stack(
+                    [task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in self.tasks]
+                )
+            if SCORE in predictions:
+                score[position, valid.columns(position).cpu().numpy()] = predictions[SCORE].cpu().numpy()
+            for name, count in hits.items():
+                target = panel.raw_labels[self._label(name)]
+                known = ~target.isnan()
+                count[0] += int((predictions[name].argmax(dim=1)[known] == target[known]).sum())
+                count[1] += int(known.sum())
+        losses = {task.name: float(total) / len(days) for task, total in zip(self.tasks, totals, strict=True)}
+        scores = {f"accuracy/{name}": right / max(1, known) for name, (right, known) in hits.items()}
+        label = valid.raw_matrix(self._label(SCORE))
+        scores["ic"] = float(np.nanmean(pearson(score, label)))
+        scores["rank_ic"] = float(np.nanmean(spearman(score, label)))
+        return losses, scores
+
+    def _label(self, name: str) -> str:
+        return next(task.label for task in self.tasks if task.name == name)
+
+    def _selection_score(self, record: Mapping[str, float]) -> float:
+        if self.options.selection == "rank_ic":
+            score = record["valid/rank_ic"]
+        else:
+            first = self.history[0] if self.history else record
+            score = _relative_gain(record["valid/rank_ic"], first["valid/rank_ic"])
+            for task in self.tasks:
+                if task.classification:
+                    key = f"valid/accuracy/{task.name}"
+                    score += _relative_gain(record[key], first[key])
+        return score if np.isfinite(score) else -np.inf
+
+    # ---- resuming -------------------------------------------------------------------------------------------------
+
+    def _state(self) -> TrainingState:
+        balancer_tensors, balancer_values = self.balancer.state()
+        optimizer = {
+            f"{index}/{name}": value
+            for index, state in self.optimizer.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+        return TrainingState(
+            epoch=self.epoch,
+            tensors={
+                "network": dict(self.network.state_dict()),
+                "best": self.best_weights,
+                "optimizer": optimizer,
+                "balancer": balancer_tensors,
+                "random": checkpoint.random_state(self.device),
+            },
+            values={
+                "history": self.history,
+                "best_epoch": self.best_epoch,
+                "best_score": float(self.best_score),
+                "balancer": balancer_values,
+            },
+            finished=self._finished(),
+        )
+
+    def _resume(self, folder: CheckpointFolder) -> Path | None:
+        found = folder.newest_unfinished()
+        if found is None:
+            logger.info(
+                "RESUME: no unfinished checkpoint of this configuration and data in %s; a fresh run",
+                folder.folder,
+            )
+            return None
+        path, state = found
+        self.network.load_state_dict(state.tensors["network"])
+        self.best_weights = {
+            name: value.to(self.device) for name, value in state.tensors.get("best", {}).items()
+        }
+        by_parameter: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.tensors["optimizer"].items():
+            index, _, name = key.partition("/")
+            by_parameter.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": by_parameter, "param_groups": groups})
+        tensors = {name: value.to(self.device) for name, value in state.tensors.get("balancer", {}).items()}
+        self.balancer.load_state(tensors, state.values["balancer"])
+        checkpoint.set_random_state(state.tensors["random"], self.device)
+        self.epoch = state.epoch
+        self.history = state.values["history"]
+        self.best_epoch, self.best_score = state.values["best_epoch"], state.values["best_score"]
+        logger.info("RESUME: taking up %s after %d epochs", path, self.epoch)
+        return path
+
+
+def _gradient_statistics(jacobian: Tensor) -> tuple[Tensor, Tensor]:
+    """Norms `[K]` of the task gradients, and the mean cosine over pairs of tasks."""
+    norms = torch.linalg.vector_norm(jacobian, dim=1)  # [K]
+    k = len(norms)
+    if k == 1:
+        return norms, norms.new_zeros(())
+    unit = jacobian / norms.clamp_min(torch.finfo(jacobian.dtype).tiny).unsqueeze(1)
+    total = unit.sum(dim=0).square().sum() - (norms > 0).sum()  # twice the sum of cosines over pairs
+    return norms, total / (k * (k - 1))
+
+
+def _relative_gain(value: float, first: float) -> float:
+    return (value - first) / abs(first) if first else value - first
