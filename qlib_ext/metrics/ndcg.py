@@ -53,7 +53,7 @@ def ndcg_at(score: npt.ArrayLike, relevance: npt.ArrayLike, k: int | npt.ArrayLi
 
     there = ~np.isnan(s) & ~np.isnan(y)
     gain = np.where(there, np.exp2(np.where(there, y, 0.0)) - 1, 0.0)
-    by_score = np.argsort(np.where(there, -s, np.inf), axis=1, kind="stable")
+    by_score = np.argsort(np.where(there, -s, np.nan), axis=1, kind="stable")  # NaN last
     place = np.arange(1, s.shape[1] + 1)
     discount = (place <= cut.reshape(-1, 1)) / np.log2(1 + place)
     dcg = (np.take_along_axis(gain, by_score, axis=1) * discount).sum(axis=1)
