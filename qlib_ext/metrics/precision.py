@@ -1,0 +1,67 @@
+"""How many of the best scored stocks rose."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from qlib_ext.checks import integer
+from qlib_ext.metrics.cross_section import Floats, matrices, matrix
+
+
+def precision_at(score: npt.ArrayLike, ret: npt.ArrayLike, n: int) -> Floats:
+    """Share of the n highest scored stocks of each day whose return is positive (MiM-StocR's Precision@N).
+
+    The stocks of a day are those with both a score and a return; with fewer than n of them all count. Equal
+    scores are taken in the order of the columns. A return of 0 is no rise.
+
+    Parameters
+    ----------
+    score
+        ``[D, N]`` (days x stocks), NaN where there is none.
+    ret
+        Raw returns ``[D, N]``, NaN where there is none.
+    n
+        How many stocks, at least 1.
+
+    Returns
+    -------
+    ``[D]``, in [0, 1]; NaN on a day without stocks.
+
+    Raises
+    ------
+    UserError
+        If the shapes differ or `n` is not an integer of at least 1.
+
+    Examples
+    --------
+    >>> precision_at([[0.3, 0.2, 0.1]], [[0.01, -0.02, 0.05]], n=2)
+    array([0.5])
+    """
+    integer("n", n, 1)
+    s, r = matrices("score", score, "ret", ret)
+    there = ~np.isnan(s) & ~np.isnan(r)
+    best = np.argsort(np.where(there, -s, np.nan), axis=1, kind="stable")[:, :n]  # NaN last
+    counts = np.take_along_axis(there, best, axis=1)
+    rose = np.take_along_axis(there & (r > 0), best, axis=1)
+    return _share(rose.sum(axis=1), counts.sum(axis=1))
+
+
+def base_rate(ret: npt.ArrayLike) -> Floats:
+    """Share of a day's stocks whose return is positive: the precision of a choice by chance.
+
+    Parameters
+    ----------
+    ret
+        Raw returns ``[D, N]`` (days x stocks), NaN where there is none, also where a stock was not to choose from.
+
+    Returns
+    -------
+    ``[D]``, in [0, 1]; NaN on a day without stocks.
+    """
+    r = matrix("ret", ret)
+    return _share((r > 0).sum(axis=1), (~np.isnan(r)).sum(axis=1))
+
+
+def _share(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> Floats:
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
