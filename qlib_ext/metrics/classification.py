@@ -19,8 +19,8 @@ def confusion_matrix(actual: npt.ArrayLike, predicted: npt.ArrayLike, classes: i
     Parameters
     ----------
     actual, predicted
-        Classes 0 ... C - 1, of one shape, such as ``[D, N]``; NaN where there is none: a pair counts when both
-        are there.
+        Classes 0 ... C - 1, of one shape, such as ``[D, N]``; NaN where there is none: a pair counts when
+        both are there.
     classes
         Number of classes C, at least 1.
 
@@ -79,8 +79,8 @@ def majority_accuracy(actual: npt.ArrayLike, majority: float | None = None) -> F
     actual
         Classes ``[D, N]`` (days x stocks), NaN where there is none.
     majority
-        The class to predict. The default is the most common one of all of `actual` (the lowest of several), known
-        in hindsight and so a little too good a rule; give the train segment's for a fair one.
+        The class to predict. The default is the most common one of all of `actual` (the lowest of several),
+        known in hindsight and so a little too good a rule; give the train segment's for a fair one.
 
     Returns
     -------
@@ -100,7 +100,7 @@ def pooled_accuracy(confusion: npt.ArrayLike) -> float:
 
 
 def macro_f1(confusion: npt.ArrayLike) -> float:
-    r"""Mean over classes of the F1 score, from a confusion matrix ``[C, C]`` (row: actual, column: predicted).
+    r"""Mean F1 score of the classes, from a confusion matrix ``[C, C]`` (row: actual, column: predicted).
 
     .. math:: F_1 = 2 \, TP / (2 \, TP + FP + FN)
 

@@ -26,10 +26,11 @@ def ndcg_at(score: npt.ArrayLike, relevance: npt.ArrayLike, k: int | npt.ArrayLi
     Parameters
     ----------
     score, relevance
-        ``[D, N]`` (days x stocks), NaN where there is none; relevance at least 0, the momentum class for example.
+        ``[D, N]`` (days x stocks), NaN where there is none; relevance at least 0, the momentum class for
+        example.
     k
-        How many stocks count, at least 1: one number, or one a day ``[D]`` (see `adaptive_k`); all of them on a
-        day that has fewer.
+        How many stocks count, at least 1: one number, or one a day ``[D]`` (see `adaptive_k`); all of them on
+        a day that has fewer.
 
     Returns
     -------

@@ -53,7 +53,8 @@ def base_rate(ret: npt.ArrayLike) -> Floats:
     Parameters
     ----------
     ret
-        Raw returns ``[D, N]`` (days x stocks), NaN where there is none, also where a stock was not to choose from.
+        Raw returns ``[D, N]`` (days x stocks), NaN where there is none, also where a stock was not to choose
+        from.
 
     Returns
     -------

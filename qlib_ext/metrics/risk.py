@@ -129,7 +129,7 @@ def relative_return(returns: npt.ArrayLike, benchmark: npt.ArrayLike) -> Floats:
 
 
 def relative_wealth(returns: npt.ArrayLike, benchmark: npt.ArrayLike) -> Floats:
-    """Wealth of the portfolio over that of its benchmark at the end of each day ``[D]`` (see `relative_return`)."""
+    """Wealth over that of the benchmark at the end of each day ``[D]`` (see `relative_return`)."""
     return wealth(relative_return(returns, benchmark))
 
 
@@ -140,8 +140,8 @@ def annualised_excess_return(
 
     .. math:: W^{P / D} - 1, \qquad W = \prod (1 + r) / \prod (1 + b)
 
-    It is the geometric excess, not the difference of two annualised returns. Arguments, result and errors as in
-    `relative_return` and `annualised_return`.
+    It is the geometric excess, not the difference of two annualised returns. Arguments, result and errors as
+    in `relative_return` and `annualised_return`.
     """
     return annualised_return(relative_return(returns, benchmark), periods_per_year)
 
@@ -157,7 +157,7 @@ def drawdown(returns: npt.ArrayLike) -> Floats:
 
 
 def max_drawdown(returns: npt.ArrayLike) -> float:
-    """Largest loss from a peak of a daily series ``[D]``, at most 0; 0 where there is none (see `drawdown`)."""
+    """Largest loss from a peak of daily returns ``[D]``, at most 0; 0 where there is none (`drawdown`)."""
     return float(drawdown(returns).min(initial=0.0))
 
 
@@ -186,8 +186,8 @@ def _series(name: str, value: npt.ArrayLike) -> Floats:
     missing = int((~np.isfinite(series)).sum())
     if missing:
         raise UserError(
-            f"`{name}` must have a finite return on every day, found {missing} of {len(series)} days without one; "
-            "give the days on which it has a value, or 0 where nothing was held"
+            f"`{name}` must have a finite return on every day, found {missing} of {len(series)} days "
+            "without one; give the days on which it has a value, or 0 where nothing was held"
         )
     if (series < -1).any():
         raise UserError(

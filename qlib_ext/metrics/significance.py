@@ -31,9 +31,10 @@ def bootstrap_mean(
 
     Source: Politis and Romano (1994), "The Stationary Bootstrap", Journal of the American Statistical
     Association 89. A resampled series of D days starts on a day drawn at random; each further day is the one
-    after its predecessor with probability 1 - 1/B, else drawn anew; the day after the last is the first. Blocks
-    of a mean length B keep the autocorrelation of neighbours, and the random lengths keep the resampled series
-    stationary. The interval is that of percentiles: the :math:`(1 \mp \text{level}) / 2` quantiles of the means.
+    after its predecessor with probability 1 - 1/B, else drawn anew; the day after the last is the first.
+    Blocks of a mean length B keep the autocorrelation of neighbours, and the random lengths keep the
+    resampled series stationary. The interval is that of percentiles: the :math:`(1 \mp \text{level}) / 2`
+    quantiles of the means.
 
     Parameters
     ----------
@@ -43,8 +44,9 @@ def bootstrap_mean(
     level
         Probability that the interval is to cover the mean, in (0, 1).
     block_days
-        Mean length B of a block, at least 1 (days drawn one by one). The default is the cube root of D, the order
-        that balances bias and variance; take more where the series is more persistent than returns or daily IC.
+        Mean length B of a block, at least 1 (days drawn one by one). The default is the cube root of D, the
+        order that balances bias and variance; take more where the series is more persistent than returns or
+        daily IC.
     draws
         Number of resampled series.
     seed

@@ -16,7 +16,8 @@ class ApproxNDCG(Loss):
     r"""Exponential of minus the approximate NDCG@k of a day's stocks, with the k of the day.
 
     Source: MiM-StocR, section 3.2, Eq. 3-8. The smooth rank is from Qin, Liu and Li (2010), "A General
-    Approximation Framework for Direct Optimization of Information Retrieval Measures", Information Retrieval 13.
+    Approximation Framework for Direct Optimization of Information Retrieval Measures", Information Retrieval
+    13.
 
     .. math::
 
@@ -57,25 +58,25 @@ class ApproxNDCG(Loss):
     -----
     *The cut.* The paper leaves open how the sum ends at k. The **hard** cut keeps the k highest scores (equal
     scores at the end share what is left) and is constant to the gradient. So a stock beyond it acts only as a
-    competitor that pushes others down, and its score is lowered however good its class is; those within it are
-    raised almost whatever their class is: an order made by chance strengthens itself.
+    competitor that pushes others down, and its score is lowered however good its class is; those within it
+    are raised almost whatever their class is: an order made by chance strengthens itself.
     The **smooth** cut, the default, is :math:`t_i = \sigma((b - \pi_i) / w)` with :math:`w` = `width` · k and
     the one b for which the gates sum to k. Its gradient compares a stock with its neighbours at the cut:
     relevant ones rise, others fall, on either side of it.
 
-    The cut cannot stand at k itself, as in Qin's :math:`\sigma(\beta (k - \pi_i))`. With `alpha` = 1 and scores
-    that lie in [0, 4], all approximate ranks are near N/2, far behind k = N/5: every gate is shut and no
-    gradient is left. Nor may the gates sum to more than k, or equal scores would let more stocks count than
-    the ideal ranking does, and pay better than a perfect order. With k as their sum, equal scores give the
-    mean over all orders of what a hard cut keeps, and NDCG cannot exceed 1: any r approximate ranks sum to at
-    least 1 + ... + r.
+    The cut cannot stand at k itself, as in Qin's :math:`\sigma(\beta (k - \pi_i))`. With `alpha` = 1 and
+    scores that lie in [0, 4], all approximate ranks are near N/2, far behind k = N/5: every gate is shut and
+    no gradient is left. Nor may the gates sum to more than k, or equal scores would let more stocks count
+    than the ideal ranking does, and pay better than a perfect order. With k as their sum, equal scores give
+    the mean over all orders of what a hard cut keeps, and NDCG cannot exceed 1: any r approximate ranks sum
+    to at least 1 + ... + r.
 
-    *Compressed ranks.* For the same reason even the perfect order stays below NDCG = 1 when `alpha` is 1: about
-    0.7 on a day of 300 stocks whose scores equal their classes. The value is a training signal; to judge a model take
-    `qlib_ext.metrics.ndcg`.
+    *Compressed ranks.* For the same reason even the perfect order stays below NDCG = 1 when `alpha` is 1:
+    about 0.7 on a day of 300 stocks whose scores equal their classes. The value is a training signal; to
+    judge a model take `qlib_ext.metrics.ndcg`.
 
-    *Undefined days.* Where no stock has a positive gain (every stock in class 0) the loss is 1 and its gradient
-    zero. Where k = N, nothing is cut.
+    *Undefined days.* Where no stock has a positive gain (every stock in class 0) the loss is 1 and its
+    gradient zero. Where k = N, nothing is cut.
 
     Departures
     ----------
@@ -109,7 +110,7 @@ class ApproxNDCG(Loss):
         return torch.exp(-self.ndcg(pred, target))
 
     def ndcg(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Return the approximate NDCG@k of a day, a scalar in [0, 1]; 0 where no stock has a positive gain."""
+        """Return the approximate NDCG@k of a day, a scalar in [0, 1]; 0 where no stock has a gain."""
         logits, classes = as_classes(pred, target)
         worth = torch.arange(logits.shape[1], device=logits.device, dtype=logits.dtype)  # [C]
         if self.relevance == "class_squared":
@@ -219,7 +220,7 @@ def _smooth_gate(rank: Tensor, k: Tensor, share: float) -> Tensor:
     """Gates sigma((b - rank) / width), ``[N]``, with width = share k and the b for which they sum to k."""
     width = share * k.to(rank.dtype)
     cut = _where_gates_sum_to(k, rank.detach(), width)
-    # The sum of the gates stays k, so b moves with the ranks: one Newton step, of length 0 but with that gradient.
+    # The gates always sum to k, so b moves with the ranks: a Newton step of length 0 gives it that gradient.
     kept = torch.sigmoid((cut - rank) / width)
     slope = (kept * (1 - kept)).sum().detach() / width
     cut = cut + (kept.sum().detach() - kept.sum()) / slope.clamp_min(torch.finfo(rank.dtype).tiny)

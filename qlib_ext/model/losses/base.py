@@ -13,10 +13,10 @@ from qlib_ext.checks import UserError
 class Loss(nn.Module, abc.ABC):
     """From one day's predictions and labels to one number, lower is better.
 
-    The trainer drops stocks without a label before it calls a loss, and calls none on a day without any label:
-    a loss never sees NaN in its target, and an empty day is an error rather than a NaN that reaches the
-    weights. The result does not depend on the order of the stocks, stays in the graph of `pred`, and is at
-    least float32 whatever the precision of `pred`.
+    The trainer drops stocks without a label before it calls a loss, and calls none on a day without any
+    label: a loss never sees NaN in its target, and an empty day is an error rather than a NaN that reaches
+    the weights. The result does not depend on the order of the stocks, stays in the graph of `pred`, and is
+    at least float32 whatever the precision of `pred`.
 
     Attributes
     ----------
@@ -68,8 +68,8 @@ def as_classes(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     Raises
     ------
     UserError
-        If `pred` is not ``[N, C]`` with at least 2 classes, `target` is not ``[N]`` of whole numbers from 0 to
-        C - 1, or N is 0.
+        If `pred` is not ``[N, C]`` with at least 2 classes, `target` is not ``[N]`` of whole numbers from 0
+        to C - 1, or N is 0.
     """
     if pred.ndim != 2 or pred.shape[1] < 2:
         raise UserError(
@@ -82,8 +82,8 @@ def as_classes(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if outside.any():  # on a GPU such an index would otherwise end the process, or be read from the end
         found = ", ".join(f"{value:g}" for value in target[outside].unique()[:3].tolist())
         raise UserError(
-            f"a classification loss of {pred.shape[1]} classes needs labels 0 to {pred.shape[1] - 1}, found {found}; "
-            "drop missing labels before it, or give the head one output a class"
+            f"a classification loss of {pred.shape[1]} classes needs labels 0 to {pred.shape[1] - 1}, "
+            f"found {found}; drop missing labels before it, or give the head one output a class"
         )
     return at_least_float32(pred), classes
 

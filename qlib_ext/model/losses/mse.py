@@ -8,7 +8,7 @@ from qlib_ext.model.losses.base import Loss, as_values
 
 
 class MSE(Loss):
-    r"""Mean squared error over the stocks of a day, of predictions ``[N]`` or ``[N, 1]`` against values ``[N]``.
+    r"""Mean squared error over the stocks of a day: predictions ``[N]`` or ``[N, 1]``, values ``[N]``.
 
     Source: the regression loss of MiM-StocR and Eq. 4 of the ResNeXt multi-task paper.
 

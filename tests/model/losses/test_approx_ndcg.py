@@ -158,7 +158,7 @@ class TestApproxNDCG:
 
 
 class TestGradientAtTheCut:
-    """Why the smooth cut is the default: at the start of training, scores almost equal and in a chance order."""
+    """Why the smooth cut is the default: at the start, scores are almost equal and their order is chance."""
 
     @pytest.fixture
     def start(self):
