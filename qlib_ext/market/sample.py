@@ -101,9 +101,9 @@ class SampleMarket:
         Raises
         ------
         UserError
-            If `out` is a file, or a directory with something else in it.
+            If `out` is a file, a mount point, or a directory with something else in it.
         """
-        out = Path(out).expanduser()
+        out = Path(out).expanduser().resolve()
         there = _check_target(out)
         if there == self._mark():
             try:
@@ -113,6 +113,7 @@ class SampleMarket:
         out.parent.mkdir(parents=True, exist_ok=True)
         made, old = (out.with_name(f".{out.name}.{os.getpid()}.{part}") for part in ("new", "old"))
         try:
+            shutil.rmtree(made, ignore_errors=True)  # a killed run with the same process id may have left it
             self._make(made)
             if out.exists():
                 out.rename(old)
@@ -336,7 +337,7 @@ def _long(calendar: pd.DatetimeIndex, codes: list[str], values: np.ndarray, name
 def _day(name: str, value: object) -> str:
     try:
         day = pd.Timestamp(value)
-        if day.tz is not None or day != day.normalize():
+        if pd.isna(day) or day.tz is not None or day != day.normalize():
             raise ValueError("not a day")
     except (ValueError, TypeError) as error:
         raise UserError(f"`{name}` must be a day such as 2010-01-04, found {value!r}") from error
@@ -355,6 +356,11 @@ def _check_target(out: Path) -> dict[str, object] | None:
         return None
     if not out.is_dir():
         raise UserError(f"`out` must be a directory, found a file at `{out}`")
+    if out.is_mount():
+        raise UserError(
+            f"`out` must be a directory that can be moved into place, found the mount point `{out}`; "
+            f"name one below it, such as `{out / 'sample'}`"
+        )
     if not any(out.iterdir()):
         return None
     try:

@@ -308,6 +308,10 @@ def _check_calendar(calendar: pd.DatetimeIndex, name: str) -> None:
 
 def _read_membership(path: Path) -> pd.DataFrame:
     names = ["instrument", "start", "end"]
+    if not path.read_text(encoding="utf-8").strip():
+        return pd.DataFrame(
+            {name: pd.Series(dtype=object if name == names[0] else "M8[ns]") for name in names}
+        )
     try:
         # As text, and nothing read as missing: `NA` and `NAN` are codes.
         table = pd.read_csv(
@@ -318,6 +322,8 @@ def _read_membership(path: Path) -> pd.DataFrame:
             start=pd.to_datetime(table["start"], format="ISO8601"),
             end=pd.to_datetime(table["end"], format="ISO8601"),
         )
+        if table.isna().to_numpy().any():
+            raise ValueError(f"line {np.flatnonzero(table.isna().any(axis=1))[0] + 1} is incomplete")
     except ValueError as error:
         raise StoreError(f"`{path}` must have lines CODE<TAB>first day<TAB>last day: {error}") from error
     return table
