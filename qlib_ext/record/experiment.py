@@ -1,0 +1,209 @@
+"""Qlib's experiment manager, mended where a run would end with the wrong status or with the wrong words."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import datetime
+from types import FrameType, TracebackType
+from typing import Any
+from urllib.parse import urlparse
+
+import mlflow.tracking
+from qlib.workflow import R
+from qlib.workflow.exp import MLflowExperiment
+from qlib.workflow.expm import MLflowExpManager
+from qlib.workflow.recorder import MLflowRecorder
+
+from qlib_ext.checks import UserError
+from qlib_ext.record import git
+from qlib_ext.record.base import check_records
+
+logger = logging.getLogger(__name__)
+
+
+class Recorder(MLflowRecorder):
+    """Qlib's recorder on MLflow; it checks the task's records before the training, and asks git only in a repository."""
+
+    def save_objects(self, local_path: Any = None, artifact_path: str | None = None, **kwargs: Any) -> None:
+        """Save objects as Qlib does; the task is checked first."""
+        # Qlib saves the task first of all: the one moment before the training at which all of it is known.
+        if isinstance(kwargs.get("task"), Mapping):
+            check_records(kwargs["task"], self)
+        super().save_objects(local_path, artifact_path, **kwargs)
+
+    def _log_uncommitted_code(self) -> None:
+        # Qlib shells out to `git diff` wherever it is, and git answers with its usage text on the terminal.
+        if not git.inside_repository():
+            return
+        for file, arguments in {
+            "code_diff.txt": ["diff"],
+            "code_status.txt": ["status"],
+            "code_cached.txt": ["diff", "--cached"],
+        }.items():
+            self.client.log_text(self.id, git.output(*arguments) or "", file)
+
+
+class Experiment(MLflowExperiment):
+    """Qlib's experiment on MLflow, whose runs are recorded by `Recorder`."""
+
+    def create_recorder(self, recorder_name: str | None = None) -> Recorder:
+        """A recorder of a new run."""
+        return Recorder(self.id, self._uri, recorder_name or self._default_rec_name)
+
+    def _get_recorder(self, recorder_id: str | None = None, recorder_name: str | None = None) -> Recorder:
+        found = super()._get_recorder(recorder_id=recorder_id, recorder_name=recorder_name)
+        return Recorder(self.id, self._uri, mlflow_run=self._client.get_run(found.id))
+
+
+class ExperimentManager(MLflowExpManager):
+    """Runs of Qlib workflows on an MLflow store.
+
+    Parameters
+    ----------
+    uri
+        MLflow's tracking URI: a database such as `sqlite:///mlflow.db`, or a server such as
+        `http://localhost:5000`.
+    default_exp_name
+        Name of the experiment where a workflow gives none.
+
+    Raises
+    ------
+    UserError
+        If `uri` names MLflow's file store, which MLflow 3.13 and later refuse.
+
+    Departures
+    ----------
+    Qlib's manager, except that
+
+    - a `UserError` ends the run as FAILED and prints its message alone, without a traceback; the process ends
+      with status 1, as with any other exception;
+    - an interruption (Ctrl-C, SIGTERM) ends the run as KILLED; under Qlib, SIGTERM leaves it RUNNING for ever;
+    - a run without a name gets one of experiment and time, where Qlib names every run `mlflow_recorder`;
+    - the package's records are built once before the training, so that their mistakes show at once;
+    - outside a git repository nothing is asked of git.
+    """
+
+    def __init__(self, uri: str, default_exp_name: str = "Experiment"):
+        _install_excepthook()  # for what goes wrong before a run starts, here too
+        _show_messages()
+        super().__init__(uri=_checked(uri), default_exp_name=default_exp_name)
+
+    def start_exp(
+        self,
+        *,
+        experiment_id: str | None = None,
+        experiment_name: str | None = None,
+        recorder_id: str | None = None,
+        recorder_name: str | None = None,
+        uri: str | None = None,
+        resume: bool = False,
+        **kwargs: Any,
+    ) -> Experiment:
+        """Start a run, or take one up again."""
+        _install_excepthook()  # again: Qlib puts its own after this manager is built
+        _raise_on_sigterm()
+        if recorder_id is None and recorder_name is None and not resume:
+            recorder_name = f"{experiment_name or self._default_exp_name} {datetime.now():%Y-%m-%d %H:%M:%S}"
+        return super().start_exp(
+            experiment_id=experiment_id,
+            experiment_name=experiment_name,
+            recorder_id=recorder_id,
+            recorder_name=recorder_name,
+            uri=None if uri is None else _checked(uri),
+            resume=resume,
+            **kwargs,
+        )
+
+    def create_exp(self, experiment_name: str | None = None) -> Experiment:
+        """Create an experiment of a new name."""
+        made = super().create_exp(experiment_name)
+        return Experiment(made.id, made.name, self.uri)
+
+    def _get_exp(self, experiment_id: str | None = None, experiment_name: str | None = None) -> Experiment:
+        found = super()._get_exp(experiment_id=experiment_id, experiment_name=experiment_name)
+        return Experiment(found.id, found.name, self.uri)
+
+
+def _checked(uri: str) -> str:
+    if not isinstance(uri, str) or urlparse(uri).scheme in ("", "file") or "://" not in uri:
+        raise UserError(
+            "`uri` of the experiment manager must be a database or a server, such as `sqlite:///mlflow.db` or "
+            f"`http://localhost:5000`: MLflow refuses its file store since 3.13; found {uri!r}. "
+            "Set MLFLOW_TRACKING_URI=sqlite:///mlflow.db"
+        )
+    return uri
+
+
+class _Excepthook:
+    """Ends the active run with the status that the exception deserves, then reports the exception."""
+
+    def __init__(self, previous: Any):
+        self.previous = previous
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, UserError):
+            _end_run("FAILED")
+            sys.stderr.write(f"\n{error}\n")
+        elif issubclass(kind, KeyboardInterrupt):
+            run_id = _end_run("KILLED")
+            sys.stderr.write("\nInterrupted" + (f"; run {run_id} is marked KILLED.\n" if run_id else ".\n"))
+        else:
+            self.previous(kind, error, trace)
+
+
+def _install_excepthook() -> None:
+    if not isinstance(sys.excepthook, _Excepthook):
+        sys.excepthook = _Excepthook(sys.excepthook)
+
+
+def _end_run(status: str) -> str | None:
+    """End the active run, and return its id; None where there is none."""
+    manager = getattr(R, "exp_manager", None)  # none before qlib.init is through
+    experiment = getattr(manager, "active_experiment", None)
+    recorder = getattr(experiment, "active_recorder", None)
+    if recorder is None:
+        return None
+    uri = recorder.uri
+    R.end_exp("FAILED")  # Qlib knows no status for a run that was stopped from outside
+    if status != "FAILED":
+        mlflow.tracking.MlflowClient(tracking_uri=uri).set_terminated(recorder.id, status=status)
+    return recorder.id
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM, as `docker stop` and batch systems do."""
+
+
+def _raise_on_sigterm() -> None:
+    """Make SIGTERM end the run in order, like Ctrl-C, unless the program has plans of its own for it."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+    owner = os.getpid()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker that inherited this handler: the run is not its to end
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        raise Terminated("SIGTERM")
+
+    signal.signal(signal.SIGTERM, terminate)
+
+
+def _show_messages() -> None:
+    """Let the package's own messages reach the terminal, and not those of a new database's fifty migrations."""
+    for chatty in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    package = logging.getLogger("qlib_ext")
+    if not package.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)

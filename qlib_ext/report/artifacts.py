@@ -1,0 +1,142 @@
+"""What a run left behind, as the report reads it: a folder of artifacts, and the run's own record of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow.tracking import MlflowClient
+
+from qlib_ext.checks import UserError
+
+# Folder of artifacts -> what writes it. The longest prefix of a path counts.
+MAKERS: Mapping[str, str] = {
+    "signal/": "qlib_ext.record.signal.SignalRecord",
+    "data/": "qlib_ext.record.signal.SignalRecord",
+    "config.yaml": "qlib_ext.record.signal.SignalRecord",
+    "environment.json": "qlib_ext.record.signal.SignalRecord",
+    "ranking/": "qlib_ext.record.ranking.RankingRecord",
+    "momentum/": "qlib_ext.record.momentum.MomentumRecord",
+    "backtest/": "qlib_ext.record.backtest.BacktestRecord",
+    "training/": "qlib_ext.model.multi_task.MultiTaskModel",
+    "report/": "qlib_ext.record.report.ReportRecord",
+    "figures/": "qlib_ext.record.report.ReportRecord",
+}
+
+
+def maker(path: str) -> str:
+    """The dotted class that writes the artifact `path`.
+
+    Raises
+    ------
+    UserError
+        If no class of the package writes it.
+    """
+    known = [prefix for prefix in MAKERS if path.startswith(prefix)]
+    if not known:
+        raise UserError(f"no record writes an artifact `{path}`; folders written are {', '.join(MAKERS)}")
+    return MAKERS[max(known, key=len)]
+
+
+def missing_message(reader: str, missing: Iterable[str]) -> str:
+    """One message that names the artifacts that `reader` lacks and what writes them."""
+    lacking = "; ".join(f"`{path}`, written by {maker(path)}" for path in missing)
+    return (
+        f"{reader} needs artifacts that this run does not have: {lacking}. "
+        "A record comes before those that read it in `task.record`"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunArtifacts:
+    """A read-only view of one run.
+
+    Parameters
+    ----------
+    root
+        Folder that holds the artifacts under their artifact paths.
+    params, metrics, tags
+        As MLflow has them: names to text, names to numbers, names to text.
+    info
+        What else is known of the run: `run_id`, `run_name`, `experiment`, `started`, `tracking_uri`, `command`.
+    """
+
+    root: Path
+    params: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def download(cls, client: MlflowClient, run_id: str, paths: Iterable[str], root: Path) -> RunArtifacts:
+        """Fetch artifacts of a run on MLflow, and what MLflow knows of the run.
+
+        Parameters
+        ----------
+        client
+            Of the store that has the run.
+        run_id
+            The run's id.
+        paths
+            Artifact paths to fetch; the run must have them.
+        root
+            An empty folder to fetch into.
+        """
+        for path in paths:
+            client.download_artifacts(run_id, path, str(root))
+        run = client.get_run(run_id)
+        started = datetime.fromtimestamp(run.info.start_time / 1000)
+        return cls(
+            root,
+            params=run.data.params,
+            metrics=run.data.metrics,
+            tags=run.data.tags,
+            info={
+                "run_id": run_id,
+                "run_name": run.info.run_name,
+                "experiment": client.get_experiment(run.info.experiment_id).name,
+                "started": f"{started:%Y-%m-%d %H:%M}",
+                "tracking_uri": client.tracking_uri,
+                "command": run.data.params.get("cmd-sys.argv", ""),
+            },
+        )
+
+    def has(self, path: str) -> bool:
+        """Whether the run has the artifact."""
+        return (self.root / path).is_file()
+
+    def table(self, path: str) -> pd.DataFrame:
+        """A Parquet artifact, or a CSV artifact with its first column as index."""
+        file = self._file(path)
+        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, index_col=0)
+
+    def json(self, path: str) -> Any:
+        """A JSON artifact."""
+        return json.loads(self.text(path))
+
+    def text(self, path: str) -> str:
+        """A text artifact."""
+        return self._file(path).read_text(encoding="utf-8")
+
+    def metric(self, name: str) -> float:
+        """A metric of the run.
+
+        Raises
+        ------
+        UserError
+            If the run has not logged it.
+        """
+        if name not in self.metrics:
+            known = ", ".join(sorted(self.metrics)) or "none"
+            raise UserError(f"the run has no metric `{name}`; it has {known}")
+        return self.metrics[name]
+
+    def _file(self, path: str) -> Path:
+        if not self.has(path):
+            raise UserError(missing_message("the report", [path]))
+        return self.root / path
