@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qlib_ext.checks import UserError
+from qlib_ext.record.backtest import BacktestRecord, summarise
+from qlib_ext.record.signal import SignalRecord
+
+STRATEGY = {"class": "qlib_ext.strategy.topk_dropout.TopkDropout", "kwargs": {"topk": 8, "n_drop": 2}}
+
+
+@pytest.fixture
+def scored(run: Any, workplace: Any, model: Any) -> Any:
+    SignalRecord(recorder=run, model=model, dataset=workplace).generate()
+    return run
+
+
+def record(run: Any, workplace: Any, **arguments: Any) -> BacktestRecord:
+    return BacktestRecord(recorder=run, dataset=workplace, **({"strategy": STRATEGY} | arguments))
+
+
+def test_it_writes_what_it_names(scored: Any, workplace: Any, files: Any) -> None:
+    before = files()
+    made = record(scored, workplace)
+    made.generate()
+    assert files() - before == set(made.list())
+
+
+class TestNumbers:
+    @pytest.fixture
+    def made(self, scored: Any, workplace: Any) -> Any:
+        record(scored, workplace, backtest={"account": 1e7}).generate()
+        return scored
+
+    def test_the_accounts_balance(self, made: Any, read: Any) -> None:
+        daily, positions = read("backtest/daily.parquet"), read("backtest/positions.parquet")
+        assert [*daily.columns] == ["return", "cost", "benchmark", "turnover", "account", "value", "cash"]
+        np.testing.assert_allclose(daily["value"] + daily["cash"], daily["account"])
+        growth = daily["account"] / daily["account"].shift(fill_value=1e7) - 1
+        np.testing.assert_allclose(growth, daily["return"] - daily["cost"], atol=1e-12)
+        held = (positions["amount"] * positions["price"]).groupby("datetime").sum()
+        np.testing.assert_allclose(held, daily["value"])
+        weights = positions["weight"].groupby("datetime").sum()
+        np.testing.assert_allclose(weights, daily["value"] / daily["account"])
+
+    def test_the_index_is_the_benchmark(self, made: Any, workplace: Any, read: Any) -> None:
+        daily = read("backtest/daily.parquet")
+        from qlib.data import D
+
+        index = (
+            D.features([workplace.benchmark], ["$close/Ref($close,1)-1"]).droplevel("instrument").iloc[:, 0]
+        )
+        np.testing.assert_allclose(daily["benchmark"], index.loc[daily.index])
+
+    def test_metrics_are_those_of_the_daily_series(self, made: Any, read: Any) -> None:
+        daily, metrics = read("backtest/daily.parquet"), made.list_metrics()
+        net, index = daily["return"] - daily["cost"], daily["benchmark"]
+        years = len(daily) / 243
+        wealth = (1 + net).cumprod()
+        assert metrics["backtest/annualised_return"] == pytest.approx(wealth.iloc[-1] ** (1 / years) - 1)
+        relative = wealth.iloc[-1] / (1 + index).prod()
+        assert metrics["backtest/annualised_excess_return"] == pytest.approx(relative ** (1 / years) - 1)
+        ratio = (net - index).mean() / (net - index).std() * 243**0.5
+        assert metrics["backtest/information_ratio"] == pytest.approx(ratio)
+        worst = (wealth / wealth.cummax().clip(lower=1.0) - 1).min()
+        assert metrics["backtest/max_drawdown"] == pytest.approx(worst)
+        assert metrics["backtest/turnover"] == pytest.approx(daily["turnover"].mean())
+        assert (
+            metrics["backtest/annualised_excess_return_without_cost"]
+            > metrics["backtest/annualised_excess_return"]
+        )
+        assert metrics["backtest/annualised_excess_return"] > 0.5  # the scores know a little of the future
+
+    def test_a_second_time_gives_the_same_bytes(self, made: Any, workplace: Any, read: Any) -> None:
+        first = read("backtest/daily.parquet")
+        record(made, workplace, backtest={"account": 1e7}).generate()
+        pd.testing.assert_frame_equal(read("backtest/daily.parquet"), first, check_exact=True)
+
+
+class TestPeriod:
+    def test_it_begins_a_day_after_the_scores_and_ends_inside_the_calendar(
+        self, scored: Any, workplace: Any, read: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.INFO, logger="qlib_ext"):
+            record(scored, workplace).generate()
+        days = read("backtest/daily.parquet").index
+        assert days[0] == workplace.calendar[61]  # the first scores are of day 60
+        assert days[-1] == workplace.calendar[-2]
+        setup = json.loads(Path(scored.download_artifact("backtest/setup.json")).read_text())
+        assert setup["end"] == f"{workplace.calendar[-2]:%Y-%m-%d}"
+        (note,) = setup["notes"]
+        assert f"trading ends on {workplace.calendar[-2]:%Y-%m-%d}" in note
+        assert note in caplog.text
+
+    def test_it_can_be_narrowed(self, scored: Any, workplace: Any, read: Any) -> None:
+        start, end = workplace.calendar[70], workplace.calendar[80]
+        record(scored, workplace, start=str(start.date()), end=end.date()).generate()
+        days = read("backtest/daily.parquet").index
+        assert (days[0], days[-1]) == (start, end)
+        assert json.loads(Path(scored.download_artifact("backtest/setup.json")).read_text())["notes"] == []
+
+    def test_no_day_at_all(self, scored: Any, workplace: Any) -> None:
+        with pytest.raises(UserError, match=r"there is no day to trade on: the scores are of"):
+            record(scored, workplace, start="2030-01-01").generate()
+
+
+class TestRefuses:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                {
+                    "strategy": {
+                        "class": "qlib_ext.strategy.topk_dropout.TopkDropout",
+                        "kwargs": {"topk": 0, "n_drop": 0},
+                    }
+                },
+                "`topk` must be at least 1",
+            ),
+            ({"strategy": {"class": "qlib_ext.strategy.topk_dropout.Topk"}}, "names no class"),
+            ({"backtest": {"acount": 1}}, r"`backtest` has no place for `acount` \(did you mean account\?\)"),
+            ({"backtest": {"account": 0}}, "`backtest.account` must be above 0, found 0"),
+            (
+                {"backtest": {"exchange_kwargs": {"open_fee": 1}}},
+                "`backtest.exchange_kwargs` has no place for `open_fee`",
+            ),
+            ({"days_per_year": 0}, "`days_per_year` must be above 0"),
+        ],
+    )
+    def test_wrong_arguments(self, workplace: Any, arguments: dict[str, Any], message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            record(None, workplace, **arguments)
+
+    def test_an_index_that_is_not_there(self, scored: Any, workplace: Any) -> None:
+        with pytest.raises(UserError, match="found none for SH999999 in the store"):
+            record(scored, workplace, backtest={"benchmark": "SH999999"}).generate()
+
+    def test_no_index_at_all(self, scored: Any) -> None:
+        with pytest.raises(UserError, match=r"`backtest.benchmark` must be an instrument code"):
+            BacktestRecord(recorder=scored, strategy=STRATEGY).generate()
+
+    def test_a_price_limit_without_the_change(
+        self, scored: Any, workplace: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from qlib.data import D
+
+        features = D.features
+
+        def without_change(*args: Any, **kwargs: Any) -> pd.DataFrame:
+            table = features(*args, **kwargs)
+            return table.assign(**{"$change": np.nan}) if "$change" in table else table
+
+        monkeypatch.setattr(D._provider, "features", without_change)
+        with pytest.raises(UserError, match="a price limit needs the field `change`"):
+            record(scored, workplace).generate()
+
+    def test_a_limit_by_expressions_needs_no_change(self, scored: Any, workplace: Any, read: Any) -> None:
+        limit = ["$close/Ref($close,1)-1 >= 0.095", "$close/Ref($close,1)-1 <= -0.095"]
+        record(scored, workplace, backtest={"exchange_kwargs": {"limit_threshold": limit}}).generate()
+        by_expression = read("backtest/daily.parquet")
+        record(scored, workplace).generate()
+        pd.testing.assert_frame_equal(by_expression, read("backtest/daily.parquet"))
+
+
+class TestSummary:
+    def test_by_hand(self) -> None:
+        daily = pd.DataFrame({"return": [0.10, -0.20], "cost": [0.0, 0.0], "benchmark": [0.0, -0.10]})
+        table = summarise(daily, days_per_year=2)
+        assert table.loc["portfolio_with_cost", "cumulative_return"] == pytest.approx(1.1 * 0.8 - 1)
+        assert table.loc["portfolio_with_cost", "max_drawdown"] == pytest.approx(-0.2)
+        assert table.loc["excess_with_cost", "annualised_return"] == pytest.approx(0.88 / 0.9 - 1)
+        difference = np.array([0.1, -0.1])
+        assert table.loc["excess_with_cost", "annualised_volatility"] == pytest.approx(
+            difference.std(ddof=1) * 2**0.5
+        )
+        assert table.loc["excess_with_cost", "ratio"] == pytest.approx(0.0)
+        pd.testing.assert_series_equal(
+            table.loc["excess_with_cost"], table.loc["excess_without_cost"], check_names=False
+        )
