@@ -29,14 +29,14 @@ from qlib_ext.market.planted import LOOKBACK_DAYS
 from qlib_ext.market.simulation import INDUSTRIES, Firms, Market, found_firms, simulate
 from qlib_ext.market.store import QlibStore, StoreError, write_store
 
-VERSION = 1  # raise it whenever equal arguments would give other bits
+VERSION = 2  # raise it whenever equal arguments would give other bits
 MARK = Path("side") / "sample.json"
 MINIMUM_STOCKS, MAXIMUM_STOCKS = 20, 3000
 MINIMUM_DAYS = 2 * LOOKBACK_DAYS
 INDICES = {"sse50": "SH000016", "csi100": "SH000903", "csi300": "SH000300"}
 # A review ranks by the mean market value of about half a year that ends four weeks before it takes effect.
 REVIEW_WINDOW_DAYS, REVIEW_DELAY_DAYS = 120, 20
-REVIEW_BUFFER = 0.2  # a member keeps its place down to this share of the size below the line
+REVIEW_BUFFER = 0.05  # a member keeps its place down to this share of the size below the line
 
 
 @dataclass(frozen=True)
