@@ -10,7 +10,16 @@ from hypothesis import settings
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MPLBACKEND"] = "Agg"
-for variable in ("MLFLOW_TRACKING_URI", "QLIB_DATA", "N_EPOCHS", "SEED", "DEVICE", "RESUME"):
+for variable in (
+    "MLFLOW_TRACKING_URI",
+    "QLIB_DATA",
+    "N_EPOCHS",
+    "SEED",
+    "DEVICE",
+    "RESUME",
+    "HIDDEN_SIZE",
+    "PRECISION",
+):
     os.environ.pop(variable, None)  # a developer's own settings must not reach a test
 
 # No deadline: speed belongs in benchmarks. Derandomized: a failure on one machine is a failure on all.

@@ -167,12 +167,12 @@ class TestBuild:
             "`shape.kwargs` do not fit Square: missing a required argument: 'size'"
         )
 
-    def test_says_where_the_config_collides_with_the_caller(self, shapes: Any) -> None:
-        config = {"class": "drawing.shapes.Square", "kwargs": {"size": 3}}
-        found = message(build, config, shapes.Shape, name="shape", size=4)
-        assert found.startswith("`shape.kwargs` do not fit Square: ")
-        assert found.endswith("'size'")
-
     def test_an_error_inside_the_constructor_keeps_its_own_name(self, shapes: Any) -> None:
         with pytest.raises(TypeError, match="from inside the constructor"):
             build({"class": "drawing.shapes.Broken"}, shapes.Shape, name="shape")
+
+    def test_what_the_program_gives_is_not_the_files_to_set(self, shapes: Any) -> None:
+        config = {"class": "drawing.shapes.Square", "kwargs": {"size": 3, "colour": "red"}}
+        assert message(build, config, shapes.Shape, name="shape", colour="blue") == (
+            "`shape.kwargs` must not set `colour`: it is given by the program, found 'red'"
+        )

@@ -1,0 +1,213 @@
+"""The workflow files: each builds, each says what the paper says, and the main ones run from bars to report."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import mlflow
+import pandas as pd
+import pytest
+import qlib
+import yaml
+from qlib.model.base import Model
+from qlib.strategy.base import BaseStrategy
+from qlib.utils import init_instance_by_config
+
+from qlib_ext.build import build, locate
+from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.market.sample import SampleMarket
+from qlib_ext.model.multi_task import MultiTaskModel
+from qlib_ext.record.base import Record
+from qlib_ext.report.sections.base import Section
+
+ROOT = Path(__file__).parent.parent
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.yaml"))
+REAL = ROOT.parent / "shared" / "market" / "cn"
+
+
+def render(path: Path, **variables: Any) -> dict[str, Any]:
+    """A workflow as qrun reads it."""
+    return yaml.safe_load(jinja2.Template(path.read_text(encoding="utf-8")).render(variables))
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample market that reaches into all three segments."""
+    root = tmp_path_factory.mktemp("market") / "tiny"
+    SampleMarket(seed=3, stocks=60, start="2014-03-03", end="2017-06-30").write(root)
+    return root
+
+
+def run(workflow: str, folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """`qrun` as a user starts it, in `folder`."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **{key: str(value) for key, value in variables.items()}}
+    command = [sys.executable, "-m", "qlib.cli.run", str(ROOT / "workflows" / f"{workflow}.yaml")]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+class TestFiles:
+    @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+    def test_every_part_builds(self, path: Path, market: Path) -> None:
+        config = render(path)
+        assert config["experiment_name"] == path.stem
+        qlib.init(provider_uri=str(market), region="cn", kernels=1)
+        task = config["task"]
+        model = init_instance_by_config(task["model"], accept_types=Model)
+        dataset = init_instance_by_config(task["dataset"], accept_types=DailyPanelDataset)
+        assert isinstance(model, Model)
+        assert set(dataset.segments) == {"train", "valid", "test"}
+        for record in task["record"]:
+            kwargs = record.get("kwargs", {})
+            assert issubclass(locate(record["class"], name="record"), Record)
+            for section in kwargs.get("sections", []):
+                assert isinstance(build(section, Section, name="section"), Section)
+            if "strategy" in kwargs:
+                signal = pd.Series([1.0], pd.MultiIndex.from_tuples([(pd.Timestamp("2017-01-03"), "SH600000")]))
+                assert isinstance(build(kwargs["strategy"], BaseStrategy, name="strategy", signal=signal), BaseStrategy)
+
+    @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+    def test_the_test_years_come_last_and_fit_on_train_only(self, path: Path) -> None:
+        kwargs = render(path)["task"]["dataset"]["kwargs"]
+        segments = kwargs["segments"]
+        assert segments["train"][1] < segments["valid"][0] <= segments["valid"][1] < segments["test"][0]
+        handler = kwargs["handler"]["kwargs"]
+        assert [handler["fit_start_time"], handler["fit_end_time"]] == segments["train"]
+        assert {name: [str(day) for day in days] for name, days in segments.items()} == {
+            "train": ["2007-01-01", "2014-12-31"],
+            "valid": ["2015-01-01", "2016-12-31"],
+            "test": ["2017-01-01", "2020-12-31"],
+        }
+
+    @pytest.mark.parametrize("name", ["mimstocr_csi300", "mimstocr_csi100", "mimstocr_sse50"])
+    def test_the_defaults_are_the_papers(self, name: str) -> None:
+        kwargs = render(ROOT / "workflows" / f"{name}.yaml")["task"]["model"]["kwargs"]
+        model = MultiTaskModel(**kwargs)
+        assert (model.options.n_epochs, model.options.patience, model.options.learning_rate) == (100, 30, 2e-4)
+        assert model.options.selection == "rank_ic"
+        assert kwargs["backbone"]["kwargs"] == {"hidden_size": 128, "num_layers": 2}
+        assert kwargs["balancer"]["kwargs"] == {"beta": 0.5, "decay": 1e-3, "window": 6}
+        assert model.seed == 0
+        assert not model.resume
+
+    def test_variables_reach_the_model(self) -> None:
+        variables = {"N_EPOCHS": "7", "SEED": "5", "DEVICE": "cpu", "RESUME": "1", "HIDDEN_SIZE": "16"}
+        config = render(ROOT / "workflows" / "mimstocr_csi300.yaml", PRECISION="bfloat16", **variables)
+        model = MultiTaskModel(**config["task"]["model"]["kwargs"])
+        assert (model.options.n_epochs, model.seed, model.device, model.resume) == (7, 5, "cpu", True)
+        assert model.options.precision == "bfloat16"
+        assert model.backbone["kwargs"]["hidden_size"] == 16
+
+
+class TestRun:
+    def test_from_bars_to_report(self, market: Path, tmp_path: Path) -> None:
+        done = run("mimstocr_csi300", tmp_path, QLIB_DATA=market, N_EPOCHS=2, HIDDEN_SIZE=8, SEED=1)
+        assert done.returncode == 0, done.stderr[-3000:]
+        for shown in ("RankIC", "Precision@10", "report.html", "sqlite:///mlflow.db"):
+            assert shown in done.stdout
+        (report,) = (tmp_path / "reports" / "runs").glob("*/report.html")
+        assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+        client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("mimstocr_csi300")
+        (record,) = client.search_runs([experiment.experiment_id])
+        assert record.info.status == "FINISHED"
+        assert {"IC", "ICIR", "RankIC", "RankICIR", "precision/10", "momentum/accuracy"} <= set(record.data.metrics)
+        assert -1 <= record.data.metrics["RankIC"] <= 1
+        tags = record.data.tags
+        assert (tags["universe"], tags["backbone"], tags["balancer"]) == ("csi300", "LSTM", "CQB")
+        assert len(tags["data_fingerprint"]) == 16
+        for metric in ("train/loss/score", "valid/loss/momentum", "balance/V/score", "balance/beta/momentum"):
+            steps = [point.step for point in client.get_metric_history(record.info.run_id, metric)]
+            assert sorted(steps) == [0, 1], metric
+        folder = tmp_path / "mlruns" / experiment.experiment_id / record.info.run_id / "artifacts"
+        assert (folder / "training" / "weights.safetensors").is_file()
+        scores = pd.read_parquet(folder / "signal" / "predictions.parquet")
+        labels = pd.read_parquet(folder / "signal" / "labels.parquet")
+        assert scores.index.equals(labels.index)
+        assert scores["score"].notna().all()
+        daily = pd.read_parquet(folder / "ranking" / "daily.parquet")
+        assert record.data.metrics["RankIC"] == pytest.approx(daily["rank_ic/RETURN"].mean())
+
+    def test_a_run_that_was_stopped_is_taken_up(self, market: Path, tmp_path: Path) -> None:
+        variables = {"QLIB_DATA": market, "HIDDEN_SIZE": 8, "SEED": 1}
+        straight = tmp_path / "straight"
+        halves = tmp_path / "halves"
+        for folder in (straight, halves):
+            folder.mkdir()
+        assert run("stl_csi300", straight, N_EPOCHS=2, **variables).returncode == 0
+        assert run("stl_csi300", halves, N_EPOCHS=1, **variables).returncode == 0
+        (kept,) = (halves / "checkpoints").glob("*/*.safetensors")
+        self._mark_unfinished(kept)
+        resumed = run("stl_csi300", halves, N_EPOCHS=2, RESUME=1, **variables)
+        assert resumed.returncode == 0, resumed.stderr[-3000:]
+        assert "taking up" in resumed.stderr + resumed.stdout
+        scores = [self._scores(folder) for folder in (straight, halves)]
+        pd.testing.assert_frame_equal(*scores, check_exact=True)
+
+    @staticmethod
+    def _mark_unfinished(path: Path) -> None:
+        from qlib_ext.model import checkpoint
+
+        state = checkpoint.load(path)
+        state.finished = False  # as a run leaves it that is killed after its first epoch
+        checkpoint.save(path, state)
+
+    @staticmethod
+    def _scores(folder: Path) -> pd.DataFrame:
+        newest = max(folder.glob("mlruns/*/*/artifacts/signal/predictions.parquet"), key=lambda p: p.stat().st_mtime)
+        return pd.read_parquet(newest)
+
+    def test_qlibs_lightgbm_goes_through_the_same_records(self, market: Path, tmp_path: Path) -> None:
+        done = run("lightgbm_csi300", tmp_path, QLIB_DATA=market)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert list((tmp_path / "reports" / "runs").glob("*/report.html"))
+
+
+class TestStops:
+    """What is missing is said at once, in one message, before any training."""
+
+    @pytest.mark.parametrize(
+        ("workflow", "variables", "messages"),
+        [
+            ("mimstocr_csi300", {"QLIB_DATA": "nowhere"}, ["nowhere", "qlib-ext data sample", "QLIB_DATA"]),
+            ("mimstocr_csi300", {"N_EPOCHS": 0}, ["`n_epochs` must be at least 1, found 0"]),
+            ("mimstocr_csi300", {"DEVICE": "gpu"}, ["`device` must be one of auto, cpu, cuda, found 'gpu'"]),
+            ("stl_csi300", {"MLFLOW_TRACKING_URI": "mlruns"}, ["sqlite:///mlflow.db"]),
+        ],
+    )
+    def test_with_one_message(
+        self, workflow: str, variables: dict[str, Any], messages: list[str], market: Path, tmp_path: Path
+    ) -> None:
+        done = run(workflow, tmp_path, **{"QLIB_DATA": market, **variables})
+        assert done.returncode == 1
+        shown = done.stdout + done.stderr
+        for message in messages:
+            assert message in shown
+        assert "Traceback" not in shown
+        assert 'File "' not in shown
+        assert "epoch 0" not in shown
+
+    def test_a_store_without_the_universe(self, market: Path, tmp_path: Path) -> None:
+        poor = tmp_path / "poor"
+        for part in ("calendars", "features", "instruments"):
+            (poor / part).mkdir(parents=True)
+        (poor / "calendars" / "day.txt").write_text((market / "calendars" / "day.txt").read_text())
+        for code in ("sh000300",):
+            (poor / "features" / code).symlink_to(market / "features" / code)
+        (poor / "instruments" / "all.txt").write_text("SH000300\t2014-03-03\t2017-06-30\n")
+        done = run("mimstocr_csi300", tmp_path, QLIB_DATA=poor)
+        assert done.returncode == 1
+        assert "no universe `csi300`" in done.stdout + done.stderr
+
+    @pytest.mark.skipif(not REAL.is_dir(), reason="the real market ../shared/market/cn is not here")
+    def test_the_real_store_has_no_sse50(self, tmp_path: Path) -> None:
+        done = run("mimstocr_sse50", tmp_path, QLIB_DATA=REAL)
+        assert done.returncode == 1
+        shown = done.stdout + done.stderr
+        assert "no universe `sse50`" in shown
+        assert "csi300" in shown
