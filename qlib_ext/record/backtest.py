@@ -78,7 +78,8 @@ class BacktestRecord(Record):
     Departures
     ----------
     Qlib's `PortAnaRecord` begins on the first scored day, for which there is no signal, and fails where the last
-    scored day is the store's last. Its annual return and drawdown add returns up; these compound.
+    scored day is the store's last. Its annual return and drawdown add returns up; these compound. It compares the
+    price limit with the field `change` whatever its unit; here the unit is read off the closes.
     """
 
     needs = ("signal/predictions.parquet",)
@@ -202,13 +203,14 @@ class BacktestRecord(Record):
                 kwargs["limit_threshold"]
             )  # YAML has no tuples, Qlib asks for one
         codes = sorted(scores.index.get_level_values("instrument").unique())
+        if isinstance(kwargs["limit_threshold"], float):
+            unit = _unit_of_change(codes, first, last)
+            kwargs["limit_threshold"] *= unit
+            if unit != 1:
+                self.notes.append(
+                    "the store's field `change` is in percent; the price limit is read accordingly"
+                )
         exchange = Exchange(freq="day", start_time=first, end_time=last, codes=codes, **kwargs)
-        if isinstance(kwargs["limit_threshold"], float) and exchange.quote_df["$change"].isna().all():
-            raise UserError(
-                "a price limit needs the field `change` (close over previous close, minus 1), which the store has for "
-                "none of the scored stocks: add it, or set `backtest.exchange_kwargs.limit_threshold` to two "
-                "expressions such as ['$close/Ref($close,1)-1 >= 0.095', '$close/Ref($close,1)-1 <= -0.095']"
-            )
         if exchange.trade_w_adj_price:
             self.notes.append(
                 "the store has no complete `factor`: lots are of adjusted shares, and orders are not rounded to them"
@@ -227,6 +229,29 @@ class BacktestRecord(Record):
             "days_per_year": self.days_per_year,
             "notes": self.notes,
         }
+
+
+def _unit_of_change(codes: list[str], first: pd.Timestamp, last: pd.Timestamp) -> float:
+    """What a rise of 1 (100 %) is in the store's field `change`: 1 in most stores, 100 in those that hold percent.
+
+    Qlib compares the field with the price limit as it is: in a store of percent every small move would be at the
+    limit, and hardly anything could be traded. So the unit is read off the closes.
+    """
+    sample = codes[:: max(1, len(codes) // 50)]
+    with _only_errors_of_qlib():
+        moves = D.features(sample, ["$change", "$close/Ref($close,1)-1"], first, last)
+    moves.columns = ["change", "rise"]
+    moves = moves[moves["rise"].abs() > 1e-3].dropna()
+    unit = (moves["change"] / moves["rise"]).median()
+    for known in (1.0, 100.0):
+        if abs(unit / known - 1) < 0.05:
+            return known
+    raise UserError(
+        "a price limit needs the field `change`, the close over the previous close minus 1 as a fraction or in "
+        f"percent; the store's is {'missing' if moves.empty else f'{unit:.3g} times that'} for the scored stocks: "
+        "mend it, or set `backtest.exchange_kwargs.limit_threshold` to two expressions such as "
+        "['$close/Ref($close,1)-1 >= 0.095', '$close/Ref($close,1)-1 <= -0.095']"
+    )
 
 
 def _check_keys(name: str, given: Collection[str], known: Collection[str]) -> None:

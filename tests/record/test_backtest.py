@@ -161,6 +161,24 @@ class TestRefuses:
         with pytest.raises(UserError, match="a price limit needs the field `change`"):
             record(scored, workplace).generate()
 
+    def test_a_store_that_holds_changes_in_percent_trades_the_same(
+        self, scored: Any, workplace: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from qlib.data import D
+
+        record(scored, workplace).generate()
+        as_fraction = read("backtest/daily.parquet")
+        assert as_fraction["turnover"].mean() > 0.05
+        features = D.features
+
+        def in_percent(*args: Any, **kwargs: Any) -> pd.DataFrame:
+            table = features(*args, **kwargs)
+            return table.assign(**{"$change": table["$change"] * 100}) if "$change" in table else table
+
+        monkeypatch.setattr(D._provider, "features", in_percent)
+        record(scored, workplace).generate()
+        pd.testing.assert_frame_equal(read("backtest/daily.parquet"), as_fraction)
+
     def test_a_limit_by_expressions_needs_no_change(self, scored: Any, workplace: Any, read: Any) -> None:
         limit = ["$close/Ref($close,1)-1 >= 0.095", "$close/Ref($close,1)-1 <= -0.095"]
         record(scored, workplace, backtest={"exchange_kwargs": {"limit_threshold": limit}}).generate()
