@@ -34,6 +34,9 @@ class DailyPanelDataset(DatasetH):
         `notes` say so. They must not overlap.
     benchmark
         Instrument that records will compare with; checked here, so that a missing one stops the workflow at once.
+    record_fields
+        Fields that records will need beside those of the features, such as `change` for price limits; checked here
+        for the same reason.
     purge
         Leave out the last days of a segment whose labels reach into the next one.
     table_labels
@@ -52,13 +55,13 @@ class DailyPanelDataset(DatasetH):
         handler: Mapping[str, Any] | Alpha360Panel,
         segments: Mapping[str, Sequence[Any]],
         benchmark: str | None = None,
+        record_fields: Sequence[str] = (),
         purge: bool = True,
         table_labels: Sequence[str] = ("RETURN",),
     ) -> None:
         checked = _check_segments(segments)
         self.store = QlibStore(C.dpm.get_data_uri("day"))
-        if benchmark is not None:
-            require(self.store, instruments=[benchmark])
+        require(self.store, fields=record_fields, instruments=[] if benchmark is None else [benchmark])
         self.benchmark = benchmark
         self.purge = purge
         self.table_labels = tuple(table_labels)
