@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -88,7 +90,12 @@ class RunArtifacts:
             An empty folder to fetch into.
         """
         for path in paths:
-            client.download_artifacts(run_id, path, str(root))
+            with (
+                tempfile.TemporaryDirectory() as folder
+            ):  # stores differ in how they lay out what they hand over
+                found = client.download_artifacts(run_id, path, folder)
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(found, root / path)
         run = client.get_run(run_id)
         started = datetime.fromtimestamp(run.info.start_time / 1000)
         return cls(

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from qlib_ext.checks import UserError
+from qlib_ext.report import html
+from qlib_ext.report.artifacts import RunArtifacts, maker
+from qlib_ext.report.document import Document
+from qlib_ext.report.sections.base import Section
+from qlib_ext.report.sections.cumulative_return import CumulativeReturn
+from qlib_ext.report.sections.drawdown import Drawdown
+from qlib_ext.report.sections.headline import Headline
+from qlib_ext.report.sections.information_coefficient import InformationCoefficient
+from qlib_ext.report.sections.precision import Precision
+from qlib_ext.report.sections.provenance import Provenance
+from qlib_ext.report.sections.training import Training
+
+ALL = [Headline, CumulativeReturn, Drawdown, InformationCoefficient, Precision, Training, Provenance]
+VOID = {"meta", "link", "img", "br", "hr"}
+
+
+class Reader(HTMLParser):
+    """Reads a page, and holds that every element is closed in its order."""
+
+    def __init__(self, page: str):
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+def document() -> Document:
+    return Document([section() for section in ALL])
+
+
+@pytest.fixture(scope="module")
+def page(made: Any) -> str:
+    return document().render(made.view())
+
+
+class TestPage:
+    def test_it_is_one_whole_page(self, page: str) -> None:
+        read = Reader(page)
+        assert page.startswith("<!DOCTYPE html>")
+        headings = [section.title for section in ALL]
+        assert all(page.count(f"<h2>{heading}</h2>") == 1 for heading in headings)
+        targets = {attrs["href"] for tag, attrs in read.elements if tag == "a"}
+        anchors = {f"#{attrs['id']}" for tag, attrs in read.elements if tag == "section"}
+        assert targets == anchors
+        assert len(anchors) == len(ALL)
+
+    def test_it_asks_the_network_for_nothing(self, page: str) -> None:
+        read = Reader(page)
+        assert not {"script", "iframe", "object", "embed", "form"} & {tag for tag, _ in read.elements}
+        for tag, attrs in read.elements:
+            for name in ("src", "href", "srcset", "action", "data"):
+                if attrs.get(name):
+                    assert str(attrs[name]).startswith(("data:", "#")), f"{tag} {name}"
+        written = re.sub(r"data:image/svg\+xml;base64,[\w+/=]+", "", page)
+        assert not re.search(r"https?://|url\(|@import", written)
+        (policy,) = [attrs["content"] for _, attrs in read.elements if "http-equiv" in attrs]
+        assert str(policy).startswith("default-src 'none'; img-src data:;")
+
+    def test_every_picture_is_drawn_and_described(self, page: str) -> None:
+        pictures = [attrs for tag, attrs in Reader(page).elements if tag == "img"]
+        assert len(pictures) == 8
+        for attrs in pictures:
+            kind, _, content = str(attrs["src"]).partition(",")
+            assert kind == "data:image/svg+xml;base64"
+            svg = base64.b64decode(content).decode()
+            assert svg.count("<path") > 20
+            assert not re.search(r'href="(?!#)', svg)
+            assert attrs["alt"]
+
+    def test_it_is_small_enough_to_mail(self, page: str) -> None:
+        assert len(page) < 1.5e6
+
+    def test_the_same_run_gives_the_same_bytes(self, made: Any, page: str) -> None:
+        assert document().render(made.view()) == page
+
+    def test_it_is_told_for_which_run_it_is(self, page: str) -> None:
+        text = Reader(page).text
+        for fact in (
+            "mimstocr_csi300",
+            "run 3f1c0a9e of 2026-03-02 10:15",
+            "test 2017-01-03 to 2020-12-31",
+            "qrun workflows/mimstocr_csi300.yaml",
+            "9c1185a5c5e9fc54",
+            "5f0c1d7",
+            "qlib_ext.model.balancers.cqb.CQB",
+            "the store has no `vwap`",
+            "338,211",
+        ):
+            assert fact in text
+
+
+class TestNames:
+    """Whatever a user calls things stays text."""
+
+    EVIL = "<script>alert('x')</script> & \"<b>\" $x$ <img src=x onerror=alert(1)>"
+
+    def test_names_with_html_stay_text(self, make: Callable[..., Any]) -> None:
+        run = make(days=30, epochs=3)
+        evil = self.EVIL
+        for path, old in (
+            ("data/summary.json", "csi300"),
+            ("ranking/summary.csv", "NEXT_RETURN"),
+            ("backtest/setup.json", "SH000300"),
+            ("environment.json", "Linux"),
+        ):
+            file = run.root / path
+            new = evil.replace('"', '""') if path.endswith("csv") else evil.replace('"', '\\"')
+            quoted = f'"{new}"' if path.endswith("csv") else new
+            file.write_text(file.read_text().replace(old, quoted))
+        (run.root / "config.yaml").write_text(evil)
+        history = run.view().table("training/history.parquet")
+        run.put(
+            "training/history.parquet", history.rename(columns=lambda name: name.replace("momentum", evil))
+        )
+        page = document().render(run.view(experiment=evil, command=evil, run_id=evil))
+        read = Reader(page)
+        assert "script" not in {tag for tag, _ in read.elements}
+        assert all("onerror" not in attrs for _, attrs in read.elements)
+        assert read.text.count("<script>alert('x')</script>") >= 6
+
+    @pytest.mark.parametrize("source", ["https://example.org/x.png", "x.png", 'data:text/html,"'])
+    def test_a_picture_must_be_in_the_page(self, source: str) -> None:
+        with pytest.raises(ValueError, match=r"must be a data URI"):
+            html.picture(source, alt="", caption="")
+
+
+class TestSizes:
+    @pytest.mark.parametrize(("days", "epochs"), [(3, 1), (1000, 2)])
+    def test_short_and_long_runs(self, make: Callable[..., Any], days: int, epochs: int) -> None:
+        page = document().render(make(days=days, epochs=epochs).view())
+        assert f"{epochs} epoch" in Reader(page).text
+
+
+class TestMissing:
+    def test_what_is_missing_and_who_writes_it_are_named(self, make: Callable[..., Any]) -> None:
+        run = make(days=5, epochs=1)
+        (run.root / "backtest/daily.parquet").unlink()
+        with pytest.raises(
+            UserError,
+            match=r"the report's section `Drawdown` needs artifacts that this run does not have: "
+            "`backtest/daily.parquet`, written by qlib_ext.record.backtest.BacktestRecord",
+        ):
+            Document([Drawdown()]).render(run.view())
+
+    def test_a_run_without_momentum_or_backtest(self, make: Callable[..., Any]) -> None:
+        run = make(days=5, epochs=1)
+        run.metrics = {
+            name: value for name, value in run.metrics.items() if "/" not in name or "precision" in name
+        }
+        section = Headline(momentum=False, backtest=False)
+        assert section.requires == ("ranking/summary.csv", "data/summary.json")
+        assert "Portfolio" not in Document([section]).render(run.view())
+
+    def test_a_metric_that_was_not_logged(self, make: Callable[..., Any]) -> None:
+        run = make(days=5, epochs=1)
+        del run.metrics["base_rate"]
+        with pytest.raises(UserError, match="the run has no metric `base_rate`; it has IC, ICIR, "):
+            Document([Headline()]).render(run.view())
+
+    def test_no_section(self) -> None:
+        with pytest.raises(UserError, match="`sections` must name at least one section"):
+            Document([])
+
+    def test_an_artifact_that_nobody_writes(self) -> None:
+        with pytest.raises(UserError, match=r"no record writes an artifact `weather/rain.csv`"):
+            maker("weather/rain.csv")
+
+
+class TestPictures:
+    def test_png_beside_the_page(self, made: Any) -> None:
+        pictures = document().pictures(made.view())
+        assert sorted(pictures) == [
+            "balance.png",
+            "cumulative_return.png",
+            "drawdown.png",
+            "excess_return.png",
+            "information_coefficient.png",
+            "losses.png",
+            "precision.png",
+            "validation.png",
+        ]
+        assert all(content.startswith(b"\x89PNG") for content in pictures.values())
+
+    def test_two_of_a_name_are_refused(self, made: Any) -> None:
+        with pytest.raises(UserError, match="two sections draw a figure `drawdown`"):
+            Document([Drawdown(), Drawdown()]).pictures(made.view())
+
+
+def test_a_section_is_one_small_class(made: Any) -> None:
+    class Greeting(Section):
+        title = "Greeting"
+
+        def render(self, run: RunArtifacts) -> str:
+            return html.paragraph(f"IC & more: {run.metric('IC'):.2f}")
+
+    page = Document([Greeting()]).render(made.view())
+    assert "<p>IC &amp; more: 0.0" in page

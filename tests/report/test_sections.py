@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qlib_ext.checks import UserError
+from qlib_ext.report import html
+from qlib_ext.report.sections.cumulative_return import CumulativeReturn
+from qlib_ext.report.sections.drawdown import Drawdown, _deepest
+from qlib_ext.report.sections.headline import Headline
+from qlib_ext.report.sections.information_coefficient import InformationCoefficient
+from qlib_ext.report.sections.precision import Precision
+from qlib_ext.report.sections.training import Training
+
+
+def lines(figure: Any) -> dict[str, np.ndarray]:
+    """What a figure draws, by legend text."""
+    found = {}
+    for axes in figure.axes:
+        for line in axes.get_lines():
+            if not str(line.get_label()).startswith("_"):
+                found[line.get_label()] = np.asarray(line.get_ydata(), dtype=float)
+    return found
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(
+        ("written", "expected"),
+        [
+            (html.percent(0.12345), "12.35%"),
+            (html.percent(-0.5, 1), "−50.0%"),
+            (html.percent(0.01, signed=True), "+1.00%"),
+            (html.percent(-0.000001, signed=True), "0.00%"),
+            (html.number(-0.00001), "0.0000"),
+            (html.number(1234.5, 1), "1,234.5"),
+            (html.points(0.015), "+1.50 pp"),
+            (html.count(1234567), "1,234,567"),
+            (html.percent(float("nan")), "–"),
+            (html.number(float("nan")), "–"),
+            (html.points(float("nan")), "–"),
+            (html.count(float("nan")), "–"),
+        ],
+    )
+    def test_written(self, written: str, expected: str) -> None:
+        assert written == expected
+
+
+class TestHeadline:
+    def test_it_says_what_the_run_logged(self, made: Any) -> None:
+        groups = Headline().groups(made.view())
+        rows = {row.name: row for group in groups for row in group.rows}
+        metrics = made.metrics
+        assert rows["IC"].value == f"{metrics['IC']:.4f}"
+        assert rows["RankICIR"].beside == f"NEXT_RETURN {metrics['NEXT_RETURN/RankICIR']:.4f}"
+        assert rows["Precision@30"].value == f"{metrics['precision/30']:.2%}"
+        assert f"base rate {metrics['base_rate']:.2%}" in rows["Precision@30"].beside
+        assert rows["Accuracy"].value == "69.17%"
+        assert rows["Accuracy"].beside == "persistence 67.43%, majority 41.02%"
+        excess = metrics["backtest/annualised_excess_return"]
+        assert rows["Excess return a year, after cost"].value == f"{excess:+.2%}".replace("-", "−")
+        assert rows[
+            "Information ratio, after cost"
+        ].value == f"{metrics['backtest/information_ratio']:.2f}".replace("-", "−")
+        assert rows["Max drawdown, after cost"].value == f"−{-metrics['backtest/max_drawdown']:.2%}"
+        assert rows["Turnover a day"].value == "19.00%"
+        assert all(group.note for group in groups)
+
+
+class TestCumulativeReturn:
+    def test_lines_compound_the_daily_returns(self, made: Any) -> None:
+        daily = made.view().table("backtest/daily.parquet")
+        drawn = CumulativeReturn().figures(made.view())
+        value = lines(drawn["cumulative_return"])
+        net = daily["return"] - daily["cost"]
+        np.testing.assert_allclose(value["Portfolio, after cost"], (1 + net).cumprod() - 1)
+        np.testing.assert_allclose(value["Portfolio, before cost"], (1 + daily["return"]).cumprod() - 1)
+        np.testing.assert_allclose(value["Index"], (1 + daily["benchmark"]).cumprod() - 1)
+        over = lines(drawn["excess_return"])["Over the index, after cost"]
+        np.testing.assert_allclose(over, (1 + net).cumprod() / (1 + daily["benchmark"]).cumprod() - 1)
+
+    def test_it_says_how_it_was_traded(self, made: Any) -> None:
+        page = CumulativeReturn().render(made.view())
+        assert "TopkDropout (topk 50, n_drop 5) trades from 2017-01-03" in page
+        assert "0.05% of the value, to sell 0.15%" in page
+        assert "no trade beyond a move of 9.5%" in page
+        assert "Trading ends on" in page
+
+
+class TestDrawdown:
+    def test_lines_fall_from_the_peak(self, made: Any) -> None:
+        daily = made.view().table("backtest/daily.parquet")
+        value = (1 + daily["return"] - daily["cost"]).cumprod()
+        drawn = lines(Drawdown().figures(made.view())["drawdown"])["Portfolio, after cost"]
+        np.testing.assert_allclose(drawn, value / value.cummax().clip(lower=1) - 1)
+
+    @pytest.mark.parametrize(
+        ("fallen", "expected"),
+        [
+            ([0, -0.1, -0.2, -0.1, 0, -0.05], ("−20.00%", "2020-01-01", "2020-01-03", "2020-01-07")),
+            ([-0.1, -0.3, -0.2], ("−30.00%", "the start", "2020-01-02", "not yet")),
+            ([0, 0, 0], ("0.00%", "–", "–", "–")),
+        ],
+    )
+    def test_the_deepest_fall_and_its_days(self, fallen: list[float], expected: tuple[str, ...]) -> None:
+        values = pd.Series(fallen, index=pd.bdate_range("2020-01-01", periods=len(fallen)), dtype=float)
+        assert _deepest(values) == expected
+
+
+class TestInformationCoefficient:
+    def test_lines(self, made: Any) -> None:
+        daily = made.view().table("ranking/daily.parquet")
+        drawn = lines(
+            InformationCoefficient("NEXT_RETURN", window=20).figures(made.view())["information_coefficient"]
+        )
+        rank_ic = daily["rank_ic/NEXT_RETURN"]
+        np.testing.assert_array_equal(drawn["RankIC"], rank_ic)
+        np.testing.assert_allclose(drawn["RankIC, running sum"][-1], rank_ic.sum())
+        np.testing.assert_allclose(drawn["RankIC, mean of 20 days"][19], rank_ic[:20].mean())
+
+    def test_the_first_label_is_the_default(self, made: Any) -> None:
+        assert "the raw label RETURN," in InformationCoefficient().render(made.view())
+
+    def test_an_unknown_label(self, made: Any) -> None:
+        with pytest.raises(
+            UserError, match=r"`label` must be one of RETURN, NEXT_RETURN, found 'RETURNS' \(did you mean"
+        ):
+            InformationCoefficient("RETURNS").render(made.view())
+
+    def test_a_wrong_window(self) -> None:
+        with pytest.raises(UserError, match="`window` must be at least 1, found 0"):
+            InformationCoefficient(window=0)
+
+
+class TestPrecision:
+    def test_dots_are_the_means(self, made: Any) -> None:
+        daily = made.view().table("ranking/daily.parquet")
+        (axes,) = Precision().figures(made.view())["precision"].axes
+        (base, dots) = axes.get_lines()
+        expected = [daily[f"precision/{n}"].mean() for n in (10, 20, 30, 50)]
+        np.testing.assert_allclose(dots.get_ydata(), expected)
+        np.testing.assert_allclose(base.get_ydata(), daily["base_rate"].mean())
+        assert [label.get_text() for label in axes.get_xticklabels()] == [
+            "top 10",
+            "top 20",
+            "top 30",
+            "top 50",
+        ]
+
+
+class TestTraining:
+    def test_curves_and_the_best_epoch(self, made: Any) -> None:
+        history = made.view().table("training/history.parquet")
+        drawn = Training().figures(made.view())
+        titles = [axes.get_title(loc="left") for axes in drawn["balance"].axes if axes.get_visible()]
+        assert titles == ["V", "β", "Gradient norm", "Weight decay", "Gradient cosine"]
+        first = drawn["losses"].axes[0]
+        np.testing.assert_array_equal(first.get_lines()[0].get_ydata(), history["train/loss/score"])
+        np.testing.assert_array_equal(first.get_lines()[1].get_ydata(), history["valid/loss/score"])
+        best = history.loc[history["best"], "epoch"].iloc[-1]
+        assert first.get_lines()[2].get_xdata()[0] == best
+        assert f"epoch {best} had the best validation score" in Training().render(made.view())
+
+    def test_a_balancer_that_logs_nothing(self, make: Callable[..., Any]) -> None:
+        run = make(days=5, epochs=4)
+        history = run.view().table("training/history.parquet")
+        plain = history[[name for name in history if not name.startswith(("balance", "gradient"))]]
+        run.put("training/history.parquet", plain.assign(best=False))
+        assert [*Training().figures(run.view())] == ["losses", "validation"]
+        page = Training().render(run.view())
+        assert "The balancer of this run logs nothing of its own." in page
+        assert "no epoch was marked best" in page
