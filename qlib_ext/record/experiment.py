@@ -198,7 +198,8 @@ def _raise_on_sigterm() -> None:
 
 
 def _show_messages() -> None:
-    """Let the package's own messages reach the terminal, and not those of a new database's fifty migrations."""
+    """Let the package's own messages reach the terminal, and not a line for each migration and each artifact."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for chatty in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     package = logging.getLogger("qlib_ext")

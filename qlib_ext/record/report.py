@@ -1,0 +1,97 @@
+"""The report of the run, in the run, in a folder of reports and in short on the terminal."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from qlib_ext.build import build
+from qlib_ext.record.base import Record
+from qlib_ext.report.artifacts import RunArtifacts
+from qlib_ext.report.document import Document
+from qlib_ext.report.sections.base import Section
+from qlib_ext.report.sections.headline import Headline
+
+
+class ReportRecord(Record):
+    """Build the HTML report from the run's artifacts, and show the headline on the terminal.
+
+    Writes `report/report.html` and `figures/<name>.png`, and a copy of the report to
+    `<out_dir>/<experiment>-<first eight digits of the run id>/report.html`.
+
+    Parameters
+    ----------
+    recorder
+        Given by Qlib.
+    sections
+        `{class: dotted path, kwargs: {...}}` of each section, in the order of the page.
+    out_dir
+        Folder of reports, relative to the working directory.
+
+    Raises
+    ------
+    UserError
+        If a section cannot be built, or the run lacks an artifact that a section requires.
+    """
+
+    makes = ("report/report.html",)
+
+    def __init__(self, recorder: Any, sections: Sequence[Mapping[str, Any]], out_dir: str = "reports/runs"):
+        super().__init__(recorder)
+        self.document = Document(
+            [build(section, Section, name=f"sections[{k}]") for k, section in enumerate(sections)]
+        )
+        self.needs = tuple(self.document.requires)
+        self.out_dir = Path(out_dir)
+
+    def _generate(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            run = RunArtifacts.download(self.recorder.client, self.recorder.id, self.needs, Path(folder))
+            page = self.document.render(run)
+            self.save_text("report/report.html", page)
+            for name, picture in self.document.pictures(run).items():
+                self.save_bytes(f"figures/{name}", picture)
+            self._show(run, self._copy(page, str(run.info["experiment"])))
+
+    def _copy(self, page: str, experiment: str) -> Path:
+        """Put the report where a person looks for it."""
+        folder = re.sub(r"[^\w.-]+", "-", experiment) + f"-{self.recorder.id[:8]}"
+        target = self.out_dir / folder / "report.html"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(page, encoding="utf-8")
+        return target.resolve()
+
+    def _show(self, run: RunArtifacts, report: Path) -> None:
+        console = Console()
+        for section in self.document.sections:
+            if isinstance(section, Headline):
+                console.print(headline_table(section, run))
+        where = Table.grid(padding=(0, 2))
+        where.add_column(style="bold")
+        where.add_column(overflow="fold")
+        where.add_row("Report", str(report))
+        where.add_row("MLflow store", str(run.info["tracking_uri"]))
+        where.add_row("Experiment", str(run.info["experiment"]))
+        where.add_row("Run", str(run.info["run_id"]))
+        console.print(where)
+
+
+def headline_table(section: Headline, run: RunArtifacts) -> Table:
+    """The report's headline table for a terminal."""
+    table = Table(title=str(run.info.get("experiment", "")), title_justify="left", title_style="bold")
+    table.add_column("Measure")
+    table.add_column("Value", justify="right", no_wrap=True)
+    table.add_column("Beside it")
+    for group in section.groups(run):
+        table.add_section()
+        table.add_row(f"[bold]{escape(group.title)}[/bold]")
+        for row in group.rows:
+            table.add_row(escape(row.name), row.value, escape(row.beside))
+    return table

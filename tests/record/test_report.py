@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qlib_ext.checks import UserError
+from qlib_ext.record.backtest import BacktestRecord
+from qlib_ext.record.momentum import MomentumRecord
+from qlib_ext.record.ranking import RankingRecord
+from qlib_ext.record.report import ReportRecord
+from qlib_ext.record.signal import SignalRecord
+
+SECTIONS = [
+    {"class": f"qlib_ext.report.sections.{name}"}
+    for name in (
+        "headline.Headline",
+        "cumulative_return.CumulativeReturn",
+        "drawdown.Drawdown",
+        "information_coefficient.InformationCoefficient",
+        "precision.Precision",
+        "provenance.Provenance",
+    )
+]
+STRATEGY = {"class": "qlib_ext.strategy.topk_dropout.TopkDropout", "kwargs": {"topk": 8, "n_drop": 2}}
+
+
+@pytest.fixture
+def recorded(run: Any, workplace: Any, model: Any) -> Any:
+    """A run with everything but the report."""
+    SignalRecord(recorder=run, model=model, dataset=workplace).generate()
+    RankingRecord(recorder=run).generate()
+    MomentumRecord(recorder=run).generate()
+    BacktestRecord(recorder=run, strategy=STRATEGY, dataset=workplace).generate()
+    return run
+
+
+def test_from_scores_to_the_report(
+    recorded: Any,
+    files: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    before = files()
+    record = ReportRecord(recorder=recorded, sections=SECTIONS, out_dir=str(tmp_path))
+    record.generate()
+    pictures = {"cumulative_return", "drawdown", "excess_return", "information_coefficient", "precision"}
+    assert files() - before == {"report/report.html", *(f"figures/{name}.png" for name in pictures)}
+    record.check(include_self=True)
+
+    copy = tmp_path / f"records-{recorded.id[:8]}" / "report.html"
+    page = copy.read_text(encoding="utf-8")
+    assert page == Path(recorded.download_artifact("report/report.html")).read_text(encoding="utf-8")
+    assert recorded.id in page
+
+    shown = capsys.readouterr().out
+    metrics = recorded.list_metrics()
+    for number in (
+        f"{metrics['IC']:.4f}",
+        f"{metrics['RankICIR']:.4f}",
+        f"{metrics['NEXT_RETURN/IC']:.4f}".replace("-", "−"),
+        f"{metrics['precision/50']:.2%}",
+        f"{metrics['momentum/accuracy']:.2%}",
+        f"persistence {metrics['momentum/persistence_accuracy']:.2%}",
+        f"{metrics['backtest/information_ratio']:.2f}",
+        f"−{-metrics['backtest/max_drawdown']:.2%}",
+        f"{metrics['backtest/turnover']:.2%}",
+    ):
+        assert number in shown
+    assert str(copy) in shown
+    assert f"sqlite:///{Path.cwd()}/mlflow.db" in shown
+    assert recorded.id in shown
+
+
+def test_what_the_run_lacks_is_named(run: Any) -> None:
+    with pytest.raises(
+        UserError, match=r"ReportRecord needs .*`backtest/daily.parquet`, written by .*BacktestRecord"
+    ):
+        ReportRecord(recorder=run, sections=SECTIONS).generate()
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ([], "`sections` must name at least one section"),
+        ([{"class": "qlib_ext.report.sections.headline.Head"}], r"`sections\[0\].class` names no class"),
+        ([*SECTIONS, {"class": "qlib_ext.record.git.Git"}], r"`sections\[6\].class` names no class"),
+        (
+            [{"class": "qlib_ext.report.sections.headline.Headline", "kwargs": {"momentun": False}}],
+            r"`sections\[0\].kwargs` has no place for `momentun` \(did you mean momentum\?\)",
+        ),
+    ],
+)
+def test_wrong_sections(sections: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ReportRecord(recorder=None, sections=sections)
