@@ -73,14 +73,14 @@ class ReportRecord(Record):
         for section in self.document.sections:
             if isinstance(section, Headline):
                 console.print(headline_table(section, run))
-        where = Table.grid(padding=(0, 2))
-        where.add_column(style="bold")
-        where.add_column(overflow="fold")
-        where.add_row("Report", str(report))
-        where.add_row("MLflow store", str(run.info["tracking_uri"]))
-        where.add_row("Experiment", str(run.info["experiment"]))
-        where.add_row("Run", str(run.info["run_id"]))
-        console.print(where)
+        facts = {
+            "Report": report,
+            "MLflow store": run.info["tracking_uri"],
+            "Experiment": run.info["experiment"],
+            "Run": run.info["run_id"],
+        }
+        for name, fact in facts.items():  # one line each, however long: a path is there to be copied
+            console.print(f"[bold]{name:<14}[/bold]{escape(str(fact))}", soft_wrap=True, highlight=False)
 
 
 def headline_table(section: Headline, run: RunArtifacts) -> Table:

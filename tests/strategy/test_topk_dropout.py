@@ -17,6 +17,9 @@ from qlib_ext.checks import UserError
 from qlib_ext.market.store import write_store
 from qlib_ext.strategy.topk_dropout import TopkDropout, choose, ranking
 
+# Qlib averages the orders of a day also where there are none.
+pytestmark = pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
+
 CODES = [f"SH6{number:05d}" for number in range(24)]
 DAYS = 40
 
@@ -152,7 +155,7 @@ class TestChoose:
 
 
 class TestAgainstQlib:
-    @pytest.mark.parametrize("n_drop", [1, 3, 8])
+    @pytest.mark.parametrize("n_drop", [1, 8])
     @pytest.mark.parametrize(
         "options", [{}, {"only_tradable": True}, {"hold_thresh": 4}, {"forbid_all_trade_at_limit": False}]
     )
