@@ -155,9 +155,12 @@ class CQB(Balancer):
         return {**values, "weight_decay": self.weight_decay}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The averaged gradients, the losses so far and V."""
-        tensors = {} if self._average is None else {"average": self._average}
-        return tensors, {"history": self._history, "converge_rate": self.converge_rate}
+        """The averaged gradients, the losses so far and V; copies, which later steps leave alone."""
+        tensors = {} if self._average is None else {"average": self._average.clone()}
+        history = {
+            segment: {t: list(x) for t, x in by_task.items()} for segment, by_task in self._history.items()
+        }
+        return tensors, {"history": history, "converge_rate": dict(self.converge_rate)}
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Take up where `state` was taken."""
