@@ -32,7 +32,7 @@ class Task:
     head
         `{class, kwargs}` of the head; its sizes are given by the network.
     classes
-        C of a classification task; None lets the training labels say (largest class + 1).
+        C of a classification task; None lets the labels of train and valid say (largest class + 1).
     """
 
     name: str
@@ -44,6 +44,11 @@ class Task:
     @classmethod
     def from_config(cls, name: str, config: Mapping[str, Any]) -> Task:
         """Build a task from `{label, loss, head, classes}` and check it."""
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(nn.ModuleDict(), name):
+            raise UserError(
+                f"`tasks` must name each task by letters, digits and underscores, and not as an attribute of torch's "
+                f"ModuleDict, found {name!r}"
+            )
         where = f"tasks.{name}"
         if not isinstance(config, Mapping):
             raise UserError(f"`{where}` must be a mapping with `label` and `loss`, found {config!r}")
@@ -53,6 +58,8 @@ class Task:
             if key not in config:
                 raise UserError(f"`{where}` must name its `{key}`, found {sorted(config)}")
         head = config.get("head", LINEAR_HEAD)
+        if not isinstance(head, Mapping):
+            raise UserError(f"`{where}.head` must be a mapping with `class`, found {head!r}")
         if not issubclass(locate(head.get("class", ""), name=f"{where}.head"), nn.Module):
             raise UserError(f"`{where}.head.class` must be a torch module, found {head.get('class')!r}")
         task = cls(
