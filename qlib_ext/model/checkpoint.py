@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,11 @@ class TrainingState:
         Group (`network`, `best`, `optimizer`, `balancer`, `random`) -> name -> tensor.
     values
         What JSON holds: history, best epoch and score, the balancer's values.
-    finished
-        Whether training came to its end (last epoch, or early stop).
     """
 
     epoch: int
     tensors: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
-    finished: bool = False
 
 
 class CheckpointFolder:
@@ -68,8 +65,10 @@ class CheckpointFolder:
         """A path for a fresh run, later than all others by name."""
         return self.folder / f"{time.time_ns():020d}.safetensors"
 
-    def newest_unfinished(self) -> tuple[Path, TrainingState] | None:
-        """The newest checkpoint of a training that did not come to its end, or None.
+    def newest_unfinished(
+        self, finished: Callable[[TrainingState], bool]
+    ) -> tuple[Path, TrainingState] | None:
+        """The newest checkpoint that is not `finished` for the run that asks, or None.
 
         Raises
         ------
@@ -78,7 +77,7 @@ class CheckpointFolder:
         """
         for path in sorted(self.folder.glob("*.safetensors"), reverse=True):
             state = load(path)
-            if not state.finished:
+            if not finished(state):
                 return path, state
         return None
 
@@ -91,11 +90,11 @@ def save(path: Path, state: TrainingState) -> None:
         for group, named in state.tensors.items()
         for name, tensor in named.items()
     }
-    header = {"format": FORMAT, "epoch": state.epoch, "finished": state.finished, "values": state.values}
+    header = {"format": FORMAT, "epoch": state.epoch, "values": state.values}
     beside = path.with_suffix(f".{os.getpid()}.part")
     try:
         save_file(tensors, beside, metadata={"state": json.dumps(header)})
-        os.replace(beside, path)
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -117,7 +116,7 @@ def load(path: Path) -> TrainingState:
         raise UserError(
             f"the checkpoint {path} has format {header.get('format')}, expected {FORMAT}: start afresh without RESUME"
         )
-    return TrainingState(header["epoch"], tensors, header["values"], header["finished"])
+    return TrainingState(header["epoch"], tensors, header["values"])
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

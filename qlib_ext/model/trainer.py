@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from qlib_ext import checks
@@ -48,7 +48,8 @@ class TrainerOptions:
         float32).
     selection
         Validation score: `rank_ic`, the mean daily RankIC on raw labels; or `authors`, the sum over the two tasks of
-        the relative gain in RankIC and in accuracy over the first epoch.
+        the relative gain in RankIC and in accuracy over the first epoch. An epoch without a RankIC (all scores of a
+        day equal, on every day) has no score and is never the best.
     """
 
     n_epochs: int = 100
@@ -105,8 +106,8 @@ class Trainer:
         self.options = options
         self.seed = seed
         self.device = device
-        self.shared = list(network.backbone.parameters())
-        self.head_parameters = {task.name: list(network.heads[task.name].parameters()) for task in self.tasks}
+        self.shared = _trainable(network.backbone)
+        self.head_parameters = {task.name: _trainable(network.heads[task.name]) for task in self.tasks}
         self.optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, fused=True)
         balancer.setup([task.name for task in self.tasks])
         self._sizes = [parameter.numel() for parameter in self.shared]
@@ -148,9 +149,9 @@ class Trainer:
         Raises
         ------
         UserError
-            If no day has labels for all tasks.
+            If no training or validation day has labels for all tasks, or no epoch has a validation score.
         FloatingPointError
-            If a loss is not finite; the last checkpoint is whole.
+            If a loss is not finite, in a step or after an epoch; the last checkpoint is whole, and from before it.
         """
         days = train.labelled(tuple(task.label for task in self.tasks))
         if not len(days):
@@ -163,32 +164,50 @@ class Trainer:
                 len(train) - len(days),
                 len(train),
             )
+        valid_days = valid.labelled(tuple(task.label for task in self.tasks))
+        if not len(valid_days):
+            raise UserError(
+                "no validation day has labels for every task: check the labels and the `valid` segment"
+            )
         path = self._resume(folder) if folder is not None and resume else None
         if path is None and folder is not None:
             path = folder.new_path()
         for record in self.history:
             on_epoch(record)
         while not self._finished():
-            record = self._run_epoch(train, days, valid)
+            record = self._run_epoch(train, days, valid, valid_days)
             on_epoch(record)
             if path is not None:
                 checkpoint.save(path, self._state())
+        if self.best_epoch < 0:
+            raise UserError(
+                f"no epoch of {self.epoch} has a validation score, so no weights can be chosen: on every day of "
+                "`valid` all scores or all labels of the task `score` are equal; lower `learning_rate`, or look at "
+                "the labels"
+            )
         self.network.load_state_dict(self.best_weights)
         logger.info("best epoch %d, validation score %.4f", self.best_epoch, self.best_score)
         return self.history
 
     def _finished(self) -> bool:
-        stale = self.epoch - 1 - self.best_epoch if self.best_epoch >= 0 else self.epoch
-        return self.epoch >= self.options.n_epochs or stale >= self.options.patience
+        return self._is_over(self.epoch, self.best_epoch)
 
-    def _run_epoch(self, train: DailyPanels, days: np.ndarray, valid: DailyPanels) -> Epoch:
+    def _is_over(self, epoch: int, best_epoch: int) -> bool:
+        """Whether nothing is to follow after `epoch` epochs, the best of which is `best_epoch` (-1: none)."""
+        since_best = epoch - 1 - best_epoch if best_epoch >= 0 else epoch
+        return epoch >= self.options.n_epochs or since_best >= self.options.patience
+
+    def _run_epoch(
+        self, train: DailyPanels, days: np.ndarray, valid: DailyPanels, valid_days: np.ndarray
+    ) -> Epoch:
         record: Epoch = {"epoch": self.epoch}
         record.update({f"balance/{name}": value for name, value in self.balancer.report().items()})
         started = time.perf_counter()
         record.update(self._train_epoch(train, days))
         trained = time.perf_counter()
         train_losses = self.losses(train, days)
-        valid_losses, valid_scores = self._validate(valid)
+        valid_losses, valid_scores = self._validate(valid, valid_days)
+        self._check_epoch({"train": train_losses, "valid": valid_losses})
         record.update({f"train/loss/{name}": value for name, value in train_losses.items()})
         record.update({f"valid/loss/{name}": value for name, value in valid_losses.items()})
         record.update({f"valid/{name}": value for name, value in valid_scores.items()})
@@ -245,14 +264,18 @@ class Trainer:
         losses = torch.stack(
             [task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in self.tasks]
         )
-        values = losses.detach().cpu().numpy()
+        transformed = self.balancer.transform(losses)
+        values, balanced = torch.stack([losses.detach(), transformed.detach()]).cpu().numpy()
         if not np.isfinite(values).all():
-            named = ", ".join(f"{task.name} {value}" for task, value in zip(self.tasks, values, strict=True))
             raise FloatingPointError(
-                f"a loss is not finite on {panel.date:%Y-%m-%d} in epoch {self.epoch} ({named}): lower "
+                f"a loss is not finite on {panel.date:%Y-%m-%d} in epoch {self.epoch} ({self._named(values)}): lower "
                 "`learning_rate`, or look for infinite prices that day; resuming starts from the last whole epoch"
             )
-        transformed = self.balancer.transform(losses)
+        if not np.isfinite(balanced).all():
+            raise FloatingPointError(
+                f"{type(self.balancer).__name__} makes a loss not finite on {panel.date:%Y-%m-%d} in epoch "
+                f"{self.epoch} ({self._named(values)}): a balancer that takes logarithms needs losses of at least 0"
+            )
         gradients = None
         if self.balancer.needs_jacobian:
             jacobian = self._jacobian(transformed)  # [K, P]
@@ -264,13 +287,31 @@ class Trainer:
         self.optimizer.step()
         return values, gradients
 
+    def _named(self, values: np.ndarray) -> str:
+        return ", ".join(f"{task.name} {value}" for task, value in zip(self.tasks, values, strict=True))
+
+    def _check_epoch(self, losses: Mapping[str, Mapping[str, float]]) -> None:
+        """Stop before weights that the last step has spoilt reach a checkpoint."""
+        for segment, by_task in losses.items():
+            for name, value in by_task.items():
+                if not np.isfinite(value):
+                    raise FloatingPointError(
+                        f"the loss of task {name} on `{segment}` is not finite after epoch {self.epoch} ({value}): "
+                        "lower `learning_rate`, or look for infinite prices; resuming starts from the epoch before"
+                    )
+
     def _jacobian(self, transformed: Tensor) -> Tensor:
-        """One backward pass a task: rows of shared gradients `[K, P]`; heads get their own gradients on the way."""
+        """One backward pass a task: rows of shared gradients `[K, P]`; heads get their own gradients on the way.
+
+        A parameter that a task does not depend on has the gradient 0.
+        """
         rows = []
         last = len(self.tasks) - 1
         for k, task in enumerate(self.tasks):
             head = self.head_parameters[task.name]
-            gradients = torch.autograd.grad(transformed[k], [*self.shared, *head], retain_graph=k < last)
+            gradients = torch.autograd.grad(
+                transformed[k], [*self.shared, *head], retain_graph=k < last, materialize_grads=True
+            )
             rows.append(torch.cat([gradient.reshape(-1) for gradient in gradients[: len(self.shared)]]))
             for parameter, gradient in zip(head, gradients[len(self.shared) :], strict=True):
                 parameter.grad = gradient
@@ -306,14 +347,12 @@ class Trainer:
         return self.network.predict_heads(embedding)
 
     @torch.inference_mode()
-    def _validate(self, valid: DailyPanels) -> tuple[dict[str, float], dict[str, float]]:
-        """Losses of each task, and IC, RankIC and accuracies against raw labels."""
+    def _validate(
+        self, valid: DailyPanels, labelled: np.ndarray
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Losses of each task over the days `labelled`; IC, RankIC and accuracies of all days on raw labels."""
         self.network.eval()
-        days = set(valid.labelled(tuple(task.label for task in self.tasks)).tolist())
-        if not days:
-            raise UserError(
-                "no validation day has labels for every task: check the labels and the `valid` segment"
-            )
+        days = set(labelled.tolist())
         totals = torch.zeros(len(self.tasks), device=self.device, dtype=torch.float64)
         score = np.full((len(valid), len(valid.instruments)), np.nan, np.float32)
         hits = {task.name: [0, 0] for task in self.tasks if task.classification}
@@ -324,8 +363,7 @@ class Trainer:
                 totals += torch.stack(
                     [task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in self.tasks]
                 )
-            if SCORE in predictions:
-                score[position, valid.columns(position).cpu().numpy()] = predictions[SCORE].cpu().numpy()
+            score[position, valid.columns(position).cpu().numpy()] = predictions[SCORE].cpu().numpy()
             for name, count in hits.items():
                 target = panel.raw_labels[self._label(name)]
                 known = ~target.isnan()
@@ -334,24 +372,25 @@ class Trainer:
         losses = {task.name: float(total) / len(days) for task, total in zip(self.tasks, totals, strict=True)}
         scores = {f"accuracy/{name}": right / max(1, known) for name, (right, known) in hits.items()}
         label = valid.raw_matrix(self._label(SCORE))
-        scores["ic"] = float(np.nanmean(pearson(score, label)))
-        scores["rank_ic"] = float(np.nanmean(spearman(score, label)))
+        scores["ic"] = _mean_of_days(pearson(score, label))
+        scores["rank_ic"] = _mean_of_days(spearman(score, label))
         return losses, scores
 
     def _label(self, name: str) -> str:
         return next(task.label for task in self.tasks if task.name == name)
 
     def _selection_score(self, record: Mapping[str, float]) -> float:
+        """The validation score, higher is better; NaN, which is never the best, where RankIC is undefined."""
         if self.options.selection == "rank_ic":
-            score = record["valid/rank_ic"]
-        else:
-            first = self.history[0] if self.history else record
-            score = _relative_gain(record["valid/rank_ic"], first["valid/rank_ic"])
-            for task in self.tasks:
-                if task.classification:
-                    key = f"valid/accuracy/{task.name}"
-                    score += _relative_gain(record[key], first[key])
-        return score if np.isfinite(score) else -np.inf
+            return record["valid/rank_ic"]
+        past = (epoch for epoch in self.history if np.isfinite(epoch["valid/rank_ic"]))
+        first = next(past, record)  # epoch 0, unless its scores were all equal
+        score = _relative_gain(record["valid/rank_ic"], first["valid/rank_ic"])
+        for task in self.tasks:
+            if task.classification:
+                key = f"valid/accuracy/{task.name}"
+                score += _relative_gain(record[key], first[key])
+        return score
 
     # ---- resuming -------------------------------------------------------------------------------------------------
 
@@ -377,11 +416,11 @@ class Trainer:
                 "best_score": float(self.best_score),
                 "balancer": balancer_values,
             },
-            finished=self._finished(),
         )
 
     def _resume(self, folder: CheckpointFolder) -> Path | None:
-        found = folder.newest_unfinished()
+        # A checkpoint does not say itself whether it is finished: a longer run continues a shorter one.
+        found = folder.newest_unfinished(lambda state: self._is_over(state.epoch, state.values["best_epoch"]))
         if found is None:
             logger.info(
                 "RESUME: no unfinished checkpoint of this configuration and data in %s; a fresh run",
@@ -420,5 +459,15 @@ def _gradient_statistics(jacobian: Tensor) -> tuple[Tensor, Tensor]:
     return norms, total / (k * (k - 1))
 
 
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _mean_of_days(daily: np.ndarray) -> float:
+    """Mean of the days that have a value, NaN where none has."""
+    return float("nan") if np.isnan(daily).all() else float(np.nanmean(daily))
+
+
 def _relative_gain(value: float, first: float) -> float:
+    """Gain over `first`, relative where `first` is not 0."""
     return (value - first) / abs(first) if first else value - first
