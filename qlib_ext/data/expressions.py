@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from qlib.data.base import Expression, ExpressionOps, Feature
+from qlib.data.base import Expression, ExpressionOps, Feature, PFeature
 from qlib.data.data import ExpressionD
-from qlib.data.ops import NpElemOperator, NpPairOperator, Ref
+from qlib.data.ops import (
+    Abs,
+    Add,
+    ChangeInstrument,
+    Div,
+    Greater,
+    Less,
+    Log,
+    Mask,
+    Mul,
+    Ref,
+    Sign,
+    Sub,
+    TResample,
+)
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.market_panel import MarketPanel
 
-# The operators whose code in Qlib works on a `[day, stock]` frame as it does on one stock's series.
-_FRAME_OPERATORS = (NpElemOperator, NpPairOperator, Ref)
+# The operators whose code in Qlib works on a `[day, stock]` frame as it does on one stock's series, since they keep
+# what is missing missing. Comparisons do not: before a stock's first bar, `$close > 1` is no bar to Qlib, not False.
+_FRAME_OPERATORS = (Abs, Add, Div, Greater, Less, Log, Mul, Sign, Sub)
+# Operators that read another instrument's bars, dates, or a point-in-time store: a panel has none of them.
+_BEYOND_PANEL = (ChangeInstrument, Mask, PFeature, TResample)
 
 
 class _Plane(Expression):
     """A leaf that answers with the panel's plane instead of one stock's series."""
 
-    def __init__(self, name: str, frame: pd.DataFrame) -> None:
+    def __init__(self, name: str, frame: pd.DataFrame | pd.Series) -> None:
         self.name = name
         self.frame = frame
 
     def __str__(self) -> str:
         return f"${self.name}"
 
-    def load(self, instrument, start_index, end_index, *args):  # noqa: ANN001, ANN201 - Qlib's signature
+    def load(self, *args: Any) -> pd.DataFrame | pd.Series:
         return self.frame
 
-    def _load_internal(self, instrument, start_index, end_index, *args):  # noqa: ANN001, ANN202 - Qlib's signature
+    def _load_internal(self, *args: Any) -> pd.DataFrame | pd.Series:
         return self.frame
 
     def get_longest_back_rolling(self) -> int:
@@ -43,13 +61,19 @@ class _Plane(Expression):
 def parse(expression: str) -> Expression:
     """Let Qlib parse `expression`; a `UserError` names the expression where it cannot."""
     try:
-        return ExpressionD.get_expression_instance(expression)
+        tree = ExpressionD.get_expression_instance(expression)
     except (NameError, SyntaxError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{expression!r} is no Qlib expression: {error}") from error
+    if not isinstance(tree, Expression):
+        raise UserError(f"{expression!r} is no Qlib expression: it names no field, such as `$close`")
+    return tree
 
 
 def reach(expression: str) -> int:
-    """How many days after t the expression's value at t depends on (0 when on none)."""
+    """How many days after t the expression's value at t can depend on (0 when on none).
+
+    Qlib's own count, which errs on the safe side: a `Ref` to the past around one to the future does not lower it.
+    """
     return int(parse(expression).get_extended_window_size()[1])
 
 
@@ -64,25 +88,31 @@ def evaluate(expression: str, panel: MarketPanel) -> np.ndarray:
     Returns
     -------
     ndarray
-        `[D, S]` float32, NaN where a price is missing.
+        `[D, S]` float32, NaN where a price is missing, and on days before a stock's first and after its last bar.
+
+    Raises
+    ------
+    UserError
+        If the expression cannot be parsed, needs a field that the panel lacks, or reads more than the panel holds.
 
     Notes
     -----
-    Operators of Qlib that work stock by stock only (the compiled rolling ones) are evaluated so.
+    As in Qlib, a stock's series runs from its first to its last bar: `Ref($close, 0)` is its first close, and what
+    reaches beyond its last bar is missing. Arithmetic of shifted fields is done for all stocks at once, everything
+    else stock by stock.
     """
     tree = parse(expression)
-    if _frame_ready(tree):
-        planes = {
-            name: pd.DataFrame(panel.field(name), columns=panel.instruments)
-            for name in _leaf_names(tree, panel, expression)
-        }
-        frame = _load(_substitute(tree, planes))
-        return frame.to_numpy(dtype=np.float32)
-    result = np.full(panel.members.shape, np.nan, np.float32)
     names = _leaf_names(tree, panel, expression)
+    if _frame_ready(tree):
+        planes = {name: pd.DataFrame(panel.field(name), columns=panel.instruments) for name in names}
+        values = _load(_substitute(tree, planes)).to_numpy(dtype=np.float32)
+        return np.where(panel.listed, values, np.float32(np.nan))
+    result = np.full(panel.members.shape, np.nan, np.float32)
     for column in range(len(panel.instruments)):
-        leaves = {name: pd.Series(panel.field(name)[:, column]) for name in names}
-        result[:, column] = _load(_substitute(tree, leaves)).to_numpy(dtype=np.float32)
+        days = panel.listed[:, column]
+        if days.any():
+            leaves = {name: pd.Series(panel.field(name)[days, column]) for name in names}
+            result[days, column] = _load(_substitute(tree, leaves)).to_numpy(dtype=np.float32)
     return result
 
 
@@ -94,19 +124,30 @@ def _children(tree: Expression) -> dict[str, Expression]:
     return {key: value for key, value in vars(tree).items() if isinstance(value, Expression)}
 
 
-def _frame_ready(tree: Expression) -> bool:
+def _frame_ready(tree: Expression, shifted: bool = False) -> bool:
     if isinstance(tree, Feature):
         return True
-    if isinstance(tree, Ref) and tree.N == 0:  # Qlib's `Ref(x, 0)` is the stock's first value, not today's
-        return False
+    if isinstance(tree, Ref):
+        # `Ref(x, 0)` is the stock's first value; a shift of a shift loses what passes the stock's first or last bar
+        if shifted or tree.N == 0:
+            return False
+        return _frame_ready(tree.feature, shifted=True)
     return isinstance(tree, _FRAME_OPERATORS) and all(
-        _frame_ready(child) for child in _children(tree).values()
+        _frame_ready(child, shifted) for child in _children(tree).values()
     )
 
 
+def _field(leaf: Feature) -> str:
+    return str(leaf).removeprefix("$").lower()  # Qlib's files are lower-case whatever the expression's case
+
+
 def _leaf_names(tree: Expression, panel: MarketPanel, expression: str) -> set[str]:
+    if isinstance(tree, _BEYOND_PANEL):
+        raise UserError(
+            f"{expression!r} must read bars of the stock itself alone; `{type(tree).__name__}` reads more"
+        )
     if isinstance(tree, Feature):
-        name = str(tree).lstrip("$")
+        name = _field(tree)
         if name not in panel.fields or name in panel.missing_fields:
             has = ", ".join(field for field in panel.fields if field not in panel.missing_fields)
             raise UserError(f"{expression!r} needs the field `{name}`; the panel has {has}")
@@ -116,13 +157,13 @@ def _leaf_names(tree: Expression, panel: MarketPanel, expression: str) -> set[st
 
 def _substitute(tree: Expression, leaves: dict) -> Expression:
     if isinstance(tree, Feature):
-        name = str(tree).lstrip("$")
+        name = _field(tree)
         return _Plane(name, leaves[name])
     twin = copy.copy(tree)
     for key, child in _children(tree).items():
         replaced = _substitute(child, leaves)
         # Qlib's operators ask their children through `load`, which caches by instrument; ours must not be cached
         if isinstance(replaced, ExpressionOps):
-            replaced.load = replaced._load_internal  # type: ignore[method-assign]
+            replaced.load = replaced._load_internal
         setattr(twin, key, replaced)
     return twin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,3 +62,12 @@ class MarketPanel:
     def present(self) -> np.ndarray:
         """`[D, S]` bool: members that have a close that day."""
         return self.members & ~np.isnan(self.field("close"))
+
+    @functools.cached_property
+    def listed(self) -> np.ndarray:
+        """`[D, S]` bool: the days from a stock's first to its last bar, suspended ones included."""
+        bars = np.zeros(self.members.shape, dtype=bool)
+        for plane in self.values:
+            bars |= ~np.isnan(plane)
+        begun = np.maximum.accumulate(bars, axis=0)
+        return begun & np.maximum.accumulate(bars[::-1], axis=0)[::-1]
