@@ -125,15 +125,16 @@ class MomentumLine(Processor):
         if missing:
             raise UserError(
                 f"MomentumLine needs the label columns {columns[0][1]} to {columns[-1][1]} in group "
-                f"`{self.fields_group}`, found none of {missing}: add `MomentumLine.expressions()` to the labels"
+                f"`{self.fields_group}`, found no {', '.join(name for _, name in missing)}: "
+                "add `MomentumLine.expressions()` to the labels"
             )
         line = df[columns].to_numpy(dtype=np.float32, copy=True)
-        df = df.drop(columns=columns)
-        df[(self.fields_group, self.name)] = momentum_class(line)
+        classes = {(self.fields_group, self.name): momentum_class(line)}
         if self.horizon_days:
             line[:, -self.horizon_days :] = line[:, [-self.horizon_days - 1]]
-        df[(self.fields_group, f"{self.name}_PERSISTENCE")] = momentum_class(line)
-        return df
+        classes[self.fields_group, f"{self.name}_PERSISTENCE"] = momentum_class(line)
+        # at once: Qlib's own table comes in a hundred blocks, to which pandas would not add two more without a warning
+        return pd.concat([df.drop(columns=columns), pd.DataFrame(classes, index=df.index)], axis=1)
 
     def readonly(self) -> bool:
         """The input frame is not written to."""
