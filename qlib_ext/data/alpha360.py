@@ -53,6 +53,7 @@ class Alpha360Windows:
             )
         self.median: np.ndarray | None = None
         self.scale: np.ndarray | None = None
+        self._on_device: tuple[Tensor, Tensor] | None = None
 
     def column_names(self) -> list[str]:
         """Qlib's column names, field by field, oldest lag first: CLOSE59, ..., CLOSE0, OPEN59, ..."""
@@ -95,15 +96,15 @@ class Alpha360Windows:
             for i, field in enumerate(self.fields)
         }
         close = planes["close"].take(today)
+        self._on_device = None  # what `gather` keeps on the device is of an earlier fit
         self.median = np.full((steps, len(self.fields)), np.nan, np.float32)
         self.scale = np.full((steps, len(self.fields)), np.nan, np.float32)
         with np.errstate(divide="ignore", invalid="ignore"):
             for i, field in enumerate(self.fields):
                 plane = planes[field]
-                now = plane.take(today)
-                if np.isnan(now).all():  # the store lacks this field
+                if np.isnan(plane).all():  # the store lacks this field
                     continue
-                base = now + np.float32(EPSILON) if field == "volume" else close
+                base = plane.take(today) + np.float32(EPSILON) if field == "volume" else close
                 for step in range(steps):
                     ratio = plane.take(today - (steps - 1 - step) * stocks) / base
                     ratio = ratio[~np.isnan(ratio)]
@@ -143,14 +144,13 @@ class Alpha360Windows:
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if self.median is None or self.scale is None:
             raise RuntimeError("the windows are not fitted: call `fit` first")
-        cached = getattr(self, "_on_device", None)
-        if cached is None or cached[0].device != device:
-            cached = tuple(torch.from_numpy(x).unsqueeze(1).to(device) for x in (self.median, self.scale))
-            self._on_device = cached  # [T, 1, F] each
-        return cached
+        if self._on_device is None or self._on_device[0].device != device:
+            median, scale = (torch.from_numpy(x).unsqueeze(1).to(device) for x in (self.median, self.scale))
+            self._on_device = median, scale  # [T, 1, F] each
+        return self._on_device
 
     def __getstate__(self) -> dict[str, object]:
-        return {key: value for key, value in self.__dict__.items() if key != "_on_device"}
+        return {**self.__dict__, "_on_device": None}
 
 
 def _median(values: np.ndarray, sample: int = 4096) -> np.floating:

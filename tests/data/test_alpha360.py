@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from qlib.contrib.data.loader import Alpha360DL
+
+from qlib_ext.checks import UserError
+from qlib_ext.data.alpha360 import Alpha360Windows, _median
+from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.data.market_panel import MarketPanel
+
+T = 5
+FIELDS = ("close", "high", "volume")
+TRAIN = slice(0, 30)
+
+
+@pytest.fixture
+def values() -> np.ndarray:
+    """`[3, 40, 4]`: close, high and volume, with gaps."""
+    draw = np.random.default_rng(2)
+    made = np.exp(draw.normal(2, 0.3, (3, 40, 4))).astype(np.float32)
+    made[draw.random(made.shape) < 0.05] = np.nan
+    made[2, 20, 1] = 0.0
+    return made
+
+
+@pytest.fixture
+def rows(values: np.ndarray) -> np.ndarray:
+    chosen = ~np.isnan(values[0])
+    chosen[TRAIN.stop :] = False
+    return chosen
+
+
+def naive_ratio(values: np.ndarray, day: int, stock: int, step: int, field: int) -> float:
+    """One feature before normalisation: a value of the window over today's close, or today's volume."""
+    past = day - (T - 1 - step)
+    value = values[field, past, stock] if past >= 0 else np.float32(np.nan)
+    volume = FIELDS[field] == "volume"
+    base = values[2, day, stock] + np.float32(1e-12) if volume else values[0, day, stock]
+    with np.errstate(divide="ignore"):
+        return float(value / base)
+
+
+class TestFit:
+    def test_median_and_deviation_of_every_lag_and_field(self, values: np.ndarray, rows: np.ndarray) -> None:
+        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
+        for step in range(T):
+            for field in range(3):
+                ratios = np.array(
+                    [naive_ratio(values, day, stock, step, field) for day, stock in np.argwhere(rows)]
+                )
+                center = np.nanmedian(ratios)
+                deviation = np.nanmedian(np.abs(ratios - center))
+                assert windows.median[step, field] == pytest.approx(center, rel=1e-6)
+                assert windows.scale[step, field] == pytest.approx(1.4826 * (deviation + 1e-12), rel=1e-4)
+
+    def test_only_the_rows_named_count(self, values: np.ndarray, rows: np.ndarray) -> None:
+        first = Alpha360Windows(FIELDS, T).fit(values, rows)
+        changed = values.copy()
+        changed[:, TRAIN.stop :] *= 3
+        second = Alpha360Windows(FIELDS, T).fit(changed, rows)
+        np.testing.assert_array_equal(first.median, second.median)
+        np.testing.assert_array_equal(first.scale, second.scale)
+        changed[1, 10, 0] *= 3
+        assert not np.array_equal(Alpha360Windows(FIELDS, T).fit(changed, rows).scale, second.scale)
+
+    def test_no_rows_is_an_error(self, values: np.ndarray, rows: np.ndarray) -> None:
+        with pytest.raises(UserError, match="hold no stock: widen `fit_start_time` and `fit_end_time`"):
+            Alpha360Windows(FIELDS, T).fit(values, np.zeros_like(rows))
+
+
+class TestGather:
+    def test_every_number_against_a_plain_loop(self, values: np.ndarray, rows: np.ndarray) -> None:
+        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
+        padded = torch.from_numpy(windows.pad(values))
+        assert padded.shape == (40 + T - 1, 4, 3)
+        for day in (0, 2, 17, 20, 39):
+            columns = np.flatnonzero(~np.isnan(values[0, day]))[::-1].copy()  # in any order
+            found = windows.gather(padded, day, torch.from_numpy(columns))
+            assert found.shape == (len(columns), T, 3)
+            for i, stock in enumerate(columns):
+                for step in range(T):
+                    for field in range(3):
+                        ratio = naive_ratio(values, day, stock, step, field)
+                        scaled = (ratio - windows.median[step, field]) / windows.scale[step, field]
+                        expected = 0.0 if np.isnan(scaled) else min(max(scaled, -3.0), 3.0)
+                        assert found[i, step, field].item() == pytest.approx(expected, abs=2e-5)
+
+    def test_finite_whatever_the_prices(self, values: np.ndarray, rows: np.ndarray) -> None:
+        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
+        strange = values.copy()
+        strange[:, 35:39, 0] = 0.0
+        strange[0, 39, 0] = 1e-30
+        padded = torch.from_numpy(windows.pad(strange))
+        found = torch.stack([windows.gather(padded, day, torch.arange(4)) for day in range(40)])
+        assert found.isfinite().all()
+        assert found.abs().max() == 3.0
+
+    def test_today_over_today_is_0(self, values: np.ndarray, rows: np.ndarray) -> None:
+        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
+        found = windows.gather(torch.from_numpy(windows.pad(values)), 25, torch.arange(4))
+        assert found[:, -1, 0].tolist() == [0.0] * 4
+
+    def test_a_field_that_is_missing_everywhere_is_0(self, values: np.ndarray, rows: np.ndarray) -> None:
+        values[1] = np.nan
+        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
+        found = windows.gather(torch.from_numpy(windows.pad(values)), 25, torch.arange(4))
+        assert (found[:, :, 1] == 0).all()
+        assert (found[:, :-1, 0] != 0).any()
+
+    def test_the_market_is_left_as_it_is(self, values: np.ndarray, rows: np.ndarray) -> None:
+        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
+        padded = torch.from_numpy(windows.pad(values))
+        before = padded.clone()
+        windows.gather(padded, 25, torch.arange(4))
+        torch.testing.assert_close(padded, before, rtol=0, atol=0, equal_nan=True)
+
+    def test_a_second_fit_counts(self, values: np.ndarray, rows: np.ndarray) -> None:
+        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
+        padded = torch.from_numpy(windows.pad(values))
+        windows.gather(padded, 25, torch.arange(4))
+        windows.fit(values, rows & (np.arange(40) < 10)[:, None])
+        fresh = Alpha360Windows(FIELDS, T).fit(values, rows & (np.arange(40) < 10)[:, None])
+        again, expected = (w.gather(padded, 25, torch.arange(4)) for w in (windows, fresh))
+        assert torch.equal(again, expected)
+
+    def test_statistics_survive_pickling(self, values: np.ndarray, rows: np.ndarray) -> None:
+        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
+        padded = torch.from_numpy(windows.pad(values))
+        before = windows.gather(padded, 25, torch.arange(4))
+        assert torch.equal(pickle.loads(pickle.dumps(windows)).gather(padded, 25, torch.arange(4)), before)
+
+    def test_before_a_fit_it_says_so(self, values: np.ndarray) -> None:
+        windows = Alpha360Windows(FIELDS, T)
+        with pytest.raises(RuntimeError, match="not fitted: call `fit` first"):
+            windows.gather(torch.from_numpy(windows.pad(values)), 25, torch.arange(4))
+
+
+class TestArguments:
+    def test_names_are_qlibs(self) -> None:
+        assert Alpha360Windows().column_names() == Alpha360DL.get_feature_config()[1]
+
+    def test_close_is_needed(self) -> None:
+        with pytest.raises(UserError, match=r"`fields` must hold `close`.* found .'open', 'volume'."):
+            Alpha360Windows(["open", "volume"])
+
+    def test_a_window_has_a_day(self) -> None:
+        with pytest.raises(UserError, match="`lookback_days` must be at least 1, found 0"):
+            Alpha360Windows(lookback_days=0)
+
+
+class TestAgainstQlib:
+    """Qlib's Alpha360 with RobustZScoreNorm(clip_outlier=True) and Fillna, on the same store."""
+
+    def test_same_numbers(
+        self, qlib_table: Callable[..., pd.DataFrame], dataset: DailyPanelDataset, panel: MarketPanel
+    ) -> None:
+        self.check(qlib_table()["feature"], dataset)
+        theirs = qlib_table().index
+        only_qlib = theirs.difference(dataset.handler.fetch(col_set="label").index)
+        close = pd.DataFrame(panel.field("close"), panel.calendar, panel.instruments).stack(future_stack=True)
+        assert len(only_qlib) > 50
+        assert close.reindex(only_qlib).isna().all()  # Qlib alone has rows of members without a close
+
+    @pytest.mark.filterwarnings("ignore:All-NaN slice")  # Qlib's, of the field that is not there
+    def test_same_numbers_without_vwap(
+        self,
+        qlib_table: Callable[..., pd.DataFrame],
+        make_dataset: Callable[..., DailyPanelDataset],
+        tiny: Any,
+        tmp_path: Any,
+        use: Callable[[Any], None],
+    ) -> None:
+        expected = qlib_table(vwap=False)["feature"]
+        use(tiny.without("vwap").write(tmp_path / "store"))
+        dataset = make_dataset()
+        self.check(expected, dataset)
+        table = dataset.handler.fetch(col_set="feature")
+        assert (table.filter(like="VWAP") == 0).all(axis=None)
+
+    @staticmethod
+    def check(expected: pd.DataFrame, dataset: DailyPanelDataset) -> None:
+        table = dataset.handler.fetch(col_set="feature")
+        assert len(table) > 1400
+        assert table.index.isin(expected.index).all()
+        assert list(table.columns) == list(expected.columns)
+        difference = (table - expected.reindex(table.index)).abs()
+        assert difference.max(axis=None) < 2e-4
+        assert difference.mean(axis=None) < 1e-6
+        for name in dataset.days:  # the day's window is the table's row
+            panels = dataset.panels(name)
+            for day in (panels[0], panels[len(panels) - 1]):
+                theirs = table.loc[day.date].to_numpy().reshape(len(day), 6, 60).transpose(0, 2, 1)
+                np.testing.assert_array_equal(day.features, theirs)
+
+
+class TestMedian:
+    """Bit-equal to numpy's, by whichever way it is found."""
+
+    @pytest.fixture
+    def partitioned(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """The sizes of what numpy has had to partition since."""
+        sizes: list[int] = []
+        partition = np.partition
+        monkeypatch.setattr(np, "partition", lambda a, kth: (sizes.append(len(a)), partition(a, kth))[1])
+        return sizes
+
+    @given(
+        hnp.arrays(
+            np.float32,
+            st.integers(1, 60),
+            elements=st.floats(-(2.0**90), 2.0**90, width=32) | st.sampled_from([0.0, 1.0, np.inf, -np.inf]),
+        )
+    )
+    def test_small(self, values: np.ndarray) -> None:
+        self.check(values)
+
+    @given(
+        data=st.data(),
+        size=st.integers(65_536, 65_536 + 9_000),
+        kind=st.sampled_from(
+            ["normal", "ties", "constant", "heavy tails", "two values", "sorted", "periodic"]
+        ),
+        seed=st.integers(0, 2**16),
+    )
+    def test_large(self, data: st.DataObject, size: int, kind: str, seed: int) -> None:
+        draw = np.random.default_rng(seed)
+        values = {
+            "normal": lambda: draw.normal(1, 0.1, size),
+            "ties": lambda: draw.integers(0, 7, size),
+            "constant": lambda: np.full(size, draw.normal()),
+            "heavy tails": lambda: draw.standard_cauchy(size),
+            "two values": lambda: draw.random(size) < data.draw(st.sampled_from([0.01, 0.5, 0.999])),
+            "sorted": lambda: np.sort(draw.normal(size=size)),
+            "periodic": lambda: np.arange(size) % (size // 4096),
+        }[kind]()
+        self.check(np.asarray(values, dtype=np.float32))
+
+    @pytest.mark.parametrize("extra", [0, 1])
+    def test_where_the_sample_misleads(self, extra: int, partitioned: list[int]) -> None:
+        """Every value that the sample sees is far above the median: the bracket misses it."""
+        values = np.random.default_rng(0).normal(size=16 * 4096 + 2 + extra).astype(np.float32)
+        values[:: len(values) // 4096] += 100
+        _median(values)
+        assert partitioned == [len(values)]
+        self.check(values)
+
+    def test_where_the_sample_serves_only_the_bracket_is_partitioned(self, partitioned: list[int]) -> None:
+        values = np.random.default_rng(0).normal(size=16 * 4096 + 2).astype(np.float32)
+        _median(values)
+        assert len(partitioned) == 1
+        assert partitioned[0] < len(values) / 6
+        _median(values[: 16 * 4096])  # small enough to be partitioned whole
+        assert partitioned[1:] == [16 * 4096]
+
+    @pytest.mark.parametrize("shift", [0.45, 0.47, 0.53, 0.55])
+    def test_at_the_edges_of_the_bracket(self, shift: float) -> None:
+        """The sample's share of small values puts the true median near an end of the bracket."""
+        n = 16 * 4096 + 2
+        values = np.sort(np.random.default_rng(1).normal(size=n)).astype(np.float32)
+        step = n // 4096
+        seen, unseen = np.arange(0, n, step), np.setdiff1d(np.arange(n), np.arange(0, n, step))
+        low, high = (
+            np.random.default_rng(2).permutation(n // 2),
+            n // 2 + np.random.default_rng(3).permutation(n // 2),
+        )
+        chosen = np.concatenate([low[: int(shift * len(seen))], high[: len(seen) - int(shift * len(seen))]])
+        mixed = np.empty_like(values)
+        mixed[seen] = values[chosen]
+        mixed[unseen] = np.delete(values, chosen)
+        self.check(mixed)
+
+    def test_of_nothing_is_missing(self) -> None:
+        assert np.isnan(_median(np.empty(0, np.float32)))
+
+    @staticmethod
+    def check(values: np.ndarray) -> None:
+        before = values.copy()
+        with np.errstate(invalid="ignore"):
+            found = _median(values)
+            np.testing.assert_array_equal(found, np.median(values))
+        assert found.dtype == values.dtype
+        np.testing.assert_array_equal(values, before)
