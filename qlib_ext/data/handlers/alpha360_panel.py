@@ -30,6 +30,9 @@ DEFAULT_PROCESSORS: dict[str, list[dict[str, Any]]] = {
 }
 
 
+HELP = "Point QLIB_DATA at a store that has it, or make a sample market: `qlib-ext data sample --out DIR`"
+
+
 class PanelLoader(DataLoader, Serializable):
     """Qlib data loader of label columns, computed on a market panel that it holds for the features."""
 
@@ -52,8 +55,18 @@ class PanelLoader(DataLoader, Serializable):
     def load(self, instruments: str, start_time: Any = None, end_time: Any = None) -> pd.DataFrame:
         """Labels of every member that has a close, indexed (datetime, instrument), columns (label, name)."""
         store = QlibStore(C.dpm.get_data_uri("day"))
-        require(store, universe=instruments, fields=[f for f in self.fields if f not in self.optional_fields])
+        needed = [field for field in self.fields if field not in self.optional_fields]
+        require(store, universe=instruments, fields=needed)
         self._panel = panel = MarketPanel.load(store, instruments, self.fields)
+        if not panel.instruments:
+            raise StoreError(
+                f"the store {store.root} has bars of no instrument that instruments/{instruments}.txt names; {HELP}"
+            )
+        lacking = [field for field in needed if field in panel.missing_fields]
+        if lacking:  # others have it, such as an index
+            raise StoreError(
+                f"the store {store.root} has no `{'`, `'.join(lacking)}` of any member of `{instruments}`; {HELP}"
+            )
         inside = np.ones(len(panel.calendar), dtype=bool)
         if start_time is not None:
             inside &= panel.calendar >= pd.Timestamp(start_time)
@@ -137,6 +150,8 @@ class Alpha360Panel(DataHandlerLP):
             ):  # a processor that needs label columns of its own names them
                 texts, names = processor.expressions()
                 labels.update(zip(names, texts, strict=True))
+        if not labels:
+            raise UserError("`labels` must name at least one label, found none")
         self.horizon_days = max(expressions.reach(text) for text in labels.values())
         super().__init__(
             instruments=instruments,
@@ -229,14 +244,12 @@ def require(
     for code in instruments:
         if code.upper() not in known_instruments:
             problems.append(f"no bars of the benchmark `{code}` (features/{code.lower()}/)")
-    sample = sorted(known_instruments)[:: max(1, len(known_instruments) // 20)]
     for field in fields:
-        if not any(field in store.fields(code) for code in sample):
+        if not any(field in store.fields(code) for code in known_instruments):
             problems.append(f"no field `{field}` (features/*/{field}.day.bin)")
     if problems:
         raise StoreError(
-            f"the store {store.root} lacks what the workflow needs: {'; '.join(problems)}. "
-            "Point QLIB_DATA at a store that has it, or make a sample market: `qlib-ext data sample --out DIR`"
+            f"the store {store.root} lacks what the workflow needs: {'; '.join(problems)}. {HELP}"
         )
 
 
