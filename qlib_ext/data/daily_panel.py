@@ -24,7 +24,7 @@ class DailyPanel:
     features
         `[N, T, F]` float32, finite: windows of T days ending at t.
     instruments
-        `[N]` int64, positions in the store's list of instruments.
+        `[N]` int64, positions in the dataset's `instruments`.
     market_value
         `[N]` float32 or None where no side data give it.
     labels

@@ -13,6 +13,7 @@ from qlib.config import C
 from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 
+from qlib_ext import checks
 from qlib_ext.build import build
 from qlib_ext.checks import UserError
 from qlib_ext.data.daily_panel import DailyPanels
@@ -50,6 +51,8 @@ class DailyPanelDataset(DatasetH):
         If a segment is reversed, overlaps another, or holds no day of the store.
     """
 
+    segments: dict[str, tuple[pd.Timestamp, pd.Timestamp]]
+
     def __init__(
         self,
         handler: Mapping[str, Any] | Alpha360Panel,
@@ -60,19 +63,37 @@ class DailyPanelDataset(DatasetH):
         table_labels: Sequence[str] = ("RETURN",),
     ) -> None:
         checked = _check_segments(segments)
-        self.store = QlibStore(C.dpm.get_data_uri("day"))
-        require(self.store, fields=record_fields, instruments=[] if benchmark is None else [benchmark])
         self.benchmark = benchmark
+        self.record_fields = tuple(record_fields)
         self.purge = purge
         self.table_labels = tuple(table_labels)
+        self.store = self._open()  # before the handler loads anything
         super().__init__(build(handler, Alpha360Panel, name="handler"), checked)
 
     def setup_data(self, handler_kwargs: dict | None = None, **kwargs: Any) -> None:
-        """Set the handler up where asked to, and work out which days each segment holds."""
+        """Set the handler up where asked to, and work out which days each segment holds.
+
+        A dataset that was pickled holds no data: `setup_data(handler_kwargs={"init_type": "load_state"})` loads
+        them from the store that Qlib reads by then, and keeps the fitted statistics.
+        """
+        self.store = self._open()
+        self._planes: dict[str, dict[str, np.ndarray]] = {}
+        self._padded_on: tuple[torch.device, torch.Tensor] | None = None
+        self.segments = _check_segments(self.segments)  # `config` may have set others
         super().setup_data(handler_kwargs=handler_kwargs, **kwargs)
+        labels = self.handler.get_cols(col_set="label", data_key=DataHandlerLP.DK_L)
+        for name in self.table_labels:
+            checks.one_of("table_labels", name, labels)
         self.days, self.purged_days, self.notes = self._split()
         for note in self.notes:
             logger.warning(note)
+
+    def _open(self) -> QlibStore:
+        store = QlibStore(C.dpm.get_data_uri("day"))
+        require(
+            store, fields=self.record_fields, instruments=[] if self.benchmark is None else [self.benchmark]
+        )
+        return store
 
     @property
     def universe(self) -> str:
@@ -112,14 +133,27 @@ class DailyPanelDataset(DatasetH):
             for field in panel.missing_fields
         ]
         usable = panel.present.any(axis=1)
+        if self.handler.start_time is not None:
+            usable &= calendar >= pd.Timestamp(self.handler.start_time)
+        if self.handler.end_time is not None:
+            usable &= calendar <= pd.Timestamp(self.handler.end_time)
+        fit_start, fit_end = self.handler.fit_start_time, self.handler.fit_end_time
+        for name, (start, end) in self.segments.items():
+            if "train" in self.segments and name != "train" and start <= fit_end and fit_start <= end:
+                notes.append(
+                    f"features are normalised by statistics of {fit_start:%Y-%m-%d} to {fit_end:%Y-%m-%d}, "
+                    f"which has days of segment `{name}`: `fit_start_time` and `fit_end_time` belong to `train`"
+                )
         days: dict[str, np.ndarray] = {}
         for name, (start, end) in self.segments.items():
             inside = np.flatnonzero((calendar >= start) & (calendar <= end) & usable)
             if not len(inside):
+                there = calendar[usable]
+                found = f"{there[0]:%Y-%m-%d} to {there[-1]:%Y-%m-%d}" if len(there) else "none at all"
                 raise UserError(
                     f"segment `{name}` ({start:%Y-%m-%d} to {end:%Y-%m-%d}) holds no day of the universe "
-                    f"`{self.universe}` in the store {self.store.root} "
-                    f"({calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}): change the segments, or take another store"
+                    f"`{self.universe}` in the store {self.store.root} ({found}): "
+                    "change the segments, or take another store"
                 )
             first, last = calendar[inside[0]], calendar[inside[-1]]
             if (first - start).days > 10 or (end - last).days > 10:
@@ -134,6 +168,12 @@ class DailyPanelDataset(DatasetH):
                 later = [other[0] for other in days.values() if other[0] > inside[-1]]
                 if later:
                     kept = inside[inside + self.handler.horizon_days < min(later)]
+                    if not len(kept):
+                        raise UserError(
+                            f"segment `{name}` has {len(inside)} days, and the labels of all of them reach into the "
+                            f"next segment ({self.handler.horizon_days} days ahead): make it longer, or set `purge` "
+                            "to false"
+                        )
                     purged[name] = len(inside) - len(kept)
                     days[name] = kept
         return days, purged, notes
@@ -163,14 +203,14 @@ class DailyPanelDataset(DatasetH):
         )
 
     def _padded(self, device: torch.device) -> torch.Tensor:
-        cached = getattr(self, "_padded_on", None)
-        if cached is None or cached.device != device:
-            cached = torch.from_numpy(self.handler.windows.pad(self.handler.panel.values)).to(device)
-            self._padded_on = cached
-        return cached
+        # by the device that was asked for: a tensor on `cuda` says `cuda:0`, which is not equal to it
+        if self._padded_on is None or self._padded_on[0] != device:
+            padded = self.handler.windows.pad(self.handler.panel.values)
+            self._padded_on = device, torch.from_numpy(padded).to(device)
+        return self._padded_on[1]
 
     def _label_planes(self, data_key: str) -> dict[str, np.ndarray]:
-        planes = self.__dict__.setdefault("_planes", {})
+        planes = self._planes
         if data_key not in planes:
             panel = self.handler.panel
             frame = DataHandlerLP.fetch(self.handler, col_set="label", data_key=data_key)
@@ -225,7 +265,7 @@ class DailyPanelDataset(DatasetH):
             "missing_fields": list(panel.missing_fields),
             "lookback_days": self.handler.windows.lookback_days,
             "label_horizon_days": self.handler.horizon_days,
-            "labels": {name: text for name, text in self.handler.data_loader.labels.items()},
+            "labels": dict(self.handler.data_loader.labels),
             "segments": {
                 name: {
                     "asked_start": f"{self.segments[name][0]:%Y-%m-%d}",
@@ -247,7 +287,12 @@ def _check_segments(segments: Mapping[str, Sequence[Any]]) -> dict[str, tuple[pd
     for name, bounds in segments.items():
         if isinstance(bounds, str) or len(bounds) != 2:
             raise UserError(f"segment `{name}` must be a pair of dates, found {bounds!r}")
-        start, end = (pd.Timestamp(bound) for bound in bounds)
+        try:
+            start, end = (pd.Timestamp(bound) for bound in bounds)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"segment `{name}` must be a pair of dates, found {bounds!r}") from error
+        if start is pd.NaT or end is pd.NaT:
+            raise UserError(f"segment `{name}` must have a first and a last day, found {bounds!r}")
         if start > end:
             raise UserError(
                 f"segment `{name}` must not end before it begins, found {start:%Y-%m-%d} to {end:%Y-%m-%d}"
