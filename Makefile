@@ -16,9 +16,10 @@ PYTEST_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# On the sample market the run is a demonstration: fewer epochs than the workflow's own 100.
+# On the sample market the run is a demonstration: fewer epochs than the workflow's own 100, and a narrower backbone.
 ifeq ($(QLIB_DATA),$(SAMPLE))
-N_EPOCHS ?= 5
+N_EPOCHS    ?= 3
+HIDDEN_SIZE ?= 32
 MARKET := sample
 endif
 
@@ -30,6 +31,9 @@ export MLFLOW_DISABLE_TELEMETRY
 export QLIB_DATA
 ifdef N_EPOCHS
 export N_EPOCHS
+endif
+ifdef HIDDEN_SIZE
+export HIDDEN_SIZE
 endif
 
 .PHONY: help install backtest sample test lint format pins clean
