@@ -36,6 +36,13 @@ class Recorder(MLflowRecorder):
             check_records(kwargs["task"], self)
         super().save_objects(local_path, artifact_path, **kwargs)
 
+    def log_params(self, **kwargs: Any) -> None:
+        """Log parameters, a list of mappings item by item: Qlib logs all records as one long text, cut short."""
+        flat: dict[str, Any] = {}
+        for name, value in kwargs.items():
+            flat |= _flatten(name, value)
+        super().log_params(**flat)
+
     def _log_uncommitted_code(self) -> None:
         # Qlib shells out to `git diff` wherever it is, and git answers with its usage text on the terminal.
         if not git.inside_repository():
@@ -46,6 +53,20 @@ class Recorder(MLflowRecorder):
             "code_cached.txt": ["diff", "--cached"],
         }.items():
             self.client.log_text(self.id, git.output(*arguments) or "", file)
+
+
+def _flatten(name: str, value: Any) -> dict[str, Any]:
+    """`{"record": [{"class": "A"}]}` as `{"record.0.class": "A"}`; lists of plain values stay whole."""
+    if isinstance(value, Mapping):
+        parts = {str(key): part for key, part in value.items()}
+    elif isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
+        parts = {str(k): part for k, part in enumerate(value)}
+    else:
+        return {name: value}
+    flat: dict[str, Any] = {}
+    for key, part in parts.items():
+        flat |= _flatten(f"{name}.{key}", part)
+    return flat
 
 
 class Experiment(MLflowExperiment):
@@ -84,6 +105,7 @@ class ExperimentManager(MLflowExpManager):
       with status 1, as with any other exception;
     - an interruption (Ctrl-C, SIGTERM) ends the run as KILLED; under Qlib, SIGTERM leaves it RUNNING for ever;
     - a run without a name gets one of experiment and time, where Qlib names every run `mlflow_recorder`;
+    - parameters in lists of mappings, such as the records, are logged one by one;
     - the package's records are built once before the training, so that their mistakes show at once;
     - outside a git repository nothing is asked of git.
     """

@@ -84,6 +84,19 @@ class TestRuns:
             assert R.get_recorder().id == first
             assert isinstance(R.get_recorder(), experiment.Recorder)
 
+    def test_parameters_in_lists_are_logged_one_by_one(self, workplace: Any) -> None:
+        record = [{"class": "A", "kwargs": {"at": [10, 20], "sections": [{"class": "B"}]}}]
+        with R.start(experiment_name="naming"):
+            recorder = R.get_recorder()
+            R.log_params(record=record, seed=0)
+        params = {k: v for k, v in recorder.list_params().items() if k != "cmd-sys.argv"}
+        assert params == {
+            "record.0.class": "A",
+            "record.0.kwargs.at": "[10, 20]",
+            "record.0.kwargs.sections.0.class": "B",
+            "seed": "0",
+        }
+
     def test_outside_a_repository_git_is_not_asked(
         self, workplace: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
