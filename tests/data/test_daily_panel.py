@@ -95,19 +95,28 @@ class TestSequence:
             expected[i, day.instruments] = day.raw_labels["NEXT_RETURN"]
         np.testing.assert_array_equal(matrix, expected)
 
+    def test_a_label_of_who_is_no_member_that_day_is_left_out(self, dataset: DailyPanelDataset) -> None:
+        present = dataset.handler.panel.present
+        day = int(np.flatnonzero(~present.all(axis=1))[0])
+        panels = self.made(dataset, [day], raw_labels={"ONE": np.ones(present.shape, np.float32)})
+        np.testing.assert_array_equal(panels.raw_matrix("ONE")[0], np.where(present[day], 1, np.nan))
+
     def test_no_days_have_an_empty_index(self, dataset: DailyPanelDataset) -> None:
+        none = self.made(dataset, [])
+        assert len(none) == len(none.index()) == len(list(none)) == 0
+
+    @staticmethod
+    def made(dataset: DailyPanelDataset, days: list[int], **labels: Any) -> DailyPanels:
         whole = dataset.panels("test")
-        none = DailyPanels(
+        return DailyPanels(
             windows=whole.windows,
             padded=whole.padded,
             calendar=whole.calendar,
             instruments=whole.instruments,
-            days=np.empty(0, dtype=int),
+            days=np.array(days, dtype=int),
             present=dataset.handler.panel.present,
-            labels={},
-            raw_labels={},
+            **({"labels": {}, "raw_labels": {}} | labels),
         )
-        assert len(none) == len(none.index()) == len(list(none)) == 0
 
 
 class TestLabelled:
