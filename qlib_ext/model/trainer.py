@@ -233,7 +233,7 @@ class Trainer:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(days)
         norms = torch.zeros(len(self.tasks), device=self.device)
         cosine = torch.zeros((), device=self.device)
-        bar = tqdm(order, desc=f"epoch {self.epoch}", unit="day", leave=False, mininterval=1.0)
+        bar = tqdm(order, desc=self._progress(), unit="day", leave=False, mininterval=1.0)
         totals = np.zeros(len(self.tasks))
         for step, position in enumerate(bar, start=1):
             losses, gradients = self._step(train, int(position))
@@ -255,6 +255,13 @@ class Trainer:
         if len(self.tasks) > 1:
             record["gradient/cosine"] = float(cosine) / len(order)
         return record
+
+    def _progress(self) -> str:
+        """What stands before the bar: the epoch, and what the last one and the best one reached on validation."""
+        if not self.history:
+            return f"epoch {self.epoch}"
+        last = self.history[-1]["valid/rank_ic"]
+        return f"epoch {self.epoch} (valid RankIC {last:.4f}, best epoch {self.best_epoch})"
 
     def _step(self, train: DailyPanels, position: int) -> tuple[np.ndarray, tuple[Tensor, Tensor] | None]:
         panel = train[position]
