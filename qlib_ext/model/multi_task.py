@@ -17,11 +17,11 @@ from qlib.workflow import R
 from safetensors.torch import save_file
 
 from qlib_ext import checks
-from qlib_ext.build import build, locate
+from qlib_ext.build import build
 from qlib_ext.checks import UserError
+from qlib_ext.data.alpha360 import FIELDS
 from qlib_ext.data.daily_panel import DailyPanels
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder
 from qlib_ext.model.network import MultiTaskNetwork
@@ -29,6 +29,8 @@ from qlib_ext.model.task import Task
 from qlib_ext.model.trainer import SCORE, Epoch, Trainer, TrainerOptions
 
 logger = logging.getLogger(__name__)
+
+LOOKBACK_DAYS = 60  # of Alpha360
 
 
 class MultiTaskModel(Model):
@@ -56,8 +58,11 @@ class MultiTaskModel(Model):
     Raises
     ------
     UserError
-        From the constructor, before any data are read, if anything above does not fit.
+        From the constructor, before any data are read, if anything above does not fit. To find out, it builds the
+        network once with the sizes of Alpha360.
     """
+
+    _network: MultiTaskNetwork | None = None  # of the class too: Qlib's pickles drop it from an object
 
     def __init__(
         self,
@@ -70,6 +75,14 @@ class MultiTaskModel(Model):
         checkpoint_dir: str | None = "checkpoints",
         resume: bool | int = False,
     ) -> None:
+        for name, given in {
+            "backbone": backbone,
+            "tasks": tasks,
+            "balancer": balancer,
+            "trainer": trainer or {},
+        }.items():
+            if not isinstance(given, Mapping):
+                raise UserError(f"`{name}` must be a mapping, found {given!r}")
         if SCORE not in tasks:
             raise UserError(
                 f"`tasks` must hold a regression task named `score`, found {', '.join(tasks) or 'none'}"
@@ -84,15 +97,16 @@ class MultiTaskModel(Model):
         self.device = _device(device)
         self.checkpoint_dir = checkpoint_dir
         self.resume = bool(checks.one_of("resume", resume, (0, 1)))
-        if not issubclass(locate(backbone.get("class", ""), name="backbone"), Backbone):
-            raise UserError(f"`backbone.class` must be a Backbone, found {backbone.get('class')!r}")
         built = self._build_tasks()
         if next(task for task in built if task.name == SCORE).classification:
             raise UserError("the task `score` must be a regression: its loss is one for classes")
         build(balancer, Balancer, name="balancer").setup([task.name for task in built])
+        for task in built:
+            task.classes = task.classes or (2 if task.classification else None)
+        with torch.random.fork_rng(devices=[]):  # a look at the arguments draws no random number
+            MultiTaskNetwork(backbone, built, num_features=len(FIELDS), lookback_days=LOOKBACK_DAYS)
         self.history: list[Epoch] = []
         self.classes: dict[str, int] = {}
-        self._network: MultiTaskNetwork | None = None
 
     def _build_tasks(self) -> list[Task]:
         return [Task.from_config(name, config) for name, config in self.tasks.items()]
@@ -111,15 +125,14 @@ class MultiTaskModel(Model):
             if segment not in dataset.segments:
                 raise UserError(f"`segments` must hold `{segment}`, found {', '.join(dataset.segments)}")
         torch.manual_seed(self.seed)
-        device = torch.device(self.device)
-        train, valid = dataset.panels("train", device), dataset.panels("valid", device)
         tasks = self._build_tasks()
         for task in tasks:
             _check_label(task, dataset)
-            if task.classification and task.classes is None:
-                task.classes = int(np.nanmax(train.raw_matrix(task.label))) + 1
+        device = torch.device(self.device)
+        train, valid = dataset.panels("train", device), dataset.panels("valid", device)
+        for task in tasks:
             if task.classification:
-                self.classes[task.name] = task.out_features
+                self.classes[task.name] = task.classes = _count_classes(task, train, valid)
         network = self._build_network(dataset, tasks)
         balancer = build(self.balancer, Balancer, name="balancer")
         trainer = Trainer(network, tasks, balancer, self.options, seed=self.seed, device=device)
@@ -265,6 +278,25 @@ def _check_label(task: Task, dataset: DailyPanelDataset) -> None:
             f"`tasks.{task.name}.label` must be one of the dataset's labels ({', '.join(known)}), "
             f"found {task.label!r}{checks.nearest(task.label, known)}"
         )
+
+
+def _count_classes(task: Task, *segments: DailyPanels) -> int:
+    """C of a classification task, after a look at the labels of the segments that it is trained and chosen on."""
+    labels = np.concatenate([panels.raw_matrix(task.label).ravel() for panels in segments])
+    labels = labels[~np.isnan(labels)]
+    wrong = labels[(labels < 0) | (labels != np.floor(labels))]
+    if len(wrong):
+        raise UserError(
+            f"`tasks.{task.name}.label` must be a label of classes 0, 1, ..., found {wrong[0]:g} in {task.label}: "
+            "name another label, or take a loss for values"
+        )
+    seen = int(labels.max(initial=1)) + 1
+    if task.classes is not None and seen > task.classes:
+        raise UserError(
+            f"`tasks.{task.name}.classes` must be at least {seen}, as {task.label} holds the class {seen - 1}; "
+            f"found {task.classes}"
+        )
+    return task.classes or seen
 
 
 def _device(device: str) -> str:

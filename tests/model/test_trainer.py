@@ -591,7 +591,9 @@ class TestNotFinite:
 
     def test_a_loss_that_the_balancer_cannot_take(self, train, valid):
         tasks = [Task("score", "RETURN", Negative()), *two_tasks()[1:]]
-        with pytest.raises(FloatingPointError, match=r"CQB makes a loss not finite on .*losses of at least 0"):
+        with pytest.raises(
+            FloatingPointError, match=r"CQB makes a loss not finite on .*losses of at least 0"
+        ):
             build(CQB(), tasks=tasks).fit(train, valid)
         build(EqualWeighting(), tasks=tasks, n_epochs=1).fit(train, valid)
 
