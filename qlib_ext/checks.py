@@ -78,7 +78,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, bool):
+    if isinstance(value, (bool, str)):  # YAML reads `1e-3` as text: its floats need a point, 1.0e-3
         return False
     try:
         return not math.isnan(float(value))  # type: ignore[arg-type]

@@ -176,3 +176,11 @@ class TestBuild:
         assert message(build, config, shapes.Shape, name="shape", colour="blue") == (
             "`shape.kwargs` must not set `colour`: it is given by the program, found 'red'"
         )
+
+    def test_a_loss_without_arguments_says_so(self) -> None:
+        from qlib_ext.model.losses.base import Loss
+
+        config = {"class": "qlib_ext.model.losses.mse.MSE", "kwargs": {"k": 3}}
+        assert message(build, config, Loss, name="loss") == (
+            "`loss.kwargs` has no place for `k`; MSE takes no arguments"
+        )

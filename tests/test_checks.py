@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from qlib_ext import checks
 from qlib_ext.checks import UserError
 
-NOT_NUMBERS: list[Any] = [True, False, None, "abc", math.nan, [1], object]
+NOT_NUMBERS: list[Any] = [True, False, None, "abc", "1e-3", math.nan, [1], object]
 numbers = st.integers(-(10**6), 10**6) | st.floats(-1e6, 1e6)
 
 

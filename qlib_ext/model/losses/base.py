@@ -26,6 +26,9 @@ class Loss(nn.Module, abc.ABC):
 
     classification: bool = False
 
+    def __init__(self) -> None:  # torch's own takes any argument, and says so only by a TypeError
+        super().__init__()
+
     @abc.abstractmethod
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """Return the loss of a day.
