@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 INK = "#22282f"
 QUIET = "#8a9199"
@@ -115,7 +115,7 @@ def over_time(
         _dates(axes, next(iter(lines.values())).index)
         axes.set_ylabel(ylabel)
         if percent:
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=_decimals(axes)))
+            axes.yaxis.set_major_formatter(FuncFormatter(_percent))
         _legend_above(axes)
     return figure
 
@@ -196,7 +196,7 @@ def dots_against_base(
         axes.set_xlim(-0.6, len(shares) - 0.4)
         axes.set_xticks(places, [*values])
         axes.grid(visible=False, axis="x")
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=_decimals(axes)))
+        axes.yaxis.set_major_formatter(FuncFormatter(_percent))
         axes.set_ylabel(ylabel)
         _legend_above(axes)
     return figure
@@ -273,9 +273,9 @@ def _legend_above(axes: Axes) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.2, handlelength=1.6)
 
 
-def _decimals(axes: Axes) -> int:
-    low, high = axes.get_ylim()
-    return 1 if high - low < 0.05 else 0
+def _percent(share: float, _: int | None = None) -> str:
+    """As many decimals as the tick needs: 2.5% is not 2%."""
+    return f"{round(100 * share, 6):g}%".replace("-", "\N{MINUS SIGN}")
 
 
 def _save(figure: Figure, kind: str, **kwargs: Any) -> bytes:

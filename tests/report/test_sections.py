@@ -109,6 +109,11 @@ class TestDrawdown:
         values = pd.Series(fallen, index=pd.bdate_range("2020-01-01", periods=len(fallen)), dtype=float)
         assert _deepest(values) == expected
 
+    def test_ticks_are_not_rounded(self, made: Any) -> None:
+        (axes,) = Drawdown().figures(made.view())["drawdown"].axes
+        written = axes.yaxis.get_major_formatter()
+        assert [written(share, 0) for share in (0, -0.025, -0.1, 0.075)] == ["0%", "−2.5%", "−10%", "7.5%"]
+
 
 class TestInformationCoefficient:
     def test_lines(self, made: Any) -> None:
