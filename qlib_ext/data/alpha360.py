@@ -165,7 +165,7 @@ def _median(values: np.ndarray, sample: int = 4096) -> np.floating:
     low, high = (n - 1) // 2, n // 2
     if n > 16 * sample:
         probe = np.sort(values[:: n // sample])
-        middle, margin = len(probe) // 2, len(probe) // 16
+        middle, margin = len(probe) // 2, len(probe) // 32
         lower, upper = probe[middle - margin], probe[middle + margin]
         below = int(np.count_nonzero(values < lower))
         inside = values[(values >= lower) & (values <= upper)]
