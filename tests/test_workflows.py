@@ -110,7 +110,7 @@ class TestRun:
         for shown in ("RankIC", "Precision@10", "report.html", "sqlite:///mlflow.db"):
             assert shown in done.stdout
         (report,) = (tmp_path / "reports" / "runs").glob("*/report.html")
-        assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
+        assert report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
         client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
         experiment = client.get_experiment_by_name("mimstocr_csi300")
