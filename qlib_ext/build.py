@@ -95,7 +95,9 @@ def build(config: Mapping[str, Any] | T, kind: type[T], *, name: str, **given: A
                 )
     for key in given:
         if key in kwargs:
-            raise UserError(f"`{name}.kwargs` must not set `{key}`: it is given by the program, found {kwargs[key]!r}")
+            raise UserError(
+                f"`{name}.kwargs` must not set `{key}`: it is given by the program, found {kwargs[key]!r}"
+            )
     try:
         inspect.signature(found).bind(**kwargs, **given)
     except TypeError as error:

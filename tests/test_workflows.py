@@ -45,7 +45,11 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(workflow: str, folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
     """`qrun` as a user starts it, in `folder`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **{key: str(value) for key, value in variables.items()}}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        **{key: str(value) for key, value in variables.items()},
+    }
     command = [sys.executable, "-m", "qlib.cli.run", str(ROOT / "workflows" / f"{workflow}.yaml")]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -67,8 +71,12 @@ class TestFiles:
             for section in kwargs.get("sections", []):
                 assert isinstance(build(section, Section, name="section"), Section)
             if "strategy" in kwargs:
-                signal = pd.Series([1.0], pd.MultiIndex.from_tuples([(pd.Timestamp("2017-01-03"), "SH600000")]))
-                assert isinstance(build(kwargs["strategy"], BaseStrategy, name="strategy", signal=signal), BaseStrategy)
+                signal = pd.Series(
+                    [1.0], pd.MultiIndex.from_tuples([(pd.Timestamp("2017-01-03"), "SH600000")])
+                )
+                assert isinstance(
+                    build(kwargs["strategy"], BaseStrategy, name="strategy", signal=signal), BaseStrategy
+                )
 
     @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
     def test_the_test_years_come_last_and_fit_on_train_only(self, path: Path) -> None:
@@ -87,7 +95,11 @@ class TestFiles:
     def test_the_defaults_are_the_papers(self, name: str) -> None:
         kwargs = render(ROOT / "workflows" / f"{name}.yaml")["task"]["model"]["kwargs"]
         model = MultiTaskModel(**kwargs)
-        assert (model.options.n_epochs, model.options.patience, model.options.learning_rate) == (100, 30, 2e-4)
+        assert (model.options.n_epochs, model.options.patience, model.options.learning_rate) == (
+            100,
+            30,
+            2e-4,
+        )
         assert model.options.selection == "rank_ic"
         assert kwargs["backbone"]["kwargs"] == {"hidden_size": 128, "num_layers": 2}
         assert kwargs["balancer"]["kwargs"] == {"beta": 0.5, "decay": 1e-3, "window": 6}
@@ -116,7 +128,9 @@ class TestRun:
         experiment = client.get_experiment_by_name("mimstocr_csi300")
         (record,) = client.search_runs([experiment.experiment_id])
         assert record.info.status == "FINISHED"
-        assert {"IC", "ICIR", "RankIC", "RankICIR", "precision/10", "momentum/accuracy"} <= set(record.data.metrics)
+        assert {"IC", "ICIR", "RankIC", "RankICIR", "precision/10", "momentum/accuracy"} <= set(
+            record.data.metrics
+        )
         assert -1 <= record.data.metrics["RankIC"] <= 1
         tags = record.data.tags
         assert (tags["universe"], tags["backbone"], tags["balancer"]) == ("csi300", "LSTM", "CQB")
@@ -149,7 +163,9 @@ class TestRun:
 
     @staticmethod
     def _scores(folder: Path) -> pd.DataFrame:
-        newest = max(folder.glob("mlruns/*/*/artifacts/signal/predictions.parquet"), key=lambda p: p.stat().st_mtime)
+        newest = max(
+            folder.glob("mlruns/*/*/artifacts/signal/predictions.parquet"), key=lambda p: p.stat().st_mtime
+        )
         return pd.read_parquet(newest)
 
     def test_qlibs_lightgbm_goes_through_the_same_records(self, market: Path, tmp_path: Path) -> None:
