@@ -79,7 +79,8 @@ class BacktestRecord(Record):
     ----------
     Qlib's `PortAnaRecord` begins on the first scored day, for which there is no signal, and fails where the last
     scored day is the store's last. Its annual return and drawdown add returns up; these compound. It compares the
-    price limit with the field `change` whatever its unit; here the unit is read off the closes.
+    price limit with the field `change` whatever its unit; here the unit is read off the closes. It trades a suspended
+    stock where the store carries its close over the suspension; here a day without volume is a day without trade.
     """
 
     needs = ("signal/predictions.parquet",)
@@ -205,7 +206,11 @@ class BacktestRecord(Record):
         codes = sorted(scores.index.get_level_values("instrument").unique())
         if isinstance(kwargs["limit_threshold"], float):
             unit = _unit_of_change(codes, first, last)
-            kwargs["limit_threshold"] *= unit
+            limit = kwargs["limit_threshold"] * unit
+            # Some stores carry the close over a suspension: on a day without volume nothing can be traded either way.
+            kwargs["limit_threshold"] = tuple(
+                f"({move}) | ($volume <= 0)" for move in (f"$change >= {limit!r}", f"$change <= {-limit!r}")
+            )
             if unit != 1:
                 self.notes.append(
                     "the store's field `change` is in percent; the price limit is read accordingly"

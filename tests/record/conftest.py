@@ -101,6 +101,9 @@ class Model:
         return pd.DataFrame(columns, index=dataset.rows).iloc[shuffled]
 
 
+QUIET = slice(75, 95)
+
+
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
     """Qlib and MLflow in a folder of their own, and the dataset."""
@@ -110,11 +113,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
     change = np.clip(draw.normal(0.0003, 0.03, (DAYS, len(STOCKS) + 1)), -0.1, 0.1)
     change[:, -1] = change[:, :-1].mean(axis=1)
     close = 10 * np.cumprod(1 + change, axis=0)
+    volume = np.full_like(close, 1e8)
+    volume[QUIET, :4] = 0  # suspended, though the store carries a close
     bars = {
         "close": close,
         "change": change,
         "factor": np.ones_like(close),
-        "volume": np.full_like(close, 1e8),
+        "volume": volume,
     }
     spells = pd.DataFrame({"instrument": STOCKS, "start": calendar[0], "end": calendar[-1]})
     write_store(home / "store", calendar, [*STOCKS, INDEX], bars, {"csi300": spells})

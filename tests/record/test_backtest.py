@@ -180,11 +180,32 @@ class TestRefuses:
         pd.testing.assert_frame_equal(read("backtest/daily.parquet"), as_fraction)
 
     def test_a_limit_by_expressions_needs_no_change(self, scored: Any, workplace: Any, read: Any) -> None:
-        limit = ["$close/Ref($close,1)-1 >= 0.095", "$close/Ref($close,1)-1 <= -0.095"]
+        move, still = "$close/Ref($close,1)-1", "($volume <= 0)"
+        limit = [f"({move} >= 0.095) | {still}", f"({move} <= -0.095) | {still}"]
         record(scored, workplace, backtest={"exchange_kwargs": {"limit_threshold": limit}}).generate()
         by_expression = read("backtest/daily.parquet")
         record(scored, workplace).generate()
         pd.testing.assert_frame_equal(by_expression, read("backtest/daily.parquet"))
+
+
+class TestSuspensions:
+    def test_nothing_is_traded_on_a_day_without_volume(
+        self, scored: Any, workplace: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from qlib.data import D
+
+        def changes() -> pd.DataFrame:
+            """Which of the stocks are traded on which of the days without volume."""
+            amount = read("backtest/positions.parquet")["amount"].unstack(fill_value=0.0)
+            volume = D.features(list(amount.columns), ["$volume"])["$volume"].unstack("instrument")
+            return (amount.diff() != 0)[volume.reindex_like(amount) == 0].fillna(False)
+
+        record(scored, workplace).generate()
+        assert not changes().to_numpy(dtype=bool).any()
+        # and there was something to forbid: by the price limit alone they are traded
+        limit = ["$change >= 0.095", "$change <= -0.095"]
+        record(scored, workplace, backtest={"exchange_kwargs": {"limit_threshold": limit}}).generate()
+        assert changes().to_numpy(dtype=bool).any()
 
 
 class TestSummary:
