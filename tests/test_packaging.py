@@ -37,7 +37,16 @@ REQUIREMENTS = [
 def make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run make as a user would, without what the make around these tests hands down."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-    for key in ("HIDDEN_SIZE", "N_EPOCHS", "PYTHON", "QLIB_DATA", "SAMPLE", "VENV", "WORKFLOW", "MLFLOW_DISABLE_TELEMETRY"):
+    for key in (
+        "HIDDEN_SIZE",
+        "N_EPOCHS",
+        "PYTHON",
+        "QLIB_DATA",
+        "SAMPLE",
+        "VENV",
+        "WORKFLOW",
+        "MLFLOW_DISABLE_TELEMETRY",
+    ):
         inherited.pop(key, None)
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],
@@ -120,7 +129,9 @@ class TestMake:
         # A qrun that tells its environment, in a virtual environment that looks installed.
         bin_ = tmp_path / "bin"
         bin_.mkdir()
-        script = '#!/bin/sh\necho "$QLIB_DATA ${N_EPOCHS-unset} ${HIDDEN_SIZE-unset} $MLFLOW_DISABLE_TELEMETRY"\n'
+        script = (
+            '#!/bin/sh\necho "$QLIB_DATA ${N_EPOCHS-unset} ${HIDDEN_SIZE-unset} $MLFLOW_DISABLE_TELEMETRY"\n'
+        )
         for name, text in {"qrun": script, "python": "", "qlib-ext": ""}.items():
             (bin_ / name).write_text(text)
             (bin_ / name).chmod(0o755)
