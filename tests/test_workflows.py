@@ -147,6 +147,14 @@ class TestRun:
         daily = pd.read_parquet(folder / "ranking" / "daily.parquet")
         assert record.data.metrics["RankIC"] == pytest.approx(daily["rank_ic/RETURN"].mean())
 
+        command = [sys.executable, str(ROOT / "benchmarks" / "results.py"), *["mimstocr_csi300"] * 2]
+        table = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        assert (
+            f"| RankIC | {record.data.metrics['RankIC']:.4f} | {record.data.metrics['RankIC']:.4f} |" in table
+        )
+        assert "| hidden size | 8 | 8 |" in table
+        assert "| RankIC | +0.00000 | +0.00000 | +0.00000 |" in table
+
     def test_a_shorter_run_is_taken_up(self, market: Path, tmp_path: Path) -> None:
         variables = {"QLIB_DATA": market, "HIDDEN_SIZE": 8, "SEED": 1}
         straight = tmp_path / "straight"
