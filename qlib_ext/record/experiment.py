@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import signal
@@ -106,6 +107,7 @@ class ExperimentManager(MLflowExpManager):
     - an interruption (Ctrl-C, SIGTERM) ends the run as KILLED; under Qlib, SIGTERM leaves it RUNNING for ever;
     - a run without a name gets one of experiment and time, where Qlib names every run `mlflow_recorder`;
     - parameters in lists of mappings, such as the records, are logged one by one;
+    - MLflow's telemetry is off, unless MLFLOW_DISABLE_TELEMETRY says otherwise;
     - the package's records are built once before the training, so that their mistakes show at once;
     - outside a git repository nothing is asked of git.
     """
@@ -113,6 +115,7 @@ class ExperimentManager(MLflowExpManager):
     def __init__(self, uri: str, default_exp_name: str = "Experiment"):
         _install_excepthook()  # for what goes wrong before a run starts, here too
         _show_messages()
+        _keep_to_ourselves()
         super().__init__(uri=_checked(uri), default_exp_name=default_exp_name)
 
     def start_exp(
@@ -217,6 +220,13 @@ def _raise_on_sigterm() -> None:
         raise Terminated("SIGTERM")
 
     signal.signal(signal.SIGTERM, terminate)
+
+
+def _keep_to_ourselves() -> None:
+    """Turn off MLflow's reports of its use, unless MLFLOW_DISABLE_TELEMETRY is set: a strategy is nobody else's business."""
+    if "MLFLOW_DISABLE_TELEMETRY" not in os.environ and importlib.util.find_spec("mlflow.telemetry"):
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        importlib.import_module("mlflow.telemetry").set_telemetry_client()  # again: it was set up on import
 
 
 def _show_messages() -> None:

@@ -152,3 +152,17 @@ class TestEnds:
             with R.start(experiment_name="hooks"):
                 assert isinstance(sys.excepthook, experiment._Excepthook)
                 assert sys.excepthook.previous is qlibs
+
+
+class TestTelemetry:
+    @pytest.mark.parametrize(("given", "expected"), [(None, "true"), ("false", "false")])
+    def test_it_is_off_unless_asked_for(
+        self, given: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if given is None:
+            monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+        else:
+            monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", given)
+        ExperimentManager(uri=f"sqlite:///{tmp_path}/mlflow.db")
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == expected
+        monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")  # what the manager set is undone with the test
