@@ -45,11 +45,10 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(workflow: str, folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
     """`qrun` as a user starts it, in `folder`."""
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        **{key: str(value) for key, value in variables.items()},
-    }
+    # MLflow puts the store of whatever ran before in this process into the environment.
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
+    given = {key: str(value) for key, value in variables.items()}
+    environment = {**inherited, "OMP_NUM_THREADS": "1", **given}
     command = [sys.executable, "-m", "qlib.cli.run", str(ROOT / "workflows" / f"{workflow}.yaml")]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -148,6 +147,7 @@ class TestRun:
         assert record.data.metrics["RankIC"] == pytest.approx(daily["rank_ic/RETURN"].mean())
 
         command = [sys.executable, str(ROOT / "benchmarks" / "results.py"), *["mimstocr_csi300"] * 2]
+        command += ["--uri", "sqlite:///mlflow.db"]
         table = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
         assert (
             f"| RankIC | {record.data.metrics['RankIC']:.4f} | {record.data.metrics['RankIC']:.4f} |" in table
