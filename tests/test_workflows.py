@@ -155,19 +155,30 @@ class TestRun:
         assert "| hidden size | 8 | 8 |" in table
         assert "| RankIC | +0.00000 | +0.00000 | +0.00000 |" in table
 
-    def test_a_shorter_run_is_taken_up(self, market: Path, tmp_path: Path) -> None:
+    def test_nothing_that_was_trained_is_trained_again(self, market: Path, tmp_path: Path) -> None:
         variables = {"QLIB_DATA": market, "HIDDEN_SIZE": 8, "SEED": 1}
-        straight = tmp_path / "straight"
-        halves = tmp_path / "halves"
-        for folder in (straight, halves):
-            folder.mkdir()
+        straight, pieces = tmp_path / "straight", tmp_path / "pieces"
+        straight.mkdir()
+        pieces.mkdir()
         assert run("stl_csi300", straight, N_EPOCHS=2, **variables).returncode == 0
-        assert run("stl_csi300", halves, N_EPOCHS=1, **variables).returncode == 0
-        resumed = run("stl_csi300", halves, N_EPOCHS=2, RESUME=1, **variables)
-        assert resumed.returncode == 0, resumed.stderr[-3000:]
-        assert "taking up" in resumed.stderr + resumed.stdout
-        scores = [self._scores(folder) for folder in (straight, halves)]
-        pd.testing.assert_frame_equal(*scores, check_exact=True)
+
+        (
+            pieces / "reports"
+        ).touch()  # the last record finds no folder to write to: the run falls after its training
+        fallen = run("stl_csi300", pieces, N_EPOCHS=1, **variables)
+        assert fallen.returncode != 0
+        assert not list(pieces.glob("checkpoints/*/*.closed"))
+        (pieces / "reports").unlink()
+        ended = run("stl_csi300", pieces, N_EPOCHS=1, RESUME=1, **variables)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        assert "taking up" in ended.stderr
+        assert "day/s" not in ended.stderr  # no bar: nothing was trained
+        assert list(pieces.glob("checkpoints/*/*.closed"))
+        longer = run("stl_csi300", pieces, N_EPOCHS=2, RESUME=1, **variables)
+        assert longer.returncode == 0, longer.stderr[-3000:]
+        assert "taking up" in longer.stderr
+        assert len(list(pieces.glob("checkpoints/*/*.safetensors"))) == 1
+        pd.testing.assert_frame_equal(self._scores(straight), self._scores(pieces), check_exact=True)
 
     @staticmethod
     def _scores(folder: Path) -> pd.DataFrame:

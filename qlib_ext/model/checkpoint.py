@@ -68,7 +68,10 @@ class CheckpointFolder:
     def newest_unfinished(
         self, finished: Callable[[TrainingState], bool]
     ) -> tuple[Path, TrainingState] | None:
-        """The newest checkpoint that is not `finished` for the run that asks, or None.
+        """The newest checkpoint of a run that did not come to its end, or None.
+
+        A run has come to its end when its training is `finished` for the run that asks and its checkpoint is closed:
+        one that fell between training and the last record is taken up too, with nothing left to train.
 
         Raises
         ------
@@ -77,9 +80,23 @@ class CheckpointFolder:
         """
         for path in sorted(self.folder.glob("*.safetensors"), reverse=True):
             state = load(path)
-            if not finished(state):
+            if not (finished(state) and _mark(path).exists()):
                 return path, state
         return None
+
+
+def close(path: Path) -> None:
+    """Say that the run of this checkpoint came to its end, records and all."""
+    _mark(path).touch()
+
+
+def reopen(path: Path) -> None:
+    """Say that another run goes on with this checkpoint."""
+    _mark(path).unlink(missing_ok=True)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_suffix(".closed")
 
 
 def save(path: Path, state: TrainingState) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.data.alpha360 import FIELDS
 from qlib_ext.data.daily_panel import DailyPanels
 from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.model import checkpoint
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder
 from qlib_ext.model.network import MultiTaskNetwork
@@ -53,7 +55,8 @@ class MultiTaskModel(Model):
     checkpoint_dir
         Where a checkpoint is kept after every epoch; None keeps none.
     resume
-        Take up the newest unfinished checkpoint of the same configuration and data.
+        Take up the newest unfinished run of the same configuration and data: in training where it stopped there,
+        else with its trained weights, for the records to be made.
 
     Raises
     ------
@@ -162,6 +165,12 @@ class MultiTaskModel(Model):
         self._network = network
         if recorder is not None:
             self._save(recorder, dataset)
+        if trainer.checkpoint_path is not None:
+            close = partial(checkpoint.close, trainer.checkpoint_path)
+            if hasattr(recorder, "on_finished"):  # the records are still to come
+                recorder.on_finished.append(close)
+            else:
+                close()
 
     def predict(self, dataset: DailyPanelDataset, segment: str = "test") -> pd.DataFrame:
         """Score every stock of every day of a segment, in float32.

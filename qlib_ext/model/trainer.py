@@ -116,6 +116,7 @@ class Trainer:
         self.best_epoch = -1
         self.best_score = -np.inf
         self.best_weights: dict[str, Tensor] = {}
+        self.checkpoint_path: Path | None = None
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
@@ -172,6 +173,7 @@ class Trainer:
         path = self._resume(folder) if folder is not None and resume else None
         if path is None and folder is not None:
             path = folder.new_path()
+        self.checkpoint_path = path
         for record in self.history:
             on_epoch(record)
         while not self._finished():
@@ -435,6 +437,7 @@ class Trainer:
             )
             return None
         path, state = found
+        checkpoint.reopen(path)
         self.network.load_state_dict(state.tensors["network"])
         self.best_weights = {
             name: value.to(self.device) for name, value in state.tensors.get("best", {}).items()

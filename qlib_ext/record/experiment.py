@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import FrameType, TracebackType
 from typing import Any
@@ -28,7 +28,25 @@ logger = logging.getLogger(__name__)
 
 
 class Recorder(MLflowRecorder):
-    """Qlib's recorder on MLflow; it checks the task's records before the training, and asks git only in a repository."""
+    """Qlib's recorder on MLflow; it checks the task's records before the training, and asks git only in a repository.
+
+    Attributes
+    ----------
+    on_finished
+        Called when the run has ended as FINISHED; never, when it ends otherwise.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.on_finished: list[Callable[[], None]] = []
+
+    def end_run(self, status: str = MLflowRecorder.STATUS_S) -> None:
+        """End the run, and tell those who wait for its good end."""
+        super().end_run(status)
+        if status == MLflowRecorder.STATUS_FI:
+            for call in self.on_finished:
+                call()
+        self.on_finished.clear()
 
     def save_objects(self, local_path: Any = None, artifact_path: str | None = None, **kwargs: Any) -> None:
         """Save objects as Qlib does; the task is checked first."""

@@ -146,15 +146,26 @@ class TestFolder:
         _, found = folder.newest_unfinished(lambda state: False)
         assert_same(found, state(2))
 
-    def test_passes_over_the_finished_ones(self, folder):
+    def test_passes_over_those_that_are_finished_and_closed(self, folder):
         paths = {}
         for epoch in (3, 1, 5):
             paths[epoch] = folder.new_path()
             save(paths[epoch], state(epoch))
+            checkpoint.close(paths[epoch])
         path, found = folder.newest_unfinished(lambda state: state.epoch >= 3)
         assert path == paths[1]
         assert found.epoch == 1
         assert folder.newest_unfinished(lambda state: True) is None
+
+    def test_a_finished_training_whose_run_fell_is_not_passed_over(self, folder):
+        path = folder.new_path()
+        save(path, state(3))
+        assert folder.newest_unfinished(lambda state: True)[0] == path
+        checkpoint.close(path)
+        assert folder.newest_unfinished(lambda state: True) is None
+        checkpoint.reopen(path)
+        checkpoint.reopen(path)  # nothing to do
+        assert folder.newest_unfinished(lambda state: True)[0] == path
 
     def test_the_newest_is_not_passed_over_because_it_is_broken(self, folder):
         save(folder.new_path(), state(1))

@@ -716,7 +716,26 @@ class TestResume:
             trainer = self.trainer()
             trainer.fit(train, valid, folder=folder, resume=True)
             assert trainer.steps == 54
-        assert len(list(folder.folder.iterdir())) == 2
+            checkpoint.close(trainer.checkpoint_path)
+        assert len(list(folder.folder.glob("*.safetensors"))) == 2
+
+    def test_one_that_fell_after_its_training_has_nothing_left_to_train(self, straight, folder, train, valid):
+        self.trainer().fit(train, valid, folder=folder)
+        again = self.trainer()
+        again.fit(train, valid, folder=folder, resume=True)
+        assert not hasattr(again, "steps")
+        assert_same(again, straight)
+        assert len(list(folder.folder.iterdir())) == 1
+
+    def test_a_closed_run_that_is_to_be_longer_is_open_again(self, folder, train, valid):
+        shorter = self.trainer(n_epochs=3)
+        shorter.fit(train, valid, folder=folder)
+        checkpoint.close(shorter.checkpoint_path)
+        longer = self.trainer()
+        longer.dies_before_step = 10
+        with pytest.raises(Killed):
+            longer.fit(train, valid, folder=folder, resume=True)
+        assert [path.suffix for path in folder.folder.iterdir()] == [".safetensors"]
 
     def test_nor_one_that_stopped_early(self, folder, train, valid):
         for n_epochs in (4, 8):
@@ -725,7 +744,8 @@ class TestResume:
             seen = []
             trainer.fit(train, valid, folder=folder, resume=True, on_epoch=seen.append)
             assert [record["epoch"] for record in seen] == [0, 1, 2]
-        assert len(list(folder.folder.iterdir())) == 2
+            checkpoint.close(trainer.checkpoint_path)
+        assert len(list(folder.folder.glob("*.safetensors"))) == 2
 
     def test_patience_counts_on(self, folder, train, valid):
         trainer = self.trainer(kind=Scripted, n_epochs=2, patience=3)
