@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 Epoch = dict[str, float]
 SCORE = "score"
+# A balancer of weights needs no gradient of a single task; every so many days one is taken all the same, to be logged.
+LOOK_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Trainer:
     Notes
     -----
     The optimizer is Adam with coupled L2, set by the balancer each epoch. Days on which a task has fewer than two
-    labels are left out, and counted in the log. The test segment is never seen here.
+    labels are left out, and counted in the log. The test segment is never seen here. Norms and cosine of the tasks'
+    gradients are means over all days of an epoch, or over every 20th under a balancer that does not need them.
     """
 
     def __init__(
@@ -237,25 +240,27 @@ class Trainer:
         cosine = torch.zeros((), device=self.device)
         bar = tqdm(order, desc=self._progress(), unit="day", leave=False, mininterval=1.0)
         totals = np.zeros(len(self.tasks))
+        looks = 0
         for step, position in enumerate(bar, start=1):
             losses, gradients = self._step(train, int(position))
             totals += losses
             if gradients is not None:
                 norms += gradients[0]
                 cosine += gradients[1]
+                looks += 1
             if step % 20 == 0:
                 shown = zip(self.tasks, totals / step, strict=True)
                 bar.set_postfix_str(
                     " ".join(f"{task.name} {value:.4f}" for task, value in shown), refresh=False
                 )
-        if not self.balancer.needs_jacobian:
+        if not looks:
             return {}
         record = {
-            f"gradient/norm/{task.name}": float(norm) / len(order)
+            f"gradient/norm/{task.name}": float(norm) / looks
             for task, norm in zip(self.tasks, norms, strict=True)
         }
         if len(self.tasks) > 1:
-            record["gradient/cosine"] = float(cosine) / len(order)
+            record["gradient/cosine"] = float(cosine) / looks
         return record
 
     def _progress(self) -> str:
@@ -291,6 +296,8 @@ class Trainer:
             gradients = _gradient_statistics(jacobian)
             self._assign(self.balancer.aggregate(jacobian))
         else:
+            if position % LOOK_EVERY == 0:
+                gradients = _gradient_statistics(self._jacobian(transformed, keep_graph=True))
             self.optimizer.zero_grad(set_to_none=True)
             (self.balancer.weights(losses.detach()) @ transformed).backward()
         self.optimizer.step()
@@ -309,7 +316,7 @@ class Trainer:
                         "lower `learning_rate`, or look for infinite prices; resuming starts from the epoch before"
                     )
 
-    def _jacobian(self, transformed: Tensor) -> Tensor:
+    def _jacobian(self, transformed: Tensor, keep_graph: bool = False) -> Tensor:
         """One backward pass a task: rows of shared gradients `[K, P]`; heads get their own gradients on the way.
 
         A parameter that a task does not depend on has the gradient 0.
@@ -319,7 +326,10 @@ class Trainer:
         for k, task in enumerate(self.tasks):
             head = self.head_parameters[task.name]
             gradients = torch.autograd.grad(
-                transformed[k], [*self.shared, *head], retain_graph=k < last, materialize_grads=True
+                transformed[k],
+                [*self.shared, *head],
+                retain_graph=keep_graph or k < last,
+                materialize_grads=True,
             )
             rows.append(torch.cat([gradient.reshape(-1) for gradient in gradients[: len(self.shared)]]))
             for parameter, gradient in zip(head, gradients[len(self.shared) :], strict=True):

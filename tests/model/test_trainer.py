@@ -383,9 +383,24 @@ class TestEpoch:
         }
         assert all(isinstance(value, (int, float)) for record in history for value in record.values())
 
-    def test_a_balancer_of_weights_has_no_gradient_columns(self, train, valid):
-        record = build(EqualWeighting()).fit(train, valid)[0]
-        assert not [name for name in record if name.startswith("gradient")]
+    def test_a_balancer_of_weights_is_looked_at_and_not_disturbed(self, train, valid, monkeypatch):
+        """The gradients of single tasks are logged, and the weights are those of a training that took none."""
+        looked = build(EqualWeighting(), n_epochs=2)
+        record = looked.fit(train, valid)[0]
+        assert {name for name in record if name.startswith("gradient")} == {
+            "gradient/norm/score",
+            "gradient/norm/momentum",
+            "gradient/cosine",
+        }
+        assert record["gradient/norm/score"] > 0
+        assert -1 <= record["gradient/cosine"] <= 1
+        blind = build(EqualWeighting(), n_epochs=2)
+        monkeypatch.setattr(
+            Trainer, "_jacobian", lambda self, transformed, keep_graph: transformed.new_ones(2, 3)
+        )
+        blind.fit(train, valid)
+        for name, value in looked.network.state_dict().items():
+            assert torch.equal(blind.network.state_dict()[name], value)
 
     def test_the_balancer_hears_both_losses_of_every_epoch(self, train, valid):
         class Listening(EqualWeighting):
