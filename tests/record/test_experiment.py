@@ -157,12 +157,12 @@ class TestEnds:
 class TestTelemetry:
     @pytest.mark.parametrize(("given", "expected"), [(None, "true"), ("false", "false")])
     def test_it_is_off_unless_asked_for(
-        self, given: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         if given is None:
             monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
         else:
             monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", given)
-        ExperimentManager(uri=f"sqlite:///{tmp_path}/mlflow.db")
+        experiment._keep_to_ourselves()
         assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == expected
         monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")  # what the manager set is undone with the test
