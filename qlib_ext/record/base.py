@@ -137,7 +137,8 @@ def check_records(task: Mapping[str, Any], recorder: Any) -> None:
     Raises
     ------
     UserError
-        If a record does not take its arguments, or reads an artifact that no record before it writes.
+        If a record does not take its arguments, or reads an artifact that a record of the package writes and no
+        record before it. What a user's own records write is known when it is read.
     """
     records = task.get("record", [])
     written = {_dotted(task.get("model", {}))}
@@ -150,7 +151,7 @@ def check_records(task: Mapping[str, Any], recorder: Any) -> None:
         takes = inspect.signature(locate(path, name=name)).parameters
         given = {key: None for key in ("model", "dataset") if key in takes and key not in kwargs}
         record = build({"class": path, "kwargs": kwargs}, Record, name=name, recorder=recorder, **given)
-        missing = [artifact for artifact in record.needs if maker(artifact) not in written]
+        missing = [artifact for artifact in record.needs if maker(artifact) not in written | {None}]
         if missing:
             raise UserError(missing_message(f"`{name}`, {type(record).__name__},", missing))
         written.add(path)

@@ -31,23 +31,17 @@ MAKERS: Mapping[str, str] = {
 }
 
 
-def maker(path: str) -> str:
-    """The dotted class that writes the artifact `path`.
-
-    Raises
-    ------
-    UserError
-        If no class of the package writes it.
-    """
+def maker(path: str) -> str | None:
+    """The dotted class of the package that writes the artifact `path`; None where it is a user's own."""
     known = [prefix for prefix in MAKERS if path.startswith(prefix)]
-    if not known:
-        raise UserError(f"no record writes an artifact `{path}`; folders written are {', '.join(MAKERS)}")
-    return MAKERS[max(known, key=len)]
+    return MAKERS[max(known, key=len)] if known else None
 
 
 def missing_message(reader: str, missing: Iterable[str]) -> str:
     """One message that names the artifacts that `reader` lacks and what writes them."""
-    lacking = "; ".join(f"`{path}`, written by {maker(path)}" for path in missing)
+    lacking = "; ".join(
+        f"`{path}`, written by {maker(path) or 'none of the records of this package'}" for path in missing
+    )
     return (
         f"{reader} needs artifacts that this run does not have: {lacking}. "
         "A record comes before those that read it in `task.record`"

@@ -126,6 +126,19 @@ class TestCheckedBeforeTraining:
                 model={"class": "LGBModel", "module_path": "qlib.contrib.model.gbdt"}, record=[SIGNAL, report]
             )
 
+    def test_nor_are_artifacts_that_only_others_can_write(
+        self, workplace: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A section of one's own may read what a record of one's own writes."""
+        from qlib_ext.report.sections.training import Training
+
+        monkeypatch.setattr(Training, "requires", ("weather/rain.csv",))
+        report = {
+            "class": "qlib_ext.record.report.ReportRecord",
+            "kwargs": {"sections": [{"class": "qlib_ext.report.sections.training.Training"}]},
+        }
+        self.start(model=MODEL, record=[SIGNAL, report])
+
     def test_records_of_others_are_not_judged(self, workplace: Any) -> None:
         self.start(
             model=MODEL, record=[{"class": "SigAnaRecord", "module_path": "qlib.workflow.record_temp"}]

@@ -10,7 +10,7 @@ import pytest
 
 from qlib_ext.checks import UserError
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts, maker
+from qlib_ext.report.artifacts import RunArtifacts, maker, missing_message
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
 from qlib_ext.report.sections.cumulative_return import CumulativeReturn
@@ -192,8 +192,27 @@ class TestMissing:
             Document([])
 
     def test_an_artifact_that_nobody_writes(self) -> None:
-        with pytest.raises(UserError, match=r"no record writes an artifact `weather/rain.csv`"):
-            maker("weather/rain.csv")
+        assert maker("weather/rain.csv") is None
+        assert "`weather/rain.csv`, written by none of the records" in missing_message(
+            "it", ["weather/rain.csv"]
+        )
+
+    def test_a_section_of_an_artifact_of_ones_own(self, make: Callable[..., Any]) -> None:
+        class Rain(Section):
+            title = "Rain"
+            requires = ("weather/rain.csv",)
+
+            def render(self, run: Any) -> str:
+                return f"<p>{run.table('weather/rain.csv')['mm'].sum()} mm</p>"
+
+        run = make(days=5, epochs=1).view()
+        with pytest.raises(
+            UserError, match=r"`weather/rain.csv`, written by none of the records of this package"
+        ):
+            Document([Rain()]).render(run)
+        (run.root / "weather").mkdir()
+        (run.root / "weather" / "rain.csv").write_text("day,mm\n1,2\n2,3\n")
+        assert "<p>5 mm</p>" in Document([Rain()]).render(run)
 
 
 class TestPictures:

@@ -169,6 +169,19 @@ class TestTraining:
         assert first.get_lines()[2].get_xdata()[0] == best
         assert f"epoch {best} had the best validation score" in Training().render(made.view())
 
+    def test_only_what_the_balancer_has_is_explained(self, make: Callable[..., Any]) -> None:
+        run = make(days=5, epochs=4)
+        assert "the task overfits" in Training().render(run.view())
+        history = run.view().table("training/history.parquet")
+        equal = history[[name for name in history if not name.startswith(("balance/V", "balance/beta"))]]
+        run.put("training/history.parquet", equal)
+        page = Training().render(run.view())
+        assert "the task overfits" not in page
+        assert "The weight decay is fixed." in page
+        assert "pull apart" in page
+        run.put("training/history.parquet", equal.drop(columns=["gradient/cosine", "gradient/norm/momentum"]))
+        assert "pull apart" not in Training().render(run.view())
+
     def test_a_balancer_that_logs_nothing(self, make: Callable[..., Any]) -> None:
         run = make(days=5, epochs=4)
         history = run.view().table("training/history.parquet")

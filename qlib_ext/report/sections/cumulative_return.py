@@ -113,7 +113,7 @@ def _told(setup: Mapping[str, object]) -> str:
     arguments = ", ".join(f"{key} {value}" for key, value in (strategy.get("kwargs") or {}).items())
     limit = exchange["limit_threshold"]
     limited = (
-        f"no trade beyond a move of {html.percent(limit, 1)}"
+        f"no trade beyond a move of {html.percent(limit, 1)} or on a day without volume"
         if isinstance(limit, float)
         else f"limits {limit}"
     )

@@ -52,10 +52,7 @@ class Training(Section):
                 shown(
                     figures["balance"],
                     alt="What the balancer did by epoch",
-                    caption="V is the change of the validation loss over that of the train loss: below zero, the task "
-                    "overfits. From it follow \N{GREEK SMALL LETTER BETA}, the share of the past in the smoothed "
-                    "gradient, and the weight decay. Norm and cosine are of the tasks' gradients on the shared parameters: "
-                    "with a cosine below zero they pull apart.",
+                    caption=_balance_explained(history),
                 )
             )
         else:
@@ -106,6 +103,27 @@ def _balance(history: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
     panels["Weight decay"] = _present(history, {"weight decay": "balance/weight_decay"})
     panels["Gradient cosine"] = _present(history, {"cosine": "gradient/cosine"})
     return {title: lines for title, lines in panels.items() if lines}
+
+
+def _balance_explained(history: pd.DataFrame) -> str:
+    """What the panels that this balancer fills mean."""
+    panels = _balance(history)
+    said = []
+    if "V" in panels:
+        said.append(
+            "V is the change of the validation loss over that of the train loss: below zero, the task overfits. From it "
+            "follow \N{GREEK SMALL LETTER BETA}, the share of the past in the smoothed gradient, and the weight decay."
+        )
+    if "Gradient norm" in panels:
+        said.append(
+            "The norm is of each task's gradient on the shared parameters, mean over an epoch (over every 20th day under a "
+            "balancer that does not need it)."
+        )
+    if "Gradient cosine" in panels:
+        said.append("With a cosine below zero the gradients of the tasks pull apart.")
+    if "V" not in panels and "Weight decay" in panels:
+        said.append("The weight decay is fixed.")
+    return " ".join(said)
 
 
 def _validation(history: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
