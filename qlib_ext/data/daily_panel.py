@@ -31,6 +31,9 @@ class DailyPanel:
         Label name -> `[N]` float32 as training sees it (normalised per day), NaN where missing.
     raw_labels
         Label name -> `[N]` float32 as metrics see it, NaN where missing.
+    concepts
+        `[N, C]` float32, 1 where a stock belongs to a concept or an industry and 0 elsewhere, as known at the close
+        of `date`; a stock may have none. None where the dataset names no concepts.
     """
 
     date: pd.Timestamp
@@ -39,6 +42,7 @@ class DailyPanel:
     market_value: Tensor | None
     labels: Mapping[str, Tensor]
     raw_labels: Mapping[str, Tensor]
+    concepts: Tensor | None = None
 
     def __len__(self) -> int:
         return self.features.shape[0]

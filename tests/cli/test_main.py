@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qlib_ext import cli
+from qlib_ext.cli import main as cli
 from qlib_ext.market.store import QlibStore
 
 TINY = ["--stocks", "20", "--start", "2014-01-01", "--end", "2014-08-01"]
@@ -82,7 +82,7 @@ class TestDataSample:
 class TestMain:
     def test_it_runs_as_a_module(self) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "qlib_ext.cli", "--help"], capture_output=True, text=True, check=True
+            [sys.executable, "-m", "qlib_ext.cli.main", "--help"], capture_output=True, text=True, check=True
         )
         assert "data" in done.stdout
 

@@ -1,4 +1,4 @@
-"""The one command line, `qlib-ext`."""
+"""`qlib-ext data sample`."""
 
 from __future__ import annotations
 
@@ -8,24 +8,7 @@ from typing import Annotated
 
 import typer
 
-from qlib_ext.checks import UserError
 
-app = typer.Typer(
-    help="Backtests of multi-task stock recommendation on Qlib.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
-app.add_typer(data, name="data")
-
-
-@app.callback()
-def _root() -> None:
-    """Keep `qlib-ext` a group, however few commands it has."""
-
-
-@data.command()
 def sample(
     out: Annotated[Path, typer.Option(help="Directory to write, in Qlib's format.")],
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
@@ -48,16 +31,3 @@ def sample(
         f"({time.perf_counter() - began:.1f} s)"
     )
     typer.echo(f"To use it: QLIB_DATA={out}")
-
-
-def main() -> None:
-    """Run the command line; what the user got wrong becomes one line on stderr and exit status 2."""
-    try:
-        app()
-    except UserError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from error
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""The one command line, `qlib-ext`: a module a command."""

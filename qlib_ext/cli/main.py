@@ -1,0 +1,37 @@
+"""The command line put together: which command stands where, and how it ends."""
+
+from __future__ import annotations
+
+import typer
+
+from qlib_ext.checks import UserError
+from qlib_ext.cli.data.sample import sample
+
+app = typer.Typer(
+    help="Backtests of multi-task stock recommendation on Qlib.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+data.command("sample")(sample)
+
+
+@app.callback()
+def _root() -> None:
+    """Keep `qlib-ext` a group, however few commands it has."""
+
+
+def main() -> None:
+    """Run the command line; what the user got wrong becomes one line on stderr and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()
