@@ -15,8 +15,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +24,7 @@ import pandas as pd
 
 from qlib_ext.checks import UserError, integer
 from qlib_ext.market.planted import LOOKBACK_DAYS
+from qlib_ext.market.replace import recover, replaced
 from qlib_ext.market.simulation import INDUSTRIES, Firms, Market, found_firms, simulate
 from qlib_ext.market.store import QlibStore, StoreError, write_store
 
@@ -101,26 +100,19 @@ class SampleMarket:
         Raises
         ------
         UserError
-            If `out` is a file, a mount point, or a directory with something else in it.
+            If `out` is a file, a mount point, or a directory with something else in it, or cannot be replaced
+            (see `qlib_ext.market.replace.replaced`).
         """
         out = Path(out).expanduser().resolve()
+        recover(out)
         there = _check_target(out)
         if there == self._mark():
             try:
                 return QlibStore(out), False
             except StoreError:
                 pass  # parts were deleted since: make it anew
-        out.parent.mkdir(parents=True, exist_ok=True)
-        made, old = (out.with_name(f".{out.name}.{os.getpid()}.{part}") for part in ("new", "old"))
-        try:
-            shutil.rmtree(made, ignore_errors=True)  # a killed run with the same process id may have left it
+        with replaced(out) as made:
             self._make(made)
-            if out.exists():
-                out.rename(old)
-            made.rename(out)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
         return QlibStore(out), True
 
     def _mark(self) -> dict[str, object]:
