@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qlib_ext.checks import above, between, integer, one_of
-from qlib_ext.model.losses.base import Loss, as_classes
+from qlib_ext.model.losses.base import Loss, as_classes, expected_class
 
 
 class ApproxNDCG(Loss):
@@ -115,8 +115,7 @@ class ApproxNDCG(Loss):
         worth = torch.arange(logits.shape[1], device=logits.device, dtype=logits.dtype)  # [C]
         if self.relevance == "class_squared":
             worth = worth.square()
-        # Not as a matrix product: autocast would round it to a lower precision.
-        score = (logits.softmax(dim=-1) * worth).sum(dim=-1)  # [N]
+        score = expected_class(logits, worth)  # [N]
         gain = torch.exp2(worth) - 1 if self.gain == "2^y-1" else torch.exp2(worth - 1)
         gain = gain[classes]  # [N]
         place = torch.arange(1, len(gain) + 1, device=gain.device, dtype=gain.dtype)  # [N]: 1 ... N

@@ -91,6 +91,39 @@ def as_classes(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return at_least_float32(pred), classes
 
 
+def as_ranking(pred: Tensor, target: Tensor, classification: bool) -> tuple[Tensor, Tensor]:
+    """Read the arguments of a loss that ranks: a score and a relevance of each stock, both ``[N]``.
+
+    Of a regression these are the prediction and the label; of a classification the mean class under the
+    predicted probabilities and the class itself.
+
+    Raises
+    ------
+    UserError
+        As `as_values` and `as_classes` do.
+    """
+    if not classification:
+        return as_values(pred, target)
+    logits, classes = as_classes(pred, target)
+    return expected_class(logits), classes.to(logits.dtype)
+
+
+def expected_class(logits: Tensor, worth: Tensor | None = None) -> Tensor:
+    """Return the mean class of each stock ``[N]`` under the softmax of logits ``[N, C]`` (MiM-StocR, 3.2).
+
+    Parameters
+    ----------
+    logits
+        At least float32.
+    worth
+        What stands for each class in the mean ``[C]``, by default its number 0 ... C - 1.
+    """
+    if worth is None:
+        worth = torch.arange(logits.shape[1], device=logits.device, dtype=logits.dtype)  # [C]
+    # Not as a matrix product: autocast would round it to a lower precision.
+    return (logits.softmax(dim=-1) * worth).sum(dim=-1)  # [N]
+
+
 def at_least_float32(values: Tensor) -> Tensor:
     """Return `values` in their own precision, or in float32 where that is lower (autocast)."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -9,17 +9,32 @@ from qlib_ext.checks import UserError
 from qlib_ext.model.losses.approx_ndcg import ApproxNDCG, CrossEntropyApproxNDCG
 from qlib_ext.model.losses.base import Loss
 from qlib_ext.model.losses.cross_entropy import CrossEntropy
+from qlib_ext.model.losses.lambda_loss import LambdaLoss
+from qlib_ext.model.losses.list_mle import ListMLE
 from qlib_ext.model.losses.mse import MSE
+from qlib_ext.model.losses.negative_ic import NegativeIC
+from qlib_ext.model.losses.pairwise import CrossEntropyPairwise, Pairwise
+from qlib_ext.model.losses.weighted_sum import WeightedSum
 
-REGRESSION = [MSE()]
+REGRESSION = [MSE(), Pairwise(), ListMLE(), NegativeIC(), WeightedSum([MSE(), Pairwise()], [1, 4])]
 CLASSIFICATION = [
     CrossEntropy(),
     ApproxNDCG(),
     ApproxNDCG(k=10, relevance="class_squared"),
     ApproxNDCG(cut="hard", alpha=10.0, gain="2^(y-1)"),
     CrossEntropyApproxNDCG(),
+    Pairwise(classification=True),
+    CrossEntropyPairwise(),
+    ListMLE(classification=True),
+    LambdaLoss(),
+    LambdaLoss("ndcg_loss2", k=20),
+    WeightedSum([CrossEntropy(), LambdaLoss()]),
 ]
 LOSSES = REGRESSION + CLASSIFICATION
+# A stock that stands right beside every other one costs nothing here: it has no gradient.
+HINGES = (Pairwise,)
+# Its weights move with the order: a reversed day need not cost more than a random one (see LambdaLoss).
+MOVING = [loss for loss in LOSSES if getattr(loss, "weighting", "") == "ndcg_loss2"]
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 each_loss = pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
 
@@ -65,16 +80,32 @@ class TestLaws:
         assert torch.isfinite(value)
         assert torch.isfinite(pred.grad).all()
 
+    @pytest.mark.parametrize("label", [0.0, 2.0, 4.0])
+    @pytest.mark.parametrize("stocks", [1, 3, 50])
+    def test_labels_that_are_all_equal(self, loss, stocks, label):
+        pred, target, _ = day(loss, stocks)
+        value = loss(pred.requires_grad_(), torch.full_like(target, label))
+        value.backward()
+        assert torch.isfinite(value)
+        assert torch.isfinite(pred.grad).all()
+
+    def test_is_at_least_0(self, loss):
+        """So that balancers that take a logarithm can have it."""
+        pred, target, fit = day(loss)
+        assert min(loss(fit, target), loss(pred, target), loss(torch.zeros_like(pred), target)) >= 0
+
     def test_the_better_prediction_has_the_lower_loss(self, loss):
         pred, target, fit = day(loss)
-        assert loss(fit, target) < loss(pred, target) < loss(-fit, target)
+        assert loss(fit, target) < loss(pred, target)
+        assert loss(pred, target) < loss(-fit, target) or loss in MOVING
 
     def test_the_gradient_reaches_every_stock_and_points_down(self, loss):
         pred, target, _ = day(loss)
         before = loss(pred.requires_grad_(), target)
         before.backward()
         gradient = pred.grad.reshape(50, -1)
-        assert (gradient.abs().sum(dim=1) > 0).all()
+        reached = (gradient.abs().sum(dim=1) > 0).sum()
+        assert reached >= (45 if isinstance(loss, HINGES) else 50)
         step = 1e-3 / gradient.norm()
         assert loss((pred - step * pred.grad).detach(), target) < before
 
