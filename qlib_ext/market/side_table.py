@@ -311,13 +311,16 @@ def _check_values(name: str, column: str, rows: _Rows) -> SideTable | None:
     if rows.found:
         return None
     rows.label(codes, days)
-    day = days.to_numpy().astype("M8[D]").astype(np.int64)
-    stock = codes.cat.codes.to_numpy(dtype=np.int64)
-    rows.report(
-        pd.Series(day * len(codes.cat.categories) + stock).duplicated().to_numpy(),
-        "side-doubled-row",
-        "repeats a stock and day; keep one row for each",
-    )
+    day, stock = days.to_numpy().astype("M8[D]").astype(np.int32), codes.cat.codes.to_numpy()
+    in_order = (
+        day[1:] >= day[:-1]
+    ).all()  # as tables are written: a sort of the codes alone, which is quick, will do
+    order = np.argsort(stock, kind="stable") if in_order else np.lexsort((day, stock))
+    same_stock = np.diff(stock[order], prepend=-1) == 0  # by stock and day: as the row before
+    days_since = np.diff(day[order], prepend=0)
+    repeats = np.zeros(len(day), dtype=bool)
+    repeats[order] = same_stock & (days_since == 0)
+    rows.report(repeats, "side-doubled-row", "repeats a stock and day; keep one row for each")
     there = ~np.isnan(numbers)
     if name == MARKET_VALUE:
         rows.report(
@@ -325,8 +328,15 @@ def _check_values(name: str, column: str, rows: _Rows) -> SideTable | None:
             "side-bad-market-value",
             "has a market value that is not above 0; leave rows without a known one out",
         )
+        ordered = numbers[order]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.divide(ordered[1:], ordered[:-1])
+        jumps = np.zeros(len(day), dtype=bool)
+        jumps[order[1:]] = (
+            (same_stock & (days_since <= 7))[1:] & (ratio > 0) & ((ratio >= JUMP) | (ratio <= 1 / JUMP))
+        )
         rows.report(
-            _jumps(stock, day, numbers),
+            jumps,
             "side-market-value-jump",
             f"has a market value {JUMP:g} times larger or smaller than a week before or less; are units mixed?",
         )
@@ -546,18 +556,6 @@ def _overlaps(table: pd.DataFrame, keys: list[str]) -> np.ndarray:
     wrong = np.zeros(len(table), dtype=bool)
     start = ordered["start"].to_numpy().astype("M8[D]").astype(np.int64)
     wrong[ordered.index[1:]] = (group[1:] == group[:-1]) & (start[1:] <= latest[:-1])
-    return wrong
-
-
-def _jumps(stock: np.ndarray, day: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Rows whose number is `JUMP` times that of the stock's row before or more, or less, within a week."""
-    order = np.lexsort((day, stock))
-    stock, day, numbers = stock[order], day[order], numbers[order]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.abs(np.log(numbers[1:] / numbers[:-1]))
-    wrong = np.zeros(len(stock), dtype=bool)
-    near = (stock[1:] == stock[:-1]) & (day[1:] - day[:-1] <= 7)
-    wrong[order[1:]] = near & np.isfinite(ratio) & (ratio >= np.log(JUMP))
     return wrong
 
 
