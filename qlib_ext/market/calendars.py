@@ -1,0 +1,60 @@
+"""Trading days of exchanges."""
+
+from __future__ import annotations
+
+import exchange_calendars
+import pandas as pd
+from exchange_calendars.errors import InvalidCalendarName
+
+from qlib_ext.checks import UserError, nearest
+
+_MARGIN = pd.Timedelta(days=30)  # a calendar cannot be made of a span without a session
+
+
+def exchange_timezone(exchange: str) -> str:
+    """Name of the time zone of an exchange such as XSHG; an unknown exchange is a UserError."""
+    return str(_calendar(exchange).tz)
+
+
+def exchange_days(exchange: str, first: pd.Timestamp, last: pd.Timestamp) -> pd.DatetimeIndex:
+    """Days on which an exchange traded, from `first` to `last`, both included.
+
+    Parameters
+    ----------
+    exchange
+        Name in `exchange_calendars`, such as XSHG or XNYS.
+    first, last
+        Days without a time zone.
+
+    Raises
+    ------
+    UserError
+        If the exchange is unknown, or the library does not know its days so early or so late.
+    """
+    known = _calendar(exchange)
+    low, high = known.bound_min(), known.bound_max()
+    if (low is not None and first < low) or (high is not None and last > high):
+        span = f"{'' if low is None else f'from {low.date()} '}{'' if high is None else f'to {high.date()}'}".strip()
+        raise UserError(
+            f"the days of {exchange} are known {span}, and the data are of {first.date()} to {last.date()}: take "
+            "the days of the data with `--calendar data`, or install a newer exchange_calendars"
+        )
+    start, end = first - _MARGIN, last + _MARGIN
+    calendar = exchange_calendars.get_calendar(
+        exchange,
+        start=start if low is None else max(start, low),
+        end=end if high is None else min(end, high),
+    )
+    days = calendar.sessions[(calendar.sessions >= first) & (calendar.sessions <= last)]
+    return pd.DatetimeIndex(days, freq=None)
+
+
+def _calendar(exchange: str) -> exchange_calendars.ExchangeCalendar:
+    try:
+        return exchange_calendars.get_calendar(exchange)
+    except InvalidCalendarName as error:
+        names = exchange_calendars.get_calendar_names()
+        raise UserError(
+            f"`exchange` must be a name in exchange_calendars such as XSHG or XNYS, found {exchange!r}"
+            f"{nearest(exchange, names)}"
+        ) from error
