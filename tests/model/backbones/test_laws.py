@@ -10,9 +10,15 @@ import torch
 
 from qlib_ext.model import backbones
 from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.gats import GATs
+from qlib_ext.model.backbones.gru import GRU
 from qlib_ext.model.backbones.lstm import LSTM
 
-KINDS = {LSTM: {"hidden_size": 6}}
+KINDS = {
+    LSTM: {"hidden_size": 6},
+    GRU: {"hidden_size": 6},
+    GATs: {"hidden_size": 6},
+}
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 

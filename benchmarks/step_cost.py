@@ -1,0 +1,336 @@
+"""What a training step costs: backbones against their recurrent part, balancers against equal weighting.
+
+    python benchmarks/step_cost.py backbones
+    python benchmarks/step_cost.py balancers
+
+A step is one trading day: forward and backward, on random features of the size of Alpha360. Times are minima over
+repeats, in which the contestants take turns, so that a busy moment of the machine strikes all of them. Peak memory is
+what the tensors of a step take at once, beyond the model and the day's features.
+
+Exit status: 0 when every bar is met, 1 when one is missed, 2 when there was nothing to measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler tells its every start and stop otherwise
+
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn.functional import leaky_relu
+
+from qlib_ext import checks
+from qlib_ext.build import build
+from qlib_ext.checks import UserError
+from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.model.backbones import gats
+from qlib_ext.model.backbones.base import Backbone
+
+Step = Callable[[], None]  # one forward and backward pass
+
+FEATURES, LOOKBACK_DAYS, HIDDEN_SIZE, LAYERS = 6, 60, 128, 2  # Alpha360, and the authors' networks
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How to measure."""
+
+    device: str
+    threads: int
+    repeats: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one contestant's step costs, absolutely and as a multiple of the reference's; None where not measured."""
+
+    name: str
+    stocks: int
+    seconds: float | None
+    megabytes: float | None
+    time_ratio: float | None
+    memory_ratio: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A limit, and what was found."""
+
+    name: str
+    at_most: float
+    found: float
+
+    @property
+    def met(self) -> bool:
+        return self.found <= self.at_most
+
+
+@dataclass(frozen=True)
+class Report:
+    """One part of the benchmark."""
+
+    title: str
+    reference: str
+    rows: tuple[Row, ...]
+    bars: tuple[Bar, ...]
+
+
+# ---- measuring ----------------------------------------------------------------------------------------------------
+
+
+def day(stocks: int, setup: Setup, concepts: int = 0) -> DailyPanel:
+    """A day of random features; each stock in one of `concepts` industries where there are any."""
+    draw = torch.Generator().manual_seed(setup.seed)
+    industry = torch.arange(stocks) % concepts if concepts else None
+    return DailyPanel(
+        date=pd.Timestamp("2020-01-02"),
+        features=torch.randn(stocks, LOOKBACK_DAYS, FEATURES, generator=draw).to(setup.device),
+        instruments=torch.arange(stocks).to(setup.device),
+        market_value=torch.rand(stocks, generator=draw).exp().to(setup.device),
+        labels={},
+        raw_labels={},
+        concepts=None
+        if industry is None
+        else torch.nn.functional.one_hot(industry, concepts).float().to(setup.device),
+    )
+
+
+def seconds(steps: Mapping[str, Step], setup: Setup) -> dict[str, float]:
+    """The shortest time of each step; they take turns, after one turn that does not count."""
+    best = dict.fromkeys(steps, float("inf"))
+    for turn in range(setup.repeats + 1):
+        for name, step in steps.items():
+            started = _now(setup)
+            step()
+            taken = _now(setup) - started
+            if turn:
+                best[name] = min(best[name], taken)
+    return best
+
+
+def peak_megabytes(step: Step, setup: Setup) -> float:
+    """What the tensors of a step take at their peak, beyond what was there before it, in 10^6 bytes.
+
+    Every allocation of torch counts, those inside its operators too, and nothing else: unlike resident memory this is
+    the same each time, and owes nothing to what the C library keeps. Measure a step that has not run yet, so that it
+    frees nothing that stood before it.
+    """
+    if setup.device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
+        step()
+    assert profile.profiler is not None
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(itertools.accumulate(event.nbytes() for event in events)) / 1e6
+
+
+def _now(setup: Setup) -> float:
+    if setup.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+# ---- backbones ----------------------------------------------------------------------------------------------------
+
+REFERENCE = "GRU alone"
+OURS, DENSE, QLIB = "GATs", "GATs, N × N scores", "GATs of Qlib, N × N × 2D"
+GATS_RATIO, GATS_STOCKS = 1.15, 300
+LARGEST_TENSOR_GB = 4.0  # Qlib's GATs is left out where its N × N × 2D tensor is larger: it holds several
+OTHERS = ("LSTM", "ALSTM", "Transformer", "RSR", "HIST")
+CONCEPTS = 30  # industries of RSR and HIST
+
+
+def dense_attend(values: Tensor, receiver: Tensor, sender: Tensor, negative_slope: float) -> Tensor:
+    """The same average by a matrix of N × N scores, to show what the sorted form saves."""
+    scores = leaky_relu(receiver.unsqueeze(1) + sender.unsqueeze(0), negative_slope)  # [N, N]
+    return scores.softmax(dim=1) @ values  # [N, D]
+
+
+def backbone_step(name: str, stocks: int, setup: Setup) -> Step:
+    """Forward and backward of one backbone on one day, of which the sum of squares is the loss."""
+    panel = day(stocks, setup, CONCEPTS)
+    torch.manual_seed(setup.seed)
+    backbone = _backbone(name).to(setup.device)
+    features = panel.features.transpose(1, 2).flatten(1) if name == QLIB else None  # [N, F * T]
+
+    def step() -> None:
+        backbone.zero_grad(set_to_none=True)
+        with patch.object(gats, "attend", dense_attend if name == DENSE else gats.attend):
+            embedding = backbone(panel if features is None else features)
+        embedding.square().sum().backward()
+
+    return step
+
+
+def _backbone(name: str) -> torch.nn.Module:
+    if name == QLIB:
+        with contextlib.redirect_stdout(io.StringIO()):  # Qlib tells which other models it cannot import
+            from qlib.contrib.model.pytorch_gats import GATModel
+
+        return GATModel(d_feat=FEATURES, hidden_size=HIDDEN_SIZE, num_layers=LAYERS)
+    kind = {REFERENCE: "GRU", OURS: "GATs", DENSE: "GATs"}.get(name, name)
+    path = f"qlib_ext.model.backbones.{kind.lower()}.{kind}"
+    kwargs = {"hidden_size": HIDDEN_SIZE, "num_layers": LAYERS}
+    return build(
+        {"class": path, "kwargs": kwargs},
+        Backbone,
+        name="backbone",
+        num_features=FEATURES,
+        lookback_days=LOOKBACK_DAYS,
+    )
+
+
+def measure_backbones(given: argparse.Namespace, setup: Setup, say: Callable[[str], None]) -> Report:
+    """GATs beside its recurrent part alone; every other backbone too where asked to."""
+    rows: list[Row] = []
+    for stocks in given.stocks:
+        checks.integer("stocks", stocks, 1)
+        say(f"{stocks:,} stocks ...")
+        names = [REFERENCE, OURS, DENSE, QLIB, *(OTHERS if given.all else ())]
+        notes = dict.fromkeys(names, "")
+        tensor = 4 * stocks**2 * 2 * HIDDEN_SIZE / 1e9
+        if tensor > LARGEST_TENSOR_GB:
+            names.remove(QLIB)
+            notes[QLIB] = f"not run: one tensor of {tensor:.1f} GB"
+        peaks = {name: peak_megabytes(backbone_step(name, stocks, setup), setup) for name in names}
+        times = seconds({name: backbone_step(name, stocks, setup) for name in names}, setup)
+        rows += [
+            Row(
+                name,
+                stocks,
+                times.get(name),
+                peaks.get(name),
+                times[name] / times[REFERENCE] if name in times else None,
+                peaks[name] / peaks[REFERENCE] if name in peaks else None,
+                note,
+            )
+            for name, note in notes.items()
+        ]
+    bars = [
+        Bar(f"{what} of a GATs step at {GATS_STOCKS} stocks, times {REFERENCE}", GATS_RATIO, ratio)
+        for row in rows
+        if (row.name, row.stocks) == (OURS, GATS_STOCKS)
+        for what, ratio in (("time", row.time_ratio), ("peak memory", row.memory_ratio))
+        if ratio is not None
+    ]
+    title = f"A step of {HIDDEN_SIZE} × {LAYERS} on {LOOKBACK_DAYS} days of {FEATURES} fields"
+    return Report(title, REFERENCE, tuple(rows), tuple(bars))
+
+
+# ---- the report ---------------------------------------------------------------------------------------------------
+
+
+def render(report: Report) -> Table:
+    """A row a contestant and size."""
+    table = Table(title=report.title, title_justify="left")
+    for name in ("stocks", "", "time, s", f"× {report.reference}", "peak, MB", f"× {report.reference}", ""):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    for row in report.rows:
+        table.add_row(
+            f"{row.stocks:,}",
+            row.name,
+            _number(row.seconds, ".4f"),
+            _number(row.time_ratio, ".3f"),
+            _number(row.megabytes, ",.0f"),
+            _number(row.memory_ratio, ".3f"),
+            row.note,
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def machine(setup: Setup) -> dict[str, Any]:
+    """What the figures were made on."""
+    return {
+        "cpus": os.cpu_count(),
+        "load_average_before": [round(load, 2) for load in os.getloadavg()],
+        "gpu": torch.cuda.get_device_name() if setup.device == "cuda" else None,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "pyqlib")},
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parts = parser.add_subparsers(dest="part", required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    common.add_argument("--threads", type=int, default=1, help="of a CPU step")
+    common.add_argument("--repeats", type=int, default=5, help="turns that count; the shortest is shown")
+    common.add_argument("--json", type=Path, help="write all figures to this file")
+    backbones = parts.add_parser("backbones", parents=[common], help="GATs against its recurrent part alone")
+    backbones.add_argument("--stocks", type=int, nargs="+", default=[300, 1000, 5000])
+    backbones.add_argument("--all", action="store_true", help="show the other backbones too")
+    backbones.set_defaults(measure=measure_backbones)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and say by the exit status whether every bar is met."""
+    given = _parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    try:
+        setup = Setup(
+            given.device,
+            checks.integer("threads", given.threads, 1),
+            checks.integer("repeats", given.repeats, 1),
+        )
+        if setup.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("`device` is cuda, and this torch finds no CUDA device: use cpu")
+        torch.set_num_threads(setup.threads)
+        about = machine(setup)
+        report: Report = given.measure(given, setup, lambda text: console.print(text, markup=False))
+    except UserError as error:
+        console.print(str(error), style="bold", markup=False)
+        return 2
+    console.print(render(report))
+    _print_bars(console, report.bars)
+    load = about["load_average_before"][0]
+    where = about["gpu"] or f"{setup.threads} of {about['cpus']} CPUs"
+    console.print(f"on {where}; load average before the run: {load:g}", markup=False)
+    if given.json:
+        bars = [asdict(bar) | {"met": bar.met} for bar in report.bars]
+        found = {"setup": asdict(setup), "machine": about, **asdict(report), "bars": bars}
+        given.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0 if all(bar.met for bar in report.bars) else 1
+
+
+def _print_bars(console: Console, bars: Iterable[Bar]) -> None:
+    for bar in bars:
+        verdict = "met" if bar.met else "MISSED"
+        console.print(f"{bar.name}: {bar.found:.3f}, at most {bar.at_most:g}: {verdict}", markup=False)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
