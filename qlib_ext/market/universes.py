@@ -1,0 +1,236 @@
+"""Universes of a store: what is known of them, how large they are by day, and how one is added.
+
+A universe is a file of spells of membership, `instruments/<name>.txt`. How it came to be stands beside it, in
+`universes.json` at the root of the store::
+
+    {"csi100": {"size": 100, "rule": "the 100 of csi300 with ...", "command": "qlib-ext data universe DIR csi100 ..."}}
+
+`size` is the nominal number of members, null where none is known. A store without the file is as good: nobody has
+said anything of its universes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qlib_ext.checks import UserError
+from qlib_ext.market.replace import copy_store, locked
+from qlib_ext.market.store import QlibStore, StoreError
+
+RULES = "universes.json"
+COMMAND = ("qlib-ext", "data", "universe", "DIR")
+# `all` is the list of what the store has, not a choice from it.
+RESERVED = ("all",)
+
+
+@dataclass(frozen=True)
+class Universe:
+    """Members of a universe, and where they come from.
+
+    Parameters
+    ----------
+    name
+        Letters, digits, `_`, `-` and `.`: it becomes a file name.
+    spells
+        Columns `instrument` (upper-case), `start` and `end` (trading days, both included).
+    size
+        Nominal number of members, None where there is none.
+    rule
+        In one sentence, how the members are chosen.
+    command
+        The command that makes it again.
+    notes
+        What was mended or left out, in counted sentences.
+    reviews
+        By day of a review (index): `size`, and how many members `joined` and `left`; None where there are none.
+
+    Raises
+    ------
+    UserError
+        If `name` cannot be that of a universe.
+    """
+
+    name: str
+    spells: pd.DataFrame
+    size: int | None
+    rule: str
+    command: str = ""
+    notes: tuple[str, ...] = field(default=())
+    reviews: pd.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+
+def check_name(name: str) -> str:
+    """Return `name` if a universe may be called so; otherwise a UserError."""
+    if not re.fullmatch(r"\w[\w.-]*", name, flags=re.ASCII) or name.lower() in RESERVED:
+        raise UserError(
+            "the name of a universe must be made of letters, digits, `_`, `-` and `.`, and not be "
+            f"{' or '.join(RESERVED)}; found {name!r}"
+        )
+    return name
+
+
+def check_target(
+    root: str | Path, name: str, *, replace: bool = False, out: str | Path | None = None
+) -> None:
+    """Check, before any long work, that `write_universe` may write.
+
+    Raises
+    ------
+    UserError
+        If the store has the universe and `replace` is not set, or `out` is not a new or an empty directory.
+    """
+    check_name(name)
+    if name in QlibStore(root).universes() and not replace:
+        raise UserError(f"`{root}` has a universe `{name}` already: choose another name, or add --replace")
+    if out is not None:
+        out = Path(out).expanduser()
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise UserError(f"`out` must be a new or an empty directory, found something at `{out}`")
+
+
+def write_universe(
+    root: str | Path, universe: Universe, *, replace: bool = False, out: str | Path | None = None
+) -> QlibStore:
+    """Add a universe to a store, whole or not at all.
+
+    Parameters
+    ----------
+    root
+        The store.
+    universe
+        What to add.
+    replace
+        Whether a universe of the same name may be replaced.
+    out
+        Where to write a new store instead: the bars of `root`, which is left as it is, and the universe. Files
+        are hard links where the file system allows, copies elsewhere.
+
+    Returns
+    -------
+    QlibStore
+        The store that has the universe.
+
+    Raises
+    ------
+    UserError
+        If the store has the universe and `replace` is not set, or `out` is not a new or an empty directory.
+    """
+    source = Path(root).expanduser()
+    target = source if out is None else Path(out).expanduser()
+    path = Path("instruments") / f"{universe.name}.txt"
+    said = {"size": universe.size, "rule": universe.rule, "command": universe.command}
+    with locked(target) as lock:
+        check_target(source, universe.name, replace=replace, out=out)
+        rules = universe_rules(source) | {universe.name: said}
+        with lock.replaced() as made:
+            _fill(made, source, path, universe, rules)
+    return QlibStore(target)
+
+
+def _fill(made: Path, source: Path, path: Path, universe: Universe, rules: dict[str, dict[str, Any]]) -> None:
+    """Make the new version of a store: what is in `source`, with the universe at `path` and what is said of it."""
+    copy_store(source, made, leave_out=lambda relative: relative in (path, Path(RULES)))
+    ends = (universe.spells[end].dt.strftime("%Y-%m-%d") for end in ("start", "end"))
+    rows = zip(universe.spells["instrument"], *ends, strict=True)
+    lines = "".join("\t".join(row) + "\n" for row in rows)
+    (made / path).write_text(lines, encoding="utf-8", newline="\n")
+    content = json.dumps(rules, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+    (made / RULES).write_text(content, encoding="utf-8")
+
+
+def universe_rules(root: str | Path) -> dict[str, dict[str, Any]]:
+    """What `universes.json` of a store says, by universe; nothing where there is no such file.
+
+    Raises
+    ------
+    StoreError
+        If the file is not what this module writes.
+    """
+    path = Path(root).expanduser() / RULES
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise StoreError(f"`{path}` must be JSON: {error}; delete it if nothing in it is needed") from error
+    if not isinstance(found, dict) or not all(isinstance(said, dict) for said in found.values()):
+        raise StoreError(
+            f"`{path}` must name universes, each with `size` and `rule`; delete it if nothing in it is needed"
+        )
+    return found
+
+
+def spells_of(
+    calendar: pd.DatetimeIndex, instruments: np.ndarray | list[str], members: np.ndarray
+) -> pd.DataFrame:
+    """The runs of True in `members` `[D, S]` as rows instrument, start, end, by instrument and start."""
+    edges = np.diff(np.pad(members.astype(np.int8), ((1, 1), (0, 0))), axis=0)
+    column, first = np.nonzero(edges.T == 1)
+    _, after = np.nonzero(edges.T == -1)
+    table = pd.DataFrame(
+        {"instrument": np.asarray(instruments)[column], "start": calendar[first], "end": calendar[after - 1]}
+    )
+    return table.sort_values(["instrument", "start"], ignore_index=True)
+
+
+def daily_size(calendar: pd.DatetimeIndex, spells: pd.DataFrame) -> pd.Series:
+    """Number of members by day of the calendar; a code counts once, however its spells overlap."""
+    change = np.zeros(len(calendar) + 1, dtype=np.int64)
+    first = calendar.searchsorted(spells["start"], side="left")
+    after = calendar.searchsorted(spells["end"], side="right")
+    rows = pd.DataFrame({"instrument": spells["instrument"].to_numpy(), "first": first, "after": after})
+    rows = rows[rows["first"] < rows["after"]].sort_values(["instrument", "first"])
+    # What an earlier spell of the same code covers already is not counted again.
+    covered = rows.groupby("instrument")["after"].cummax().groupby(rows["instrument"]).shift(fill_value=0)
+    rows["first"] = np.maximum(rows["first"], covered)
+    rows = rows[rows["first"] < rows["after"]]
+    np.add.at(change, rows["first"].to_numpy(), 1)
+    np.add.at(change, rows["after"].to_numpy(), -1)
+    return pd.Series(change.cumsum()[:-1], index=calendar, name="members")
+
+
+def overlap(calendar: pd.DatetimeIndex, spells: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """How many members two universes share.
+
+    Parameters
+    ----------
+    calendar
+        D trading days.
+    spells, other
+        Columns `instrument`, `start` and `end`.
+
+    Returns
+    -------
+    DataFrame
+        By day: `members`, `other` (their numbers) and `both`.
+    """
+    codes = sorted({*spells["instrument"], *other["instrument"]})
+    first, second = (_mask(calendar, table, codes) for table in (spells, other))
+    return pd.DataFrame(
+        {
+            "members": first.sum(axis=1),
+            "other": second.sum(axis=1),
+            "both": (first & second).sum(axis=1),
+        },
+        index=calendar,
+    )
+
+
+def _mask(calendar: pd.DatetimeIndex, spells: pd.DataFrame, codes: list[str]) -> np.ndarray:
+    column = {code: index for index, code in enumerate(codes)}
+    mask = np.zeros((len(calendar), len(codes)), dtype=bool)
+    first = calendar.searchsorted(spells["start"], side="left")
+    after = calendar.searchsorted(spells["end"], side="right")
+    for code, start, stop in zip(spells["instrument"], first, after, strict=True):
+        mask[start:stop, column[code]] = True
+    return mask
