@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.data.download import download
 from qlib_ext.cli.data.sample import sample
 
 app = typer.Typer(
@@ -16,6 +17,7 @@ app = typer.Typer(
 data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
+data.command("download")(download)
 data.command("sample")(sample)
 
 

@@ -1,0 +1,41 @@
+"""`qlib-ext data download`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def download(
+    out: Annotated[Path, typer.Option(help="Directory to make, in Qlib's format.")],
+    region: Annotated[str, typer.Option(help="cn or us.")] = "cn",
+    name: Annotated[str, typer.Option(help="qlib_data, or qlib_data_simple, which is small.")] = "qlib_data",
+    version: Annotated[
+        str | None, typer.Option(help="Of the data, such as v1; without it, what Qlib takes.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the store at --out; its own side data are kept.")
+    ] = False,
+) -> None:
+    """Download daily bars with Qlib's own getter, whole or not at all, and audit them."""
+    from qlib_ext.market.audit.base import audit  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.market.download import download
+
+    began = time.perf_counter()
+    # Qlib's bars of progress are for eyes; its messages come all the same.
+    with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+        store = download(out, region=region, name=name, version=version, replace=replace)
+    typer.echo(
+        f"{out}: {len(store.instruments())} instruments, {len(store.calendar)} days from "
+        f"{store.calendar[0].date()} to {store.calendar[-1].date()}, universes {', '.join(store.universes())} "
+        f"({time.perf_counter() - began:.1f} s)"
+    )
+    found = ", ".join(f"{count} {severity}s" for severity, count in audit(out).counts.items())
+    typer.echo(f"The audit has {found}. To read them: qlib-ext data check {out}")
+    typer.echo(f"To use it: QLIB_DATA={out}")
