@@ -153,18 +153,26 @@ class Findings:
             Finding(
                 kind,
                 known.severity,
-                message,
-                file,
-                instrument,
+                _printable(message),
+                None if file is None else _printable(file),
+                None if instrument is None else _printable(instrument),
                 day(date) if isinstance(date, np.datetime64) else date,
                 int(count),
                 known.fix,
             )
         )
 
-    def has(self, kind: str) -> bool:
-        """Whether anything of this kind was found."""
-        return any(finding.kind == kind for finding in self._found)
+    def extend(self, findings: Iterable[Finding]) -> None:
+        """Take over findings that were made elsewhere, of kinds that are known here."""
+        for finding in findings:
+            self.add(
+                finding.kind,
+                finding.message,
+                file=finding.file,
+                instrument=finding.instrument,
+                date=finding.date,
+                count=finding.count,
+            )
 
     def sorted(self) -> tuple[Finding, ...]:
         """By severity, then by kind in the order of the kinds, then in the order found."""
@@ -177,6 +185,12 @@ class Findings:
 def day(date: np.datetime64) -> str | None:
     """`YYYY-MM-DD`, None for NaT."""
     return None if np.isnat(date) else str(date.astype("M8[D]"))
+
+
+def _printable(text: str) -> str:
+    """Text that any terminal and file takes: names on disk may hold bytes that are no text, and control signs."""
+    clean = text.encode("utf-8", errors="replace").decode("utf-8")
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in clean)
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

@@ -1,0 +1,341 @@
+"""Values of single bars: numbers that cannot be, and prices of one day that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from qlib_ext.market.audit.finding import Findings, Kind, listed
+from qlib_ext.market.audit.series import Series
+from qlib_ext.market.audit.source import PRICES, Block, Source, is_index
+
+# Prices are float32 and adjusted ones are rounded by whoever adjusts them: four digits of agreement are asked for.
+RANGE_TOLERANCE = 1e-4
+# vwap is amount / volume, and vendors round both: to 1000 yuan and to lots of 100 shares.
+VWAP_TOLERANCE = 5e-3
+AMOUNT_TOLERANCE = 1e-2
+# Higher than any adjusted price (81,366 in ten years of A shares), lower than any (below a hundredth of a cent).
+HIGHEST_PRICE, LOWEST_PRICE = 1e8, 1e-6
+HIGHEST_VOLUME = 1e14
+# Real fields never stand still for a quarter of a year of trading.
+CONSTANT_DAYS = 60
+
+KINDS = (
+    Kind(
+        "value-infinite",
+        "error",
+        "a field holds infinity",
+        "it spreads through every mean and every normalisation of its day",
+        "replaces it by NaN",
+    ),
+    Kind(
+        "value-absurd",
+        "error",
+        "a price or volume is far beyond what any market has",
+        "the file holds something else than float32, or is damaged",
+    ),
+    Kind(
+        "price-negative",
+        "error",
+        "a price is below zero",
+        "returns on it mean nothing",
+        "replaces it by NaN",
+    ),
+    Kind(
+        "price-zero",
+        "error",
+        "a price is zero",
+        "a return to it is -100 %, one from it infinite",
+        "replaces it by NaN",
+    ),
+    Kind(
+        "volume-negative",
+        "error",
+        "a volume or traded amount is below zero",
+        "features and costs on it mean nothing",
+        "replaces it by NaN",
+    ),
+    Kind("high-below-low", "error", "the high is below the low", "columns were mixed up, or the bar is wrong"),
+    Kind(
+        "close-outside-range",
+        "error",
+        "the close lies above the high or below the low",
+        "one of the three is wrong, and the close makes the labels",
+    ),
+    Kind(
+        "open-outside-range",
+        "warning",
+        "the open lies above the high or below the low",
+        "one of the three is wrong; no label needs them",
+    ),
+    Kind(
+        "vwap-outside-range",
+        "warning",
+        "vwap lies above the high or below the low",
+        "it is adjusted differently, or in another unit",
+    ),
+    Kind(
+        "amount-inconsistent",
+        "warning",
+        "amount is not volume × vwap, measured by the stock's own median ratio",
+        "one of the three is wrong on these days",
+    ),
+    Kind(
+        "amount-unit",
+        "note",
+        "amount is a fixed multiple of volume × vwap",
+        "it is in another unit, such as thousands; whoever reads it must know",
+    ),
+    Kind(
+        "close-missing",
+        "error",
+        "there is a volume and no close",
+        "the day has no return although the stock traded",
+    ),
+    Kind(
+        "price-missing",
+        "warning",
+        "there is a close, and open, high or low is missing",
+        "features of the day are filled up instead of known",
+    ),
+    Kind(
+        "volume-missing",
+        "warning",
+        "there is a close and no volume, in a stock that has volumes",
+        "nobody can tell whether the stock traded",
+    ),
+    Kind(
+        "volume-zero-with-range",
+        "warning",
+        "volume is zero, and high and low differ",
+        "prices moved without a trade: the volume or the prices are wrong",
+    ),
+    Kind(
+        "field-empty",
+        "warning",
+        "a file of bars holds NaN only",
+        "the field looks as if it were there",
+    ),
+    Kind(
+        "field-constant",
+        "warning",
+        f"a price, volume or amount is the same number on all of at least {CONSTANT_DAYS} days",
+        "a column was filled with a placeholder",
+    ),
+)  # fmt: skip
+
+
+class BarChecks:
+    """Single bars, block by block."""
+
+    def __init__(self, source: Source, found: Findings):
+        self._days = source.days
+        self._found = found
+        self._ratios: list[tuple[str, float]] = []
+
+    def check(self, series: Series) -> None:
+        """One block."""
+        block, field = series.block, series.field
+        for name, values in block.values.items():
+            self._check_field(block, name, values)
+            self._check_presence(series, name, values)
+        high, low, close, opened = (field(name) for name in ("high", "low", "close", "open"))
+        self._cells(
+            "high-below-low",
+            block,
+            "high",
+            high < low * (1 - RANGE_TOLERANCE),
+            lambda row, day: f"high {high[row, day]:.6g}, low {low[row, day]:.6g}",
+        )
+        sound = (high >= low) & (low > 0)
+        for name, values, kind, tolerance in (
+            ("close", close, "close-outside-range", RANGE_TOLERANCE),
+            ("open", opened, "open-outside-range", RANGE_TOLERANCE),
+            ("vwap", field("vwap"), "vwap-outside-range", VWAP_TOLERANCE),
+        ):
+            outside = (values > high * (1 + tolerance)) | (values < low * (1 - tolerance))
+            self._cells(
+                kind,
+                block,
+                name,
+                outside & sound & (values > 0) & np.isfinite(values),
+                lambda row, day, name=name, values=values: (
+                    f"{name} {values[row, day]:.6g} with low {low[row, day]:.6g} and high {high[row, day]:.6g}"
+                ),
+            )
+        self._check_volume(series)
+        self._check_amount(series)
+
+    def _check_field(self, block: Block, name: str, values: np.ndarray) -> None:
+        """One field by itself: `values` float32 `[S, D]`."""
+
+        def found_value(row: int, day: int) -> str:
+            return f"{name} is {values[row, day]:.6g}"
+
+        self._cells("value-infinite", block, name, np.isinf(values), found_value)
+        if name in PRICES:
+            self._cells("price-negative", block, name, (values < 0) & np.isfinite(values), found_value)
+            self._cells("price-zero", block, name, values == 0, found_value)
+            absurd = (values > HIGHEST_PRICE) | ((values > 0) & (values < LOWEST_PRICE))
+            self._cells("value-absurd", block, name, absurd & np.isfinite(values), found_value)
+        elif name in ("volume", "amount"):
+            self._cells("volume-negative", block, name, (values < 0) & np.isfinite(values), found_value)
+            absurd = (values > HIGHEST_VOLUME) | ((values > 0) & (values < LOWEST_PRICE))
+            self._cells("value-absurd", block, name, absurd & np.isfinite(values), found_value)
+
+    def _check_presence(self, series: Series, name: str, values: np.ndarray) -> None:
+        """Files that hold nothing, or one number for ever."""
+        block = series.block
+        there = ~np.isnan(values)
+        count = there.sum(axis=1)
+        for row in np.flatnonzero(count == 0):
+            if name in block.bins[row] and block.bins[row][name].placed:
+                file = block.file(row, name)
+                self._found.add(
+                    "field-empty", f"{file} holds NaN only", file=file, instrument=block.codes[row]
+                )
+        # Indices may have no volume, and stand at 0; what does not move at all is caught as a stale run instead.
+        if name in (*PRICES, "volume", "amount"):
+            top, bottom = np.fmax.reduce(values, axis=1), np.fmin.reduce(values, axis=1)
+            same = (count >= CONSTANT_DAYS) & (top == bottom)
+            for row in np.flatnonzero(same):
+                code = block.codes[row]
+                if name in ("volume", "amount") and is_index(code) and top[row] == 0:
+                    continue
+                self._found.add(
+                    "field-constant",
+                    f"{code}: {name} is {top[row]:.6g} on all of its {count[row]} days",
+                    file=block.file(row, name),
+                    instrument=code,
+                    date=self._days[np.argmax(there[row])],
+                    count=count[row],
+                )
+
+    def _check_volume(self, series: Series) -> None:
+        block, field = series.block, series.field
+        volume, close = field("volume"), field("close")
+        has_close = np.array(["close" in bins for bins in block.bins], dtype=bool)
+        self._cells(
+            "close-missing",
+            block,
+            "close",
+            (volume > 0) & np.isnan(close) & has_close[:, None],
+            lambda row, day: f"volume {volume[row, day]:.6g} and no close",
+        )
+        lacking = {
+            name: series.valid & np.isnan(field(name))
+            for name in ("open", "high", "low")
+            if name in block.values
+        }
+        # A stock that lacks the file lacks it on every day: that is said once, of the file.
+        for name, mask in lacking.items():
+            mask[[name not in bins for bins in block.bins]] = False
+        if lacking:
+            masks = list(lacking.values())
+            self._cells(
+                "price-missing",
+                block,
+                next(iter(lacking)),
+                np.logical_or.reduce(masks),
+                lambda row, day: (
+                    f"close and no {listed([name for name, mask in lacking.items() if mask[row, day]])}"
+                ),
+            )
+        self._cells(
+            "volume-missing",
+            block,
+            "volume",
+            series.valid & np.isnan(volume) & series.has_volume[:, None],
+            lambda row, day: f"close {close[row, day]:.6g} and no volume",
+        )
+        high, low = field("high"), field("low")
+        self._cells(
+            "volume-zero-with-range",
+            block,
+            "volume",
+            (volume == 0) & (high > low * (1 + RANGE_TOLERANCE)) & (low > 0) & series.has_volume[:, None],
+            lambda row, day: f"volume 0, low {low[row, day]:.6g} and high {high[row, day]:.6g}",
+        )
+
+    def _check_amount(self, series: Series) -> None:
+        """Traded amount against volume × vwap; the index of a market sums other stocks' trades and is left out."""
+        block, field = series.block, series.field
+        if "amount" not in block.values or "vwap" not in block.values:
+            return
+        amount, volume, vwap = (field(name).astype(np.float64) for name in ("amount", "volume", "vwap"))
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            ratio = amount / (volume * vwap)
+        usable = np.isfinite(ratio) & (ratio > 0)
+        usable[[is_index(code) for code in block.codes]] = False
+        for row in np.flatnonzero(usable.any(axis=1)):
+            typical = float(np.median(ratio[row, usable[row]]))
+            self._ratios.append((block.codes[row], typical))
+            ratio[row] /= typical
+        self._cells(
+            "amount-inconsistent",
+            block,
+            "amount",
+            usable & (np.abs(ratio - 1) > AMOUNT_TOLERANCE),
+            lambda row, day: (
+                f"amount {amount[row, day]:.6g} is {ratio[row, day]:.4g} times what volume × vwap says"
+            ),
+        )
+
+    def finish(self) -> None:
+        """The unit of the amounts, once for the store."""
+        other = [(code, ratio) for code, ratio in self._ratios if abs(ratio - 1) > AMOUNT_TOLERANCE]
+        if other:
+            code, ratio = other[0]
+            self._found.add(
+                "amount-unit",
+                f"amount is {ratio:.4g} times volume × vwap in {code}, and another multiple than 1 in {len(other)} of "
+                f"{len(self._ratios)} stocks",
+                instrument=code,
+                count=len(other),
+            )
+
+    def _cells(
+        self, kind: str, block: Block, field: str, mask: np.ndarray, say: Callable[[int, int], str]
+    ) -> None:
+        """One finding for each stock that `mask` `[S, D]` touches."""
+        cells(self._found, self._days, kind, block, field, mask, say)
+
+
+def cells(
+    found: Findings,
+    days: np.ndarray,
+    kind: str,
+    block: Block,
+    field: str,
+    mask: np.ndarray,
+    say: Callable[[int, int], str],
+) -> None:
+    """One finding for each stock of a block that `mask` `[S, D]` touches, told by its first day.
+
+    Parameters
+    ----------
+    found, days
+        Where findings go; dates `[D]`.
+    kind, field
+        What was found, and the field whose file is named.
+    say
+        Row and day of a cell to what is wrong there.
+    """
+    for row in np.flatnonzero(mask.any(axis=1)):
+        day, count = int(np.argmax(mask[row])), int(mask[row].sum())
+        code = block.codes[row]
+        more = f" (on {count} days)" if count > 1 else ""
+        found.add(
+            kind,
+            f"{code} {on(days, day)}: {say(int(row), day)}{more}",
+            file=block.file(int(row), field),
+            instrument=code,
+            date=days[day],
+            count=count,
+        )
+
+
+def on(days: np.ndarray, day: int) -> str:
+    """`2010-01-04`, or the position where the calendar has no day there."""
+    return f"day {day} of the calendar" if np.isnat(days[day]) else str(days[day])
