@@ -15,6 +15,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.market.import_settings import ImportSettings
 from qlib_ext.market.notes import Notes
 from qlib_ext.market.sources import read_table
+from qlib_ext.market.trading_days import DayReader
 
 PRICES = ("open", "high", "low", "close", "vwap")
 NEEDS: Mapping[str, tuple[str, ...]] = {
@@ -93,7 +94,7 @@ class Actions:
 
 
 def read_actions(
-    path: str | Path, settings: ImportSettings, timezone: str, notes: Notes
+    path: str | Path, settings: ImportSettings, days: DayReader, notes: Notes
 ) -> dict[str, Actions]:
     """Read a table of splits and dividends: `date` (the ex-day), `code`, and `split`, `dividend` or both.
 
@@ -105,7 +106,7 @@ def read_actions(
     UserError
         If the file cannot be read, has neither a split nor a dividend, or holds one that cannot be.
     """
-    table = read_table(path, settings, timezone, ACTION_COLUMNS, ("date", "code"), notes)
+    table = read_table(path, settings, days, ACTION_COLUMNS, ("date", "code"), notes)
     values = [field for field in ("split", "dividend") if field in table]
     if not values:
         raise UserError(

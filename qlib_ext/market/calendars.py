@@ -9,6 +9,7 @@ from exchange_calendars.errors import InvalidCalendarName
 from qlib_ext.checks import UserError, nearest
 
 _MARGIN = pd.Timedelta(days=30)  # a calendar cannot be made of a span without a session
+_SOME = ("2020-01-01", "2020-03-31")  # a short calendar is quickly made, and knows its bounds and time zone
 
 
 def exchange_timezone(exchange: str) -> str:
@@ -51,7 +52,7 @@ def exchange_days(exchange: str, first: pd.Timestamp, last: pd.Timestamp) -> pd.
 
 def _calendar(exchange: str) -> exchange_calendars.ExchangeCalendar:
     try:
-        return exchange_calendars.get_calendar(exchange)
+        return exchange_calendars.get_calendar(exchange, start=_SOME[0], end=_SOME[1])
     except InvalidCalendarName as error:
         names = exchange_calendars.get_calendar_names()
         raise UserError(

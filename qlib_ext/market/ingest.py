@@ -24,7 +24,8 @@ from qlib_ext.market.codes import normalise_code
 from qlib_ext.market.columns import KNOWN
 from qlib_ext.market.import_settings import REGIONS, ImportSettings
 from qlib_ext.market.notes import Notes
-from qlib_ext.market.sources import Piece, SourceFile, bad_sentence, pieces, scan
+from qlib_ext.market.sources import Piece, SourceFile, bad_sentence, day_reader, pieces, scan
+from qlib_ext.market.trading_days import DayReader
 from qlib_ext.market.units import check_vwap, choose_change, settle_units
 
 Progress = Callable[[int, int, str], None]
@@ -77,9 +78,15 @@ def read_bars(
     timezone = settings.timezone or exchange_timezone(exchange)
     way = choose_adjustment(settings.adjustment, in_all, actions is not None)
     volume = _choose_volume(settings, way, in_all)
-    by_code = {} if actions is None else read_actions(actions, settings, timezone, notes)
+    reader = day_reader(settings, timezone)
+    by_code = {} if actions is None else read_actions(actions, settings, reader, notes)
 
-    rows = _Rows(files, settings, timezone, notes, progress)
+    if way == "adjusted" and settings.adjustment == "auto":
+        notes.add(
+            "prices taken as adjusted already, since nothing in the source adjusts them (if they are raw, see "
+            "`--adjustment`)"
+        )
+    rows = _Rows(files, settings, reader, notes, progress)
     _check_bad_values(rows, notes)
     calendar = _calendar(rows, settings, exchange, notes)
     _note_unused(by_code, rows.codes, notes)
@@ -118,7 +125,8 @@ def read_bars(
     _judge_factor(judge, settings.adjustment, way, notes)
     _note_zero_volume(table, rows.codes, calendar, settings, notes)
 
-    stocks = np.array([code not in _benchmarks(settings) for code in rows.codes])
+    benchmarks = tuple(normalise_code(code, settings.region) for code in settings.benchmarks)
+    stocks = np.array([code not in benchmarks for code in rows.codes])
     volume_unit, amount_unit = settle_units(table, stocks, settings, notes)
     check_vwap(table, rows.codes, calendar, notes)
     change = choose_change(table, settings.change, notes)
@@ -130,8 +138,9 @@ def read_bars(
         amount_unit=amount_unit,
         change=change,
         exchange=exchange,
-        timezone=settings.timezone,
+        benchmarks=benchmarks,
     )
+    _note_gaps(table["close"], rows.codes, calendar, notes)
     empty = [code for code, close in zip(rows.codes, table["close"], strict=True) if np.isnan(close).all()]
     notes.add("{instrument} without any close", len(empty), empty)
     ordered = [*(f for f in ORDER if f in table), *(f for f in table if f not in ORDER)]
@@ -151,7 +160,7 @@ class _Rows:
         self,
         files: list[SourceFile],
         settings: ImportSettings,
-        timezone: str,
+        reader: DayReader,
         notes: Notes,
         progress: Progress | None,
     ):
@@ -167,7 +176,7 @@ class _Rows:
             for field in lacking:
                 notes.add(f"{{file}} without a column of `{field}`, which others have", 1, [file.path.name])
             empty = True
-            for piece in pieces(file, self.fields, settings, timezone, notes):
+            for piece in pieces(file, self.fields, settings, reader, notes):
                 empty = False
                 self.count += len(piece.days)
                 self.present += (~np.isnan(piece.values)).sum(axis=0)
@@ -381,10 +390,19 @@ def _note_zero_volume(
     )
 
 
+def _note_gaps(close: np.ndarray, codes: tuple[str, ...], calendar: np.ndarray, notes: Notes) -> None:
+    """Count the days without a close between the first and the last close of each instrument."""
+    there = ~np.isnan(close)
+    begun = np.logical_or.accumulate(there, axis=1)
+    to_come = np.logical_or.accumulate(there[:, ::-1], axis=1)[:, ::-1]
+    stock, day = np.nonzero(begun & to_come & ~there)
+    notes.add(
+        "{day} without a close between the first and the last close of an instrument: missing, as on suspended days",
+        len(stock),
+        (f"{codes[s]} {calendar[d]}" for s, d in zip(stock, day, strict=True)),
+    )
+
+
 def _note_unused(by_code: Mapping[str, Actions], codes: tuple[str, ...], notes: Notes) -> None:
     unused = sorted(set(by_code) - set(codes))
     notes.add("{instrument} with splits or dividends but no bars: not used", len(unused), unused)
-
-
-def _benchmarks(settings: ImportSettings) -> tuple[str, ...]:
-    return tuple(normalise_code(code, settings.region) for code in settings.benchmarks)

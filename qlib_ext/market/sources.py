@@ -21,7 +21,7 @@ from qlib_ext.market.codes import is_bare, normalise_code
 from qlib_ext.market.columns import KNOWN, REQUIRED, recognise
 from qlib_ext.market.import_settings import ImportSettings
 from qlib_ext.market.notes import Notes
-from qlib_ext.market.trading_days import trading_days
+from qlib_ext.market.trading_days import DayReader
 
 TEXT, PARQUET = "CSV", "Parquet"
 SUFFIXES = {
@@ -175,8 +175,13 @@ def _look(
     return SourceFile(path, columns, code, separator)
 
 
+def day_reader(settings: ImportSettings, timezone: str) -> DayReader:
+    """The reader of days that `settings` ask for; `timezone` is that of the exchange."""
+    return DayReader(timezone, date_format=settings.date_format, keep_utc_dates=settings.timezone is None)
+
+
 def pieces(
-    file: SourceFile, fields: Sequence[str], settings: ImportSettings, timezone: str, notes: Notes
+    file: SourceFile, fields: Sequence[str], settings: ImportSettings, days: DayReader, notes: Notes
 ) -> Iterator[Piece]:
     """Read a file piece by piece, a long one in chunks.
 
@@ -191,8 +196,8 @@ def pieces(
         F fields, whose values are wanted; one that the file does not have is NaN.
     settings
         How it is read.
-    timezone
-        Of the exchange.
+    days
+        Reads the days; one reader for all files of a source is quickest.
     notes
         Receives what was found.
 
@@ -205,20 +210,20 @@ def pieces(
     before = 0
     stamps = set()
     for table in _tables(file, settings):
-        days, taken = _days(file, table["date"], before, settings, timezone)
+        read, taken = _days(file, table["date"], before, days)
         stamps.add(taken)
         codes, code = _codes(file, table, before, settings, notes)
-        rows = _Rows(file.path.name, codes, code, days)
+        rows = _Rows(file.path.name, codes, code, read)
         values = np.full((len(table), len(fields)), np.nan)
         for index, field in enumerate(fields):
             if field in file.columns:
                 values[:, index] = _numbers(table[field], field, rows, settings, notes)
-        yield Piece(codes, code, days, values)
+        yield Piece(codes, code, read, values)
         before += len(table)
     if "midnight UTC" in stamps:
         notes.add(
             "{file} with days stamped as midnight UTC: taken as the days they name (`--timezone "
-            f"{timezone}` converts them)",
+            f"{days.timezone}` converts them)",
             places=[file.path.name],
         )
     if "local time" in stamps:
@@ -231,7 +236,7 @@ def pieces(
 def read_table(
     path: str | Path,
     settings: ImportSettings,
-    timezone: str,
+    days: DayReader,
     known: Mapping[str, tuple[frozenset[str], ...]],
     required: Sequence[str],
     notes: Notes,
@@ -243,9 +248,9 @@ def read_table(
     path
         A CSV or Parquet file.
     settings
-        `region`, `encoding` and `date_format` count.
-    timezone
-        Of the exchange.
+        `region` and `encoding` count.
+    days
+        Reads the days.
     known
         Field to the groups of names of its columns, as `recognise` takes them; with `date` and `code`.
     required
@@ -274,7 +279,7 @@ def read_table(
         pd.DataFrame(piece.values, columns=fields).assign(
             date=piece.days.astype("datetime64[ns]"), code=np.array(piece.codes, dtype=object)[piece.code]
         )
-        for piece in pieces(file, fields, plain, timezone, notes)
+        for piece in pieces(file, fields, plain, days, notes)
     ]
     if not parts:
         raise UserError(f"`{path}` holds no rows")
@@ -360,16 +365,9 @@ def _naming(where: str) -> Iterator[None]:
         raise UserError(f"{error} ({where})") from error
 
 
-def _days(
-    file: SourceFile, dates: pd.Series, before: int, settings: ImportSettings, timezone: str
-) -> tuple[np.ndarray, str]:
+def _days(file: SourceFile, dates: pd.Series, before: int, reader: DayReader) -> tuple[np.ndarray, str]:
     """Days of the rows, none of them missing, and how they were stamped."""
-    days, taken = trading_days(
-        dates,
-        timezone,
-        date_format=settings.date_format,
-        keep_utc_dates=settings.timezone is None,
-    )
+    days, taken = reader.read(dates)
     wrong = np.flatnonzero(np.isnat(days))
     if wrong.size:
         value = dates.iloc[wrong[0]]

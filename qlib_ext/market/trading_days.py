@@ -15,7 +15,6 @@ _EPOCHS = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (np.inf, "ns"))
 _EPOCH_BEGINS = (
     1e8  # seconds: March 1973; a smaller number is rather a count of days, as spreadsheets have it
 )
-_NAT = np.datetime64("NaT", "D")
 
 
 class Days(NamedTuple):
@@ -26,17 +25,24 @@ class Days(NamedTuple):
     days : datetime64[D]
         NaT where a value cannot be read.
     taken : str
-        What the values were, for a note where it could be otherwise: `midnight UTC`, `local time` or nothing.
+        How the values were taken, where it could be otherwise: `midnight UTC`, `local time` or nothing.
     """
 
     days: np.ndarray
     taken: str = ""
 
 
-def trading_days(
-    values: pd.Series, timezone: str, *, date_format: str | None = None, keep_utc_dates: bool = True
-) -> Days:
-    """Read the days of a column of dates, timestamps or epochs.
+class _Stamps(NamedTuple):
+    """What single values say."""
+
+    utc: np.ndarray  # datetime64[D], the date in UTC of a moment
+    local: np.ndarray  # datetime64[D], the date in the time zone; NaT where a value cannot be read
+    moment: np.ndarray  # bool, whether the value names a moment
+    at_midnight: np.ndarray  # bool: a moment at midnight UTC, or a date without a time
+
+
+class DayReader:
+    """Read the days of columns of dates, timestamps or epochs.
 
     ======================================  =============================================================
     value                                   day
@@ -50,80 +56,97 @@ def trading_days(
 
     Parameters
     ----------
-    values
-        Texts, numbers, dates or timestamps.
     timezone
         Of the exchange, such as America/New_York.
     date_format
         As `strptime` takes it, for texts in another form.
     keep_utc_dates
-        If every moment of the column is midnight UTC, it is a date that was stamped so, and is taken as it stands:
+        If every moment of a column is midnight UTC, it is a date that was stamped so, and is taken as it stands:
         converted, all of it would lie a day early west of Greenwich.
     """
-    missing = values.isna().to_numpy()
-    if isinstance(values.dtype, pd.DatetimeTZDtype):
-        return _from_moments(values, timezone, keep_utc_dates)
-    if values.dtype.kind == "M":
-        return _from_local(values)
-    if values.dtype.kind in "iuf" and date_format is None:
-        return _from_numbers(values.to_numpy(dtype=np.float64, na_value=np.nan), timezone, keep_utc_dates)
-    # The same few thousand texts come again for every instrument: each is read once.
-    positions, texts = pd.factorize(values.astype(str).to_numpy(dtype=object))
-    unique = _from_texts(pd.Series(texts, dtype=object), timezone, date_format, keep_utc_dates)
-    days = unique.days[positions]
-    days[missing] = _NAT
-    return Days(days, unique.taken)
+
+    def __init__(self, timezone: str, *, date_format: str | None = None, keep_utc_dates: bool = True):
+        self.timezone = timezone
+        self.date_format = date_format
+        self.keep_utc_dates = keep_utc_dates
+        # The same few thousand texts come again in every file; reading them is most of the work.
+        self._position: dict[str, int] = {}
+        self._known = self._times(pd.Series([], dtype="datetime64[ns]"))
+
+    def read(self, values: pd.Series) -> Days:
+        """Days of a column of texts, numbers, dates or timestamps."""
+        stamps = self._stamps(values)
+        moment = stamps.moment
+        if (
+            self.keep_utc_dates
+            and stamps.at_midnight[moment].all()
+            and (stamps.utc[moment] != stamps.local[moment]).any()
+        ):
+            return Days(np.where(moment, stamps.utc, stamps.local), "midnight UTC")
+        timed = ~stamps.at_midnight & ~moment & ~np.isnat(stamps.local)
+        return Days(stamps.local, "local time" if timed.any() else "")
+
+    def _stamps(self, values: pd.Series) -> _Stamps:
+        if isinstance(values.dtype, pd.DatetimeTZDtype):
+            return self._moments(values)
+        if values.dtype.kind == "M":
+            return self._times(values)
+        if values.dtype.kind in "iuf" and self.date_format is None:
+            return self._numbers(values.to_numpy(dtype=np.float64, na_value=np.nan))
+        column, texts = pd.factorize(values.where(values.notna(), "").astype(str).to_numpy(dtype=object))
+        new = [text for text in texts if text not in self._position]
+        if new:
+            read = self._texts(pd.Series(new, dtype=object))
+            self._position.update(
+                zip(new, range(len(self._known.utc), len(self._known.utc) + len(new)), strict=True)
+            )
+            self._known = _Stamps(*(np.concatenate(pair) for pair in zip(self._known, read, strict=True)))
+        at = np.array([self._position[text] for text in texts], dtype=np.int64)[column]
+        return _Stamps(*(part[at] for part in self._known))
+
+    def _texts(self, texts: pd.Series) -> _Stamps:
+        if self.date_format is not None:
+            aware = "%z" in self.date_format
+            read = pd.to_datetime(texts, format=self.date_format, utc=aware, errors="coerce")
+            return self._moments(read) if aware else self._times(read)
+        number = texts.str.fullmatch(_NUMBER)
+        dated = texts.str.match(_DATE)
+        aware = dated & texts.str.contains(_OFFSET)
+        stamps = self._numbers(pd.to_numeric(texts.where(number), errors="coerce").to_numpy(dtype=np.float64))
+        moments = pd.to_datetime(texts.where(aware), format="ISO8601", utc=True, errors="coerce")
+        stamps = _joined(stamps, self._moments(moments))
+        times = pd.to_datetime(texts.where(dated & ~aware), format="ISO8601", errors="coerce")
+        return _joined(stamps, self._times(times))
+
+    def _numbers(self, numbers: np.ndarray) -> _Stamps:
+        size = np.abs(numbers)
+        written = (size >= 1e7) & (size < _EPOCH_BEGINS)  # YYYYMMDD
+        texts = pd.Series(np.where(written, numbers, 0).astype(np.int64)).astype(str)
+        dates = pd.to_datetime(texts, format="%Y%m%d", errors="coerce")
+        moments = np.full(len(numbers), np.datetime64("NaT", "ns"))
+        low = _EPOCH_BEGINS
+        for high, unit in _EPOCHS:
+            part = (size >= low) & (size < high)
+            moments[part] = pd.to_datetime(numbers[part], unit=unit, errors="coerce").to_numpy()
+            low = high
+        return _joined(self._moments(pd.Series(moments).dt.tz_localize("UTC")), self._times(dates))
+
+    def _moments(self, moments: pd.Series) -> _Stamps:
+        utc = moments.dt.tz_convert("UTC").dt.tz_localize(None)
+        local = moments.dt.tz_convert(self.timezone).dt.tz_localize(None)
+        midnight = (utc == utc.dt.normalize()).to_numpy()
+        return _Stamps(_dates(utc), _dates(local), moments.notna().to_numpy(), midnight)
+
+    def _times(self, times: pd.Series) -> _Stamps:
+        midnight = (times == times.dt.normalize()).to_numpy()
+        return _Stamps(_dates(times), _dates(times), np.zeros(len(times), dtype=bool), midnight)
 
 
-def _from_texts(texts: pd.Series, timezone: str, date_format: str | None, keep_utc_dates: bool) -> Days:
-    if date_format is not None:
-        if "%z" in date_format:
-            moments = pd.to_datetime(texts, format=date_format, utc=True, errors="coerce")
-            return _from_moments(moments, timezone, keep_utc_dates)
-        return _from_local(pd.to_datetime(texts, format=date_format, errors="coerce"))
-    if texts.str.fullmatch(_NUMBER).any():
-        numbers = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64)
-        return _from_numbers(numbers, timezone, keep_utc_dates)
-    texts = texts.where(texts.str.match(_DATE))
-    aware = texts.str.contains(_OFFSET, na=False)
-    moments = pd.to_datetime(texts.where(aware), format="ISO8601", utc=True, errors="coerce")
-    local = pd.to_datetime(texts.where(~aware), format="ISO8601", errors="coerce")
-    return _joined(_from_moments(moments, timezone, keep_utc_dates), _from_local(local))
+def _joined(first: _Stamps, second: _Stamps) -> _Stamps:
+    """Of each value what could be read of it."""
+    use = np.isnat(first.local)
+    return _Stamps(*(np.where(use, other, one) for one, other in zip(first, second, strict=True)))
 
 
-def _from_numbers(numbers: np.ndarray, timezone: str, keep_utc_dates: bool) -> Days:
-    size = np.abs(numbers)
-    written = (size >= 1e7) & (size < _EPOCH_BEGINS)  # YYYYMMDD
-    texts = pd.Series(np.where(written, numbers, 0).astype(np.int64)).astype(str)
-    dates = pd.to_datetime(texts, format="%Y%m%d", errors="coerce")
-    moments = np.full(len(numbers), np.datetime64("NaT", "ns"))
-    low = _EPOCH_BEGINS
-    for high, unit in _EPOCHS:
-        part = (size >= low) & (size < high)
-        moments[part] = pd.to_datetime(numbers[part], unit=unit, errors="coerce").to_numpy()
-        low = high
-    aware = pd.Series(moments).dt.tz_localize("UTC")
-    return _joined(_from_moments(aware, timezone, keep_utc_dates), _from_local(dates))
-
-
-def _joined(moments: Days, local: Days) -> Days:
-    days = np.where(np.isnat(moments.days), local.days, moments.days)
-    return Days(days, moments.taken or local.taken)
-
-
-def _from_moments(moments: pd.Series, timezone: str, keep_utc_dates: bool) -> Days:
-    utc = moments.dt.tz_convert("UTC").dt.tz_localize(None)
-    local = moments.dt.tz_convert(timezone).dt.tz_localize(None)
-    days = _from_local(local).days
-    if keep_utc_dates:
-        read = utc.dropna()
-        dates = _from_local(utc).days
-        if (read == read.dt.normalize()).all() and (dates[utc.notna()] != days[utc.notna()]).any():
-            return Days(dates, "midnight UTC")
-    return Days(days)
-
-
-def _from_local(times: pd.Series) -> Days:
-    days = times.to_numpy(dtype="datetime64[ns]").astype("datetime64[D]")
-    read = times.dropna()
-    return Days(days, "" if (read == read.dt.normalize()).all() else "local time")
+def _dates(times: pd.Series) -> np.ndarray:
+    return times.to_numpy(dtype="datetime64[ns]").astype("datetime64[D]")

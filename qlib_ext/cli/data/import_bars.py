@@ -1,0 +1,137 @@
+"""`qlib-ext data import`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qlib_ext.checks import UserError
+
+
+def import_bars(
+    source: Annotated[Path, typer.Argument(help="CSV or Parquet file, or a folder of them; .gz too.")],
+    out: Annotated[Path, typer.Option(help="Directory to make, in Qlib's format.")],
+    region: Annotated[str, typer.Option(help="cn or us: default exchange, form of the codes.")] = "cn",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FIELD=COLUMN where it is not recognised, such as close=Last; FIELD= for none. Repeat."
+        ),
+    ] = None,
+    adjustment: Annotated[
+        str,
+        typer.Option(
+            help="factor (raw prices and a factor), adj_close (raw prices and an adjusted close), actions (raw "
+            "prices and --actions), adjusted (as it is), none (raw, as it is), or auto."
+        ),
+    ] = "auto",
+    actions: Annotated[
+        Path | None, typer.Option(help="Table of date, code, split and dividend for raw prices.")
+    ] = None,
+    volume: Annotated[
+        str, typer.Option(help="Whether volumes are raw or adjusted; auto: as prices are.")
+    ] = "auto",
+    volume_unit: Annotated[
+        float | None, typer.Option(help="Shares in one unit of volume, such as 100; else by the prices.")
+    ] = None,
+    amount_unit: Annotated[
+        float | None, typer.Option(help="Currency in one unit of amount, such as 1000; else by the prices.")
+    ] = None,
+    change: Annotated[
+        str,
+        typer.Option(help="Unit of the source's change: fraction, percent, computed (not used), or auto."),
+    ] = "auto",
+    calendar: Annotated[
+        str, typer.Option(help="Days of the exchange, or every day of the data.")
+    ] = "exchange",
+    exchange: Annotated[
+        str | None, typer.Option(help="Name in exchange_calendars; else XSHG for cn, XNYS for us.")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="In which a timestamp's day is taken; else that of the exchange.")
+    ] = None,
+    date_format: Annotated[
+        str | None, typer.Option(help="Of dates that are not ISO 8601, such as %m/%d/%Y.")
+    ] = None,
+    pattern: Annotated[str | None, typer.Option(help="Which files of the folder, such as '*.csv'.")] = None,
+    encoding: Annotated[str, typer.Option(help="Of CSV files, such as gbk.")] = "utf-8",
+    duplicates: Annotated[
+        str, typer.Option(help="Rows of a stock and day that contradict: error, first or last.")
+    ] = "error",
+    bad_values: Annotated[
+        str, typer.Option(help="Values that are no number, infinite or negative: nan or error.")
+    ] = "nan",
+    zero_volume: Annotated[str, typer.Option(help="Rows with a volume of 0: keep or suspended.")] = "keep",
+    universe: Annotated[str, typer.Option(help="Name of the universe of all but the benchmarks.")] = "stocks",
+    benchmark: Annotated[
+        list[str] | None, typer.Option(help="Code of an index or fund that is no stock to choose. Repeat.")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace the store at --out; its folder `side` is kept.")
+    ] = False,
+) -> None:
+    """Make a store of your own daily bars, whole or not at all, and audit it."""
+    from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.market.audit.base import audit
+    from qlib_ext.market.import_bars import import_bars
+    from qlib_ext.market.import_settings import ImportSettings
+
+    began = time.perf_counter()
+    settings = ImportSettings(
+        region=region,
+        columns=_columns(column or []),
+        adjustment=adjustment,
+        volume=volume,
+        volume_unit=volume_unit,
+        amount_unit=amount_unit,
+        change=change,
+        calendar=calendar,
+        exchange=exchange,
+        timezone=timezone,
+        date_format=date_format,
+        pattern=pattern,
+        encoding=encoding,
+        duplicates=duplicates,
+        bad_values=bad_values,
+        zero_volume=zero_volume,
+        universe=universe,
+        benchmarks=tuple(benchmark or ()),
+    )
+    with shown_progress() as progress:
+        done = import_bars(source, out, settings, actions=actions, replace=replace, progress=progress)
+    store, fields = done.store, ", ".join(done.bars.fields)
+    typer.echo(
+        f"{out}: {len(store.instruments())} instruments, {len(store.calendar)} days from "
+        f"{store.calendar[0].date()} to {store.calendar[-1].date()}, fields {fields}, universes "
+        f"{', '.join(store.universes())} ({time.perf_counter() - began:.1f} s)"
+    )
+    for note in done.notes:
+        typer.echo(f"note: {note}")
+    with shown_progress() as progress:
+        checked = audit(out, progress=progress)
+    found = ", ".join(
+        f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in checked.counts.items()
+    )
+    typer.echo(f"The audit has {found}. To read them: qlib-ext data check {out}")
+    if region == "us":
+        typer.echo(f"To use it: QLIB_DATA={out} qrun workflows/mimstocr_us.yaml")
+    else:
+        typer.echo(
+            f"To use it: QLIB_DATA={out} qrun WORKFLOW, with `instruments: {universe}` and a benchmark of the store in "
+            "the workflow"
+        )
+
+
+def _columns(given: list[str]) -> dict[str, str]:
+    columns = {}
+    for one in given:
+        field, sign, name = one.partition("=")
+        if not sign or not field:
+            raise UserError(f"`--column` must be FIELD=COLUMN such as close=Last, found {one!r}")
+        if field in columns:
+            raise UserError(f"`--column` must name a field once, found {field!r} twice")
+        columns[field] = name
+    return columns
