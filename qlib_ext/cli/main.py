@@ -6,7 +6,10 @@ import typer
 
 from qlib_ext.checks import UserError
 from qlib_ext.cli.data.download import download
+from qlib_ext.cli.data.import_bars import import_bars
+from qlib_ext.cli.data.info import info
 from qlib_ext.cli.data.sample import sample
+from qlib_ext.cli.data.universe import universe
 
 app = typer.Typer(
     help="Backtests of multi-task stock recommendation on Qlib.",
@@ -18,7 +21,10 @@ data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 data.command("download")(download)
+data.command("import")(import_bars)
+data.command("info")(info)
 data.command("sample")(sample)
+data.command("universe")(universe)
 
 
 @app.callback()
