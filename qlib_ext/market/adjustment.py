@@ -5,7 +5,7 @@ adjusted price = raw price * factor, adjusted volume = raw volume / factor; so p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -239,8 +239,8 @@ def factor_of_columns(
 ) -> np.ndarray | None:
     """Factor of each day from the columns of one instrument: `factor`, or adjusted close / close.
 
-    A factor holds until the next one, so a missing one is that of the last bar before; a bar before the first one has
-    none, and loses its prices.
+    A factor holds until the next one, so a missing one is that of the last bar before. A bar before the first one
+    has none, and loses its prices where they are raw; an instrument without any factor keeps them, with 1.
 
     Returns
     -------
@@ -254,22 +254,24 @@ def factor_of_columns(
         factor = values["factor"]
     else:
         return None
-    missing = np.isnan(factor)
-    if missing.any():
-        there = np.flatnonzero(~missing)
-        last = np.searchsorted(there, np.arange(len(factor)), side="right") - 1
-        factor = np.where(last >= 0, factor[there[np.maximum(last, 0)]] if there.size else np.nan, np.nan)
-        priced = ~np.isnan(values["close"])
-        gone = np.isnan(factor) & priced
-        filled = missing & ~np.isnan(factor) & priced
-        notes.add(
-            "{bar} without a factor of its own: that of the bar before taken",
-            filled.sum(),
-            (f"{code} {day}" for day in days[filled]),
-        )
-        notes.add(
-            "{bar} before the first known factor: prices made missing",
-            gone.sum(),
-            (f"{code} {day}" for day in days[gone]),
-        )
-    return factor
+    there = np.flatnonzero(~np.isnan(factor))
+    if there.size == len(factor):
+        return factor
+    if there.size == 0:
+        if adjustment == "adjusted":
+            return factor
+        notes.add("{instrument} without any factor: taken as 1 (an index has none)", places=[code])
+        return np.ones(len(days))
+    last = np.searchsorted(there, np.arange(len(factor)), side="right") - 1
+    carried = np.where(last >= 0, factor[there[np.maximum(last, 0)]], np.nan)
+    priced = ~np.isnan(values["close"])
+    filled = priced & np.isnan(factor) & ~np.isnan(carried)
+    notes.add("{bar} without a factor: that of the bar before taken", filled.sum(), _at(code, days[filled]))
+    unknown = priced & np.isnan(carried)
+    lost = "left without" if adjustment == "adjusted" else "prices made missing"
+    notes.add(f"{{bar}} before the first known factor: {lost}", unknown.sum(), _at(code, days[unknown]))
+    return carried
+
+
+def _at(code: str, days: np.ndarray) -> Iterator[str]:
+    return (f"{code} {day}" for day in days)

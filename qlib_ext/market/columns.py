@@ -12,7 +12,8 @@ KNOWN: Mapping[str, tuple[frozenset[str], ...]] = {
     field: tuple(frozenset(group.split()) for group in groups)
     for field, groups in {
         "date": [
-            "date datetime timestamp day time tradedate tradingdate tradeday tradingday 日期 交易日期 交易日"
+            "date datetime timestamp tradedate tradingdate tradeday tradingday 日期 交易日期 交易日",
+            "day time",
         ],
         "code": ["code symbol ticker instrument tscode stockcode secucode wincode 代码 股票代码 证券代码"],
         "open": ["open openprice opening 开盘 开盘价"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from qlib_ext.market.import_settings import FILE, ImportSettings
 from qlib_ext.market.ingest import Progress, read_bars
 from qlib_ext.market.replace import copy_store, locked, recover
 from qlib_ext.market.store import QlibStore, write_store
+from qlib_ext.market.universes import RULES
 
 PARTS = ("calendars/day.txt", "features", "instruments")
 
@@ -78,10 +80,19 @@ def import_bars(
         with lock.replaced() as new:
             stocks = spells[~spells["instrument"].isin(benchmarks)]
             write_store(new, bars.calendar, bars.instruments, bars.fields, {settings.universe: stocks})
+            _say(new, bars.settings or settings)
             (bars.settings or settings).save(new, source=str(source), notes=notes)
             if (out / "side").is_dir():
                 copy_store(out / "side", new / "side")
     return Imported(QlibStore(out), bars, notes)
+
+
+def _say(store: Path, settings: ImportSettings) -> None:
+    """What `universes.json` says of the universe of an import."""
+    but = f" but {', '.join(settings.benchmarks)}" if settings.benchmarks else ""
+    said = {"size": None, "rule": f"every instrument of the source{but}, from its first bar to its last"}
+    text = json.dumps({settings.universe: said}, indent=2, ensure_ascii=False) + "\n"
+    (store / RULES).write_text(text, encoding="utf-8")
 
 
 def check_benchmarks(settings: ImportSettings, instruments: Iterable[str]) -> list[str]:
@@ -120,7 +131,7 @@ def _check_out(source: Path, out: Path, replace: bool) -> None:
 
 def _other_parts(out: Path, universe: str) -> list[str]:
     """What a store at `out` holds besides what an import writes and keeps."""
-    written = {*PARTS, f"instruments/{universe}.txt", "instruments/all.txt", FILE}
+    written = {*PARTS, f"instruments/{universe}.txt", "instruments/all.txt", FILE, RULES}
     parts = [*out.glob("*"), *(out / "calendars").glob("*"), *(out / "instruments").glob("*")]
     names = {path.relative_to(out).as_posix() for path in parts}
     return sorted(names - written - {"calendars", "side"})

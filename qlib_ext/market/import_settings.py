@@ -112,6 +112,9 @@ class ImportSettings:
                 raise UserError(
                     f"`columns` must name fields in lower case such as close or market_value, found {target!r}"
                 )
+        for needed in ("date", "close"):
+            if self.columns.get(needed) == "":
+                raise UserError(f"`columns` must name a column of `{needed}`: no bar is without it")
         if self.timezone is not None and self.timezone not in zoneinfo.available_timezones():
             raise UserError(
                 f"`timezone` must be a time zone such as Asia/Shanghai, found {self.timezone!r}"

@@ -26,7 +26,7 @@ from qlib_ext.market.import_settings import REGIONS, ImportSettings
 from qlib_ext.market.notes import Notes
 from qlib_ext.market.sources import Piece, SourceFile, bad_sentence, day_reader, pieces, scan
 from qlib_ext.market.trading_days import DayReader
-from qlib_ext.market.units import check_vwap, choose_change, settle_units
+from qlib_ext.market.units import COMPUTED, check_vwap, choose_change, settle_units
 
 Progress = Callable[[int, int, str], None]
 
@@ -94,7 +94,7 @@ def read_bars(
     fields = [field for field in rows.fields if field not in ("adj_close", "factor")]
     if way != "adjusted" or "factor" in rows.fields:
         fields.append("factor")
-    fields.append("computed")
+    fields.append(COMPUTED)
     shape = (len(rows.codes), len(calendar))
     table = {field: np.full(shape, np.nan, dtype=np.float32) for field in fields}
     judge = _FactorJudge()
@@ -118,7 +118,7 @@ def read_bars(
             factor = factor_of_columns(code, days, values, way, notes)
         judge.see(values["close"], factor)
         bars = adjusted(values, way, volume, factor)
-        bars["computed"] = _rise(bars["close"])
+        bars[COMPUTED] = _rise(bars["close"])
         at = calendar.searchsorted(days)
         for field, array in bars.items():
             table[field][index, at] = array

@@ -25,6 +25,7 @@ PAIRS = (
 CLOSE_TO = 0.1  # how far the median of amount / volume / price may lie from a unit
 OUTSIDE = 0.01  # a vwap may lie so far beyond low and high: amounts and volumes come rounded
 MOST = 0.5  # if more of the rows of an instrument lie outside, its vwap is none
+COMPUTED = "computed change"  # no field of a source can be called so
 CHANGE_UNITS = {"fraction": 1.0, "percent": 100.0}
 
 
@@ -176,7 +177,7 @@ def choose_change(table: dict[str, np.ndarray], unit: str, notes: Notes) -> str:
     Parameters
     ----------
     table
-        Field to array `[S, D]`, with `computed` (rises of the adjusted closes), which is taken out, and perhaps
+        Field to array `[S, D]`, with `COMPUTED` (rises of the adjusted closes), which is taken out, and perhaps
         `change`.
     unit
         `auto`, `fraction`, `percent` or `computed`.
@@ -187,7 +188,7 @@ def choose_change(table: dict[str, np.ndarray], unit: str, notes: Notes) -> str:
     -------
     `fraction`, `percent` or `computed`.
     """
-    computed = table.pop("computed")
+    computed = table.pop(COMPUTED)
     source = table.pop("change", None)
     if source is None or unit == "computed":
         table["change"] = computed
