@@ -5,7 +5,7 @@ A workflow names one class for its dataset; `FirstAvailable` takes the best that
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +14,7 @@ import pandas as pd
 
 from qlib_ext.build import build
 from qlib_ext.checks import UserError, at_least, instance, integer, one_of
+from qlib_ext.data.source import Chain, Source
 from qlib_ext.market.side import SideData
 from qlib_ext.market.side_table import MARKET_VALUE
 from qlib_ext.market.store import QlibStore, StoreError
@@ -22,15 +23,11 @@ from qlib_ext.market.traded_amount import VOLUMES, volume_kind
 CHUNK = 256  # stocks whose windows are sorted at a time
 
 
-class MarketValue(ABC):
+class MarketValue(Source):
     """Where the market values of a dataset come from.
 
     A number may have any unit: models compare the stocks of a day with each other.
     """
-
-    def lacks(self, store: QlibStore) -> str | None:
-        """What the store would need for this source, as the rest of a sentence; None where it has everything."""
-        return None
 
     @abstractmethod
     def load(self, store: QlibStore, instruments: Sequence[str]) -> np.ndarray:
@@ -38,14 +35,6 @@ class MarketValue(ABC):
 
         The number of day t follows from what was known at the close of t.
         """
-
-    @abstractmethod
-    def describe(self, store: QlibStore) -> dict[str, Any]:
-        """What the numbers are made of, ready for JSON: equal for equal numbers, wherever the store lies."""
-
-    def notes(self, store: QlibStore) -> list[str]:
-        """What a reader of the results should know, as sentences."""
-        return []
 
 
 class SideMarketValue(MarketValue):
@@ -193,7 +182,7 @@ class Uniform(MarketValue):
         return {"source": "uniform"}
 
 
-class FirstAvailable(MarketValue):
+class FirstAvailable(Chain[MarketValue], MarketValue):
     """The first of several sources that the store has what it takes for.
 
     By default market values from side data, else the trailing median of the traded amount, else uniform ones. A
@@ -213,35 +202,11 @@ class FirstAvailable(MarketValue):
     def __init__(self, sources: Sequence[Mapping[str, Any] | MarketValue] | None = None) -> None:
         if sources is None:
             sources = [SideMarketValue(), TrailingAmount(), Uniform()]
-        self.sources = [build(x, MarketValue, name=f"sources[{i}]") for i, x in enumerate(sources)]
-        if not self.sources:
-            raise UserError("`sources` must name at least one source, found none")
-
-    def lacks(self, store: QlibStore) -> str | None:
-        reasons = [source.lacks(store) for source in self.sources]
-        return None if None in reasons else "; ".join(filter(None, reasons))
+        built = [build(source, MarketValue, name=f"sources[{i}]") for i, source in enumerate(sources)]
+        super().__init__("market values", built)
 
     def load(self, store: QlibStore, instruments: Sequence[str]) -> np.ndarray:
-        return self._choose(store)[0].load(store, instruments)
-
-    def describe(self, store: QlibStore) -> dict[str, Any]:
-        return self._choose(store)[0].describe(store)
-
-    def notes(self, store: QlibStore) -> list[str]:
-        chosen, reasons = self._choose(store)
-        if not reasons:
-            return chosen.notes(store)
-        source = chosen.describe(store)["source"]
-        return [f"market values: {source}, since {'; '.join(reasons)}", *chosen.notes(store)]
-
-    def _choose(self, store: QlibStore) -> tuple[MarketValue, list[str]]:
-        reasons: list[str] = []
-        for source in self.sources:
-            reason = source.lacks(store)
-            if reason is None:
-                return source, reasons
-            reasons.append(reason)
-        raise UserError(f"no source of market values fits the store `{store.root}`: {'; '.join(reasons)}")
+        return self.chosen(store).load(store, instruments)
 
 
 def fill(values: np.ndarray, present: np.ndarray) -> np.ndarray:
