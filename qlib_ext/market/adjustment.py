@@ -5,7 +5,7 @@ adjusted price = raw price * factor, adjusted volume = raw volume / factor; so p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from qlib_ext.checks import UserError
 from qlib_ext.market.import_settings import ImportSettings
-from qlib_ext.market.notes import Notes
+from qlib_ext.market.notes import Notes, at
 from qlib_ext.market.sources import read_table
 from qlib_ext.market.trading_days import DayReader
 
@@ -141,7 +141,7 @@ def read_actions(
 
 
 def factor_of_actions(
-    code: str, days: np.ndarray, close: np.ndarray, actions: Actions, notes: Notes
+    code: str, days: np.ndarray, close: np.ndarray, actions: Actions | None, notes: Notes
 ) -> np.ndarray:
     """Factor of each day from splits and dividends, 1 on the first day.
 
@@ -162,7 +162,7 @@ def factor_of_actions(
     close
         Raw `[n]`, NaN where there is none.
     actions
-        Of this instrument.
+        Of this instrument; None for one without.
     notes
         Is told of actions outside of the bars.
 
@@ -176,6 +176,8 @@ def factor_of_actions(
         If a dividend is not below the price before it.
     """
     steps = np.ones(len(days))
+    if actions is None:
+        return steps
     position = days.searchsorted(actions.days)
     price, at = np.nan, -1
     for index, day, split, dividend in zip(
@@ -266,12 +268,8 @@ def factor_of_columns(
     carried = np.where(last >= 0, factor[there[np.maximum(last, 0)]], np.nan)
     priced = ~np.isnan(values["close"])
     filled = priced & np.isnan(factor) & ~np.isnan(carried)
-    notes.add("{bar} without a factor: that of the bar before taken", filled.sum(), _at(code, days[filled]))
+    notes.add("{bar} without a factor: that of the bar before taken", filled.sum(), at(code, days[filled]))
     unknown = priced & np.isnan(carried)
     lost = "left without" if adjustment == "adjusted" else "prices made missing"
-    notes.add(f"{{bar}} before the first known factor: {lost}", unknown.sum(), _at(code, days[unknown]))
+    notes.add(f"{{bar}} before the first known factor: {lost}", unknown.sum(), at(code, days[unknown]))
     return carried
-
-
-def _at(code: str, days: np.ndarray) -> Iterator[str]:
-    return (f"{code} {day}" for day in days)

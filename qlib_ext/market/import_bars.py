@@ -11,8 +11,9 @@ from qlib_ext.checks import UserError, nearest
 from qlib_ext.market.bars import Bars
 from qlib_ext.market.codes import normalise_code
 from qlib_ext.market.import_settings import FILE, ImportSettings
-from qlib_ext.market.ingest import Progress, read_bars
+from qlib_ext.market.ingest import read_bars
 from qlib_ext.market.replace import copy_store, locked, recover
+from qlib_ext.market.source_rows import Progress
 from qlib_ext.market.store import QlibStore, write_store
 from qlib_ext.market.universes import RULES
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +21,12 @@ from qlib_ext.market.adjustment import (
 from qlib_ext.market.bars import Bars
 from qlib_ext.market.calendars import exchange_days, exchange_timezone
 from qlib_ext.market.codes import normalise_code
-from qlib_ext.market.columns import KNOWN
 from qlib_ext.market.import_settings import REGIONS, ImportSettings
-from qlib_ext.market.notes import Notes
-from qlib_ext.market.sources import Piece, SourceFile, bad_sentence, day_reader, pieces, scan
-from qlib_ext.market.trading_days import DayReader
+from qlib_ext.market.notes import Notes, at
+from qlib_ext.market.source_rows import Progress, SourceRows, one_row_a_day
+from qlib_ext.market.sources import bad_sentence, day_reader, scan
 from qlib_ext.market.units import COMPUTED, check_vwap, choose_change, settle_units
 
-Progress = Callable[[int, int, str], None]
-
-RAW = tuple(field for field in KNOWN if field not in ("date", "code"))
 ORDER = ("open", "high", "low", "close", "vwap", "volume", "amount", "factor", "change")
 SMALL_SHARE = 0.01  # of rows or values; more than that is no dirt but a wrong option
 # A step of the factor that a price can show; and how many steps make a judgement.
@@ -86,45 +82,12 @@ def read_bars(
             "prices taken as adjusted already, since nothing in the source adjusts them (if they are raw, see "
             "`--adjustment`)"
         )
-    rows = _Rows(files, settings, reader, notes, progress)
+    rows = SourceRows(files, settings, reader, notes, progress)
     _check_bad_values(rows, notes)
     calendar = _calendar(rows, settings, exchange, notes)
     _note_unused(by_code, rows.codes, notes)
 
-    fields = [field for field in rows.fields if field not in ("adj_close", "factor")]
-    if way != "adjusted" or "factor" in rows.fields:
-        fields.append("factor")
-    fields.append(COMPUTED)
-    shape = (len(rows.codes), len(calendar))
-    table = {field: np.full(shape, np.nan, dtype=np.float32) for field in fields}
-    judge = _FactorJudge()
-    for index, (code, days, values) in enumerate(rows.instruments()):
-        days, values = _one_row_a_day(code, days, values, settings, notes)
-        open_days = np.isin(days, calendar)
-        if settings.zero_volume == "suspended" and "volume" in values:
-            idle = open_days & (values["volume"] == 0)
-            notes.add(
-                "{row} with a volume of 0: taken as suspended days, left out",
-                idle.sum(),
-                _at(code, days[idle]),
-            )
-            open_days &= ~idle
-        days, values = days[open_days], {field: array[open_days] for field, array in values.items()}
-        factor: np.ndarray | None
-        if way == "actions":
-            none = Actions(days[:0], np.empty(0), np.empty(0))
-            factor = factor_of_actions(code, days, values["close"], by_code.get(code, none), notes)
-        else:
-            factor = factor_of_columns(code, days, values, way, notes)
-        judge.see(values["close"], factor)
-        bars = adjusted(values, way, volume, factor)
-        bars[COMPUTED] = _rise(bars["close"])
-        at = calendar.searchsorted(days)
-        for field, array in bars.items():
-            table[field][index, at] = array
-    _judge_factor(judge, settings.adjustment, way, notes)
-    _note_zero_volume(table, rows.codes, calendar, settings, notes)
-
+    table = _adjusted_table(rows, calendar, way, volume, by_code, settings, notes)
     benchmarks = tuple(normalise_code(code, settings.region) for code in settings.benchmarks)
     stocks = np.array([code not in benchmarks for code in rows.codes])
     volume_unit, amount_unit = settle_units(table, stocks, settings, notes)
@@ -153,74 +116,44 @@ def read_bars(
     )
 
 
-class _Rows:
-    """The rows of all files, by instrument."""
-
-    def __init__(
-        self,
-        files: list[SourceFile],
-        settings: ImportSettings,
-        reader: DayReader,
-        notes: Notes,
-        progress: Progress | None,
-    ):
-        there = {field for file in files for field in file.columns}
-        extras = sorted(there - set(RAW) - {"date", "code"})
-        self.fields = tuple(field for field in (*RAW, *extras) if field in there)
-        self._parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-        self.count = 0
-        self.present = np.zeros(len(self.fields), dtype=np.int64)  # values that are there, by field
-        days = np.empty(0, dtype="datetime64[D]")
-        for done, file in enumerate(files):
-            lacking = [field for field in self.fields if field not in file.columns]
-            for field in lacking:
-                notes.add(f"{{file}} without a column of `{field}`, which others have", 1, [file.path.name])
-            empty = True
-            for piece in pieces(file, self.fields, settings, reader, notes):
-                empty = False
-                self.count += len(piece.days)
-                self.present += (~np.isnan(piece.values)).sum(axis=0)
-                days = np.union1d(days, piece.days)
-                for code, part in _by_code(piece):
-                    self._parts.setdefault(code, []).append(part)
-            if empty:
-                notes.add("{file} without rows", 1, [file.path.name])
-            if progress is not None:
-                progress(done + 1, len(files), file.path.name)
-        if not self._parts:
-            raise UserError(
-                f"the source has no rows: {len(files)} files, such as `{files[0].path}`, are empty"
-            )
-        self.codes = tuple(sorted(self._parts))
-        self.days = days
-
-    def rows_on(self, days: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """Code and days of the rows on any of `days`."""
-        for code in self.codes:
-            own = np.concatenate([part for part, _ in self._parts[code]])
-            hit = own[np.isin(own, days)]
-            if hit.size:
-                yield code, hit
-
-    def instruments(self) -> Iterator[tuple[str, np.ndarray, dict[str, np.ndarray]]]:
-        """Code, days and fields of each instrument in turn, in the order of the files; it can be read once."""
-        for code in self.codes:
-            parts = self._parts.pop(code)  # its memory is free once it is in the table
-            days = np.concatenate([part for part, _ in parts])
-            values = np.concatenate([part for _, part in parts])
-            yield code, days, {field: values[:, index] for index, field in enumerate(self.fields)}
-
-
-def _by_code(piece: Piece) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-    """The rows of each instrument of a piece, in their order."""
-    if len(piece.codes) == 1:
-        yield piece.codes[0], (piece.days, piece.values)
-        return
-    order = np.argsort(piece.code, kind="stable")
-    days, values = piece.days[order], piece.values[order]
-    edges = np.searchsorted(piece.code[order], np.arange(len(piece.codes) + 1))
-    for code, first, after in zip(piece.codes, edges[:-1], edges[1:], strict=True):
-        yield code, (days[first:after], values[first:after])
+def _adjusted_table(
+    rows: SourceRows,
+    calendar: np.ndarray,
+    way: str,
+    volume: str,
+    actions: Mapping[str, Actions],
+    settings: ImportSettings,
+    notes: Notes,
+) -> dict[str, np.ndarray]:
+    """Adjusted fields, and the rises of the adjusted closes, on the calendar: float32 `[S, D]` each."""
+    fields = [field for field in rows.fields if field not in ("adj_close", "factor")]
+    if way != "adjusted" or "factor" in rows.fields:
+        fields.append("factor")
+    shape = (len(rows.codes), len(calendar))
+    table = {field: np.full(shape, np.nan, dtype=np.float32) for field in (*fields, COMPUTED)}
+    judge = _FactorJudge()
+    for index, (code, days, values) in enumerate(rows.instruments()):
+        days, values = one_row_a_day(code, days, values, settings.duplicates, notes)
+        kept = np.isin(days, calendar)
+        if settings.zero_volume == "suspended" and "volume" in values:
+            idle = kept & (values["volume"] == 0)
+            notes.add("{row} with a volume of 0: suspended days, left out", idle.sum(), at(code, days[idle]))
+            kept &= ~idle
+        days, values = days[kept], {field: array[kept] for field, array in values.items()}
+        factor: np.ndarray | None
+        if way == "actions":
+            factor = factor_of_actions(code, days, values["close"], actions.get(code), notes)
+        else:
+            factor = factor_of_columns(code, days, values, way, notes)
+        judge.see(values["close"], factor)
+        bars = adjusted(values, way, volume, factor)
+        bars[COMPUTED] = _rise(bars["close"])
+        position = calendar.searchsorted(days)
+        for field, array in bars.items():
+            table[field][index, position] = array
+    judge.conclude(settings.adjustment, way, notes)
+    _note_zero_volume(table, rows.codes, calendar, settings, notes)
+    return table
 
 
 def _choose_volume(settings: ImportSettings, way: str, fields: set[str]) -> str:
@@ -234,8 +167,8 @@ def _choose_volume(settings: ImportSettings, way: str, fields: set[str]) -> str:
     return settings.volume
 
 
-def _check_bad_values(rows: _Rows, notes: Notes) -> None:
-    for field, present in zip(rows.fields, rows.present, strict=True):
+def _check_bad_values(rows: SourceRows, notes: Notes) -> None:
+    for field, present in rows.present.items():
         bad = notes.count(bad_sentence(field))
         if bad > SMALL_SHARE * (present + bad):
             places = "; ".join(notes.places(bad_sentence(field)))
@@ -243,15 +176,15 @@ def _check_bad_values(rows: _Rows, notes: Notes) -> None:
                 f"`{field}` must be finite numbers that are not negative, found {bad:,} of {present + bad:,} that are "
                 f"not: {places}. Is it the right column, and the decimal sign a point?"
             )
-    for field, present in zip(rows.fields, rows.present, strict=True):
+    for field, present in rows.present.items():
         if field in ("open", "high", "low", "close", "volume"):
             known = notes.count(bad_sentence(field)) + notes.count(
                 f"{{price}} of 0 in `{field}`: made missing"
             )
-            notes.add(f"{{value}} of `{field}` missing in the source", rows.count - int(present) - known)
+            notes.add(f"{{value}} of `{field}` missing in the source", rows.count - present - known)
 
 
-def _calendar(rows: _Rows, settings: ImportSettings, exchange: str, notes: Notes) -> np.ndarray:
+def _calendar(rows: SourceRows, settings: ImportSettings, exchange: str, notes: Notes) -> np.ndarray:
     """Trading days, datetime64[D]."""
     days = rows.days
     if settings.calendar == "data":
@@ -283,50 +216,6 @@ def _calendar(rows: _Rows, settings: ImportSettings, exchange: str, notes: Notes
     return sessions
 
 
-def _one_row_a_day(
-    code: str, days: np.ndarray, values: dict[str, np.ndarray], settings: ImportSettings, notes: Notes
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Rows in the order of days, each day once."""
-    order = np.argsort(days, kind="stable")
-    if (np.diff(order) != 1).any():
-        days, values = days[order], {field: array[order] for field, array in values.items()}
-    again = np.flatnonzero(days[1:] == days[:-1]) + 1
-    if not again.size:
-        return days, values
-    same = np.ones(len(again), dtype=bool)
-    for array in values.values():
-        now, before = array[again], array[again - 1]
-        same &= (now == before) | (np.isnan(now) & np.isnan(before))
-    notes.add("{row} that stood there twice: taken once", same.sum(), _at(code, days[again[same]]))
-    contradict = again[~same]
-    if contradict.size:
-        if settings.duplicates == "error":
-            day = days[contradict[0]]
-            pair = [
-                f"{field} {array[contradict[0] - 1]:g} and {array[contradict[0]]:g}"
-                for field, array in values.items()
-                if array[contradict[0] - 1] != array[contradict[0]]
-            ]
-            many = " Are these bars of less than a day?" if contradict.size > len(days) / 4 else ""
-            raise UserError(
-                f"{code} must have one row a day, found rows on {day} that contradict each other ({', '.join(pair)}), "
-                f"and {contradict.size - 1:,} more of its rows like that; mend the source, or choose with "
-                f"`--duplicates first` or `last`.{many}"
-            )
-        notes.add(
-            f"{{row}} that contradict another of the same stock and day: the {settings.duplicates} taken",
-            contradict.size,
-            _at(code, days[contradict]),
-        )
-    different = days[1:] != days[:-1]
-    keep = np.append(different, True) if settings.duplicates == "last" else np.insert(different, 0, True)
-    return days[keep], {field: array[keep] for field, array in values.items()}
-
-
-def _at(code: str, days: np.ndarray) -> Iterator[str]:
-    return (f"{code} {day}" for day in days)
-
-
 def _rise(close: np.ndarray) -> np.ndarray:
     """Close over the last close before, minus 1; NaN without one."""
     change = np.full(len(close), np.nan)
@@ -353,24 +242,24 @@ class _FactorJudge:
         self.steps += int(seen.sum())
         self.raw += int((times_factor < as_is)[seen].sum())
 
-
-def _judge_factor(judge: _FactorJudge, asked: str, way: str, notes: Notes) -> None:
-    if judge.steps < FACTOR_STEPS or way not in ("factor", "adjusted"):
-        return
-    share = judge.raw / judge.steps
-    found = (
-        f"on {judge.steps:,} days with a step of the factor, the prices times the factor move less than the prices as "
-        f"they are on {share:.0%}"
-    )
-    if way == "factor" and share < 0.3:
-        if asked == "auto":
-            raise UserError(
-                f"the prices seem to be adjusted already: {found}. Say `--adjustment adjusted`, or `--adjustment factor` "
-                "if they are raw"
-            )
-        notes.add(f"the prices seem to be adjusted already, and were taken as raw: {found}")
-    if way == "adjusted" and share > 0.7:
-        notes.add(f"the prices seem to be raw, and were taken as adjusted: {found}")
+    def conclude(self, asked: str, way: str, notes: Notes) -> None:
+        """Note, or refuse, an adjustment that the prices speak against."""
+        if self.steps < FACTOR_STEPS or way not in ("factor", "adjusted"):
+            return
+        share = self.raw / self.steps
+        found = (
+            f"on {self.steps:,} days with a step of the factor, the prices times the factor move less than the prices as "
+            f"they are on {share:.0%}"
+        )
+        if way == "factor" and share < 0.3:
+            if asked == "auto":
+                raise UserError(
+                    f"the prices seem to be adjusted already: {found}. Say `--adjustment adjusted`, or `--adjustment factor` "
+                    "if they are raw"
+                )
+            notes.add(f"the prices seem to be adjusted already, and were taken as raw: {found}")
+        if way == "adjusted" and share > 0.7:
+            notes.add(f"the prices seem to be raw, and were taken as adjusted: {found}")
 
 
 def _note_zero_volume(

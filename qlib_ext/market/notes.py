@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 
 NAMED = 3  # places that a sentence names
 
@@ -34,7 +36,7 @@ class Notes:
     def gather(self, sentence: str, things: Iterable[str]) -> None:
         """Count the different `things`, however often each comes up."""
         seen = self._seen.setdefault(sentence, set())
-        new = [thing for thing in things if thing not in seen]
+        new = [thing for thing in dict.fromkeys(things) if thing not in seen]
         seen.update(new)
         self.add(sentence, len(new), new)
 
@@ -56,3 +58,8 @@ class Notes:
             counted = re.sub(r"\{(\w+)\}", rf"{count:,} \1{'' if count == 1 else 's'}", sentence)
             lines.append(counted + where)
         return tuple(lines)
+
+
+def at(code: str, days: np.ndarray) -> Iterator[str]:
+    """Places for a note: an instrument on some days."""
+    return (f"{code} {day}" for day in days)

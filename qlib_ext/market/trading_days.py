@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-_DATE = r"\s*\d{4}[-/.]\d{1,2}[-/.]\d{1,2}"  # a month or a year alone is no day
-_OFFSET = r":\d{2}(?:\.\d+)?\s*(?:Z|z|UTC|[+-]\d{2}(?::?\d{2})?)\s*$|T\d{2,6}Z\s*$"
-_NUMBER = r"\s*-?\d+(?:\.0*)?\s*"
+_DATE = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}"  # a month or a year alone is no day
+_OFFSET = r":\d{2}(?:\.\d+)?\s*(?:Z|z|UTC|[+-]\d{2}(?::?\d{2})?)$|T\d{2,6}Z$"
+_NUMBER = r"-?\d+(?:\.0*)?"
 # Seconds have ten digits from 2001 to 2286; milli-, micro- and nanoseconds have three more each.
 _EPOCHS = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (np.inf, "ns"))
 _EPOCH_BEGINS = (
@@ -105,6 +105,7 @@ class DayReader:
         return _Stamps(*(part[at] for part in self._known))
 
     def _texts(self, texts: pd.Series) -> _Stamps:
+        texts = texts.str.strip()
         if self.date_format is not None:
             aware = "%z" in self.date_format
             read = pd.to_datetime(texts, format=self.date_format, utc=aware, errors="coerce")
