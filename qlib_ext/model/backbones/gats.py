@@ -108,8 +108,8 @@ def attend(values: Tensor, receiver: Tensor, sender: Tensor, negative_slope: flo
     Returns
     -------
     Tensor
-        `[N, D]` in the type of `values`. A NaN in an argument makes every row NaN, as it does with a dense softmax
-        where it is in `values` or `sender`.
+        `[N, D]` in the type of `values`. NaN as with a dense softmax: in `values` or `sender` it reaches every row,
+        in `receiver` its own.
     """
     size = values.shape[1]
     u, v = receiver.double(), sender.double()

@@ -1,0 +1,145 @@
+"""Every backbone under the trainer and as part of the Qlib model, on a market small enough for a test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import qlib
+import torch
+
+from qlib_ext.checks import UserError
+from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.market.sample import SampleMarket
+from qlib_ext.model.balancers.cqb import CQB
+from qlib_ext.model.balancers.equal import EqualWeighting
+from qlib_ext.model.losses.cross_entropy import CrossEntropy
+from qlib_ext.model.losses.mse import MSE
+from qlib_ext.model.multi_task import MultiTaskModel
+from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.task import Task
+from qlib_ext.model.trainer import Trainer, TrainerOptions
+
+FAMILY = "qlib_ext.model.backbones"
+SMALL = {"hidden_size": 6, "num_layers": 1}
+BACKBONES = {
+    "GRU": {"class": f"{FAMILY}.gru.GRU", "kwargs": SMALL},
+    "ALSTM": {"class": f"{FAMILY}.alstm.ALSTM", "kwargs": SMALL},
+    "Transformer": {
+        "class": f"{FAMILY}.transformer.Transformer",
+        "kwargs": {**SMALL, "num_heads": 2, "feedforward_size": 8},
+    },
+    "GATs": {"class": f"{FAMILY}.gats.GATs", "kwargs": SMALL},
+    "RSR": {"class": f"{FAMILY}.rsr.RSR", "kwargs": {**SMALL, "num_concepts": 3}},
+    "HIST": {"class": f"{FAMILY}.hist.HIST", "kwargs": SMALL},
+}
+each_backbone = pytest.mark.parametrize("name", BACKBONES)
+
+
+class WithConcepts:
+    """Daily panels that know three concepts and a market value of each stock."""
+
+    def __init__(self, panels):
+        self.panels = panels
+
+    def __len__(self):
+        return len(self.panels)
+
+    def __getattr__(self, name):
+        return getattr(self.panels, name)
+
+    def __getitem__(self, position):
+        panel = self.panels[position]
+        concepts = torch.stack([panel.instruments % 2, panel.instruments % 3, panel.instruments // 4]) == 1
+        market_value = 1.0 + panel.instruments.float()
+        return replace(panel, concepts=concepts.T.float(), market_value=market_value)
+
+
+def trained(name, make_panels, balancer, **options):
+    torch.manual_seed(0)
+    tasks = [Task("score", "RETURN", MSE()), Task("momentum", "MOMENTUM", CrossEntropy(), classes=5)]
+    network = MultiTaskNetwork(BACKBONES[name], tasks, num_features=6, lookback_days=4)
+    settings = TrainerOptions(**{"n_epochs": 2, "learning_rate": 1e-2, **options})
+    trainer = Trainer(network, tasks, balancer, settings, seed=0, device=torch.device("cpu"))
+    trainer.fit(WithConcepts(make_panels(days=9)), WithConcepts(make_panels(days=6, seed=1)))
+    return trainer
+
+
+@each_backbone
+class TestTrainer:
+    def test_learns_what_the_made_market_holds(self, name, make_panels):
+        history = trained(name, make_panels, CQB(), n_epochs=6, learning_rate=2e-2).history
+        for task in ("score", "momentum"):
+            losses = [record[f"train/loss/{task}"] for record in history]
+            assert min(losses[-3:]) < 0.97 * losses[0]
+        assert history[-1]["gradient/norm/score"] > 0
+
+    def test_in_bfloat16_too(self, name, make_panels):
+        single = trained(name, make_panels, EqualWeighting(), n_epochs=1).history
+        half = trained(name, make_panels, EqualWeighting(), n_epochs=1, precision="bfloat16").history
+        for one, other in zip(single, half, strict=True):
+            assert other["train/loss/score"] == pytest.approx(one["train/loss/score"], rel=0.05)
+
+    def test_one_seed_one_result(self, name, make_panels):
+        weights = [
+            trained(name, make_panels, EqualWeighting(), n_epochs=1).network.state_dict() for _ in range(2)
+        ]
+        assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+HANDLER = {
+    "class": "qlib_ext.data.handlers.alpha360_panel.Alpha360Panel",
+    "kwargs": {
+        "instruments": "csi300",
+        "fit_start_time": "2015-06-01",
+        "fit_end_time": "2015-06-30",
+        "lookback_days": 5,
+    },
+}
+SEGMENTS = {
+    "train": ("2015-06-17", "2015-06-30"),
+    "valid": ("2015-07-01", "2015-07-08"),
+    "test": ("2015-07-15", "2015-07-24"),
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("market") / "sample"
+    SampleMarket(seed=3, stocks=20, start="2015-01-01", end="2015-12-31").write(root)
+    qlib.init(provider_uri=str(root), region="cn", kernels=1)
+    return DailyPanelDataset(handler=HANDLER, segments=SEGMENTS)
+
+
+def model(name):
+    backbone = {**BACKBONES[name], "kwargs": {**BACKBONES[name]["kwargs"]}}
+    return MultiTaskModel(
+        backbone=backbone,
+        tasks={
+            "score": {"label": "RETURN", "loss": {"class": "qlib_ext.model.losses.mse.MSE"}},
+            "momentum": {
+                "label": "MOMENTUM",
+                "loss": {"class": "qlib_ext.model.losses.approx_ndcg.CrossEntropyApproxNDCG"},
+            },
+        },
+        balancer={"class": "qlib_ext.model.balancers.cqb.CQB", "kwargs": {"window": 1}},
+        trainer={"n_epochs": 2, "learning_rate": 1e-2},
+        checkpoint_dir=None,
+        device="cpu",
+    )
+
+
+class TestModel:
+    @pytest.mark.parametrize("name", [name for name in BACKBONES if name != "RSR"])
+    def test_fits_a_dataset_without_concepts_and_predicts(self, name, dataset):
+        fitted = model(name)
+        fitted.fit(dataset)
+        found = fitted.predict(dataset)
+        assert len(fitted.history) == 2
+        assert np.isfinite(found.to_numpy()).all()
+        assert found["score"].nunique() > 0.9 * len(found)
+
+    def test_rsr_says_what_it_misses(self, dataset):
+        with pytest.raises(UserError, match="RSR relates stocks by the concepts that they share"):
+            model("RSR").fit(dataset)
