@@ -56,6 +56,15 @@ class ConceptSpells:
         if len(self.concept) and not 0 <= self.concept.min() <= self.concept.max() < len(self.names):
             raise UserError(f"`concept` must hold positions in the {len(self.names)} names")
 
+    def covered(self, days: int, stocks: int) -> np.ndarray:
+        """Whether each stock has any concept, day by day: bool `[D, S]`."""
+        edges = np.zeros((days + 1, stocks), dtype=np.int32)
+        first, after = np.clip(self.first, 0, days), np.clip(self.after, 0, days)
+        real = first < after
+        np.add.at(edges, (first[real], self.stock[real]), 1)
+        np.add.at(edges, (after[real], self.stock[real]), -1)
+        return edges.cumsum(axis=0, dtype=np.int32)[:-1] > 0
+
     def matrix(self, day: int, columns: np.ndarray) -> np.ndarray:
         """Concepts `[N, C]` float32 of the stocks `columns` on one day: 1 where a stock belongs, else 0."""
         found = np.zeros((len(columns), len(self.names)), dtype=np.float32)

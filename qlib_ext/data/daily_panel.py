@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,14 +26,16 @@ class DailyPanel:
     instruments
         `[N]` int64, positions in the dataset's `instruments`.
     market_value
-        `[N]` float32 or None where no side data give it.
+        `[N]` float32, above 0 and finite, as known at the close of `date`; a stock of which none is known has the
+        median of the others. None where the dataset names no market value.
     labels
         Label name -> `[N]` float32 as training sees it (normalised per day), NaN where missing.
     raw_labels
         Label name -> `[N]` float32 as metrics see it, NaN where missing.
     concepts
         `[N, C]` float32, 1 where a stock belongs to a concept or an industry and 0 elsewhere, as known at the close
-        of `date`; a stock may have none. None where the dataset names no concepts.
+        of `date`; a stock may have none, and a concept may have no stock that day. None where the dataset names no
+        concepts, or the store has none.
     """
 
     date: pd.Timestamp
@@ -68,6 +70,11 @@ class DailyPanels:
         `[D, S]` bool: stocks that the universe holds that day and that have a close.
     labels, raw_labels
         Label name -> `[D, S]` float32.
+    market_value
+        `[D, S]` float32, above 0 and finite wherever `present`; None where there is none.
+    concepts
+        From the position of a day and the positions `[N]` of its stocks to their concepts `[N, C]` float32, all on
+        `device`; None where there are none.
     """
 
     def __init__(
@@ -81,6 +88,8 @@ class DailyPanels:
         present: np.ndarray,
         labels: Mapping[str, np.ndarray],
         raw_labels: Mapping[str, np.ndarray],
+        market_value: np.ndarray | None = None,
+        concepts: Callable[[int, Tensor], Tensor] | None = None,
     ) -> None:
         self.windows = windows
         self.calendar = calendar
@@ -91,6 +100,8 @@ class DailyPanels:
         self._columns = [torch.from_numpy(np.flatnonzero(present[day])).to(self.device) for day in days]
         self._labels = {name: _segment(values, days, self.device) for name, values in labels.items()}
         self._raw_labels = {name: _segment(values, days, self.device) for name, values in raw_labels.items()}
+        self._market_value = None if market_value is None else _segment(market_value, days, self.device)
+        self._concepts = concepts
 
     def __len__(self) -> int:
         return len(self.days)
@@ -102,9 +113,10 @@ class DailyPanels:
             date=self.calendar[day],
             features=self.windows.gather(self.padded, day, columns),  # [N, T, F]
             instruments=columns,
-            market_value=None,
+            market_value=None if self._market_value is None else self._market_value[position, columns],
             labels={name: values[position, columns] for name, values in self._labels.items()},
             raw_labels={name: values[position, columns] for name, values in self._raw_labels.items()},
+            concepts=None if self._concepts is None else self._concepts(day, columns),
         )
 
     def __iter__(self) -> Iterator[DailyPanel]:

@@ -16,8 +16,11 @@ from qlib.data.dataset.handler import DataHandlerLP
 from qlib_ext import checks
 from qlib_ext.build import build
 from qlib_ext.checks import UserError
+from qlib_ext.data.concepts import ConceptGather, Concepts, ConceptSpells
 from qlib_ext.data.daily_panel import DailyPanels
 from qlib_ext.data.handlers.alpha360_panel import Alpha360Panel, require
+from qlib_ext.data.market_value import MarketValue, fill
+from qlib_ext.data.source import Source
 from qlib_ext.market.store import QlibStore
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,10 @@ class DailyPanelDataset(DatasetH):
         Leave out the last days of a segment whose labels reach into the next one.
     table_labels
         Labels in the table that a table model trains on; rows that lack one are dropped there.
+    market_value
+        Where the panels' market values come from, a `MarketValue` or `{class, kwargs}` of one; None: they have none.
+    concepts
+        Where the panels' concepts come from, a `Concepts` or `{class, kwargs}` of one; None: they have none.
 
     Raises
     ------
@@ -61,12 +68,18 @@ class DailyPanelDataset(DatasetH):
         record_fields: Sequence[str] = (),
         purge: bool = True,
         table_labels: Sequence[str] = ("RETURN",),
+        market_value: Mapping[str, Any] | MarketValue | None = None,
+        concepts: Mapping[str, Any] | Concepts | None = None,
     ) -> None:
         checked = _check_segments(segments)
         self.benchmark = benchmark
         self.record_fields = tuple(record_fields)
         self.purge = purge
         self.table_labels = tuple(table_labels)
+        self.market_value = (
+            None if market_value is None else build(market_value, MarketValue, name="market_value")
+        )
+        self.concepts = None if concepts is None else build(concepts, Concepts, name="concepts")
         self.store = self._open()  # before the handler loads anything
         super().__init__(build(handler, Alpha360Panel, name="handler"), checked)
 
@@ -85,6 +98,7 @@ class DailyPanelDataset(DatasetH):
         for name in self.table_labels:
             checks.one_of("table_labels", name, labels)
         self.days, self.purged_days, self.notes = self._split()
+        self._load_side()
         for note in self.notes:
             logger.warning(note)
 
@@ -93,7 +107,51 @@ class DailyPanelDataset(DatasetH):
         require(
             store, fields=self.record_fields, instruments=[] if self.benchmark is None else [self.benchmark]
         )
+        for name, source in self._sources().items():
+            reason = source.lacks(store)
+            if reason is not None:
+                raise UserError(
+                    f"`{name}` ({type(source).__name__}) does not fit the store {store.root}: {reason}; "
+                    f"bring a table in (`qlib-ext data side DIR NAME FILE`), or take FirstAvailable"
+                )
         return store
+
+    def _sources(self) -> dict[str, Source]:
+        """The sources of side data that the dataset names."""
+        named = {"market_value": self.market_value, "concepts": self.concepts}
+        return {name: source for name, source in named.items() if source is not None}
+
+    def _load_side(self) -> None:
+        """Read the side data that the dataset names, and note what they are and of how much there are any."""
+        panel = self.handler.panel
+        self._market_value: np.ndarray | None = None
+        self._concepts: ConceptSpells | None = None
+        self._gather_on: tuple[torch.device, ConceptGather] | None = None
+        self.side = {
+            name: {"class": type(source).__name__, **source.describe(self.store)}
+            for name, source in self._sources().items()
+        }
+        known: dict[str, np.ndarray] = {}
+        if self.market_value is not None:
+            values = self.market_value.load(self.store, panel.instruments)
+            values = values[self.store.calendar.get_indexer(panel.calendar)]
+            self._market_value = fill(values, panel.present)
+            known["market_value"] = ~np.isnan(values)
+        if self.concepts is not None:
+            self._concepts = self.concepts.load(self.store, panel)
+            if self._concepts is not None:
+                known["concepts"] = self._concepts.covered(*panel.present.shape)
+                self.side["concepts"]["count"] = len(self._concepts.names)
+        for name, source in self._sources().items():
+            self.notes += source.notes(self.store)
+            if name in known:
+                share = float(known[name][panel.present].mean())
+                self.side[name]["coverage"] = round(share, 4)
+                if share < 0.8:
+                    without = "the median of the day" if name == "market_value" else "none"
+                    self.notes.append(
+                        f"{name}: known for {share:.0%} of the stocks and days; the others have {without}"
+                    )
 
     @property
     def universe(self) -> str:
@@ -200,7 +258,17 @@ class DailyPanelDataset(DatasetH):
             present=panel.present,
             labels=self._label_planes(DataHandlerLP.DK_L),
             raw_labels=self._label_planes(DataHandlerLP.DK_R),
+            market_value=self._market_value,
+            concepts=self._gather(torch.device(device)),
         )
+
+    def _gather(self, device: torch.device) -> ConceptGather | None:
+        if self._concepts is None:
+            return None
+        if self._gather_on is None or self._gather_on[0] != device:
+            days, stocks = self.handler.panel.present.shape
+            self._gather_on = device, ConceptGather(self._concepts, days, stocks, device)
+        return self._gather_on[1]
 
     def _padded(self, device: torch.device) -> torch.Tensor:
         # by the device that was asked for: a tensor on `cuda` says `cuda:0`, which is not equal to it
@@ -278,6 +346,7 @@ class DailyPanelDataset(DatasetH):
                 }
                 for name, days in self.days.items()
             },
+            **self.side,
             "notes": list(self.notes),
         }
 

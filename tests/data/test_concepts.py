@@ -220,7 +220,7 @@ class TestCorrelationClusters:
         assert adjusted_rand_score(group, labels[3]) == 1
 
     def test_labels_stay_with_their_group(self) -> None:
-        close, group = grouped(days=400, seed=5)
+        close, _ = grouped(days=400, seed=5)
         _, labels = self.clusters.labels(close, np.ones(close.shape, dtype=bool))
         assert (labels[2:] == labels[2]).all()
         anew, others = grouped(days=400, seed=6)  # from day 400 on stocks move with other groups

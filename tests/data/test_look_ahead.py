@@ -140,6 +140,105 @@ class TestStatistics:
             pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
+SOURCES: dict[str, dict[str, Any]] = {
+    "from files": {
+        "market_value": {"class": "qlib_ext.data.market_value.SideMarketValue"},
+        "concepts": {"class": "qlib_ext.data.concepts.SideConcepts"},
+    },
+    "from bars": {
+        "market_value": {
+            "class": "qlib_ext.data.market_value.TrailingAmount",
+            "kwargs": {"window_days": 20, "min_days": 5},
+        },
+        "concepts": {
+            "class": "qlib_ext.data.concepts.CorrelationClusters",
+            "kwargs": {"n_clusters": 3, "window_days": 40, "min_days": 20, "refit_every_days": 7},
+        },
+    },
+}
+
+
+def write_side(root: Path, tiny: Any, t: int | None) -> None:
+    """Market values and industries; with t, of a market that is another one from the day after t on."""
+    draw = np.random.default_rng(5)
+    days = tiny.calendar
+    values = draw.uniform(1, 9, (len(days), len(tiny.codes))) * (
+        draw.random((len(days), len(tiny.codes))) < 0.7
+    )
+    starts = np.sort(draw.integers(0, len(days), (len(tiny.codes), 6)), axis=1)
+    starts[:, 0] = 0
+    names = draw.integers(0, 4, starts.shape)
+    if t is not None:
+        other = np.random.default_rng(t)
+        values[t + 1 :] = other.uniform(1, 9, values[t + 1 :].shape)
+        later = starts > t  # with them the end of the spell of day t moves, though not to t or before
+        names[later] = other.integers(4, 7, names.shape)[later]
+        starts[later] = other.integers(t + 1, len(days), starts.shape)[later]
+        starts.sort(axis=1)
+    folder = root / "side"
+    folder.mkdir()
+    rows = [
+        (days[d], code, values[d, s])
+        for s, code in enumerate(tiny.codes)
+        for d in np.flatnonzero(values[:, s])
+    ]
+    pd.DataFrame(rows, columns=["datetime", "instrument", "market_value"]).to_parquet(
+        folder / "market_value.parquet"
+    )
+    spells = []
+    for code, begin, name in zip(tiny.codes, starts, names, strict=True):
+        for i in range(len(begin)):
+            end = days[begin[i + 1] - 1] if i + 1 < len(begin) else days[-1]
+            if i + 1 == len(begin) or begin[i] < begin[i + 1]:
+                spells.append((code, days[begin[i]], end, f"industry {name[i]}"))
+    pd.DataFrame(spells, columns=["instrument", "start", "end", "industry"]).to_parquet(
+        folder / "industry.parquet"
+    )
+
+
+class TestSideData:
+    @pytest.fixture(params=[(t, kind) for t in CHANGED for kind in SOURCES], ids=lambda x: f"{x[1]}, {x[0]}")
+    def sided(
+        self,
+        request: pytest.FixtureRequest,
+        make_dataset: Make,
+        tiny: Any,
+        tmp_path: Path,
+        use: Callable[[Any], None],
+    ) -> Twins:
+        t, kind = request.param
+        stores = tiny.write(tmp_path / "a"), tiny.moved(slice(t + 1, None)).write(tmp_path / "b")
+        made = []
+        for store, other in zip(stores, (None, t), strict=True):
+            write_side(store.root, tiny, other)
+            use(store)
+            made.append(make_dataset(**SOURCES[kind]))
+        return Twins(t, *made)
+
+    def test_everything_after_t_may_change_and_side_data_up_to_t_stay_bit_equal(self, sided: Twins) -> None:
+        calendar = sided.before.handler.panel.calendar
+        later = {"market_value": [], "concepts": []}  # type: dict[str, list[bool]]
+        for name in sided.before.segments:
+            for ours, theirs in zip(sided.before.panels(name), sided.after.panels(name), strict=True):
+                for what, equal in later.items():
+                    one, other = getattr(ours, what), getattr(theirs, what)
+                    assert one is not None
+                    assert other is not None
+                    # Names of industries that only one of the stores has are columns without stocks up to t.
+                    width = min(one.shape[-1], other.shape[-1]) if one.ndim == 2 else None
+                    same = torch.equal(one[..., :width], other[..., :width])
+                    if calendar.get_loc(ours.date) <= sided.t:
+                        assert same, (what, ours.date)
+                        if width is not None:
+                            assert not one[:, width:].any()
+                            assert not other[:, width:].any()
+                    else:
+                        equal.append(same)
+        assert not all(later["market_value"])
+        if sided.t < 190:
+            assert not all(later["concepts"])
+
+
 class TestLabels:
     """A label of day d knows prices up to d + reach, and no further."""
 
