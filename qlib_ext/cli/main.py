@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.data.check import check
 from qlib_ext.cli.data.download import download
 from qlib_ext.cli.data.import_bars import import_bars
 from qlib_ext.cli.data.info import info
@@ -20,6 +21,7 @@ app = typer.Typer(
 data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
+data.command("check")(check)
 data.command("download")(download)
 data.command("import")(import_bars)
 data.command("info")(info)

@@ -59,9 +59,9 @@ KINDS = (
     Kind("high-below-low", "error", "the high is below the low", "columns were mixed up, or the bar is wrong"),
     Kind(
         "close-outside-range",
-        "error",
+        "warning",
         "the close lies above the high or below the low",
-        "one of the three is wrong, and the close makes the labels",
+        "one of the three is wrong, and the close makes the labels; a few cents may be the auction's",
     ),
     Kind(
         "open-outside-range",
@@ -155,15 +155,8 @@ class BarChecks:
             ("vwap", field("vwap"), "vwap-outside-range", VWAP_TOLERANCE),
         ):
             outside = (values > high * (1 + tolerance)) | (values < low * (1 - tolerance))
-            self._cells(
-                kind,
-                block,
-                name,
-                outside & sound & (values > 0) & np.isfinite(values),
-                lambda row, day, name=name, values=values: (
-                    f"{name} {values[row, day]:.6g} with low {low[row, day]:.6g} and high {high[row, day]:.6g}"
-                ),
-            )
+            sound_outside = outside & sound & (values > 0) & np.isfinite(values)
+            self._cells(kind, block, name, sound_outside, _beside_range(name, values, low, high))
         self._check_volume(series)
         self._check_amount(series)
 
@@ -189,7 +182,7 @@ class BarChecks:
         block = series.block
         there = ~np.isnan(values)
         count = there.sum(axis=1)
-        for row in np.flatnonzero(count == 0):
+        for row in np.flatnonzero(count == 0).tolist():
             if name in block.bins[row] and block.bins[row][name].placed:
                 file = block.file(row, name)
                 self._found.add(
@@ -199,7 +192,7 @@ class BarChecks:
         if name in (*PRICES, "volume", "amount"):
             top, bottom = np.fmax.reduce(values, axis=1), np.fmin.reduce(values, axis=1)
             same = (count >= CONSTANT_DAYS) & (top == bottom)
-            for row in np.flatnonzero(same):
+            for row in np.flatnonzero(same).tolist():
                 code = block.codes[row]
                 if name in ("volume", "amount") and is_index(code) and top[row] == 0:
                     continue
@@ -302,6 +295,15 @@ class BarChecks:
         cells(self._found, self._days, kind, block, field, mask, say)
 
 
+def _beside_range(
+    name: str, values: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> Callable[[int, int], str]:
+    """What to say of a price outside of its day's range."""
+    return lambda row, day: (
+        f"{name} {values[row, day]:.6g} with low {low[row, day]:.6g} and high {high[row, day]:.6g}"
+    )
+
+
 def cells(
     found: Findings,
     days: np.ndarray,
@@ -322,14 +324,14 @@ def cells(
     say
         Row and day of a cell to what is wrong there.
     """
-    for row in np.flatnonzero(mask.any(axis=1)):
+    for row in np.flatnonzero(mask.any(axis=1)).tolist():
         day, count = int(np.argmax(mask[row])), int(mask[row].sum())
         code = block.codes[row]
         more = f" (on {count} days)" if count > 1 else ""
         found.add(
             kind,
-            f"{code} {on(days, day)}: {say(int(row), day)}{more}",
-            file=block.file(int(row), field),
+            f"{code} {on(days, day)}: {say(row, day)}{more}",
+            file=block.file(row, field),
             instrument=code,
             date=days[day],
             count=count,

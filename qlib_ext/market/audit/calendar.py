@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import date
 
 import exchange_calendars
@@ -185,8 +186,53 @@ def sessions(region: str | None, first: np.datetime64, last: np.datetime64) -> n
     return calendar.sessions.to_numpy().astype("M8[D]")
 
 
+@dataclass(frozen=True)
+class Sessions:
+    """The days of a calendar beside those of its exchange.
+
+    Attributes
+    ----------
+    agreement : float or None
+        Share of common days among the days of either; None where the exchange is not known.
+    weekends, extra, missing : datetime64[D]
+        Days of the calendar on a weekend (none where there are many: a market that never closes); on a weekday on
+        which the exchange was closed; days on which it was open and which the calendar lacks.
+    sessions : int
+        How many days the exchange was open.
+    """
+
+    agreement: float | None
+    weekends: np.ndarray
+    extra: np.ndarray
+    missing: np.ndarray
+    sessions: int
+
+    @property
+    def known(self) -> bool:
+        """Whether calendar and exchange agree so far that a single day says something."""
+        return self.agreement is not None and self.agreement >= AGREEMENT
+
+
+def compare(days: np.ndarray, region: str | None) -> Sessions:
+    """The days of a calendar (datetime64[D], in any order) beside those of the region's exchange."""
+    none = np.array([], dtype="M8[D]")
+    known = np.unique(days[~np.isnat(days)])
+    if not known.size:
+        return Sessions(None, none, none, none, 0)
+    weekends = known[~np.is_busday(known)]
+    if len(weekends) >= 0.1 * len(known):
+        weekends = none
+    open_days = sessions(region, known[0], known[-1])
+    if not open_days.size:
+        return Sessions(None, weekends, none, none, 0)
+    inside = known[(known >= open_days[0]) & (known <= open_days[-1])]
+    agreement = len(np.intersect1d(inside, open_days)) / len(np.union1d(inside, open_days))
+    extra = np.setdiff1d(np.setdiff1d(inside, open_days), weekends)
+    return Sessions(agreement, weekends, extra, np.setdiff1d(open_days, inside), len(open_days))
+
+
 def check_sessions(source: Source, region: str | None, traded: np.ndarray, found: Findings) -> float | None:
-    """The calendar against the exchange's.
+    """The calendar against the exchange's; how far they agree.
 
     Parameters
     ----------
@@ -194,77 +240,54 @@ def check_sessions(source: Source, region: str | None, traded: np.ndarray, found
         What is checked, `cn`, `us` or None, and where findings go.
     traded
         Stocks that traded, by line of the calendar: int `[D]`.
-
-    Returns
-    -------
-    float or None
-        Share of common days among the days of either; None where the exchange is not known.
     """
-    known = np.unique(source.days[~np.isnat(source.days)])
+    days = source.days
+    known = np.unique(days[~np.isnat(days)])
     if not known.size:
         return None
-    weekend = ~np.is_busday(known)
-    if 0 < weekend.sum() < 0.1 * len(known):  # a market that never closes has weekends throughout
-        saturdays = known[weekend]
+    result = compare(days, region)
+    exchange = EXCHANGES.get(region or "", "the exchange")
+    _tell("calendar-weekend", result.weekends, "on a weekend", found)
+    if result.known:
+        _tell("calendar-missing-day", result.missing, f"missing, on which {exchange} was open", found)
+        usual = np.median(traded[traded > 0]) if (traded > 0).any() else 0.0
+        most = np.array([traded[days == day].max() for day in result.extra])
+        opened = most > OPEN_SHARE * usual
+        _tell("calendar-holiday", result.extra[~opened], f"no trading day of {exchange}", found)
+        _tell(
+            "calendar-extra-session",
+            result.extra[opened],
+            f"no trading day of {exchange}, yet stocks trade",
+            found,
+        )
+        return result.agreement
+    if result.agreement is not None:
+        others = np.concatenate([result.weekends, result.extra])
         found.add(
-            "calendar-weekend",
-            f"{_days(saturdays)} on a weekend",
+            "calendar-not-exchange",
+            f"{len(others)} of {len(known)} days are none of {exchange}, and {len(result.missing)} of its "
+            f"{result.sessions} days from {known[0]} to {known[-1]} are missing",
             file=FILE,
-            date=saturdays[0],
-            count=saturdays.size,
+            date=min([*others, *result.missing]),
+            count=len(others) + len(result.missing),
         )
-    open_days = sessions(region, known[0], known[-1])
-    agreement = None
-    if open_days.size:
-        known, weekend = (
-            days[(known >= open_days[0]) & (known <= open_days[-1])] for days in (known, weekend)
-        )
-        agreement = len(np.intersect1d(known, open_days)) / len(np.union1d(known, open_days))
-    if agreement is None or agreement < AGREEMENT:
-        if agreement is not None:
-            extra, missing = np.setdiff1d(known, open_days), np.setdiff1d(open_days, known)
-            found.add(
-                "calendar-not-exchange",
-                f"{len(extra)} of {len(known)} days are none of {EXCHANGES[region or '']}, and {len(missing)} of its "
-                f"{len(open_days)} days from {known[0]} to {known[-1]} are missing",
-                file=FILE,
-                date=(extra if extra.size else missing)[0],
-                count=len(extra) + len(missing),
-            )
-        gaps = np.diff(known).astype(int)
-        wide = np.flatnonzero(gaps > LONGEST_GAP_DAYS)
-        if wide.size:
-            found.add(
-                "calendar-gap",
-                f"{gaps[wide[0]]} days lie between {known[wide[0]]} and {known[wide[0] + 1]}"
-                + (f", and {wide.size} such gaps in all" if wide.size > 1 else ""),
-                file=FILE,
-                date=known[wide[0]],
-                count=wide.size,
-            )
-        return agreement
-    exchange = EXCHANGES[region or ""]
-    missing = np.setdiff1d(open_days, known)
-    if missing.size:
+    gaps = np.diff(known).astype(int)
+    wide = np.flatnonzero(gaps > LONGEST_GAP_DAYS)
+    if wide.size:
         found.add(
-            "calendar-missing-day",
-            f"{_days(missing)} missing, on which {exchange} was open",
+            "calendar-gap",
+            f"{gaps[wide[0]]} days lie between {known[wide[0]]} and {known[wide[0] + 1]}"
+            + (f", and {wide.size} such gaps in all" if wide.size > 1 else ""),
             file=FILE,
-            date=missing[0],
-            count=missing.size,
+            date=known[wide[0]],
+            count=wide.size,
         )
-    extra = np.setdiff1d(known[~weekend], open_days)
-    typical = np.median(traded[traded > 0]) if (traded > 0).any() else 0.0
-    by_day = {day: int(traded[source.days == day].max()) for day in extra}
-    opened = np.array([day for day in extra if by_day[day] > OPEN_SHARE * typical], dtype="M8[D]")
-    closed = np.setdiff1d(extra, opened)
-    for kind, of_kind, what in (
-        ("calendar-holiday", closed, f"no trading day of {exchange}"),
-        ("calendar-extra-session", opened, f"no trading day of {exchange}, yet stocks trade"),
-    ):
-        if of_kind.size:
-            found.add(kind, f"{_days(of_kind)} {what}", file=FILE, date=of_kind[0], count=of_kind.size)
-    return agreement
+    return result.agreement
+
+
+def _tell(kind: str, days: np.ndarray, what: str, found: Findings) -> None:
+    if days.size:
+        found.add(kind, f"{_days(days)} {what}", file=FILE, date=days[0], count=days.size)
 
 
 def _days(days: np.ndarray) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
 from qlib_ext.market.audit.bars import on
-from qlib_ext.market.audit.finding import Findings, Kind, listed
+from qlib_ext.market.audit.finding import Findings, Kind, counted, listed
 from qlib_ext.market.audit.series import Series
 from qlib_ext.market.audit.source import FIELDS, Source, is_index
 
@@ -24,7 +25,7 @@ MARKET_JUMP, RETURN_CLIP = 0.25, 2.0
 # Mean log ratio of volumes: whole markets trade three times as much as the day before at the very most.
 VOLUME_LEVEL, VOLUME_CLIP = float(np.log(10.0)), 8.0
 # Correlation of a stock with the market, this many days before and after its own days.
-LAGS, SHIFT_DAYS, SHIFT_EXCESS, SHIFT_SIGMAS = 5, 120, 0.2, 6.0
+LAGS, SHIFT_DAYS, SHIFT_LEAST, SHIFT_EXCESS, SHIFT_SIGMAS = 5, 120, 0.25, 0.2, 6.0
 SHIFT_RECENT_DAYS = 250
 DUPLICATE_DAYS = 20
 
@@ -140,7 +141,7 @@ class CrossSection:
         """One block; `repeated` are bars that are exactly those of the day before, bool `[S, D]`."""
         codes = series.block.codes
         valid, traded = series.valid, series.traded
-        for row in np.flatnonzero(valid.any(axis=1)):
+        for row in np.flatnonzero(valid.any(axis=1)).tolist():
             self.first[codes[row]] = int(np.argmax(valid[row]))
             self.stop[codes[row]] = len(self._days) - int(np.argmax(valid[row, ::-1]))
         stocks = ~np.array([is_index(code) for code in codes], dtype=bool)
@@ -178,12 +179,12 @@ class CrossSection:
         for name in ("close", "volume"):
             values = series.field(name)
             usable = np.isfinite(values) & (values > 0)
-            for row in np.flatnonzero(usable.sum(axis=1) >= DUPLICATE_DAYS):
+            for row in np.flatnonzero(usable.sum(axis=1) >= DUPLICATE_DAYS).tolist():
                 numbers = np.where(usable[row], values[row], 0)
                 if np.ptp(numbers[usable[row]]) == 0:
                     continue  # a constant is told as such
                 key = (name, hashlib.blake2b(numbers.tobytes(), digest_size=16).digest())
-                self._digests[key].append((series.block.codes[row], series.block.file(int(row), name)))
+                self._digests[key].append((series.block.codes[row], series.block.file(row, name)))
 
     @property
     def return_counts(self) -> np.ndarray:
@@ -283,15 +284,14 @@ class CrossSection:
                 continue
             between = np.zeros(days, dtype=bool)
             between[there[0] : there[-1] + 1] = True
-            self._days_of(
-                "field-empty-day",
-                between & (counts == 0) & (self.closes >= STOCKS),
-                lambda day, name=name: f"{self.closes[day]} stocks have a close and none has `{name}`",
-                suffix=name,
-            )
+            missing = between & (counts == 0) & (self.closes >= STOCKS)
+            self._days_of("field-empty-day", missing, partial(self._told_missing, name), field=name)
+
+    def _told_missing(self, field: str, day: int) -> str:
+        return f"{self.closes[day]} stocks have a close and none has `{field}`"
 
     def _days_of(
-        self, kind: str, mask: np.ndarray, say: Callable[[int], str], suffix: str | None = None
+        self, kind: str, mask: np.ndarray, say: Callable[[int], str], field: str | None = None
     ) -> None:
         """One finding for the days of `mask` `[D]`, told by the first."""
         if not mask.any():
@@ -302,7 +302,7 @@ class CrossSection:
         self._found.add(
             kind,
             f"{on(self._days, day)}: {say(day)}{more}",
-            file="features" if suffix is None else f"features/*/{suffix}.day.bin",
+            file="features" if field is None else f"features/*/{field}.day.bin",
             date=self._days[day],
             count=count,
         )
@@ -326,37 +326,37 @@ class CrossSection:
         self, growth: np.ndarray, market: np.ndarray, there: np.ndarray, row: int, window: slice
     ) -> None:
         own = np.isfinite(growth)
-        values = np.where(own, growth, 0.0).astype(np.float64)
         mask = own.astype(np.float64)
-        correlations, counts = [], []
-        for lag in range(-LAGS, LAGS + 1):
-            # Positive lag: the stock's day t against the market's day t - lag, so its bars stand `lag` days late.
-            other, known = np.roll(market, lag), np.roll(there, lag)
-            if lag > 0:
-                known[:lag] = 0
-            elif lag < 0:
-                known[lag:] = 0
-            other = other * known
-            count = mask @ known
-            with np.errstate(invalid="ignore", divide="ignore"):
-                mean_own, mean_other = values @ known / count, mask @ other / count
-                covariance = values @ other / count - mean_own * mean_other
-                spread_own = (values**2) @ known / count - mean_own**2
-                spread_other = mask @ other**2 / count - mean_other**2
-                correlations.append(covariance / np.sqrt(spread_own * spread_other))
-            counts.append(count)
-        table = np.nan_to_num(np.stack(correlations))
+        values = np.where(own, growth, 0.0).astype(np.float64)
+        # Positive lag: the stock's day t against the market's day t - lag, so its bars stand `lag` days late.
+        lags = range(-LAGS, LAGS + 1)
+        known = np.stack([_delayed(there, lag) for lag in lags], axis=1)  # [D, lags]
+        other = np.stack([_delayed(market * there, lag) for lag in lags], axis=1)
+        count = mask @ known  # [S, lags]
+        mean_own, mean_other = values @ known / count, mask @ other / count
+        covariance = values @ other / count - mean_own * mean_other
+        spread_own = np.square(values) @ known / count - mean_own**2
+        spread_other = mask @ np.square(other) / count - mean_other**2
+        table = np.nan_to_num((covariance / np.sqrt(spread_own * spread_other)).T)
+        counts = count.T
         best = np.argmax(table, axis=0)
         columns = np.arange(table.shape[1])
         least = np.maximum(SHIFT_EXCESS, SHIFT_SIGMAS / np.sqrt(np.maximum(counts[LAGS], 1)))
-        shifted = (best != LAGS) & (counts[LAGS] >= SHIFT_DAYS) & (table[best, columns] - table[LAGS] > least)
-        for column in np.flatnonzero(shifted):
+        shifted = (
+            (best != LAGS)
+            & (counts[LAGS] >= SHIFT_DAYS)
+            & (table[best, columns] > SHIFT_LEAST)
+            & (
+                table[best, columns] - np.abs(table[LAGS]) > least
+            )  # bonds move against the market, on the day
+        )
+        for column in np.flatnonzero(shifted).tolist():
             code, file = self._kept[row + column]
             if code in self._told_shifts:
                 continue
             self._told_shifts.add(code)
             lag = int(best[column] - LAGS)
-            where = f"{abs(lag)} day{'s' if abs(lag) > 1 else ''} {'late' if lag > 0 else 'early'}"
+            where = f"{counted(abs(lag), 'day')} {'late' if lag > 0 else 'early'}"
             first = window.start + int(np.argmax(own[column]))
             self._found.add(
                 "days-shifted",
@@ -382,3 +382,13 @@ def neighbour_median(counts: np.ndarray, reach: int) -> np.ndarray:
     low, high = np.maximum(known - 1, 0) // 2, known // 2
     middle = (ordered[rows, low] + ordered[rows, np.minimum(high, 2 * reach)]) / 2
     return np.where(known > 0, middle, 0.0)
+
+
+def _delayed(values: np.ndarray, lag: int) -> np.ndarray:
+    """`values` `[D]` of `lag` days before, zero where that is outside."""
+    moved = np.roll(values, lag)
+    if lag > 0:
+        moved[:lag] = 0
+    elif lag < 0:
+        moved[lag:] = 0
+    return moved

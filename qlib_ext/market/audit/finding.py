@@ -197,3 +197,8 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """`a, b, c and 4 more`."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def counted(number: int, what: str) -> str:
+    """`1 day`, `2,674 days`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qlib_ext.market.audit.bars import cells, on
-from qlib_ext.market.audit.finding import Findings, Kind, listed
+from qlib_ext.market.audit.finding import Findings, Kind, counted, listed
 from qlib_ext.market.audit.series import Series, runs
 from qlib_ext.market.audit.source import Source, is_index
 
@@ -31,8 +31,10 @@ NEW_DAYS = 5
 LIMIT_EXCESS = 0.05
 # Without limits: a move of 40 % in a day, the smallest that most splits (3 for 2 and more) would leave behind.
 JUMP = float(np.log(1.4))
-# On news a stock trades many times its usual amount of money; a split leaves the amount as it was.
-USUAL_MONEY, MONEY_DAYS = 4.0, 20
+# A missing adjustment leaves the day itself as it was: the money traded (below twice the median of the days before),
+# and the range from high to low, which is small beside the jump. News moves both: no crash of 2000 to 2014 among 200
+# US stocks passes for a split by these two.
+USUAL_MONEY, MONEY_DAYS, NARROW = 2.0, 20, 0.25
 # What a resumption after a suspension may well bring, and a model's labels will hardly bear: 25 %.
 RESUMED_JUMP, SUSPENDED_DAYS = float(np.log(1.25)), 5
 SPIKE, SPIKE_REVERTS = 0.25, 0.25
@@ -78,8 +80,8 @@ KINDS = (
     Kind(
         "jump-large",
         "warning",
-        "the close moves by 40 % or more in a day on unusual trading, where there is no daily limit",
-        "it may be news; if it is a missing adjustment, the return is not real",
+        "the close moves by 40 % or more in a day, where there is no daily limit, and trading was not as usual",
+        "it will be news; if it is a missing adjustment, the return is not real",
     ),
     Kind(
         "jump-after-suspension",
@@ -121,8 +123,7 @@ KINDS = (
         "change-inconsistent",
         "warning",
         "change is not the return of the close",
-        "price, factor or change is wrong; limits are kept by change",
-        "computes change from the closes, as a fraction",
+        "price, factor or change is wrong, and which of them nobody can tell from here; limits are kept by change",
     ),
     Kind(
         "change-in-percent",
@@ -130,7 +131,7 @@ KINDS = (
         "change is in percent",
         "Qlib's `limit_threshold` reads it as a fraction, so that almost no order would be filled "
         "(the backtest of this package tells the unit by itself)",
-        "computes change from the closes, as a fraction",
+        "divides it by 100",
     ),
     Kind(
         "factor-nonpositive",
@@ -227,12 +228,13 @@ class PriceChecks:
             large = np.zeros_like(limited)
             resumed = series.traded & (gap > 1) & (size > RESUMED_JUMP)
         else:
+            spike &= _narrow(series, np.abs(series.log_return) > JUMP)
             usual = ~_with_next(spike)
             soon = (gap >= 1) & (gap <= SUSPENDED_DAYS) & series.traded
             unanswered = (np.abs(factor) > FACTOR_MOVE) & (np.abs(raw) < FACTOR_UNANSWERED * np.abs(factor))
             stepped = soon & unanswered & (size > 2 * FACTOR_MOVE) & usual
             large = soon & (size > JUMP) & ~unanswered & usual
-            jumped = large & self._usual_money(series, large)
+            jumped = large & _narrow(series, large) & self._usual_money(series, large)
             large &= ~jumped
             limited = np.zeros_like(large)
             resumed = series.traded & (gap > SUSPENDED_DAYS) & (size > RESUMED_JUMP)
@@ -243,7 +245,7 @@ class PriceChecks:
             return f"the close moved by {np.expm1(growth[row, day]):+.1%}, {moved}"
 
         def told_gap(row: int, day: int) -> str:
-            return f"{told(row, day)}, after {gap[row, day] - 1} days without trading"
+            return f"{told(row, day)}, after {counted(int(gap[row, day]) - 1, 'day')} without trading"
 
         def told_spike(row: int, day: int) -> str:
             there, back = np.expm1(growth[row, day]), np.expm1(growth[row, day + 1])
@@ -257,8 +259,8 @@ class PriceChecks:
         self._remember(series, "jump-after-suspension", "close", resumed, told_gap)
 
     def _usual_money(self, series: Series, candidates: np.ndarray) -> np.ndarray:
-        """Where the money traded is about that of the days before; unknown money counts as usual: bool `[S, D]`."""
-        usual = candidates.copy()
+        """Candidates on which the money traded is about that of the days before, and known: bool `[S, D]`."""
+        usual = np.zeros_like(candidates)
         volume = series.field("volume")
         for row, day in zip(*np.nonzero(candidates), strict=True):
             past = slice(max(0, day - MONEY_DAYS), day)
@@ -344,16 +346,10 @@ class PriceChecks:
         """`change` in the unit that explains more of the stock's moves."""
         block, change = series.block, series.field("change").astype(np.float64)
         expected = np.expm1(series.log_return)
-        known = np.isfinite(change) & np.isfinite(expected)
-        self._with_change += int(known.any(axis=1).sum())
-        tolerance = CHANGE_TOLERANCE * (1 + np.abs(expected))
-        as_fraction = np.abs(change - expected) <= tolerance
-        as_percent = np.abs(change / 100 - expected) <= tolerance
-        telling = known & (np.abs(expected) > TELLING_MOVE)
-        percent = (as_percent & telling).sum(axis=1) > (as_fraction & telling).sum(axis=1)
-        for row in np.flatnonzero(percent):
+        percent, wrong = unit_of_change(change, expected)
+        self._with_change += int((np.isfinite(change) & np.isfinite(expected)).any(axis=1).sum())
+        for row in np.flatnonzero(percent).tolist():
             self._percent.append((block.codes[row], block.file(row, "change")))
-        wrong = known & ~np.where(percent[:, None], as_percent, as_fraction)
         cells(
             self._found,
             self._days,
@@ -396,12 +392,12 @@ class PriceChecks:
         self._factor_moves |= bool(steps[of_stocks].any())
         count, days = steps.sum(axis=1), series.valid.sum(axis=1)
         drifts = (days >= FACTOR_DRIFT_DAYS) & (count > FACTOR_DRIFT_SHARE * days)
-        for row in np.flatnonzero(drifts):
+        for row in np.flatnonzero(drifts).tolist():
             code, first = block.codes[row], int(np.argmax(steps[row]))
             self._found.add(
                 "factor-drifts",
                 f"{code}: factor moves on {count[row]} of {days[row]} days, first on {on(self._days, first)}",
-                file=block.file(int(row), "factor"),
+                file=block.file(row, "factor"),
                 instrument=code,
                 date=self._days[first],
                 count=count[row],
@@ -411,15 +407,15 @@ class PriceChecks:
         self, series: Series, kind: str, field: str, mask: np.ndarray, say: Callable[[int, int], str]
     ) -> None:
         """Keep what `mask` touches, with its words, until `finish`."""
-        for row in np.flatnonzero(mask.any(axis=1)):
+        for row in np.flatnonzero(mask.any(axis=1)).tolist():
             days = np.flatnonzero(mask[row])
             kept = days[:MOST_CELLS]
-            texts = {int(day): say(int(row), int(day)) for day in kept}
+            texts = {int(day): say(row, int(day)) for day in kept}
             self._pending.append(
                 _Pending(
                     kind,
                     series.block.codes[row],
-                    series.block.file(int(row), field),
+                    series.block.file(row, field),
                     kept,
                     texts.__getitem__,
                     len(days),
@@ -492,6 +488,29 @@ def price_limit(code: str, days: np.ndarray) -> np.ndarray:
     return np.where(days >= LIMIT_FROM, after, before)
 
 
+def unit_of_change(change: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each stock's `change` is in percent, and where it is not the return in its unit.
+
+    Parameters
+    ----------
+    change, expected
+        float `[S, D]`; the return of the closes, a fraction. Days without either count for nothing.
+
+    Returns
+    -------
+    percent : bool `[S]`
+        Where percent explains more of the stock's moves than a fraction does.
+    wrong : bool `[S, D]`
+    """
+    known = np.isfinite(change) & np.isfinite(expected)
+    tolerance = CHANGE_TOLERANCE * (1 + np.abs(expected))
+    as_fraction = np.abs(change - expected) <= tolerance
+    as_percent = np.abs(change / 100 - expected) <= tolerance
+    telling = known & (np.abs(expected) > TELLING_MOVE)
+    percent = (as_percent & telling).sum(axis=1) > (as_fraction & telling).sum(axis=1)
+    return percent, known & ~np.where(percent[:, None], as_percent, as_fraction)
+
+
 def _spikes(growth: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Days whose return is large and is undone on the very next day, factor at rest: bool `[S, D]`."""
     there, back = growth[:, :-1], growth[:, 1:]
@@ -499,6 +518,13 @@ def _spikes(growth: np.ndarray, factor: np.ndarray) -> np.ndarray:
     result = np.zeros(growth.shape, dtype=bool)
     result[:, :-1] = (np.abs(there) > SPIKE) & (np.abs(there + back) < SPIKE_REVERTS * np.abs(there)) & rest
     return result
+
+
+def _narrow(series: Series, unknown: np.ndarray) -> np.ndarray:
+    """Days whose range from high to low is small beside the move of the close; `unknown` where there is no range."""
+    high, low = (series.field(name).astype(np.float64) for name in ("high", "low"))
+    spread = np.log(np.where(high > 0, high, np.nan) / np.where(low > 0, low, np.nan))
+    return np.where(np.isnan(spread), unknown, spread < NARROW * np.abs(series.log_return))
 
 
 def _with_next(mask: np.ndarray) -> np.ndarray:

@@ -44,12 +44,13 @@ class Series:
     @cached_property
     def has_volume(self) -> np.ndarray:
         """Whether a stock ever has a volume above zero; vendors leave that of indices at 0: bool `[S]`."""
-        return (self.field("volume") > 0).any(axis=1)
+        return np.asarray((self.field("volume") > 0).any(axis=1))
 
     @cached_property
     def traded(self) -> np.ndarray:
         """Whether the stock traded: a close and volume, or a close alone where there is no volume at all."""
-        return self.valid & ((self.field("volume") > 0) | ~self.has_volume[:, None])
+        traded: np.ndarray = self.valid & ((self.field("volume") > 0) | ~self.has_volume[:, None])
+        return traded
 
     @cached_property
     def before(self) -> np.ndarray:

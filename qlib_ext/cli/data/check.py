@@ -1,0 +1,133 @@
+"""`qlib-ext data check`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from qlib_ext.market.audit.finding import Audit, Finding
+    from qlib_ext.market.audit.repair import Repair
+
+SHOWN = 5  # findings of a kind, in the terminal
+
+
+def check(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The store, in Qlib's format.")],
+    universe: Annotated[
+        str | None, typer.Option(help="Check the membership of this universe only, and that it is there.")
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="Check that the bars of this code can serve a backtest as its index.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print every finding.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every finding.")] = False,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT", help="Write a new store with what is safe to mend; DIR is left as it is."
+        ),
+    ] = None,
+) -> None:
+    """Look for what is wrong with a store. Exit status 1 where results on it would be wrong."""
+    from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.market.audit.base import audit
+    from qlib_ext.market.audit.repair import check_out, repair
+
+    if fix is not None:
+        check_out(directory, fix)
+    began = time.perf_counter()
+    with shown_progress() as progress:
+        checked = audit(directory, universe=universe, benchmark=benchmark, progress=progress)
+        repaired = None
+        if fix is not None:
+            repaired = repair(
+                directory, fix, checked, universe=universe, benchmark=benchmark, progress=progress
+            )
+    seconds = time.perf_counter() - began
+    last = checked if repaired is None else repaired.after
+    if as_json:
+        document = checked.to_json() if repaired is None else repaired.to_json()
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        most = None if everything else SHOWN
+        for line in _lines(checked, most):
+            typer.echo(line)
+        if repaired is not None:
+            for line in _fixed(repaired, most):
+                typer.echo(line)
+        typer.echo(f"\n{_counts(last)}; {len(last.kinds)} kinds of fault looked for in {seconds:.1f} s")
+    if last.has_errors:
+        raise typer.Exit(1)
+
+
+def _lines(checked: Audit, most: int | None) -> Iterator[str]:
+    """The answer for the terminal."""
+    store = checked.store
+    yield f"{store['root']}: {_facts(checked)}"
+    for severity in checked.counts:
+        of_severity = [finding for finding in checked.findings if finding.severity == severity]
+        if of_severity:
+            yield ""
+            yield f"{_plural(len(of_severity), severity)}"
+            yield from _by_kind(of_severity, checked, most)
+    if not checked.findings:
+        yield "\nNothing was found."
+
+
+def _facts(checked: Audit) -> str:
+    store = checked.store
+    if not store["days"]:
+        return f"{_plural(store['instruments'], 'instrument')}, no calendar"
+    return (
+        f"{_plural(store['instruments'], 'instrument')}, {_plural(store['days'], 'day')} from {store['first_day']} to "
+        f"{store['last_day']}, fields {', '.join(store['fields']) or 'none'}, universes "
+        f"{', '.join(store['universes']) or 'none'}"
+    )
+
+
+def _by_kind(findings: list[Finding], checked: Audit, most: int | None) -> Iterator[str]:
+    kinds = {kind.name: kind for kind in checked.kinds}
+    by_kind: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_kind.setdefault(finding.kind, []).append(finding)
+    for name, of_kind in by_kind.items():
+        yield f"  {name}: {kinds[name].what}. {_sentence(kinds[name].why)}"
+        for finding in of_kind[:most]:
+            yield f"    {finding.message}"
+        if most is not None and len(of_kind) > most:
+            yield f"    and {len(of_kind) - most:,} more (--all lists them)"
+
+
+def _fixed(repaired: Repair, most: int | None) -> Iterator[str]:
+    """What was mended, and what was not."""
+    yield ""
+    yield f"{repaired.out}: a new store"
+    for line in repaired.done:
+        yield f"  {line}"
+    if not repaired.done:
+        yield "  nothing was safe to mend: the content is that of the old one"
+    for title, findings in (("mended", repaired.mended), ("not touched, or there now", repaired.left)):
+        if findings:
+            yield f"  {title}: {_plural(len(findings), 'finding')}"
+            names = list(dict.fromkeys(finding.kind for finding in findings))
+            for name in names:
+                count = sum(finding.kind == name for finding in findings)
+                yield f"    {name}: {count:,}"
+
+
+def _counts(checked: Audit) -> str:
+    return ", ".join(_plural(count, severity) for severity, count in checked.counts.items())
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""
