@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from qlib.utils import init_instance_by_config
 from qlib_ext.build import build, locate
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.market.sample import SampleMarket
+from qlib_ext.market.store import QlibStore
 from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.record.base import Record
 from qlib_ext.report.sections.base import Section
@@ -105,6 +107,15 @@ class TestFiles:
         assert model.seed == 0
         assert not model.resume
 
+    @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+    def test_the_data_are_audited_and_the_report_shows_it(self, path: Path) -> None:
+        records = render(path)["task"]["record"]
+        names = [record["class"].rpartition(".")[2] for record in records]
+        # after what describes the data, and before the long work of a backtest
+        assert names.index("AuditRecord") == names.index("SignalRecord") + 1
+        sections = [section["class"].rpartition(".")[2] for section in records[-1]["kwargs"]["sections"]]
+        assert sections[-2:] == ["Audit", "Provenance"]
+
     def test_variables_reach_the_model(self) -> None:
         variables = {"N_EPOCHS": "7", "SEED": "5", "DEVICE": "cpu", "RESUME": "1", "HIDDEN_SIZE": "16"}
         config = render(ROOT / "workflows" / "mimstocr_csi300.yaml", PRECISION="bfloat16", **variables)
@@ -131,6 +142,7 @@ class TestRun:
             record.data.metrics
         )
         assert -1 <= record.data.metrics["RankIC"] <= 1
+        assert record.data.metrics["audit/errors"] == 0  # no false alarm on a sample market
         tags = record.data.tags
         assert (tags["universe"], tags["backbone"], tags["balancer"]) == ("csi300", "LSTM", "CQB")
         assert len(tags["data_fingerprint"]) == 16
@@ -139,6 +151,9 @@ class TestRun:
             assert sorted(steps) == [0, 1], metric
         folder = tmp_path / "mlruns" / experiment.experiment_id / record.info.run_id / "artifacts"
         assert (folder / "training" / "weights.safetensors").is_file()
+        audit = json.loads((folder / "data" / "audit.json").read_text(encoding="utf-8"))
+        assert audit["store"]["days"] == len(QlibStore(market).calendar)
+        assert "<h2>Data audit</h2>" in report.read_text(encoding="utf-8")
         scores = pd.read_parquet(folder / "signal" / "predictions.parquet")
         labels = pd.read_parquet(folder / "signal" / "labels.parquet")
         assert scores.index.equals(labels.index)

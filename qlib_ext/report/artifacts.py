@@ -20,6 +20,7 @@ from qlib_ext.checks import UserError
 MAKERS: Mapping[str, str] = {
     "signal/": "qlib_ext.record.signal.SignalRecord",
     "data/": "qlib_ext.record.signal.SignalRecord",
+    "data/audit.json": "qlib_ext.record.audit.AuditRecord",
     "config.yaml": "qlib_ext.record.signal.SignalRecord",
     "environment.json": "qlib_ext.record.signal.SignalRecord",
     "ranking/": "qlib_ext.record.ranking.RankingRecord",

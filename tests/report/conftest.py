@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from qlib_ext.market.audit.finding import Audit, Finding, Kind
 from qlib_ext.metrics.cross_section import information_ratio, newey_west_t
 from qlib_ext.record.backtest import _metrics, summarise
 from qlib_ext.report.artifacts import RunArtifacts
@@ -41,6 +42,7 @@ class MadeUpRun:
         self.backtest()
         self.training()
         self.data()
+        self.audit()
 
     def view(self, **info: Any) -> RunArtifacts:
         known = {
@@ -240,6 +242,26 @@ class MadeUpRun:
             "kwargs": {"balancer": balancer, "seed": 0},
         }
         self.put("config.yaml", yaml.safe_dump({"model": model}, sort_keys=False))
+
+    def audit(self) -> None:
+        kinds = [
+            Kind(
+                "universe-size",
+                "warning",
+                "a universe is far from its nominal size",
+                "it is another universe",
+            ),
+            Kind(
+                "price-negative", "error", "a price is below zero", "returns make no sense", "removes the day"
+            ),
+        ]
+        message = "csi300 has 252 members on 2013-06-17, 300 are nominal"
+        finding = Finding(
+            "universe-size", "warning", message, "instruments/csi300.txt", None, "2013-06-17", 972
+        )
+        found = Audit((finding,), tuple(kinds), {"root": "cn", "days": 2674})
+        self.metrics |= {f"audit/{severity}s": count for severity, count in found.counts.items()}
+        self.put("data/audit.json", json.dumps(found.to_json()))
 
 
 @pytest.fixture

@@ -1,0 +1,61 @@
+"""What is wrong with the bars that the run was made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from qlib.config import C
+
+from qlib_ext.market.audit.base import audit
+from qlib_ext.record.base import Record
+
+logger = logging.getLogger(__name__)
+
+
+class AuditRecord(Record):
+    """Audit the store of the run, narrowed to its universe and its index.
+
+    Errors do not stop the run: they stand in its report, in its metrics and in one line of the log.
+
+    Writes `data/audit.json` (every finding, and every kind of fault that was looked for) and logs `audit/errors`,
+    `audit/warnings` and `audit/notes`, the numbers of findings.
+
+    Parameters
+    ----------
+    recorder
+        Given by Qlib.
+
+    Raises
+    ------
+    UserError
+        If the run has no description of its data.
+    """
+
+    needs = ("data/summary.json",)
+    makes = ("data/audit.json",)
+
+    def __init__(self, recorder: Any):
+        super().__init__(recorder)
+
+    def _generate(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(self.recorder.download_artifact("data/summary.json", folder))
+            summary = json.loads(file.read_text(encoding="utf-8"))
+        root = Path(C.dpm.get_data_uri("day"))
+        found = audit(root, universe=summary["universe"], benchmark=summary["benchmark"])
+        # A run travels: where the store lay on this machine is nobody else's business.
+        found = dataclasses.replace(found, store={**found.store, "root": root.name})
+        self.save_json("data/audit.json", found.to_json())
+        self.log_metrics({f"audit/{severity}s": count for severity, count in found.counts.items()})
+        if found.has_errors:
+            logger.warning(
+                "Audit: %d errors in the data of this run, the first: %s. `qlib-ext data check %s` lists them",
+                found.counts["error"],
+                found.findings[0].message,
+                root,
+            )

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qlib_ext.checks import UserError
+from qlib_ext.market.audit.base import KINDS, audit
+from qlib_ext.market.audit.finding import Audit, Finding, Kind
+from qlib_ext.record import audit as record
+from qlib_ext.record.audit import AuditRecord
+from qlib_ext.record.signal import SignalRecord
+
+
+@pytest.fixture
+def described(run: Any, workplace: Any, model: Any) -> Any:
+    SignalRecord(recorder=run, model=model, dataset=workplace).generate()
+    return run
+
+
+def read(run: Any, folder: Path) -> Audit:
+    return Audit.from_json(json.loads(Path(run.download_artifact("data/audit.json", folder)).read_text()))
+
+
+def test_it_writes_what_it_names(described: Any, files: Any) -> None:
+    before = files()
+    record = AuditRecord(recorder=described)
+    record.generate()
+    assert files() - before == set(record.list()) == {"data/audit.json"}
+
+
+def test_it_is_the_audit_of_the_runs_store(described: Any, tmp_path: Path) -> None:
+    AuditRecord(recorder=described).generate()
+    found = read(described, tmp_path)
+    expected = audit("store", universe="csi300", benchmark="SH000300")
+    assert found.findings == expected.findings
+    assert len(found.kinds) == len(KINDS)
+    assert found.findings  # the little market has no open
+    assert found.store["root"] == "store"  # and not where it lies
+    metrics = described.list_metrics()
+    for severity, count in expected.counts.items():
+        assert metrics[f"audit/{severity}s"] == count
+
+
+def test_errors_are_said_in_one_line(
+    described: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = (Kind("gap", "error", "a day is missing", "returns span two days"),)
+    gaps = tuple(Finding("gap", "error", f"2020-01-0{k} is missing") for k in (2, 3))
+    monkeypatch.setattr(record, "audit", lambda *_, **__: Audit(gaps, kinds, {"root": "store"}))
+    with caplog.at_level(logging.WARNING, logger="qlib_ext.record.audit"):
+        AuditRecord(recorder=described).generate()
+    (line,) = [entry.getMessage() for entry in caplog.records if entry.name == "qlib_ext.record.audit"]
+    assert line.startswith("Audit: 2 errors in the data of this run, the first: 2020-01-02 is missing. ")
+    assert line.endswith("/store` lists them")
+    assert described.list_metrics()["audit/errors"] == 2
+
+
+def test_without_a_description_of_the_data(run: Any) -> None:
+    with pytest.raises(
+        UserError, match=r"`data/summary.json`, written by qlib_ext.record.signal.SignalRecord"
+    ):
+        AuditRecord(recorder=run).generate()
