@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from qlib_ext import checks
 from qlib_ext.checks import UserError
-from qlib_ext.data.daily_panel import DailyPanels
+from qlib_ext.data.daily_panel import DailyPanel, DailyPanels
 from qlib_ext.metrics.cross_section import pearson, spearman
 from qlib_ext.model import checkpoint
 from qlib_ext.model.balancers.base import Balancer
@@ -272,12 +272,7 @@ class Trainer:
 
     def _step(self, train: DailyPanels, position: int) -> tuple[np.ndarray, tuple[Tensor, Tensor] | None]:
         panel = train[position]
-        with self._autocast():
-            embedding = self.network.backbone(panel)  # [N, D]
-        predictions = self.network.predict_heads(embedding)
-        losses = torch.stack(
-            [task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in self.tasks]
-        )
+        losses = self._daily_losses(panel, self._predict(panel))  # [K]
         transformed = self.balancer.transform(losses)
         values, balanced = torch.stack([losses.detach(), transformed.detach()]).cpu().numpy()
         if not np.isfinite(values).all():
@@ -301,6 +296,9 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             (self.balancer.weights(losses.detach()) @ transformed).backward()
         self.optimizer.step()
+        if self.balancer.needs_losses_after:
+            with torch.no_grad():
+                self.balancer.end_step(self._daily_losses(panel, self._predict(panel)))
         return values, gradients
 
     def _named(self, values: np.ndarray) -> str:
@@ -354,16 +352,20 @@ class Trainer:
         totals = torch.zeros(len(self.tasks), device=self.device, dtype=torch.float64)
         for position in days:
             panel = panels[int(position)]
-            predictions = self._evaluate(panel)
-            totals += torch.stack(
-                [task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in self.tasks]
-            )
+            totals += self._daily_losses(panel, self._predict(panel))
         return {task.name: float(total) / len(days) for task, total in zip(self.tasks, totals, strict=True)}
 
-    def _evaluate(self, panel: Any) -> dict[str, Tensor]:
+    def _predict(self, panel: DailyPanel) -> dict[str, Tensor]:
+        """Predictions of a day by task, the backbone in the precision of the training."""
         with self._autocast():
-            embedding = self.network.backbone(panel)
+            embedding = self.network.backbone(panel)  # [N, D]
         return self.network.predict_heads(embedding)
+
+    def _daily_losses(self, panel: DailyPanel, predictions: Mapping[str, Tensor]) -> Tensor:
+        """Losses `[K]` of a day."""
+        return torch.stack(
+            [task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in self.tasks]
+        )
 
     @torch.inference_mode()
     def _validate(
@@ -377,11 +379,9 @@ class Trainer:
         hits = {task.name: [0, 0] for task in self.tasks if task.classification}
         for position in range(len(valid)):
             panel = valid[position]
-            predictions = self._evaluate(panel)
+            predictions = self._predict(panel)
             if position in days:
-                totals += torch.stack(
-                    [task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in self.tasks]
-                )
+                totals += self._daily_losses(panel, predictions)
             score[position, valid.columns(position).cpu().numpy()] = predictions[SCORE].cpu().numpy()
             for name, count in hits.items():
                 target = panel.raw_labels[self._label(name)]

@@ -821,8 +821,8 @@ class TestReproducible:
 class TestPrecision:
     def test_bfloat16_is_for_the_backbone_alone(self, train, valid):
         class Watched(Trainer):
-            def _evaluate(self, panel):
-                predictions = super()._evaluate(panel)
+            def _predict(self, panel):
+                predictions = super()._predict(panel)
                 seen.update(x.dtype for x in predictions.values())
                 return predictions
 

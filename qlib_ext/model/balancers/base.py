@@ -22,6 +22,8 @@ class Balancer:
     ----------
     needs_jacobian
         Which of the two ways.
+    needs_losses_after
+        Whether `end_step` is to be given the day's losses after the step: one forward pass more.
     weight_decay
         Coupled L2 that the trainer puts on all parameters for the coming epoch.
     tasks
@@ -29,6 +31,7 @@ class Balancer:
     """
 
     needs_jacobian: bool = False
+    needs_losses_after: bool = False
     weight_decay: float = 0.0
     tasks: tuple[str, ...] = ()
 
@@ -47,6 +50,9 @@ class Balancer:
     def aggregate(self, jacobian: Tensor) -> Tensor:
         """Combine `[K, P]` task gradients into the `[P]` gradient of the shared parameters."""
         raise TypeError(f"{type(self).__name__} answers with weights and has no `aggregate`")
+
+    def end_step(self, losses: Tensor) -> None:
+        """Take note of what the step has made of its day's losses `[K]`; called where `needs_losses_after` is set."""
 
     def end_epoch(self, train: Mapping[str, float], valid: Mapping[str, float]) -> None:
         """Take note of an epoch's losses by task, both measured in evaluation mode."""
