@@ -6,21 +6,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qlib_ext import checks
-from qlib_ext.model.balancers.base import Balancer
-
-EPSILON = 1e-8  # inside the logarithm, Algorithm 1 lines 6 and 9
+from qlib_ext.model.balancers.db_mtl import DBMTL
 
 
-class CQB(Balancer):
+class CQB(DBMTL):
     r"""Balance losses, gradients, forgetting rates and weight decay by how each task converges.
 
     Source: MiM-StocR, section 3.3, Equations 10-15 and Algorithm 1.
 
-    Per step and task k, with g_k the gradient of log(L_k + 1e-8) on the shared parameters:
+    The step is that of `DBMTL`, with a forgetting rate of each task. Per step and task k, with g_k the gradient of
+    log(L_k + 1e-8) on the shared parameters:
 
     .. math::
         \hat g_k &\leftarrow \beta_k \hat g_k + (1 - \beta_k) g_k  \qquad \text{(10)} \\
@@ -65,8 +63,6 @@ class CQB(Balancer):
     b epochs from n - 2b to n - b - 1, both included.
     """
 
-    needs_jacobian = True
-
     def __init__(
         self,
         beta: float = 0.5,
@@ -77,14 +73,13 @@ class CQB(Balancer):
         balance_beta: bool = True,
         balance_decay: bool = True,
     ) -> None:
-        self.beta = float(checks.between("beta", beta, 0, 1, open_low=True, open_high=True))
+        super().__init__(checks.between("beta", beta, 0, 1, open_low=True, open_high=True))
         self.decay = float(checks.at_least("decay", decay, 0))
         self.window = checks.integer("window", window, 1)
         self.beta_rule = checks.one_of("beta_rule", beta_rule, ("power", "product"))
         self.rising_train = checks.one_of("rising_train", rising_train, ("keep", "ratio"))
         self.balance_beta = checks.instance("balance_beta", balance_beta, bool)
         self.balance_decay = checks.instance("balance_decay", balance_decay, bool)
-        self._average: Tensor | None = None  # [K, P]
         self._reset()
 
     def _reset(self) -> None:
@@ -96,10 +91,9 @@ class CQB(Balancer):
 
     def _apply(self) -> None:
         rates = self.converge_rate
-        self.task_beta = {task: self._beta(rate) for task, rate in rates.items()}
+        self._forget_by({task: self._beta(rate) for task, rate in rates.items()})
         mean = sum(rates.values()) / len(rates) if rates else 1.0
         self.weight_decay = self.decay * _sigmoid(-mean) if self.balance_decay else self.decay
-        self._beta_column: Tensor | None = None
 
     def _beta(self, rate: float) -> float:
         if not self.balance_beta:
@@ -109,27 +103,7 @@ class CQB(Balancer):
     def setup(self, tasks: Sequence[str]) -> None:
         """Start every task at V = 1."""
         super().setup(tasks)
-        self._average = None
         self._reset()
-
-    def transform(self, losses: Tensor) -> Tensor:
-        """Logarithm of the losses, lines 6, 9, 14 and 15 of Algorithm 1."""
-        return torch.log(losses + EPSILON)
-
-    def aggregate(self, jacobian: Tensor) -> Tensor:
-        """Average each task's gradient over steps, bring all to the largest norm, and add them up."""
-        if self._average is None:
-            self._average = jacobian.clone()
-        else:
-            if self._beta_column is None:
-                column = [[self.task_beta[task]] for task in self.tasks]
-                self._beta_column = torch.tensor(
-                    column, dtype=jacobian.dtype, device=jacobian.device
-                )  # [K, 1]
-            self._average.mul_(self._beta_column).add_(jacobian * (1 - self._beta_column))
-        norms = torch.linalg.vector_norm(self._average, dim=1)  # [K]
-        scale = torch.where(norms > 0, norms.max() / norms, 0.0)  # [K]
-        return scale @ self._average  # [P]
 
     def end_epoch(self, train: Mapping[str, float], valid: Mapping[str, float]) -> None:
         """Update V, and from it the forgetting rates and the weight decay of the next epoch."""
@@ -156,7 +130,7 @@ class CQB(Balancer):
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The averaged gradients, the losses so far and V; copies, which later steps leave alone."""
-        tensors = {} if self._average is None else {"average": self._average.clone()}
+        tensors, _ = super().state()
         history = {
             segment: {t: list(x) for t, x in by_task.items()} for segment, by_task in self._history.items()
         }
@@ -164,7 +138,7 @@ class CQB(Balancer):
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Take up where `state` was taken."""
-        self._average = tensors["average"].clone() if "average" in tensors else None
+        super().load_state(tensors, values)
         self._history = {
             segment: {t: list(x) for t, x in by.items()} for segment, by in values["history"].items()
         }

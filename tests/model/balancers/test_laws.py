@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import pkgutil
+from functools import partial
 
 import pytest
 import torch
@@ -13,9 +14,12 @@ import torch
 from qlib_ext.checks import UserError
 from qlib_ext.model import balancers
 from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.balancers.cagrad import CAGrad
 from qlib_ext.model.balancers.cqb import CQB
+from qlib_ext.model.balancers.db_mtl import DBMTL
 from qlib_ext.model.balancers.equal import EqualWeighting
 from qlib_ext.model.balancers.single_task import SingleTask
+from qlib_ext.model.balancers.torchjd import TorchJD
 
 TASKS = ("score", "momentum", "volume")
 BALANCERS = [
@@ -24,8 +28,32 @@ BALANCERS = [
     CQB(window=1),
     CQB(window=2, beta_rule="product", rising_train="ratio"),
     CQB(window=1, balance_beta=False, balance_decay=False),
+    DBMTL(),
+    DBMTL(beta=0.0, weight_decay=1e-4),
+    CAGrad(),
+    CAGrad(c=0.9, weight_decay=1e-4),
+    TorchJD({"class": "torchjd.aggregation.UPGrad"}, weight_decay=1e-4),
+    TorchJD({"class": "torchjd.aggregation.PCGrad"}),
+    TorchJD({"class": "torchjd.aggregation.MGDA"}),
+    TorchJD({"class": "torchjd.aggregation.IMTLG"}),
+    TorchJD({"class": "torchjd.aggregation.AlignedMTL"}),
+    TorchJD({"class": "torchjd.aggregation.FairGrad", "kwargs": {"alpha": 1.0}}),
+    TorchJD({"class": "torchjd.aggregation.GradVac"}),
+    TorchJD({"class": "torchjd.scalarization.UW"}, learning_rate=0.1),
+    TorchJD({"class": "torchjd.scalarization.DWA"}),
+    TorchJD({"class": "torchjd.scalarization.FAMO"}),
 ]
-each_balancer = pytest.mark.parametrize("law", BALANCERS, ids=lambda balancer: type(balancer).__name__)
+
+
+def name(balancer):
+    method = f"-{balancer.method['class'].rpartition('.')[2]}" if isinstance(balancer, TorchJD) else ""
+    return type(balancer).__name__ + method
+
+
+# They visit the tasks in an order that they draw.
+RANDOM = ("TorchJD-PCGrad", "TorchJD-GradVac")
+
+each_balancer = pytest.mark.parametrize("law", BALANCERS, ids=name)
 each_number = pytest.mark.parametrize("k", [1, 2, 3])
 
 
@@ -39,17 +67,21 @@ def combine(balancer, losses, jacobian):
     """The shared gradient, given the gradients `[K, P]` of the transformed losses."""
     if balancer.needs_jacobian:
         return balancer.aggregate(jacobian)
-    return balancer.weights(losses) @ jacobian
+    gradient = balancer.weights(losses) @ jacobian
+    if balancer.needs_losses_after:
+        balancer.end_step(losses * (0.7 + 0.2 * losses))
+    return gradient
 
 
 def train(balancer, tasks, epochs=5, steps=3, seed=0, order=None):
     """All shared gradients and reports of a little training, `order` permuting the tasks."""
+    torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     order = list(range(len(tasks))) if order is None else order
     gradients, reports = [], []
     for _ in range(epochs):
         for _ in range(steps):
-            losses = torch.rand(len(tasks), generator=generator)
+            losses = 0.1 + torch.rand(len(tasks), generator=generator)
             jacobian = torch.randn(len(tasks), 7, generator=generator)
             gradients.append(combine(balancer, losses[order], jacobian[order]))
         train_losses, valid_losses = torch.rand(2, len(tasks), generator=generator).tolist()
@@ -86,12 +118,14 @@ class TestLaws:
 
     @pytest.mark.parametrize("order", [[1, 0, 2], [2, 0, 1]])
     def test_the_order_of_the_tasks_does_not_matter(self, law, order):
+        if name(law) in RANDOM:
+            return
         expected, reports = train(start(law, TASKS), TASKS)
         permuted = start(law, [TASKS[position] for position in order])
         found, found_reports = train(permuted, TASKS, order=order)
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)  # some solve by iterations
         for one, other in zip(found_reports, reports, strict=True):
-            assert one == pytest.approx(other)
+            assert one == pytest.approx(other, rel=1e-5)
 
     def test_the_same_again_after_a_new_start(self, law):
         balancer = start(law, TASKS)
@@ -104,7 +138,7 @@ class TestLaws:
     def test_leaves_its_arguments_alone(self, law):
         balancer = start(law, TASKS)
         for _ in range(3):
-            losses, jacobian = torch.rand(3), torch.randn(3, 7)
+            losses, jacobian = 0.1 + torch.rand(3), torch.randn(3, 7)
             before = losses.clone(), jacobian.clone()
             combine(balancer, losses, jacobian).add_(1.0)
             balancer.transform(losses)
@@ -168,13 +202,23 @@ class TestLaws:
                 balancer.aggregate(torch.randn(3, 7))
 
 
-@pytest.mark.parametrize("balancer", [SingleTask(), EqualWeighting()])
+@pytest.mark.parametrize("balancer", [SingleTask(), EqualWeighting(), CAGrad()])
 def test_a_balancer_without_a_state_refuses_one(balancer):
     with pytest.raises(UserError, match=f"{type(balancer).__name__} has no state to load, found .'average'."):
         balancer.load_state({"average": torch.zeros(1)}, {})
 
 
-@pytest.mark.parametrize("kind", [SingleTask, EqualWeighting])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        SingleTask,
+        EqualWeighting,
+        DBMTL,
+        CAGrad,
+        partial(TorchJD, {"class": "torchjd.aggregation.UPGrad"}),
+        partial(TorchJD, {"class": "torchjd.scalarization.DWA"}),
+    ],
+)
 def test_the_baselines_take_a_constant_weight_decay(kind):
     balancer = start(kind(weight_decay=1e-3), TASKS)
     _, reports = train(balancer, TASKS)
