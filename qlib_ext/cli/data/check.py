@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qlib_ext.checks import UserError
+
 if TYPE_CHECKING:
     from qlib_ext.market.audit.finding import Audit, Finding
     from qlib_ext.market.audit.repair import Repair
@@ -27,6 +29,7 @@ def check(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print every finding.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every finding.")] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a page, too.")] = None,
     fix: Annotated[
         Path | None,
         typer.Option(
@@ -39,6 +42,8 @@ def check(
     from qlib_ext.market.audit.base import audit
     from qlib_ext.market.audit.repair import check_out, repair
 
+    if html is not None and not html.absolute().parent.is_dir():
+        raise UserError(f"`--html` must be a file in a directory that is there, found `{html}`")
     if fix is not None:
         check_out(directory, fix)
     began = time.perf_counter()
@@ -50,6 +55,10 @@ def check(
                 directory, fix, checked, universe=universe, benchmark=benchmark, progress=progress
             )
     seconds = time.perf_counter() - began
+    if html is not None:
+        from qlib_ext.report.sections.audit import page  # here: it brings MLflow with it
+
+        html.write_text(page(checked, f"Audit of {directory.resolve().name}"), encoding="utf-8")
     last = checked if repaired is None else repaired.after
     if as_json:
         document = checked.to_json() if repaired is None else repaired.to_json()
