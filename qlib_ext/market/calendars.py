@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+
 import exchange_calendars
 import pandas as pd
 from exchange_calendars.errors import InvalidCalendarName
 
 from qlib_ext.checks import UserError, nearest
 
-_MARGIN = pd.Timedelta(days=30)  # a calendar cannot be made of a span without a session
 _SOME = ("2020-01-01", "2020-03-31")  # a short calendar is quickly made, and knows its bounds and time zone
 
 
 def exchange_timezone(exchange: str) -> str:
     """Name of the time zone of an exchange such as XSHG; an unknown exchange is a UserError."""
-    return str(_calendar(exchange).tz)
+    return str(_known(exchange).tz)
 
 
 def exchange_days(exchange: str, first: pd.Timestamp, last: pd.Timestamp) -> pd.DatetimeIndex:
@@ -32,7 +33,7 @@ def exchange_days(exchange: str, first: pd.Timestamp, last: pd.Timestamp) -> pd.
     UserError
         If the exchange is unknown, or the library does not know its days so early or so late.
     """
-    known = _calendar(exchange)
+    known = _known(exchange)
     low, high = known.bound_min(), known.bound_max()
     if (low is not None and first < low) or (high is not None and last > high):
         span = f"{'' if low is None else f'from {low.date()} '}{'' if high is None else f'to {high.date()}'}".strip()
@@ -40,17 +41,12 @@ def exchange_days(exchange: str, first: pd.Timestamp, last: pd.Timestamp) -> pd.
             f"the days of {exchange} are known {span}, and the data are of {first.date()} to {last.date()}: take "
             "the days of the data with `--calendar data`, or install a newer exchange_calendars"
         )
-    start, end = first - _MARGIN, last + _MARGIN
-    calendar = exchange_calendars.get_calendar(
-        exchange,
-        start=start if low is None else max(start, low),
-        end=end if high is None else min(end, high),
-    )
-    days = calendar.sessions[(calendar.sessions >= first) & (calendar.sessions <= last)]
-    return pd.DatetimeIndex(days, freq=None)
+    days = _sessions(exchange, first.year, last.year)
+    return days[(days >= first) & (days <= last)]
 
 
-def _calendar(exchange: str) -> exchange_calendars.ExchangeCalendar:
+@functools.lru_cache(maxsize=32)
+def _known(exchange: str) -> exchange_calendars.ExchangeCalendar:
     try:
         return exchange_calendars.get_calendar(exchange, start=_SOME[0], end=_SOME[1])
     except InvalidCalendarName as error:
@@ -59,3 +55,17 @@ def _calendar(exchange: str) -> exchange_calendars.ExchangeCalendar:
             f"`exchange` must be a name in exchange_calendars such as XSHG or XNYS, found {exchange!r}"
             f"{nearest(exchange, names)}"
         ) from error
+
+
+@functools.lru_cache(maxsize=32)  # making one takes half a second
+def _sessions(exchange: str, first_year: int, last_year: int) -> pd.DatetimeIndex:
+    """Days of whole years, as far as they are known."""
+    known = _known(exchange)
+    start, end = pd.Timestamp(first_year, 1, 1), pd.Timestamp(last_year, 12, 31)
+    low, high = known.bound_min(), known.bound_max()
+    calendar = exchange_calendars.get_calendar(
+        exchange,
+        start=start if low is None else max(start, low),
+        end=end if high is None else min(end, high),
+    )
+    return pd.DatetimeIndex(calendar.sessions, freq=None)

@@ -147,7 +147,8 @@ def check_vwap(
         of = "amount / volume" if made else "the source's vwap"
         notes.add(
             f"no vwap: {of} lies outside low and high for {len(without):,} of {checked:,} instruments",
-            places=without,
+            len(without),
+            without,
         )
         del table["vwap"]
     else:
