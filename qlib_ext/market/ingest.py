@@ -106,6 +106,11 @@ def read_bars(
     _note_gaps(table["close"], rows.codes, calendar, notes)
     empty = [code for code, close in zip(rows.codes, table["close"], strict=True) if np.isnan(close).all()]
     notes.add("{instrument} without any close", len(empty), empty)
+    if len(empty) == len(rows.codes):
+        raise UserError("the source has no close on any trading day: is `close` the right column?")
+    for field in [field for field, values in table.items() if np.isnan(values).all()]:
+        notes.add(f"no `{field}`: it has no value on any day")
+        del table[field]
     ordered = [*(f for f in ORDER if f in table), *(f for f in table if f not in ORDER)]
     return Bars(
         calendar=pd.DatetimeIndex(calendar.astype("datetime64[ns]")),

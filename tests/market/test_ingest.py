@@ -419,6 +419,13 @@ class TestValues:
     def test_an_instrument_without_a_close(self, tmp_path: Path) -> None:
         bars = tiny(tmp_path, {"A": rows(), "B": rows(Close=[NAN] * 5)})
         assert "1 instrument without any close (B)" in bars.notes
+        with pytest.raises(UserError, match="no close on any trading day: is `close` the right column"):
+            tiny(tmp_path, {"A": rows(Close=[NAN] * 5)})
+
+    def test_a_field_without_a_value(self, tmp_path: Path) -> None:
+        bars = tiny(tmp_path, {"A": rows(Open=[0] * 5)})
+        assert "open" not in bars.fields
+        assert "no `open`: it has no value on any day" in bars.notes
 
     def test_actions_of_stocks_without_bars(self, tmp_path: Path) -> None:
         (tmp_path / "tiny").mkdir()

@@ -117,7 +117,8 @@ def import_bars(
     )
     typer.echo(f"The audit has {found}. To read them: qlib-ext data check {out}")
     if region == "us":
-        typer.echo(f"To use it: QLIB_DATA={out} qrun workflows/mimstocr_us.yaml")
+        variable = "" if universe == "stocks" else f" UNIVERSE={universe}"
+        typer.echo(f"To use it: QLIB_DATA={out}{variable} qrun workflows/mimstocr_us.yaml")
     else:
         typer.echo(
             f"To use it: QLIB_DATA={out} qrun WORKFLOW, with `instruments: {universe}` and a benchmark of the store in "
