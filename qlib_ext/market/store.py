@@ -13,9 +13,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +28,9 @@ import pandas as pd
 from qlib_ext.checks import UserError, nearest
 
 SUFFIX = ".day.bin"
+UNSETTLED_SECONDS = (
+    2.0  # a file that was changed more lately may change again without a trace in its timestamps
+)
 HELP = (
     "To get a store: `qlib-ext data sample --out DIR` makes a sample market, "
     "`python -m qlib.cli.data qlib_data --target_dir DIR --region cn` is Qlib's own download; "
@@ -38,9 +46,30 @@ _RESERVED = {
     *(f"{port}{digit}" for port in ("COM", "LPT") for digit in range(10)),
 }
 
+_STOCKS_AT_ONCE = 64
+
 
 class StoreError(UserError):
     """A market store is missing, lacks something or holds something that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the file system says of a store's files, without a look into them.
+
+    Attributes
+    ----------
+    digest
+        64 hex digits of the path below the root, device, inode, size, time of modification and time of change of
+        every file that the fingerprint covers.
+    settled
+        Whether equal digests mean equal content. They do not when a file was changed less than
+        `UNSETTLED_SECONDS` before the look, since a change that follows may bear the same timestamps; when one lies
+        in the future; or when every timestamp is a whole second, as a coarse clock or a reproducible image has it.
+    """
+
+    digest: str
+    settled: bool
 
 
 class QlibStore:
@@ -128,9 +157,12 @@ class QlibStore:
                 f"`{self.root}` has no bars of {instrument!r}{nearest(instrument.upper(), self._folders)}; "
                 f"features/ holds {len(self._folders)} instruments"
             )
-        return sorted(path.name[: -len(SUFFIX)] for path in folder.glob("*" + SUFFIX))
+        with os.scandir(folder) as entries:
+            return sorted(entry.name[: -len(SUFFIX)] for entry in entries if entry.name.endswith(SUFFIX))
 
-    def read(self, fields: Sequence[str], instruments: Sequence[str]) -> np.ndarray:
+    def read(
+        self, fields: Sequence[str], instruments: Sequence[str], out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Read bars over the whole calendar.
 
         Parameters
@@ -139,6 +171,8 @@ class QlibStore:
             F fields, such as `close`; Qlib's `$close` is read as the same.
         instruments
             S codes.
+        out
+            float32 `[F, D, S]` in any memory layout to read into; a new array by default.
 
         Returns
         -------
@@ -150,22 +184,31 @@ class QlibStore:
         StoreError
             If a file is not float32 with a start index, or reaches beyond the calendar.
         """
-        days = len(self.calendar)
-        bars = np.full((len(fields), days, len(instruments)), np.nan, dtype=np.float32)
+        shape = len(fields), len(self.calendar), len(instruments)
+        bars = np.empty(shape, dtype=np.float32) if out is None else out
+        if bars.shape != shape:
+            raise ValueError(f"`out` must have the shape {shape}, found {bars.shape}")
         folders = [self._folders.get(code.upper()) for code in instruments]
-        rows = np.empty((len(instruments), days), dtype=np.float32)
-        for index, field in enumerate(fields):
-            name = field.lstrip("$").lower() + SUFFIX
-            rows.fill(np.nan)
-            for row, folder in zip(rows, folders, strict=True):
+        names = [os.sep + field.lstrip("$").lower() + SUFFIX for field in fields]
+        # A file is a column of `bars`. Some stocks at a time are turned over together: column by column is far
+        # slower, and all of them at once would be a second copy of the market.
+        for first in range(0, len(folders), _STOCKS_AT_ONCE):
+            some = folders[first : first + _STOCKS_AT_ONCE]
+            rows = np.full((len(fields), len(some), shape[1]), np.nan, dtype=np.float32)
+            for column, folder in enumerate(some):
                 if folder is not None:
-                    _read_bin(folder / name, row)
-            bars[index] = rows.T  # one transposed copy a field: filling [D, S] column by column is far slower
+                    for name, row in zip(names, rows[:, column], strict=True):
+                        _read_bin(folder + name, row)
+            bars[:, :, first : first + len(some)] = rows.transpose(0, 2, 1)
         return bars
 
     def fingerprint(self) -> str:
         """16 hex digits of the content (calendar, memberships, bars): the same on every machine and path."""
         return self._fingerprint
+
+    def know_fingerprint(self, fingerprint: str) -> None:
+        """Take a fingerprint that is known from elsewhere, so that nothing has to be read for it."""
+        self._fingerprint = fingerprint
 
     @functools.cached_property
     def _fingerprint(self) -> str:
@@ -180,19 +223,46 @@ class QlibStore:
         for code in self.instruments():
             for field in self.fields(code):
                 digest.update(f"\0{code}\0{field}\0".encode())
-                digest.update((self._folders[code] / (field + SUFFIX)).read_bytes())
+                with FileIO(self._folders[code] + os.sep + field + SUFFIX) as file:
+                    digest.update(file.readall())
         return digest.hexdigest()[:16]
 
     @functools.cached_property
-    def _folders(self) -> dict[str, Path]:
-        paths = [path for path in (self.root / "features").iterdir() if path.is_dir()]
-        codes = [path.name.removeprefix(_PREFIX).upper() for path in paths]
-        twice = [code for code, count in Counter(codes).items() if count > 1]
-        if twice:
-            raise StoreError(
-                f"`{self.root / 'features'}` has more than one folder of {', '.join(sorted(twice))}"
-            )
-        return dict(zip(codes, paths, strict=True))
+    def _folders(self) -> dict[str, str]:
+        return _feature_folders(self.root)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what was found out since travels to no other process: the files may be others there
+        return {"root": self.root, "calendar": self.calendar}
+
+
+def signature(root: Path) -> Signature:
+    """Sizes, inodes and timestamps of all files that a store's fingerprint covers: far quicker than reading them.
+
+    Take it before the store is opened: what changes later is then not in it, and a second one tells.
+    """
+    taken = time.time_ns()
+    digest = hashlib.sha256()
+    newest, whole_seconds = 0, True
+    for name, found in _covered_files(root):
+        facts = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        digest.update(f"{name}\0{facts}\n".encode())
+        newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
+        whole_seconds &= found.st_mtime_ns % 10**9 == found.st_ctime_ns % 10**9 == 0
+    settled = newest <= taken - int(UNSETTLED_SECONDS * 1e9) and not whole_seconds
+    return Signature(digest.hexdigest(), settled)
+
+
+def _covered_files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Path below the root, and what the system knows of it, of every file that the fingerprint covers."""
+    yield "calendars/day.txt", (root / "calendars" / "day.txt").stat()
+    for path in sorted((root / "instruments").glob("*.txt")):
+        yield f"instruments/{path.name}", path.stat()
+    for code, folder in sorted(_feature_folders(root).items()):
+        with os.scandir(folder) as entries:
+            bins = sorted((entry.name, entry.stat()) for entry in entries if entry.name.endswith(SUFFIX))
+        for name, found in bins:
+            yield f"features/{code}/{name}", found
 
 
 def write_store(
@@ -329,10 +399,23 @@ def _read_membership(path: Path) -> pd.DataFrame:
     return table
 
 
-def _read_bin(path: Path, row: np.ndarray) -> None:
+def _feature_folders(root: Path) -> dict[str, str]:
+    """Upper-case code to folder of bars."""
+    with os.scandir(root / "features") as entries:
+        folders = [
+            (entry.name.removeprefix(_PREFIX).upper(), entry.path) for entry in entries if entry.is_dir()
+        ]
+    twice = [code for code, count in Counter(code for code, _ in folders).items() if count > 1]
+    if twice:
+        raise StoreError(f"`{root / 'features'}` has more than one folder of {', '.join(sorted(twice))}")
+    return dict(folders)
+
+
+def _read_bin(path: str, row: np.ndarray) -> None:
     """Put the values of a bin into `row` [D]; a file that is not there leaves it as it is."""
     try:
-        content = path.read_bytes()
+        with FileIO(path) as file:
+            content = file.readall()
     except FileNotFoundError:
         return
     if len(content) == 0 or len(content) % 4:
