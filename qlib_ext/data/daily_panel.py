@@ -97,7 +97,7 @@ class DailyPanels:
         self.days = days
         self.device = padded.device
         self.padded = padded
-        self._columns = [torch.from_numpy(np.flatnonzero(present[day])).to(self.device) for day in days]
+        self._present = present
         self._labels = {name: _segment(values, days, self.device) for name, values in labels.items()}
         self._raw_labels = {name: _segment(values, days, self.device) for name, values in raw_labels.items()}
         self._market_value = None if market_value is None else _segment(market_value, days, self.device)
@@ -107,7 +107,7 @@ class DailyPanels:
         return len(self.days)
 
     def __getitem__(self, position: int) -> DailyPanel:
-        columns = self._columns[position]
+        columns = self.columns(position)
         day = int(self.days[position])
         return DailyPanel(
             date=self.calendar[day],
@@ -129,14 +129,15 @@ class DailyPanels:
 
     def columns(self, position: int) -> Tensor:
         """Positions `[N]` of the day's stocks in `instruments`."""
-        return self._columns[position]
+        # found when they are asked for: a list of them for every day would be as large as a field of the market
+        return torch.from_numpy(np.flatnonzero(self._present[self.days[position]])).to(self.device)
 
     def labelled(self, names: tuple[str, ...], minimum: int = 2) -> np.ndarray:
         """Positions of the days on which each of the labels `names` is there for at least `minimum` stocks."""
         keep = np.ones(len(self), dtype=bool)
         for name in names:
             values = self._labels[name]
-            counts = [int((~values[i, columns].isnan()).sum()) for i, columns in enumerate(self._columns)]
+            counts = [int((~values[i, self.columns(i)].isnan()).sum()) for i in range(len(self))]
             keep &= np.asarray(counts, dtype=int) >= minimum
         return np.flatnonzero(keep)
 
@@ -144,20 +145,19 @@ class DailyPanels:
         """Raw label `name` as `[days, S]`, NaN for stocks that are not in the day's panel."""
         values = self._raw_labels[name].cpu().numpy()
         matrix = np.full_like(values, np.nan)
-        for i, columns in enumerate(self._columns):
-            index = columns.cpu().numpy()
-            matrix[i, index] = values[i, index]
+        there = self._present[self.days]
+        matrix[there] = values[there]
         return matrix
 
     def index(self) -> pd.MultiIndex:
         """The (datetime, instrument) of every stock of every day, in the order in which the days are gathered."""
-        counts = [len(columns) for columns in self._columns]
-        dates = self.dates.repeat(counts)
-        empty = np.empty(0, dtype=np.int64)
-        columns = np.concatenate([columns.cpu().numpy() for columns in self._columns] or [empty])
+        days, columns = np.nonzero(self._present[self.days])
         codes = np.asarray(self.instruments, dtype=object)[columns]
-        return pd.MultiIndex.from_arrays([dates, codes], names=["datetime", "instrument"])
+        return pd.MultiIndex.from_arrays([self.dates[days], codes], names=["datetime", "instrument"])
 
 
 def _segment(values: np.ndarray, days: np.ndarray, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values[days], dtype=np.float32)).to(device)
+    # where no day is left out it is the plane itself, and no copy of it
+    run = len(days) > 0 and days[-1] - days[0] + 1 == len(days)
+    values = values[days[0] : days[-1] + 1] if run else values[days]
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)

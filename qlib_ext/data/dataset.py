@@ -94,6 +94,7 @@ class DailyPanelDataset(DatasetH):
         self._padded_on: tuple[torch.device, torch.Tensor] | None = None
         self.segments = _check_segments(self.segments)  # `config` may have set others
         super().setup_data(handler_kwargs=handler_kwargs, **kwargs)
+        self.store = self.handler.store  # what the data were read from, and of the same moment
         labels = self.handler.get_cols(col_set="label", data_key=DataHandlerLP.DK_L)
         for name in self.table_labels:
             checks.one_of("table_labels", name, labels)
@@ -273,23 +274,13 @@ class DailyPanelDataset(DatasetH):
     def _padded(self, device: torch.device) -> torch.Tensor:
         # by the device that was asked for: a tensor on `cuda` says `cuda:0`, which is not equal to it
         if self._padded_on is None or self._padded_on[0] != device:
-            padded = self.handler.windows.pad(self.handler.panel.values)
-            self._padded_on = device, torch.from_numpy(padded).to(device)
+            self._padded_on = device, torch.from_numpy(self.handler.padded).to(device)
         return self._padded_on[1]
 
     def _label_planes(self, data_key: str) -> dict[str, np.ndarray]:
-        planes = self._planes
-        if data_key not in planes:
-            panel = self.handler.panel
-            frame = DataHandlerLP.fetch(self.handler, col_set="label", data_key=data_key)
-            days = panel.calendar.get_indexer(frame.index.get_level_values("datetime"))
-            stocks = pd.Index(panel.instruments).get_indexer(frame.index.get_level_values("instrument"))
-            planes[data_key] = {}
-            for name in frame.columns:
-                plane = np.full(panel.members.shape, np.nan, np.float32)
-                plane[days, stocks] = frame[name].to_numpy(dtype=np.float32)
-                planes[data_key][name] = plane
-        return planes[data_key]
+        if data_key not in self._planes:
+            self._planes[data_key] = self.handler.label_planes(data_key)
+        return self._planes[data_key]
 
     def _prepare_seg(self, slc: Any, **kwargs: Any) -> pd.DataFrame:
         for name, (start, end) in self.segments.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -101,12 +102,35 @@ def evaluate(expression: str, panel: MarketPanel) -> np.ndarray:
     reaches beyond its last bar is missing. Arithmetic of shifted fields is done for all stocks at once, everything
     else stock by stock.
     """
+    return evaluator(expression, panel)(slice(0, len(panel.calendar)))
+
+
+def evaluator(expression: str, panel: MarketPanel) -> Callable[[slice], np.ndarray]:
+    """`evaluate`, for some days at a time: from a run of days to `[days, S]`, the same numbers.
+
+    Arithmetic of shifted fields is done when its days are asked for, and costs no more than them; anything else is
+    done at once for all days, and kept.
+    """
     tree = parse(expression)
     names = _leaf_names(tree, panel, expression)
-    if _frame_ready(tree):
-        planes = {name: pd.DataFrame(panel.field(name), columns=panel.instruments) for name in names}
+    if not _frame_ready(tree):
+        whole = _by_stock(tree, names, panel)
+        return lambda days: whole[days]
+    shifts = _shifts(tree)
+    before, after = max(0, *shifts), max(0, *(-shift for shift in shifts))
+
+    def of(days: slice) -> np.ndarray:
+        first, stop = max(0, days.start - before), min(len(panel.calendar), days.stop + after)
+        planes = {name: pd.DataFrame(np.ascontiguousarray(panel.field(name)[first:stop])) for name in names}
         values = _load(_substitute(tree, planes)).to_numpy(dtype=np.float32)
-        return np.where(panel.listed, values, np.float32(np.nan))
+        return np.where(
+            panel.listed[days], values[days.start - first : days.stop - first], np.float32(np.nan)
+        )
+
+    return of
+
+
+def _by_stock(tree: Expression, names: set[str], panel: MarketPanel) -> np.ndarray:
     result = np.full(panel.members.shape, np.nan, np.float32)
     for column in range(len(panel.instruments)):
         days = panel.listed[:, column]
@@ -114,6 +138,12 @@ def evaluate(expression: str, panel: MarketPanel) -> np.ndarray:
             leaves = {name: pd.Series(panel.field(name)[days, column]) for name in names}
             result[days, column] = _load(_substitute(tree, leaves)).to_numpy(dtype=np.float32)
     return result
+
+
+def _shifts(tree: Expression) -> list[int]:
+    """The days by which the tree shifts fields, positive to the past."""
+    own = [tree.N] if isinstance(tree, Ref) else [0]
+    return own + [shift for child in _children(tree).values() for shift in _shifts(child)]
 
 
 def _load(tree: Expression) -> pd.DataFrame | pd.Series:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,19 @@ from qlib.config import C
 from qlib.data.dataset.handler import DataHandler, DataHandlerLP
 from qlib.data.dataset.loader import DataLoader
 from qlib.data.dataset.processor import Processor
+from qlib.log import TimeInspector
 from qlib.utils.serial import Serializable
 
 from qlib_ext.build import build
 from qlib_ext.checks import UserError
 from qlib_ext.data import expressions
 from qlib_ext.data.alpha360 import FIELDS, Alpha360Windows
+from qlib_ext.data.cache import Entry, PanelCache, key_of
+from qlib_ext.data.label_planes import GROUP, LabelPlanes, label_table, works_per_day
 from qlib_ext.data.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore, StoreError
+
+logger = logging.getLogger(__name__)
 
 LABELS = {
     "RETURN": "Ref($close, -2) / Ref($close, -1) - 1",
@@ -37,52 +44,66 @@ class PanelLoader(DataLoader, Serializable):
     """Qlib data loader of label columns, computed on a market panel that it holds for the features."""
 
     def __init__(
-        self, labels: Mapping[str, str], fields: Sequence[str], optional_fields: Sequence[str]
+        self,
+        labels: Mapping[str, str],
+        fields: Sequence[str],
+        optional_fields: Sequence[str],
+        lookback_days: int,
     ) -> None:
         Serializable.__init__(self)
         self.labels = dict(labels)
         self.fields = tuple(fields)
         self.optional_fields = tuple(optional_fields)
+        self.lookback_days = lookback_days
         self._panel: MarketPanel | None = None
 
     @property
     def panel(self) -> MarketPanel:
-        """The market; loaded by `load`."""
+        """The market; loaded by `load_panel` or `load`."""
         if self._panel is None:
             raise RuntimeError("the market panel is not loaded: call the handler's `setup_data` first")
         return self._panel
 
+    @property
+    def needed(self) -> list[str]:
+        """The fields that a store must have."""
+        return [field for field in self.fields if field not in self.optional_fields]
+
+    def load_panel(self, store: QlibStore, universe: str) -> MarketPanel:
+        """Read the market, in the layout that windows are gathered from."""
+        panel = MarketPanel.load(store, universe, self.fields, empty_days=self.lookback_days - 1)
+        if not panel.instruments:
+            raise StoreError(
+                f"the store {store.root} has bars of no instrument that instruments/{universe}.txt names; {HELP}"
+            )
+        lacking = [field for field in self.needed if field in panel.missing_fields]
+        if lacking:  # others have it, such as an index
+            raise StoreError(
+                f"the store {store.root} has no `{'`, `'.join(lacking)}` of any member of `{universe}`; {HELP}"
+            )
+        self._panel = panel
+        return panel
+
+    def take_panel(self, panel: MarketPanel) -> None:
+        """Hold a panel that was loaded elsewhere."""
+        self._panel = panel
+
+    def rows(self, start_time: Any = None, end_time: Any = None) -> np.ndarray:
+        """`[D, S]` bool: members that have a close, on the days from start to end."""
+        calendar = self.panel.calendar
+        inside = np.ones(len(calendar), dtype=bool)
+        if start_time is not None:
+            inside &= calendar >= pd.Timestamp(start_time)
+        if end_time is not None:
+            inside &= calendar <= pd.Timestamp(end_time)
+        return self.panel.present & inside[:, None]
+
     def load(self, instruments: str, start_time: Any = None, end_time: Any = None) -> pd.DataFrame:
         """Labels of every member that has a close, indexed (datetime, instrument), columns (label, name)."""
         store = QlibStore(C.dpm.get_data_uri("day"))
-        needed = [field for field in self.fields if field not in self.optional_fields]
-        require(store, universe=instruments, fields=needed)
-        self._panel = panel = MarketPanel.load(store, instruments, self.fields)
-        if not panel.instruments:
-            raise StoreError(
-                f"the store {store.root} has bars of no instrument that instruments/{instruments}.txt names; {HELP}"
-            )
-        lacking = [field for field in needed if field in panel.missing_fields]
-        if lacking:  # others have it, such as an index
-            raise StoreError(
-                f"the store {store.root} has no `{'`, `'.join(lacking)}` of any member of `{instruments}`; {HELP}"
-            )
-        inside = np.ones(len(panel.calendar), dtype=bool)
-        if start_time is not None:
-            inside &= panel.calendar >= pd.Timestamp(start_time)
-        if end_time is not None:
-            inside &= panel.calendar <= pd.Timestamp(end_time)
-        days, stocks = np.nonzero(panel.present & inside[:, None])
-        data = {
-            ("label", name): expressions.evaluate(text, panel)[days, stocks]
-            for name, text in self.labels.items()
-        }
-        index = pd.MultiIndex(
-            levels=[panel.calendar, pd.Index(panel.instruments)],
-            codes=[days, stocks],
-            names=["datetime", "instrument"],
-        )
-        return pd.DataFrame(data, index=index)
+        require(store, universe=instruments, fields=self.needed)
+        self.load_panel(store, instruments)
+        return label_table(self.panel, self.rows(start_time, end_time), self.labels)
 
 
 class Alpha360Panel(DataHandlerLP):
@@ -111,14 +132,24 @@ class Alpha360Panel(DataHandlerLP):
     infer_processors, learn_processors
         Qlib processors of label columns, `{class: dotted path, kwargs: ...}`; by default MomentumLine, and
         CrossSectionNorm of RETURN.
+    cache
+        A directory in which what is prepared is kept for later runs (see `qlib_ext.data.cache`); None, or `off`
+        from a workflow, keeps nothing.
 
     Notes
     -----
     A row is a member of the universe that has a close that day. A missing label is NaN and stays so.
 
+    Where all processors work a day at a time and say so (`per_day`, see `qlib_ext.data.label_planes`), labels are held
+    as planes of days and stocks, and a table is made of the days that are asked for, when they are. Processors that
+    do not say so are given the whole table, as Qlib does it; then nothing is cached.
+
     Departures from Qlib's Alpha360: members without a close that day (suspended) are no rows, since nothing is
     known of them at its close and they cannot be traded; Qlib keeps them with all features 0.
     """
+
+    _store: QlibStore | None = None  # of the class too: a pickled handler comes back without them
+    _labels: LabelPlanes | None = None
 
     def __init__(
         self,
@@ -133,7 +164,9 @@ class Alpha360Panel(DataHandlerLP):
         labels: Mapping[str, str] | None = None,
         infer_processors: Sequence[Any] | None = None,
         learn_processors: Sequence[Any] | None = None,
+        cache: str | Path | None = None,
     ) -> None:
+        self.cache = _cache_directory(cache)
         self.fit_start_time = pd.Timestamp(fit_start_time)
         self.fit_end_time = pd.Timestamp(fit_end_time)
         if self.fit_start_time > self.fit_end_time:
@@ -157,7 +190,7 @@ class Alpha360Panel(DataHandlerLP):
             instruments=instruments,
             start_time=start_time,
             end_time=end_time,
-            data_loader=PanelLoader(labels, fields, optional_fields),
+            data_loader=PanelLoader(labels, fields, optional_fields, self.windows.lookback_days),
             infer_processors=infer,
             learn_processors=learn,
             drop_raw=True,
@@ -168,19 +201,197 @@ class Alpha360Panel(DataHandlerLP):
         """The market that features are gathered from."""
         return self.data_loader.panel
 
+    @property
+    def store(self) -> QlibStore:
+        """The store that the data were read from."""
+        if self._store is None:
+            raise RuntimeError("no store was read yet: call `setup_data` first")
+        return self._store
+
+    @property
+    def padded(self) -> np.ndarray:
+        """`[D + T - 1, S, F]`: the market with T - 1 empty days in front, as windows are gathered from it."""
+        held = self.panel.padded
+        return self.windows.pad(self.panel.values) if held is None else held
+
     def setup_data(self, init_type: str = DataHandlerLP.IT_FIT_SEQ, **kwargs: Any) -> None:
         """Load panel and labels, run the processors, and fit the windows unless `init_type` says loaded."""
-        super().setup_data(init_type=init_type, **kwargs)
-        if init_type != DataHandlerLP.IT_LS:
-            self.windows.fit(self.panel.values, self.panel.present & self._fit_days()[:, None])
+        fits = init_type != DataHandlerLP.IT_LS
+        self._labels = None
+        self._store = QlibStore(C.dpm.get_data_uri("day"))
+        require(self._store, universe=self.instruments, fields=self.data_loader.needed)
+        slow = [x for x in [*self.infer_processors, *self.learn_processors] if not works_per_day(x)]
+        if slow:
+            if self.cache is not None:
+                logger.warning("the panel cache is not used: %s does not say `per_day`", _class(slow[0]))
+            super().setup_data(init_type=init_type, **kwargs)
+            if fits:
+                self._fit()
+            return
+        for processor in self.infer_processors:
+            if not processor.is_for_infer():
+                raise UserError(
+                    f"`infer_processors` must hold processors for inference, found {type(processor).__name__}: "
+                    "it belongs to `learn_processors`"
+                )
+        if self.cache is None or not self._may_be_cached():
+            self._prepare(fits)
+        else:
+            self._prepare_with(PanelCache(self.cache), fits)
+
+    def _prepare(self, fits: bool) -> None:
+        """Read the market, fit the windows where asked to, and make the labels."""
+        with TimeInspector.logt("Reading the market"):
+            panel = self.data_loader.load_panel(self.store, self.instruments)
+        if fits:
+            with TimeInspector.logt("Fitting the features"):
+                self._fit()
+        with TimeInspector.logt("Making the labels"):
+            self._labels = LabelPlanes.make(
+                panel,
+                self.data_loader.rows(self.start_time, self.end_time),
+                self.data_loader.labels,
+                self.infer_processors,
+                self.learn_processors,
+            )
+
+    def _prepare_with(self, cache: PanelCache, fits: bool) -> None:
+        """Take everything from the cache, or prepare it and leave it there."""
+        look = cache.look(self.store.root)
+        self._store = look.store
+        key = self._cache_key(look.fingerprint)
+        entry = cache.load(key)
+        if entry is not None:
+            logger.info("panels of %s are taken from the cache %s", self.store.root, cache.root)
+            self._take(entry, fits)
+            return
+        self._prepare(fits)
+        if not fits:  # the statistics were fitted on other data, and belong to no entry of these
+            return
+        with TimeInspector.logt("Writing the panel cache"):
+            if look.unchanged():
+                cache.save(key, *self._given())
+            else:
+                logger.warning("%s was changed while it was read, so nothing is cached", self.store.root)
+
+    def _fit(self) -> None:
+        self.windows.fit(self.panel.values, self.panel.present & self._fit_days()[:, None])
+
+    def _may_be_cached(self) -> bool:
+        strange = [x for x in [*self.infer_processors, *self.learn_processors] if not _is_ours(x)]
+        if strange:  # a key would say nothing of their code, so that a change of it would go unseen
+            logger.warning("the panel cache is not used: %s is not of this package", _class(strange[0]))
+        return not strange
+
+    def _cache_key(self, fingerprint: str) -> str:
+        processors = [
+            [{"class": _class(x), **vars(x)} for x in of_kind]
+            for of_kind in (self.infer_processors, self.learn_processors)
+        ]
+        return key_of(
+            {
+                "fingerprint": fingerprint,
+                "universe": str(self.instruments),
+                "range": [str(self.start_time), str(self.end_time)],
+                "fit": [str(self.fit_start_time), str(self.fit_end_time)],
+                "fields": self.data_loader.fields,
+                "optional_fields": self.data_loader.optional_fields,
+                "lookback_days": self.windows.lookback_days,
+                "labels": list(self.data_loader.labels.items()),
+                "processors": processors,
+            }
+        )
+
+    def _given(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """What an entry of the cache holds."""
+        panel, labels, windows = self.panel, self._labels, self.windows
+        assert labels is not None
+        assert windows.median is not None
+        assert windows.scale is not None
+        facts = {
+            "fields": panel.fields,
+            "missing_fields": panel.missing_fields,
+            "instruments": panel.instruments,
+            "calendar": panel.calendar.asi8.tolist(),
+            "raw": list(labels.raw),
+            "learn": list(labels.learn),
+        }
+        arrays = {
+            "padded": self.padded,
+            "members": panel.members,
+            "present": panel.present,
+            "median": windows.median,
+            "scale": windows.scale,
+            **{f"raw {i}": plane for i, plane in enumerate(labels.raw.values())},
+            **{f"learn {i}": plane for i, plane in enumerate(labels.learn.values())},
+        }
+        if labels.rows is not panel.present:
+            arrays["rows"] = labels.rows
+        return facts, arrays
+
+    def _take(self, entry: Entry, fits: bool) -> None:
+        """Be what the handler was when the entry was made."""
+        facts, arrays = entry.facts, entry.arrays
+        padded = arrays["padded"]
+        self.data_loader.take_panel(
+            MarketPanel(
+                fields=tuple(facts["fields"]),
+                calendar=pd.DatetimeIndex(np.array(facts["calendar"], dtype="M8[ns]")),
+                instruments=tuple(facts["instruments"]),
+                values=padded[self.windows.lookback_days - 1 :].transpose(2, 0, 1),
+                members=arrays["members"],
+                missing_fields=tuple(facts["missing_fields"]),
+                padded=padded,
+                known_present=arrays["present"],
+            )
+        )
+        self._labels = LabelPlanes(
+            {tuple(column): arrays[f"raw {i}"] for i, column in enumerate(facts["raw"])},
+            {name: arrays[f"learn {i}"] for i, name in enumerate(facts["learn"])},
+            arrays.get("rows", arrays["present"]),
+        )
+        if fits:
+            self.windows.restore(arrays["median"], arrays["scale"])
+
+    def label_planes(self, data_key: str = DataHandlerLP.DK_L) -> dict[str, np.ndarray]:
+        """Labels by name, `[D, S]` float32, NaN where there is no row: what training sees, or raw ones."""
+        if self._labels is None:
+            return self._planes_of_table(self._get_df_by_key(data_key))
+        if data_key == DataHandlerLP.DK_L:
+            return dict(self._labels.learn)
+        return self._labels.raw_labels()
+
+    def _planes_of_table(self, table: pd.DataFrame) -> dict[str, np.ndarray]:
+        label = table[GROUP]
+        days = self.panel.calendar.get_indexer(label.index.get_level_values("datetime"))
+        stocks = pd.Index(self.panel.instruments).get_indexer(label.index.get_level_values("instrument"))
+        planes = {}
+        for name in label.columns:
+            planes[name] = np.full(self.panel.members.shape, np.nan, np.float32)
+            planes[name][days, stocks] = label[name].to_numpy(dtype=np.float32)
+        return planes
 
     def _get_df_by_key(self, data_key: str = DataHandler.DK_I) -> pd.DataFrame:
+        if self._labels is not None:
+            return self._label_table(slice(0, len(self.panel.calendar)), data_key)
         # raw and inference labels are the same table: returns as they are and the momentum class
         return super()._get_df_by_key(DataHandler.DK_I if data_key == DataHandler.DK_R else data_key)
+
+    def _label_table(self, days: slice, data_key: str) -> pd.DataFrame:
+        assert self._labels is not None
+        learn = self.learn_processors if data_key == DataHandler.DK_L else None
+        return self._labels.table(self.panel, days, learn)
 
     def _fit_days(self) -> np.ndarray:
         calendar = self.panel.calendar
         return np.asarray((calendar >= self.fit_start_time) & (calendar <= self.fit_end_time))
+
+    def get_cols(self, col_set: Any = DataHandler.CS_ALL, data_key: str = DataHandler.DK_I) -> list[Any]:
+        """Names of the label columns."""
+        if self._labels is not None and col_set == GROUP:
+            names = self._labels.learn if data_key == DataHandler.DK_L else self._labels.raw_labels()
+            return list(names)
+        return super().get_cols(col_set, data_key)
 
     def fetch(
         self,
@@ -191,8 +402,11 @@ class Alpha360Panel(DataHandlerLP):
         squeeze: bool = False,
         proc_func: Any = None,
     ) -> pd.DataFrame:
-        """Qlib's `fetch`: labels, features or both, as a table; features are gathered for the selected rows only."""
-        label = super().fetch(selector, level, "label", data_key, False, proc_func)
+        """Qlib's `fetch`: labels, features or both, as a table of the selected rows only."""
+        table = (
+            self._get_df_by_key(data_key) if self._labels is None else self._some(selector, level, data_key)
+        )
+        label = self._fetch_data(table, selector, level, GROUP, False, proc_func)
         if col_set == "label":
             frame = label
         elif col_set == "feature":
@@ -203,6 +417,21 @@ class Alpha360Panel(DataHandlerLP):
             raise UserError(f"`col_set` must be feature, label or both, found {col_set!r}")
         return frame.squeeze() if squeeze else frame
 
+    def _some(self, selector: Any, level: str | int | None, data_key: str) -> pd.DataFrame:
+        """The label table, of no more days than `selector` can choose from."""
+        days = slice(0, len(self.panel.calendar))
+        if isinstance(selector, (tuple, list)) and len(selector) == 2:
+            selector = slice(*selector)  # as Qlib has it
+        if level in ("datetime", 0):
+            if isinstance(selector, (str, pd.Timestamp)):
+                selector = slice(selector, selector)
+            if isinstance(selector, slice) and selector.step is None:
+                asked = self.panel.calendar.slice_indexer(selector.start, selector.stop)
+                assert self._labels is not None
+                if self._labels.rows[asked].any():
+                    days = asked
+        return self._label_table(days, data_key)
+
     def feature_table(self, index: pd.MultiIndex) -> pd.DataFrame:
         """Alpha360 as Qlib tabulates it: `[rows, F * T]` float32, columns CLOSE59 ... VOLUME0."""
         import torch  # here, so that a handler without a table costs a LightGBM user no torch
@@ -210,7 +439,7 @@ class Alpha360Panel(DataHandlerLP):
         panel = self.panel
         days = panel.calendar.get_indexer(index.get_level_values("datetime"))
         stocks = pd.Index(panel.instruments).get_indexer(index.get_level_values("instrument"))
-        padded = torch.from_numpy(self.windows.pad(panel.values))
+        padded = torch.from_numpy(self.padded)
         names = self.windows.column_names()
         table = np.empty((len(index), len(names)), dtype=np.float32)
         order = np.argsort(days, kind="stable")
@@ -256,3 +485,23 @@ def require(
 def _processors(given: Sequence[Any] | None, name: str) -> list[Processor]:
     configs = DEFAULT_PROCESSORS[name] if given is None else given
     return [build(config, Processor, name=f"{name}_processors[{i}]") for i, config in enumerate(configs)]
+
+
+def _cache_directory(given: Any) -> str | None:
+    """The directory, or None for none: YAML reads `off` as false."""
+    if given is None or given is False or given == "off":
+        return None
+    if not isinstance(given, (str, Path)) or not str(given).strip():
+        raise UserError(f"`cache` must be a directory, or off for none, found {given!r}")
+    return str(given)
+
+
+def _class(processor: Processor) -> str:
+    return f"{type(processor).__module__}.{type(processor).__qualname__}"
+
+
+def _is_ours(processor: Processor) -> bool:
+    return all(
+        kind.__module__.startswith(("qlib_ext.", "qlib.")) or kind is object
+        for kind in type(processor).__mro__
+    )

@@ -30,21 +30,20 @@ def momentum_class(line: np.ndarray) -> np.ndarray:
     ndarray
         `[R]` float32 in 0..4, NaN where any value of the line is NaN.
     """
-    line = np.asarray(line)
-    sign = np.sign(np.nan_to_num(line))
-    steps = sign.shape[1]
-    for i in range(1, steps):
-        sign[:, i] = np.where(sign[:, i] == 0, sign[:, i - 1], sign[:, i])
-    for i in range(steps - 2, -1, -1):
-        sign[:, i] = np.where(sign[:, i] == 0, sign[:, i + 1], sign[:, i])
-    changes = (sign[:, 1:] != sign[:, :-1]).sum(axis=1)
-    first = sign[:, 0]
-    result = np.full(len(line), VOLATILE, dtype=np.float32)
+    values = np.ascontiguousarray(np.asarray(line).T)  # [P, R]: a step of the lines is one run of memory
+    sign = (values > 0).astype(np.int8) - (values < 0)
+    for i in range(1, len(sign)):
+        np.copyto(sign[i], sign[i - 1], where=sign[i] == 0)
+    for i in range(len(sign) - 2, -1, -1):
+        np.copyto(sign[i], sign[i + 1], where=sign[i] == 0)
+    changes = (sign[1:] != sign[:-1]).sum(axis=0)
+    first = sign[0]
+    result = np.full(values.shape[1], VOLATILE, dtype=np.float32)
     result[(changes == 0) & (first > 0)] = POSITIVE
     result[(changes == 0) & (first < 0)] = NEGATIVE
     result[(changes == 1) & (first < 0)] = BOUNCE
     result[(changes == 1) & (first > 0)] = SINK
-    result[np.isnan(line).any(axis=1)] = np.nan
+    result[np.isnan(values).any(axis=0)] = np.nan
     return result
 
 
@@ -84,6 +83,8 @@ class MomentumLine(Processor):
 
         Alpha360(instruments="csi300", label=(fields, names), learn_processors=[line])
     """
+
+    per_day = True  # each row is made from itself
 
     def __init__(
         self,
