@@ -27,6 +27,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -38,6 +39,7 @@ try:
 except ImportError:  # not a POSIX system
     fcntl = None
 
+_THREADS = 8
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, for renameat2
 _RENAME_SWAP = 2  # macOS, for renamex_np
@@ -259,6 +261,11 @@ def _discard(path: Path) -> None:
     """Delete what nobody needs any more."""
     if path.exists():
         try:
+            # Some disks take milliseconds to free a file, but many at once: a market has 50,000.
+            with ThreadPoolExecutor(_THREADS) as pool:
+                inner = [folder for folder in path.glob("*/*") if folder.is_dir() and not folder.is_symlink()]
+                for _ in pool.map(shutil.rmtree, inner):
+                    pass
             shutil.rmtree(path)
         except OSError as error:
             raise UserError(
