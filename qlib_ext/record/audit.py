@@ -12,6 +12,7 @@ from typing import Any
 from qlib.config import C
 
 from qlib_ext.market.audit.base import audit
+from qlib_ext.market.store import QlibStore
 from qlib_ext.record.base import Record
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 class AuditRecord(Record):
     """Audit the store of the run, narrowed to its universe and its index.
 
-    Errors do not stop the run: they stand in its report, in its metrics and in one line of the log.
+    What is wrong with stocks that were never a member is left out: the run does not see them. Errors do not stop the run: they stand in its report, in its metrics and in one line of the log.
 
     Writes `data/audit.json` (every finding, and every kind of fault that was looked for) and logs `audit/errors`,
     `audit/warnings` and `audit/notes`, the numbers of findings.
@@ -46,10 +47,20 @@ class AuditRecord(Record):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(self.recorder.download_artifact("data/summary.json", folder))
             summary = json.loads(file.read_text(encoding="utf-8"))
+        universe, benchmark = summary["universe"], summary.get("benchmark")
         root = Path(C.dpm.get_data_uri("day"))
-        found = audit(root, universe=summary["universe"], benchmark=summary["benchmark"])
-        # A run travels: where the store lay on this machine is nobody else's business.
-        found = dataclasses.replace(found, store={**found.store, "root": root.name})
+        seen = {*QlibStore(root).membership(universe)["instrument"], str(benchmark).upper()}
+        found = audit(root, universe=universe, benchmark=benchmark)
+        found = dataclasses.replace(
+            found,
+            findings=tuple(
+                finding
+                for finding in found.findings
+                if finding.instrument in seen or finding.instrument is None
+            ),
+            # A run travels: where the store lay on this machine is nobody else's business.
+            store={**found.store, "root": root.name, "universe": universe, "benchmark": benchmark},
+        )
         self.save_json("data/audit.json", found.to_json())
         self.log_metrics({f"audit/{severity}s": count for severity, count in found.counts.items()})
         if found.has_errors:

@@ -109,6 +109,11 @@ class TestTables:
         for name, count in (("Errors", 1), ("Warnings", 2), ("Notes", 0)):
             assert f"<dt>{name}</dt><dd>{count}</dd>" in page
 
+    def test_what_it_was_narrowed_to_is_said(self, tmp_path: Path) -> None:
+        narrowed = replace(made(GAP), store={"universe": "csi300", "benchmark": "SH000300"})
+        assert "what all stocks share, and csi300 and SH000300." in rendered(tmp_path, narrowed)
+        assert "Looked at for this run" not in rendered(tmp_path, made(GAP))
+
     def test_text_stays_text(self, tmp_path: Path) -> None:
         evil = "<script>alert('x')</script>"
         kinds = tuple(replace(kind, what=evil, why=evil, fix=evil) for kind in KINDS)

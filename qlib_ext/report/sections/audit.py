@@ -41,6 +41,15 @@ class Audit(Section):
         """A sentence, the numbers, a table of kinds and a table of findings."""
         audit = finding.Audit.from_json(run.json(ARTIFACT))
         parts = [html.paragraph(verdict(audit)), html.large_figures(_figures(audit))]
+        narrowed = [str(audit.store[key]) for key in ("universe", "benchmark") if audit.store.get(key)]
+        if narrowed:
+            parts.append(
+                html.paragraph(
+                    f"Looked at for this run: what all stocks share, and {' and '.join(narrowed)}. `qlib-ext data check` "
+                    "looks at the whole store.",
+                    "note",
+                )
+            )
         if audit.findings:
             parts += [html.heading("Kinds of fault found"), _kinds(audit), html.heading("Findings")]
             parts += [_findings(audit.findings[: self.most])]
