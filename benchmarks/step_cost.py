@@ -3,9 +3,10 @@
     python benchmarks/step_cost.py backbones
     python benchmarks/step_cost.py balancers
 
-A step is one trading day: forward and backward, on random features of the size of Alpha360. Times are minima over
-repeats, in which the contestants take turns, so that a busy moment of the machine strikes all of them. Peak memory is
-what the tensors of a step take at once, beyond the model and the day's features.
+A step is one trading day, on random features of the size of Alpha360: of a backbone forward and backward, of a
+balancer all that the trainer does. Times are minima over repeats, in which the contestants take turns, so that a busy
+moment of the machine strikes all of them. Peak memory is what the tensors of a step take at once, beyond the model and
+the day's features.
 
 Exit status: 0 when every bar is met, 1 when one is missed, 2 when there was nothing to measure.
 """
@@ -22,7 +23,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,11 +41,15 @@ from torch.nn.functional import leaky_relu
 from qlib_ext import checks
 from qlib_ext.build import build
 from qlib_ext.checks import UserError
-from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.data.daily_panel import DailyPanel, DailyPanels
 from qlib_ext.model.backbones import gats
 from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.task import Task
+from qlib_ext.model.trainer import LOOK_EVERY, Trainer, TrainerOptions
 
-Step = Callable[[], None]  # one forward and backward pass
+Step = Callable[[], None]  # what is measured
 
 FEATURES, LOOKBACK_DAYS, HIDDEN_SIZE, LAYERS = 6, 60, 128, 2  # Alpha360, and the authors' networks
 
@@ -160,18 +165,20 @@ def _now(setup: Setup) -> float:
 
 # ---- backbones ----------------------------------------------------------------------------------------------------
 
-REFERENCE = "GRU alone"
-OURS, DENSE, QLIB = "GATs", "GATs, N × N scores", "GATs of Qlib, N × N × 2D"
-GATS_RATIO, GATS_STOCKS = 1.15, 300
-LARGEST_TENSOR_GB = 4.0  # Qlib's GATs is left out where its N × N × 2D tensor is larger: it holds several
-OTHERS = ("LSTM", "ALSTM", "Transformer", "RSR", "HIST")
-CONCEPTS = 30  # industries of RSR and HIST
-
 
 def dense_attend(values: Tensor, receiver: Tensor, sender: Tensor, negative_slope: float) -> Tensor:
     """The same average by a matrix of N × N scores, to show what the sorted form saves."""
     scores = leaky_relu(receiver.unsqueeze(1) + sender.unsqueeze(0), negative_slope)  # [N, N]
     return scores.softmax(dim=1) @ values  # [N, D]
+
+
+REFERENCE = "GRU alone"
+OURS, DENSE, QLIB = "GATs", "GATs, N × N scores", "GATs of Qlib, N × N × 2D"
+ATTENTION = {"attention alone": gats.attend, "attention alone, N × N scores": dense_attend}
+GATS_RATIO, GATS_STOCKS = 1.15, 300
+LARGEST_TENSOR_GB = 4.0  # Qlib's GATs is left out where its N × N × 2D tensor is larger: it holds several
+OTHERS = ("LSTM", "ALSTM", "Transformer", "RSR", "HIST")
+CONCEPTS = 30  # industries of RSR and HIST
 
 
 def backbone_step(name: str, stocks: int, setup: Setup) -> Step:
@@ -188,6 +195,24 @@ def backbone_step(name: str, stocks: int, setup: Setup) -> Step:
         embedding.square().sum().backward()
 
     return step
+
+
+def attention_step(name: str, stocks: int, setup: Setup) -> Step:
+    """Forward and backward of one way to attend, on random states and scores."""
+    draw = torch.Generator().manual_seed(setup.seed)
+    values = torch.randn(stocks, HIDDEN_SIZE, generator=draw).to(setup.device).requires_grad_()
+    receiver, sender = torch.randn(2, stocks, generator=draw).to(setup.device).requires_grad_().unbind(0)
+
+    def step() -> None:
+        context = ATTENTION[name](values, receiver, sender, 0.01)
+        torch.autograd.grad(context.square().sum(), [values, receiver, sender])
+
+    return step
+
+
+def make_step(name: str, stocks: int, setup: Setup) -> Step:
+    """The step of a contestant."""
+    return (attention_step if name in ATTENTION else backbone_step)(name, stocks, setup)
 
 
 def _backbone(name: str) -> torch.nn.Module:
@@ -214,14 +239,14 @@ def measure_backbones(given: argparse.Namespace, setup: Setup, say: Callable[[st
     for stocks in given.stocks:
         checks.integer("stocks", stocks, 1)
         say(f"{stocks:,} stocks ...")
-        names = [REFERENCE, OURS, DENSE, QLIB, *(OTHERS if given.all else ())]
+        names = [REFERENCE, OURS, DENSE, QLIB, *ATTENTION, *(OTHERS if given.all else ())]
         notes = dict.fromkeys(names, "")
         tensor = 4 * stocks**2 * 2 * HIDDEN_SIZE / 1e9
         if tensor > LARGEST_TENSOR_GB:
             names.remove(QLIB)
             notes[QLIB] = f"not run: one tensor of {tensor:.1f} GB"
-        peaks = {name: peak_megabytes(backbone_step(name, stocks, setup), setup) for name in names}
-        times = seconds({name: backbone_step(name, stocks, setup) for name in names}, setup)
+        peaks = {name: peak_megabytes(make_step(name, stocks, setup), setup) for name in names}
+        times = seconds({name: make_step(name, stocks, setup) for name in names}, setup)
         rows += [
             Row(
                 name,
@@ -245,13 +270,133 @@ def measure_backbones(given: argparse.Namespace, setup: Setup, say: Callable[[st
     return Report(title, REFERENCE, tuple(rows), tuple(bars))
 
 
+# ---- balancers ----------------------------------------------------------------------------------------------------
+
+EQUAL, PASSES = "EW", "the passes of DB-MTL alone"
+BALANCERS = {
+    EQUAL: "equal.EqualWeighting",
+    "CQB": "cqb.CQB",
+    "DB-MTL": "db_mtl.DBMTL",
+    "CAGrad": "cagrad.CAGrad",
+}
+TORCHJD: dict[str, dict[str, Any]] = {
+    "aggregation.UPGrad": {},
+    "aggregation.PCGrad": {},
+    "aggregation.NashMTL": {},
+    "aggregation.MGDA": {},
+    "aggregation.IMTLG": {},
+    "aggregation.AlignedMTL": {},
+    "aggregation.FairGrad": {"alpha": 1.0},
+    "aggregation.CAGrad": {"c": 0.4},
+    "scalarization.UW": {},
+    "scalarization.DWA": {},
+    "scalarization.FAMO": {},
+}
+# Name, of which other one it is a multiple, and at most which.
+BALANCER_RATIOS = (("CQB", EQUAL, 1.7), ("DB-MTL", EQUAL, 1.7), ("CAGrad", "DB-MTL", 1.2))
+BALANCER_STOCKS = 300
+TASKS = {
+    "score": {"label": "RETURN", "loss": {"class": "qlib_ext.model.losses.mse.MSE"}},
+    "momentum": {
+        "label": "MOMENTUM",
+        "loss": {"class": "qlib_ext.model.losses.approx_ndcg.CrossEntropyApproxNDCG"},
+        "classes": 5,
+    },
+}
+
+
+class OneDay(DailyPanels):
+    """A segment that has the same day at every position."""
+
+    def __init__(self, panel: DailyPanel) -> None:
+        self.panel = panel
+
+    def __getitem__(self, position: int) -> DailyPanel:
+        return self.panel
+
+
+def labelled_day(stocks: int, setup: Setup) -> DailyPanel:
+    """A day with a return and a momentum class of each stock."""
+    draw = torch.Generator().manual_seed(setup.seed)
+    labels = {
+        "RETURN": torch.randn(stocks, generator=draw).to(setup.device),
+        "MOMENTUM": torch.randint(5, (stocks,), generator=draw).float().to(setup.device),
+    }
+    return replace(day(stocks, setup), labels=labels)
+
+
+def balancer_step(name: str, stocks: int, precision: str, setup: Setup) -> Step:
+    """A step of the trainer under one balancer: forward, losses, backward, balance, optimizer."""
+    torch.manual_seed(setup.seed)
+    tasks = [Task.from_config(task, config) for task, config in TASKS.items()]
+    lstm = {"hidden_size": HIDDEN_SIZE, "num_layers": LAYERS}
+    network = MultiTaskNetwork(
+        {"class": "qlib_ext.model.backbones.lstm.LSTM", "kwargs": lstm},
+        tasks,
+        num_features=FEATURES,
+        lookback_days=LOOKBACK_DAYS,
+    )
+    balancer = build(_balancer(name), Balancer, name="balancer")
+    options = TrainerOptions(precision=precision)
+    trainer = Trainer(network, tasks, balancer, options, seed=setup.seed, device=torch.device(setup.device))
+    network.train()
+    days = OneDay(labelled_day(stocks, setup))
+    if name == PASSES:
+        return lambda: _passes(trainer, days)
+    position = LOOK_EVERY + 1  # not one of those at which the trainer looks at the gradients under EW too
+    return lambda: _nothing(trainer._step(days, position))
+
+
+def _balancer(name: str) -> dict[str, Any]:
+    if name in TORCHJD:
+        method = {"class": f"torchjd.{name}", "kwargs": TORCHJD[name]}
+        return {"class": "qlib_ext.model.balancers.torchjd.TorchJD", "kwargs": {"method": method}}
+    return {"class": f"qlib_ext.model.balancers.{BALANCERS.get(name, BALANCERS[EQUAL])}"}
+
+
+def _passes(trainer: Trainer, days: OneDay) -> None:
+    """One pass forward and one a task backward, and nothing else."""
+    losses = trainer._daily_losses(days[0], trainer._predict(days[0]))
+    for k, task in enumerate(trainer.tasks):
+        parameters = [*trainer.shared, *trainer.head_parameters[task.name]]
+        torch.autograd.grad(losses[k], parameters, retain_graph=k < len(losses) - 1)
+
+
+def _nothing(result: object) -> None:
+    """Drop what a step gives back."""
+
+
+def measure_balancers(given: argparse.Namespace, setup: Setup, say: Callable[[str], None]) -> Report:
+    """The balancers of the paper beside equal weighting; TorchJD's too where asked to."""
+    rows: list[Row] = []
+    times: dict[str, float] = {}
+    names = [*BALANCERS, PASSES, *(TORCHJD if given.all else ())]
+    bars: list[Bar] = []
+    for stocks in given.stocks:
+        checks.integer("stocks", stocks, 2)
+        say(f"{stocks:,} stocks ...")
+        times = seconds({name: balancer_step(name, stocks, given.precision, setup) for name in names}, setup)
+        rows += [Row(name, stocks, times[name], None, times[name] / times[EQUAL], None) for name in names]
+        if stocks == BALANCER_STOCKS:
+            bars = [
+                Bar(
+                    f"time of a {name} step at {stocks} stocks, times {other}",
+                    at_most,
+                    times[name] / times[other],
+                )
+                for name, other, at_most in BALANCER_RATIOS
+            ]
+    title = f"A step of {len(TASKS)} tasks on an LSTM of {HIDDEN_SIZE} × {LAYERS}, {given.precision}"
+    return Report(title, EQUAL, tuple(rows), tuple(bars))
+
+
 # ---- the report ---------------------------------------------------------------------------------------------------
 
 
 def render(report: Report) -> Table:
     """A row a contestant and size."""
     table = Table(title=report.title, title_justify="left")
-    for name in ("stocks", "", "time, s", f"× {report.reference}", "peak, MB", f"× {report.reference}", ""):
+    for name in ("stocks", "", "time, s", f"× {report.reference}", "peak, MB", f"× {report.reference}"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for row in report.rows:
         table.add_row(
@@ -261,7 +406,6 @@ def render(report: Report) -> Table:
             _number(row.time_ratio, ".3f"),
             _number(row.megabytes, ",.0f"),
             _number(row.memory_ratio, ".3f"),
-            row.note,
         )
     return table
 
@@ -293,6 +437,13 @@ def _parser() -> argparse.ArgumentParser:
     backbones.add_argument("--stocks", type=int, nargs="+", default=[300, 1000, 5000])
     backbones.add_argument("--all", action="store_true", help="show the other backbones too")
     backbones.set_defaults(measure=measure_backbones)
+    balancers = parts.add_parser(
+        "balancers", parents=[common], help="CQB, DB-MTL and CAGrad against equal weighting"
+    )
+    balancers.add_argument("--stocks", type=int, nargs="+", default=[BALANCER_STOCKS])
+    balancers.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    balancers.add_argument("--all", action="store_true", help="show methods of TorchJD too")
+    balancers.set_defaults(measure=measure_balancers)
     return parser
 
 
@@ -315,6 +466,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(str(error), style="bold", markup=False)
         return 2
     console.print(render(report))
+    for row in report.rows:
+        if row.note:
+            console.print(f"{row.name}, {row.stocks:,} stocks: {row.note}", markup=False)
     _print_bars(console, report.bars)
     load = about["load_average_before"][0]
     where = about["gpu"] or f"{setup.threads} of {about['cpus']} CPUs"
