@@ -59,7 +59,7 @@ class HIST(Backbone):
 
     - no concepts, or none that has a stock this day: y = 0 and r = h, the hidden concepts alone;
     - a concept without a stock this day takes no part; a stock without a concept attends to all concepts, as all do;
-    - no market values: all stocks weigh alike; a value that is missing or not above 0 is taken as the day's median;
+    - no market values: all stocks weigh alike;
     - no hidden concept, as with a single stock: y' = 0 and r' = r.
 
     Stocks that are nearest alike share the place of the nearest in equal parts, so that their order does not matter.
@@ -136,7 +136,7 @@ def predefined_concepts(state: Tensor, concepts: Tensor | None, market_value: Te
     if concepts is None:
         return state[:0]
     concepts = concepts[:, concepts.sum(dim=0) > 0]  # [N, C']
-    weight = concepts * _market_weight(state, market_value).unsqueeze(1)  # [N, C']
+    weight = concepts if market_value is None else concepts * market_value.unsqueeze(1)  # [N, C']
     return (weight / weight.sum(dim=0)).T @ state
 
 
@@ -152,14 +152,6 @@ def hidden_concepts(residual: Tensor) -> Tensor:
         kept = member.sum(dim=0) > 0  # [N]
         member = member + kept.float().diag()
     return (cosine * member)[:, kept].T @ residual
-
-
-def _market_weight(state: Tensor, market_value: Tensor | None) -> Tensor:
-    if market_value is None:
-        return state.new_ones(len(state))
-    known = torch.isfinite(market_value) & (market_value > 0)
-    value = torch.where(known, market_value, math.nan)
-    return torch.where(known, value, value.nanmedian().nan_to_num(nan=1.0))
 
 
 def _unit(vectors: Tensor) -> Tensor:

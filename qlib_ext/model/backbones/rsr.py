@@ -119,8 +119,8 @@ class RSR(Backbone):
         concepts = panel.concepts
         if concepts is None:
             raise UserError(
-                "RSR relates stocks by the concepts that they share, and the dataset gives none: name `concepts` in the "
-                "dataset, or take GATs, which relates all stocks of a day"
+                "RSR relates stocks by the concepts that they share, and the dataset has none: give it `concepts` (such as "
+                "qlib_ext.data.concepts.CorrelationClusters), or take GATs, which relates all stocks of a day"
             )
         if self.num_concepts not in (None, concepts.shape[1]):
             raise UserError(

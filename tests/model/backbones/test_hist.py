@@ -178,16 +178,6 @@ class TestPredefinedConcepts:
         found = predefined_concepts(self.STATE, self.CONCEPTS, None)
         torch.testing.assert_close(found, torch.tensor([[0.5, 0.5], [3.0, 2.5]]))
 
-    @pytest.mark.parametrize("missing", [math.nan, 0.0, -4.0, math.inf])
-    def test_a_missing_value_is_the_median(self, missing):
-        found = predefined_concepts(self.STATE, self.CONCEPTS, torch.tensor([3.0, missing, 7.0, 9.0]))
-        expected = predefined_concepts(self.STATE, self.CONCEPTS, torch.tensor([3.0, 7.0, 7.0, 9.0]))
-        torch.testing.assert_close(found, expected)
-
-    def test_all_values_missing(self):
-        found = predefined_concepts(self.STATE, self.CONCEPTS, torch.full((4,), math.nan))
-        torch.testing.assert_close(found, predefined_concepts(self.STATE, self.CONCEPTS, None))
-
 
 class TestHiddenConcepts:
     @pytest.mark.parametrize("seed", range(5))

@@ -106,7 +106,7 @@ def test_messages(kwargs, message):
 
 def test_needs_concepts(make_day):
     with pytest.raises(
-        UserError, match=r"RSR relates stocks by the concepts .* name `concepts` in the dataset, or take"
+        UserError, match=r"RSR relates stocks by the concepts .* give it `concepts` .*, or take GATs"
     ):
         built()(make_day(concepts=None))
 

@@ -104,12 +104,39 @@ SEGMENTS = {
 }
 
 
+SIDE = {
+    "market_value": {"class": "qlib_ext.data.market_value.TrailingAmount"},
+    "concepts": {
+        "class": "qlib_ext.data.concepts.CorrelationClusters",
+        "kwargs": {"n_clusters": 3, "window_days": 60, "min_days": 40, "refit_every_days": 20},
+    },
+}
+
+
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
+def store(tmp_path_factory):
     root = tmp_path_factory.mktemp("market") / "sample"
     SampleMarket(seed=3, stocks=20, start="2015-01-01", end="2015-12-31").write(root)
-    qlib.init(provider_uri=str(root), region="cn", kernels=1)
-    return DailyPanelDataset(handler=HANDLER, segments=SEGMENTS)
+    return root
+
+
+@pytest.fixture(scope="module")
+def make_dataset(store):
+    def make(**side):
+        qlib.init(provider_uri=str(store), region="cn", kernels=1)
+        return DailyPanelDataset(handler=HANDLER, segments=SEGMENTS, **side)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def plain(make_dataset):
+    return make_dataset()
+
+
+@pytest.fixture(scope="module")
+def with_side(make_dataset):
+    return make_dataset(**SIDE)
 
 
 def model(name):
@@ -131,8 +158,13 @@ def model(name):
 
 
 class TestModel:
-    @pytest.mark.parametrize("name", [name for name in BACKBONES if name != "RSR"])
-    def test_fits_a_dataset_without_concepts_and_predicts(self, name, dataset):
+    @pytest.mark.parametrize(
+        ("name", "dataset"),
+        [(name, "plain") for name in BACKBONES if name != "RSR"]
+        + [("RSR", "with_side"), ("HIST", "with_side")],
+    )
+    def test_fits_and_predicts(self, name, dataset, request):
+        dataset = request.getfixturevalue(dataset)
         fitted = model(name)
         fitted.fit(dataset)
         found = fitted.predict(dataset)
@@ -140,6 +172,12 @@ class TestModel:
         assert np.isfinite(found.to_numpy()).all()
         assert found["score"].nunique() > 0.9 * len(found)
 
-    def test_rsr_says_what_it_misses(self, dataset):
+    def test_hist_makes_use_of_concepts_and_market_values(self, plain, with_side):
+        fitted = model("HIST")
+        fitted.fit(with_side)
+        difference = fitted.predict(with_side)["score"] - fitted.predict(plain)["score"]
+        assert (difference.abs() > 1e-6).mean() > 0.9
+
+    def test_rsr_says_what_it_misses(self, plain):
         with pytest.raises(UserError, match="RSR relates stocks by the concepts that they share"):
-            model("RSR").fit(dataset)
+            model("RSR").fit(plain)
