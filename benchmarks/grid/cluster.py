@@ -1,0 +1,153 @@
+"""Many runs side by side, as Ray tasks on one machine or on a cluster."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.grid.plan import Job
+from benchmarks.grid.work import Outcome, execute
+from qlib_ext import checks
+from qlib_ext.checks import UserError
+
+RETRIES = 3  # of a run whose worker fell; it goes on from its checkpoint
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What Ray may use.
+
+    Attributes
+    ----------
+    address
+        Of a running cluster (`auto` finds the one on this machine); None starts one here, for this call.
+    workers
+        Runs side by side, when Ray is started here.
+    cpus, gpus
+        That one run takes; a fraction of a GPU lets runs share it. A run uses as many threads as it has CPUs.
+    """
+
+    address: str | None = None
+    workers: int = 1
+    cpus: int = 1
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks.integer("workers", self.workers, 1)
+        checks.integer("cpus", self.cpus, 1)
+        checks.between("gpus", self.gpus, 0, 64)
+
+
+def run(
+    jobs: Sequence[Job],
+    *,
+    experiment: str,
+    work: Path,
+    resources: Resources,
+    on_outcome: Callable[[Outcome, int, int], None],
+) -> list[Outcome]:
+    """Run jobs as Ray tasks, each in a process of its own.
+
+    A task whose worker is killed is tried again, up to 3 times, and goes on from its checkpoint. A run that fails
+    by itself is reported and does not stop the others.
+
+    Parameters
+    ----------
+    jobs
+        What to run.
+    experiment
+        MLflow experiment of all runs.
+    work
+        Directory of checkpoints, logs and locks, shared by all machines of a cluster.
+    resources
+        What Ray may use.
+    on_outcome
+        Called with each outcome as it comes, how many there are by then, and of how many.
+
+    Raises
+    ------
+    UserError
+        If Ray is not installed, or the cluster is not there.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("grids of runs need Ray: `pip install 'qlib-ext[grid]'`") from error
+
+    _start(ray, resources)
+    try:
+        task = ray.remote(
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus,
+            max_calls=1,  # a fresh process a run: Qlib and torch keep global state
+            max_retries=RETRIES,
+        )(execute)
+        waiting = {
+            task.options(name=job.name).remote(job, experiment, str(work.resolve()), resources.cpus): job
+            for job in jobs
+        }
+        outcomes: list[Outcome] = []
+        while waiting:
+            ready, _ = ray.wait([*waiting], num_returns=1)
+            for reference in ready:
+                job = waiting.pop(reference)
+                outcomes.append(_outcome(ray, reference, job, work))
+                on_outcome(outcomes[-1], len(outcomes), len(jobs))
+        return outcomes
+    finally:
+        ray.shutdown()
+
+
+def _start(ray: Any, resources: Resources) -> None:
+    root = str(Path(__file__).parents[2])
+    environment = {"env_vars": {"PYTHONPATH": root, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}}
+    shared = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": environment}
+    if resources.address is None:
+        ray.init(
+            num_cpus=resources.workers * resources.cpus,
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            **shared,
+        )
+        return
+    try:
+        _knock(resources.address)
+        ray.init(address=resources.address, **shared)
+    except OSError as error:
+        raise UserError(
+            f"no Ray cluster at {resources.address!r}: start one with `ray start --head`, or leave `--address` out"
+        ) from error
+    if not _fits(ray, resources):
+        raise UserError(
+            f"no node of the cluster has {resources.cpus} CPUs and {resources.gpus:g} GPUs: ask for less with "
+            "`--cpus` and `--gpus`"
+        )
+
+
+def _knock(address: str) -> None:
+    """Connect to `host:port` once: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _fits(ray: Any, resources: Resources) -> bool:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(
+        node.get("CPU", 0) >= resources.cpus and node.get("GPU", 0) >= resources.gpus for node in nodes
+    )
+
+
+def _outcome(ray: Any, reference: Any, job: Job, work: Path) -> Outcome:
+    log = work / "logs" / f"{job.name}.log"
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        return Outcome(job.name, "failed", f"{error.cause} (see {log})")
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
+        return Outcome(
+            job.name, "failed", f"its worker fell {RETRIES + 1} times: {type(error).__name__} (see {log})"
+        )

@@ -1,0 +1,1 @@
+"""The tables and figures of the MiM-StocR paper, made again on any store."""

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks.grid.plan import Budget, Cell, Grid, Job, Plan, merged
+from qlib_ext.build import build
+from qlib_ext.checks import UserError
+from qlib_ext.model.multi_task import MultiTaskModel
+
+ROOT = Path(__file__).parents[3]
+GRID = ROOT / "benchmarks" / "paper" / "grid.yaml"
+CELL = Cell("CSI300", "LSTM", "MiM-StocR", 0)
+
+
+@pytest.fixture(scope="module")
+def grid() -> Grid:
+    return Grid(GRID, ROOT)
+
+
+def job(
+    grid: Grid, cell: Cell = CELL, budget: Budget | None = None, fingerprint: str = "f", **given: Any
+) -> Job:
+    places = {"store": Path("/store"), "tracking_uri": "sqlite:///x.db", **given}
+    return grid.job(cell, budget or Budget(), fingerprint=fingerprint, **places)
+
+
+class TestMerged:
+    def test_mappings_are_merged_key_by_key_and_the_base_stays(self) -> None:
+        base = {"a": {"b": 1, "c": [1]}, "d": 2}
+        assert merged(base, {"a": {"b": 3}}) == {"a": {"b": 3, "c": [1]}, "d": 2}
+        assert base == {"a": {"b": 1, "c": [1]}, "d": 2}
+
+    def test_null_removes_a_key(self) -> None:
+        assert merged({"a": {"b": 1, "c": 2}}, {"a": {"b": None}}) == {"a": {"c": 2}}
+
+    def test_another_class_takes_nothing_of_the_old_arguments(self) -> None:
+        base = {"balancer": {"class": "A", "kwargs": {"beta": 0.5}}}
+        assert merged(base, {"balancer": {"class": "B"}}) == {"balancer": {"class": "B"}}
+        same = merged(base, {"balancer": {"class": "A", "kwargs": {"decay": 0.1}}})
+        assert same == {"balancer": {"class": "A", "kwargs": {"beta": 0.5, "decay": 0.1}}}
+
+
+class TestBudget:
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"epochs": 0}, "`epochs` must be at least 1, found 0"),
+            ({"patience": 0}, "`patience` must be at least 1"),
+            ({"hidden_size": 1.5}, "`hidden_size` must be an integer"),
+            ({"precision": "float16"}, "`precision` must be one of bfloat16, float32"),
+        ],
+    )
+    def test_what_it_refuses(self, given: dict[str, Any], message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            Budget(**given)
+
+
+class TestCells:
+    def test_seeds_vary_slowest_so_that_a_grid_cut_short_has_every_method_once(self, grid: Grid) -> None:
+        cells = grid.cells(["SSE50"], ["LSTM"], ["STL", "EW"], [0, 1])
+        assert [(cell.seed, cell.method) for cell in cells] == [(0, "STL"), (0, "EW"), (1, "STL"), (1, "EW")]
+
+    def test_a_cell_that_two_tables_ask_for_stands_once(self, grid: Grid) -> None:
+        methods = grid.expand(["table1", "table4", "MiM-StocR"])
+        assert methods.count("MiM-StocR") == 1
+        assert set(methods) == {*grid.tables["table1"], *grid.tables["table4"]}
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"universes": ["CSI30"]}, "`universes` must be one of .*did you mean CSI300"),
+            ({"backbones": ["GAT"]}, "`backbones` must be one of .*did you mean GATs"),
+            ({"methods": ["MIM"]}, "`methods` must be one of"),
+            ({"seeds": [-1]}, "`seeds` must be at least 0"),
+        ],
+    )
+    def test_unknown_names_are_refused_with_the_known_ones(
+        self, grid: Grid, given: dict[str, Any], message: str
+    ) -> None:
+        known: dict[str, Any] = {
+            "universes": ["CSI300"],
+            "backbones": ["LSTM"],
+            "methods": ["EW"],
+            "seeds": [0],
+        }
+        with pytest.raises(UserError, match=message):
+            grid.cells(**{**known, **given})
+
+
+class TestFile:
+    def test_a_part_that_is_missing_is_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "grid.yaml"
+        path.write_text("universes: {}\nbackbones: {}\nmethods: {}\n")
+        with pytest.raises(UserError, match="must have a mapping `tables`, found None"):
+            Grid(path, ROOT)
+
+    def test_a_table_of_an_unknown_method_is_refused(self, tmp_path: Path) -> None:
+        content = yaml.safe_load(GRID.read_text())
+        content["tables"]["table1"].append("MTL")
+        path = tmp_path / "grid.yaml"
+        path.write_text(yaml.safe_dump(content))
+        with pytest.raises(UserError, match=r"a method of tables\.table1"):
+            Grid(path, ROOT)
+
+
+class TestJob:
+    @pytest.mark.parametrize("method", Grid(GRID, ROOT).methods)
+    @pytest.mark.parametrize("backbone", Grid(GRID, ROOT).backbones)
+    def test_every_method_on_every_backbone_builds_its_model(
+        self, grid: Grid, backbone: str, method: str
+    ) -> None:
+        made = job(grid, Cell("CSI300", backbone, method, 7), Budget(hidden_size=8))
+        model = build(made.config["task"]["model"], MultiTaskModel, name="model")
+        assert model.seed == 7
+        assert model.backbone["kwargs"]["hidden_size"] == 8
+        assert model.backbone["class"].endswith(backbone)
+
+    def test_the_main_method_is_the_workflow_as_it_stands(self, grid: Grid) -> None:
+        task = job(grid).config["task"]
+        kwargs = task["model"]["kwargs"]
+        assert kwargs["balancer"]["kwargs"] == {"beta": 0.5, "decay": 1e-3, "window": 6}
+        assert kwargs["trainer"]["n_epochs"] == 100
+        assert kwargs["resume"] == 1
+
+    def test_the_budget_reaches_the_trainer(self, grid: Grid) -> None:
+        trainer = job(grid, budget=Budget(3, 2, 16, "bfloat16")).config["task"]["model"]["kwargs"]["trainer"]
+        assert (trainer["n_epochs"], trainer["patience"], trainer["precision"]) == (3, 2, "bfloat16")
+
+    def test_single_task_learning_leaves_out_what_reads_the_momentum(self, grid: Grid) -> None:
+        task = job(grid, Cell("CSI300", "LSTM", "STL", 0)).config["task"]
+        assert [*task["model"]["kwargs"]["tasks"]] == ["score"]
+        classes = [record["class"] for record in task["record"]]
+        assert "qlib_ext.record.momentum.MomentumRecord" not in classes
+        sections = {part["class"]: part.get("kwargs") for part in task["record"][-1]["kwargs"]["sections"]}
+        assert sections["qlib_ext.report.sections.headline.Headline"] == {"momentum": False}
+
+    def test_rise_or_fall_takes_the_place_of_the_momentum_line(self, grid: Grid) -> None:
+        tasks = job(grid, Cell("CSI300", "HIST", "rise-or-fall", 0)).config["task"]["model"]["kwargs"][
+            "tasks"
+        ]
+        assert {name: task["label"] for name, task in tasks.items()} == {"score": "RETURN", "rise": "RISE"}
+
+
+class TestName:
+    """A run's name says what decides its result, and nothing else."""
+
+    def test_equal_jobs_have_equal_names_wherever_they_run(self, grid: Grid) -> None:
+        assert job(grid).name == job(grid, store=Path("/elsewhere"), tracking_uri="http://localhost:1").name
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"cell": Cell("CSI300", "LSTM", "MiM-StocR", 1)},
+            {"cell": Cell("CSI300", "LSTM", "beta by product", 0)},
+            {"budget": Budget(epochs=99)},
+            {"budget": Budget(precision="bfloat16")},
+            {"fingerprint": "g"},
+        ],
+    )
+    def test_what_decides_the_result_changes_it(self, grid: Grid, other: dict[str, Any]) -> None:
+        assert job(grid).name.split()[-1] != job(grid, **other).name.split()[-1]
+
+    def test_another_section_of_the_report_does_not(self, grid: Grid, tmp_path: Path) -> None:
+        text = (ROOT / "workflows" / "mimstocr_csi300.yaml").read_text()
+        line = "          - class: qlib_ext.report.sections.drawdown.Drawdown\n"
+        assert line in text
+        (tmp_path / "workflows").mkdir()
+        (tmp_path / "workflows" / "mimstocr_csi300.yaml").write_text(text.replace(line, ""))
+        assert job(Grid(GRID, tmp_path)).name == job(grid).name
+
+    def test_other_costs_of_the_backtest_do(self, grid: Grid, tmp_path: Path) -> None:
+        text = (ROOT / "workflows" / "mimstocr_csi300.yaml").read_text()
+        assert "close_cost: 0.0015" in text
+        (tmp_path / "workflows").mkdir()
+        (tmp_path / "workflows" / "mimstocr_csi300.yaml").write_text(
+            text.replace("close_cost: 0.0015", "close_cost: 0.001")
+        )
+        assert job(Grid(GRID, tmp_path)).name != job(grid).name
+
+
+class TestPlan:
+    def test_it_grows_and_holds_each_run_once(self, grid: Grid, tmp_path: Path) -> None:
+        path = tmp_path / "work" / "plan.json"
+        first = job(grid)
+        second = job(grid, Cell("CSI300", "LSTM", "EW", 0), Budget(5, 5, 8, "bfloat16"))
+        Plan(path).add([first], store="/s", fingerprint="f")
+        Plan(path).add([first, second], store="/s", fingerprint="f")
+        rows = Plan(path).rows
+        assert [row["name"] for row in rows] == [first.name, second.name]
+        assert rows[1]["method"] == "EW"
+        assert rows[1]["epochs"] == 5
+        assert not [*path.parent.glob("*.new")]
