@@ -334,10 +334,11 @@ class TopUniverse:
             names = [f"{pd.Timestamp(2000, month, 1):%B}" for month in self.review_months or REVIEW_MONTHS]
             when = f"on the first trading day after the second Friday of {' and '.join(names)}"
         buffer = f", with a buffer of {self.buffer:.0%}" if self.buffer else ""
+        delay = "1 day" if self.delay_days == 1 else f"{self.delay_days} days"
         fate = "is replaced by the next in rank" if self.refill else "is not replaced"
         return (
-            f"the top {self.top} stocks{pool} by mean {formula} over the {self.window_days} days up to "
-            f"{self.delay_days} before the review, picked {when}{buffer}; stocks with fewer than "
+            f"the top {self.top} stocks{pool} by mean {formula} over the {self.window_days} days that end {delay} before "
+            f"the review, picked {when}{buffer}; stocks with fewer than "
             f"{self.min_history_days} days of history, or without a close for {self.absent_days} days, are left out; "
             f"a member that leaves between reviews {fate}"
         )
