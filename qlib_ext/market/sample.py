@@ -25,12 +25,12 @@ import pandas as pd
 from qlib_ext.checks import UserError, integer
 from qlib_ext.market.planted import LOOKBACK_DAYS
 from qlib_ext.market.replace import recover, replaced
-from qlib_ext.market.simulation import INDUSTRIES, Firms, Market, found_firms, simulate
+from qlib_ext.market.simulation import INDUSTRIES, Firms, Market, Progress, found_firms, simulate
 from qlib_ext.market.store import QlibStore, StoreError, write_store
 
 VERSION = 2  # raise it whenever equal arguments would give other bits
 MARK = Path("side") / "sample.json"
-MINIMUM_STOCKS, MAXIMUM_STOCKS = 20, 3000
+MINIMUM_STOCKS, MAXIMUM_STOCKS = 20, 7273  # more codes than Shanghai's main board has numbers for
 MINIMUM_DAYS = 2 * LOOKBACK_DAYS
 INDICES = {"sse50": "SH000016", "csi100": "SH000903", "csi300": "SH000300"}
 # A review ranks by the mean market value of about half a year that ends four weeks before it takes effect.
@@ -47,7 +47,7 @@ class SampleMarket:
     seed
         Of every random draw, at least 0.
     stocks
-        Firms over the whole range, 20 to 3000; some list late and some delist. From 430 on the universes have 50,
+        Firms over the whole range, 20 to 7273; some list late and some delist. From 430 on the universes have 50,
         100 and 300 members. With fewer, csi300 has 70 % of the firms, csi100 a third of that, and sse50 half of
         Shanghai's share of csi300.
     start, end
@@ -85,11 +85,16 @@ class SampleMarket:
             exchange_calendars.get_calendar("XSHG", start=self.start, end=self.end).sessions, freq=None
         )
 
-    def write(self, out: str | Path) -> tuple[QlibStore, bool]:
+    def write(self, out: str | Path, progress: Progress | None = None) -> tuple[QlibStore, bool]:
         """Write the market to `out`, whole or not at all.
 
         A sample market with the same arguments is left as it is; one with others, or of an earlier version, is
-        replaced.
+        replaced. 5000 stocks over 16 years take about a minute, 5 GB of memory and 1 GB of disk.
+
+        Parameters
+        ----------
+        progress
+            Called with (done, total, what) as the work goes on.
 
         Returns
         -------
@@ -112,23 +117,25 @@ class SampleMarket:
             except StoreError:
                 pass  # parts were deleted since: make it anew
         with replaced(out) as made:
-            self._make(made)
+            self._make(made, progress)
         return QlibStore(out), True
 
     def _mark(self) -> dict[str, object]:
         return {"made_by": "qlib-ext data sample", "version": VERSION, **asdict(self)}
 
-    def _make(self, root: Path) -> None:
+    def _make(self, root: Path, progress: Progress | None) -> None:
         calendar = self.calendar()
         firms = found_firms(self.seed, self.stocks, len(calendar))
-        market = simulate(self.seed, firms, calendar)
+        market = simulate(self.seed, firms, calendar, progress)
         members = choose_members(calendar, firms.codes, market.market_value, firms.price * firms.shares)
         bars = _adjusted(market)
         for mask in members.values():
             for field, values in _index_bars(market, mask).items():
                 bars[field] = np.column_stack([bars[field], values])
         memberships = {universe: _spells(calendar, firms.codes, mask) for universe, mask in members.items()}
-        write_store(root, calendar, [*firms.codes, *(INDICES[u] for u in members)], bars, memberships)
+        write_store(
+            root, calendar, [*firms.codes, *(INDICES[u] for u in members)], bars, memberships, progress
+        )
         side = root / "side"
         side.mkdir()
         _long(calendar, firms.codes, market.market_value, "market_value").to_parquet(

@@ -15,6 +15,7 @@ Simplifications: a listing's first day has the usual limit, every board has 10 %
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ import pandas as pd
 from scipy.signal import lfilter
 
 from qlib_ext.market.planted import LOOKBACK_DAYS, planted_score
+
+Progress = Callable[[int, int, str], None]  # done, total, what
 
 LIMIT = 0.10
 DRIFT_DELAY_DAYS = 2
@@ -144,8 +147,8 @@ def found_firms(seed: int, stocks: int, days: int) -> Firms:
     )
 
 
-def simulate(seed: int, firms: Firms, calendar: pd.DatetimeIndex) -> Market:
-    """Run the market over `calendar`; equal arguments give equal bits."""
+def simulate(seed: int, firms: Firms, calendar: pd.DatetimeIndex, progress: Progress | None = None) -> Market:
+    """Run the market over `calendar`; equal arguments give equal bits. `progress`: (done, total, what) of the days."""
     days, stocks = len(calendar), len(firms.codes)
     shape = (days, stocks)
     nature = _draw(seed, firms, days)
@@ -213,6 +216,8 @@ def simulate(seed: int, firms: Firms, calendar: pd.DatetimeIndex) -> Market:
 
         low_days = np.where(traded, np.where(close < DELIST_BELOW_YUAN, low_days + 1, 0), low_days)
         alive &= low_days < DELIST_AFTER_DAYS
+        if progress is not None:
+            progress(day + 1, days, "simulating days")
     return Market(**out)
 
 

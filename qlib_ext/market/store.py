@@ -16,7 +16,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -271,6 +271,7 @@ def write_store(
     instruments: Sequence[str],
     bars: Mapping[str, np.ndarray],
     memberships: Mapping[str, pd.DataFrame],
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> QlibStore:
     """Write a market store in Qlib's format.
 
@@ -290,6 +291,8 @@ def write_store(
         Field to array `[D, S]`, NaN where there is no value.
     memberships
         Universe to table with the columns `instrument`, `start` and `end` (both days included).
+    progress
+        Called with (done, total, what) as instruments are written.
 
     Raises
     ------
@@ -330,6 +333,8 @@ def write_store(
     }  # [S, D] each
     everything = []
     for index, code in enumerate(codes):
+        if progress is not None:
+            progress(index, len(codes), "writing instruments")
         rows = {field: values[index] for field, values in columns.items()}
         present = np.zeros(len(calendar), dtype=bool)
         for row in rows.values():

@@ -13,7 +13,8 @@ import pytest
 
 from qlib_ext.checks import UserError
 from qlib_ext.market import sample as sample_module
-from qlib_ext.market.sample import INDICES, SampleMarket, choose_members
+from qlib_ext.market.sample import INDICES, MAXIMUM_STOCKS, SampleMarket, choose_members
+from qlib_ext.market.simulation import found_firms
 from qlib_ext.market.store import QlibStore
 
 FIELDS = ["amount", "change", "close", "factor", "high", "low", "open", "volume", "vwap"]
@@ -46,7 +47,7 @@ class TestArguments:
             ({"seed": -1}, "`seed` must be at least 0, found -1"),
             ({"seed": 1.5}, "`seed` must be an integer, found 1.5"),
             ({"stocks": 19}, "`stocks` must be at least 20, found 19"),
-            ({"stocks": 3001}, "`stocks` must be at most 3000, found 3001"),
+            ({"stocks": 7274}, "`stocks` must be at most 7273, found 7274"),
             ({"start": "soon"}, "`start` must be a day such as 2010-01-04, found 'soon'"),
             ({"end": "2020-01-01 10:00"}, "`end` must be a day such as 2010-01-04, found '2020-01-01 10:00'"),
             ({"end": None}, "`end` must be a day such as 2010-01-04, found None"),
@@ -59,6 +60,11 @@ class TestArguments:
         with pytest.raises(UserError) as caught:
             SampleMarket(**arguments)
         assert str(caught.value).startswith(message)
+
+    def test_the_exchanges_have_codes_for_the_most_stocks_and_for_no_more(self) -> None:
+        assert len(set(found_firms(0, MAXIMUM_STOCKS, 130).codes)) == MAXIMUM_STOCKS
+        with pytest.raises(ValueError, match="larger sample than population"):
+            found_firms(0, MAXIMUM_STOCKS + 1, 130)
 
     def test_days_may_come_in_any_form(self) -> None:
         assert SampleMarket(start="20100104") == SampleMarket(start=pd.Timestamp("2010-01-04"))  # type: ignore[arg-type]
@@ -236,6 +242,15 @@ class TestWrite:
         one, two, three = (contents(tmp_path / name) for name in ("one", "two", "three"))
         assert one == two
         assert one["features/sh000300/close.day.bin"] != three["features/sh000300/close.day.bin"]
+
+    def test_it_says_how_far_it_is(self, tmp_path: Path) -> None:
+        said: list[tuple[int, int, str]] = []
+        SampleMarket(**TINY).write(tmp_path / "m", lambda *now: said.append(now))
+        by_stage = {stage: [now for now in said if now[2] == stage] for *_, stage in said}
+        assert list(by_stage) == ["simulating days", "writing instruments"]
+        for stage in by_stage.values():
+            assert [done for done, _, _ in stage] == sorted({done for done, _, _ in stage})
+            assert {total for _, total, _ in stage} == {len(stage)}
 
     def test_the_same_market_is_left_alone(self, tmp_path: Path) -> None:
         SampleMarket(**TINY).write(tmp_path / "m")

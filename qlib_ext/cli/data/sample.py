@@ -17,11 +17,13 @@ def sample(
     end: Annotated[str, typer.Option(help="Last day.")] = "2020-12-31",
 ) -> None:
     """Write a made A-share market, for trying and testing: nothing in it is real but the trading calendar."""
-    from qlib_ext.market.sample import SampleMarket  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.market.sample import SampleMarket
 
     began = time.perf_counter()
     market = SampleMarket(seed=seed, stocks=stocks, start=start, end=end)
-    store, written = market.write(out)
+    with shown_progress() as progress:
+        store, written = market.write(out, progress)
     if not written:
         typer.echo(f"{out} already holds this sample market: left as it is")
         return
