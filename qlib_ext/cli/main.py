@@ -10,6 +10,7 @@ from qlib_ext.cli.data.download import download
 from qlib_ext.cli.data.import_bars import import_bars
 from qlib_ext.cli.data.info import info
 from qlib_ext.cli.data.sample import sample
+from qlib_ext.cli.data.side import side
 from qlib_ext.cli.data.universe import universe
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ data.command("download")(download)
 data.command("import")(import_bars)
 data.command("info")(info)
 data.command("sample")(sample)
+data.command("side")(side)
 data.command("universe")(universe)
 
 

@@ -33,7 +33,7 @@ from qlib_ext.market.audit.finding import Finding
 from qlib_ext.market.side_table import FAR, KEYS, KINDS, SideTable, fault, read_header, read_table, shape_of
 from qlib_ext.market.store import QlibStore, StoreError
 
-__all__ = ["KINDS", "SideData", "SideError", "SideTable", "as_of", "problems"]
+__all__ = ["KINDS", "SideData", "SideError", "SideTable", "as_of", "beside_store", "problems"]
 
 FOLDER = "side"
 SUFFIXES = (".parquet", ".csv")
@@ -252,7 +252,7 @@ def problems(
             table, of_table = read_table(path, _within(path))
             found += of_table
             if table is not None and len(table.frame):
-                of_store = [*_beside_codes(table, instruments), *_beside_calendar(table, calendar)]
+                of_store = beside_store(table, calendar, instruments)
                 found += [replace(finding, file=_within(path)) for finding in of_store]
     return found
 
@@ -277,6 +277,13 @@ def _two_files(paths: Sequence[Path]) -> Finding:
     names = " and ".join(f"`{_within(path)}`" for path in paths)
     message = f"{names} are of one name: remove one of them"
     return fault("side-two-files", message, file=_within(paths[0]), count=len(paths))
+
+
+def beside_store(
+    table: SideTable, calendar: pd.DatetimeIndex | None, instruments: Sequence[str] | None
+) -> list[Finding]:
+    """What only the calendar and the codes of a store show of a table."""
+    return [*_beside_codes(table, instruments), *_beside_calendar(table, calendar)]
 
 
 def _beside_codes(table: SideTable, instruments: Sequence[str] | None) -> list[Finding]:
@@ -311,7 +318,11 @@ def _beside_calendar(table: SideTable, calendar: pd.DatetimeIndex | None) -> lis
     rows, start, end = table.frame, calendar[0], calendar[-1]
     first = rows[{"spells": "start", "values": "datetime", "series": "release_date"}[table.shape]]
     last = rows["end"].fillna(FAR) if table.shape == "spells" else first
-    outside = ((last < start) | (first > end)).to_numpy()
+    outside = (first > end).to_numpy()
+    if (
+        table.shape != "series"
+    ):  # a figure of before is known on the first day, and what changes are taken from
+        outside |= (last < start).to_numpy()
     found = []
     if outside.any():
         message = (

@@ -244,7 +244,7 @@ def check_frame(name: str, frame: pd.DataFrame, where: str) -> tuple[SideTable |
     shape, column = found
     if frame.empty:
         return None, [fault("side-empty", f"{where} has no rows: remove it, or bring the table in again")]
-    rows = _Rows(frame.reset_index(drop=True), where)
+    rows = Rows(frame.reset_index(drop=True), where)
     check = {"spells": _check_spells, "values": _check_values, "series": _check_series}[shape]
     return check(name, column, rows), rows.found
 
@@ -287,7 +287,7 @@ def _needed(shape: str, name: str) -> tuple[str, ...]:
     return KEYS[shape] if shape == "series" else (*KEYS[shape], name)
 
 
-def _check_spells(name: str, column: str, rows: _Rows) -> SideTable | None:
+def _check_spells(name: str, column: str, rows: Rows) -> SideTable | None:
     codes, names = rows.texts("instrument", upper=True), rows.texts(column)
     start, end = rows.days("start"), rows.days("end", open_ended=True)
     if rows.found:
@@ -306,7 +306,7 @@ def _check_spells(name: str, column: str, rows: _Rows) -> SideTable | None:
     return SideTable(name, "spells", column, table)
 
 
-def _check_values(name: str, column: str, rows: _Rows) -> SideTable | None:
+def _check_values(name: str, column: str, rows: Rows) -> SideTable | None:
     days, codes, numbers = rows.days("datetime"), rows.texts("instrument", upper=True), rows.numbers(column)
     if rows.found:
         return None
@@ -344,7 +344,7 @@ def _check_values(name: str, column: str, rows: _Rows) -> SideTable | None:
     return SideTable(name, "values", column, table if there.all() else table[there])
 
 
-def _check_series(name: str, column: str, rows: _Rows) -> SideTable | None:
+def _check_series(name: str, column: str, rows: Rows) -> SideTable | None:
     names, periods = rows.texts("series"), rows.periods("period")
     numbers, released = rows.numbers(column), rows.days("release_date")
     if rows.found:
@@ -374,7 +374,7 @@ def _check_series(name: str, column: str, rows: _Rows) -> SideTable | None:
     return SideTable(name, "series", "value", table[~np.isnan(numbers)])
 
 
-class _Rows:
+class Rows:
     """The rows of a table: columns turned into types, faults collected."""
 
     def __init__(self, frame: pd.DataFrame, where: str):

@@ -341,6 +341,14 @@ class TestProblems:
         assert fault.kind == "side-bad-date"
         assert "time zone" in fault.message
 
+    def test_figures_of_before_the_bars_are_known_on_their_first_day(self, write: Write) -> None:
+        rows = ["cpi,2019-11,1,2019-12-15", "cpi,2019-12,1,2020-01-15"]
+        root = write("us.csv", macro(*rows))
+        assert problems(root, calendar=CALENDAR) == []
+        write("us.csv", macro(*rows, "cpi,2020-06,1,2020-07-15"))
+        (note,) = problems(root, calendar=CALENDAR)
+        assert (note.kind, note.count, note.date) == ("side-outside-calendar", 1, "2020-07-15")
+
     def test_only_the_names_asked_for(self, write: Write) -> None:
         write("bad.csv", "nothing\n")
         root = write("size.csv", "datetime,instrument,size\n2020-01-02,SH600000,5\n")
