@@ -294,9 +294,10 @@ def _fields(store: QlibStore, bars: Bars, folders: Mapping[str, Path], notes: No
         fields.update(store.fields(code))
     lacking = sorted(fields - bars.fields.keys())
     if lacking:
+        reasons = [f" ({note})" for note in bars.notes if note.startswith(f"no {lacking[0]}")]
         raise UserError(
-            f"the source must have every field of the store, found no {', '.join(f'`{field}`' for field in lacking)}; "
-            f"name the column with `--column {lacking[0]}=NAME`, or import anew without the field"
+            f"the source must have every field of the store, found no {', '.join(f'`{field}`' for field in lacking)}"
+            f"{''.join(reasons)}; name the column with `--column {lacking[0]}=NAME`, or import anew without the field"
         )
     other = sorted(bars.fields.keys() - fields)
     if other:
