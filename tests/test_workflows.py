@@ -21,6 +21,8 @@ from qlib.utils import init_instance_by_config
 
 from qlib_ext.build import build, locate
 from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.market.import_bars import import_bars
+from qlib_ext.market.import_settings import ImportSettings
 from qlib_ext.market.sample import SampleMarket
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.multi_task import MultiTaskModel
@@ -30,6 +32,18 @@ from qlib_ext.report.sections.base import Section
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.yaml"))
 REAL = ROOT.parent / "shared" / "market" / "cn"
+SEGMENTS = {
+    "cn": {
+        "train": ["2007-01-01", "2014-12-31"],
+        "valid": ["2015-01-01", "2016-12-31"],
+        "test": ["2017-01-01", "2020-12-31"],
+    },
+    "us": {
+        "train": ["2000-01-01", "2009-12-31"],
+        "valid": ["2010-01-01", "2011-12-31"],
+        "test": ["2012-01-01", "2014-12-31"],
+    },
+}
 
 
 def render(path: Path, **variables: Any) -> dict[str, Any]:
@@ -45,6 +59,24 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def us_market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample market written out as a US vendor does, adjusted and stamped with the close, and imported."""
+    folder = tmp_path_factory.mktemp("us")
+    made, _ = SampleMarket(seed=3, stocks=30, start="2009-06-01", end="2012-04-30").write(folder / "made")
+    closes = (made.calendar + pd.Timedelta(hours=16)).tz_localize("America/New_York")
+    names = {"open": "Open", "high": "High", "low": "Low", "close": "Close", "volume": "Volume"}
+    (folder / "prices").mkdir()
+    for code in made.instruments():
+        if code in ("SH000016", "SH000903"):
+            continue
+        bars = pd.DataFrame(made.read(list(names), [code])[:, :, 0].T, columns=list(names.values()))
+        table = bars.assign(Date=closes.astype(str)).dropna()
+        table.to_csv(folder / "prices" / f"{'QQQ' if code == 'SH000300' else code}.csv.gz", index=False)
+    settings = ImportSettings(region="us", calendar="data", benchmarks=("QQQ",))
+    return import_bars(folder / "prices", folder / "store", settings).store.root
+
+
 def run(workflow: str, folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
     """`qrun` as a user starts it, in `folder`."""
     # MLflow puts the store of whatever ran before in this process into the environment.
@@ -57,10 +89,11 @@ def run(workflow: str, folder: Path, **variables: Any) -> subprocess.CompletedPr
 
 class TestFiles:
     @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-    def test_every_part_builds(self, path: Path, market: Path) -> None:
+    def test_every_part_builds(self, path: Path, market: Path, us_market: Path) -> None:
         config = render(path)
         assert config["experiment_name"] == path.stem
-        qlib.init(provider_uri=str(market), region="cn", kernels=1)
+        region = config["qlib_init"]["region"]
+        qlib.init(provider_uri=str({"cn": market, "us": us_market}[region]), region=region, kernels=1)
         task = config["task"]
         model = init_instance_by_config(task["model"], accept_types=Model)
         dataset = init_instance_by_config(task["dataset"], accept_types=DailyPanelDataset)
@@ -81,16 +114,14 @@ class TestFiles:
 
     @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
     def test_the_test_years_come_last_and_fit_on_train_only(self, path: Path) -> None:
-        kwargs = render(path)["task"]["dataset"]["kwargs"]
+        config = render(path)
+        kwargs = config["task"]["dataset"]["kwargs"]
         segments = kwargs["segments"]
         assert segments["train"][1] < segments["valid"][0] <= segments["valid"][1] < segments["test"][0]
         handler = kwargs["handler"]["kwargs"]
         assert [handler["fit_start_time"], handler["fit_end_time"]] == segments["train"]
-        assert {name: [str(day) for day in days] for name, days in segments.items()} == {
-            "train": ["2007-01-01", "2014-12-31"],
-            "valid": ["2015-01-01", "2016-12-31"],
-            "test": ["2017-01-01", "2020-12-31"],
-        }
+        written = {name: [str(day) for day in days] for name, days in segments.items()}
+        assert written == SEGMENTS[config["qlib_init"]["region"]]
 
     @pytest.mark.parametrize("name", ["mimstocr_csi300", "mimstocr_csi100", "mimstocr_sse50"])
     def test_the_defaults_are_the_papers(self, name: str) -> None:
@@ -169,6 +200,25 @@ class TestRun:
         )
         assert "| hidden size | 8 | 8 |" in table
         assert "| RankIC | +0.00000 | +0.00000 | +0.00000 |" in table
+
+    def test_imported_us_shares_from_bars_to_report(self, us_market: Path, tmp_path: Path) -> None:
+        done = run("mimstocr_us", tmp_path, QLIB_DATA=us_market, N_EPOCHS=1, HIDDEN_SIZE=8)
+        assert done.returncode == 0, done.stderr[-3000:]
+        (report,) = (tmp_path / "reports" / "runs").glob("*/report.html")
+        assert report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+        (folder,) = tmp_path.glob("mlruns/*/*/artifacts")
+        setup = json.loads((folder / "backtest" / "setup.json").read_text(encoding="utf-8"))
+        assert (setup["benchmark"], setup["trade_unit"], setup["days_per_year"]) == ("QQQ", 1, 252)
+        assert setup["exchange"]["limit_threshold"] is None
+        positions = pd.read_parquet(folder / "backtest" / "positions.parquet")
+        assert "QQQ" not in positions.index.get_level_values("instrument")
+        assert positions.groupby(level="datetime").size().iloc[0] == 20
+        daily = pd.read_parquet(folder / "backtest" / "daily.parquet")
+        closes = QlibStore(us_market).read(["close"], ["QQQ"])[0, :, 0]
+        index = pd.Series(closes, QlibStore(us_market).calendar).pct_change()
+        pd.testing.assert_series_equal(
+            daily["benchmark"], index.loc[daily.index], check_names=False, check_dtype=False, rtol=1e-5
+        )
 
     def test_nothing_that_was_trained_is_trained_again(self, market: Path, tmp_path: Path) -> None:
         variables = {"QLIB_DATA": market, "HIDDEN_SIZE": 8, "SEED": 1}
