@@ -26,7 +26,7 @@ import pandas as pd
 from qlib_ext.checks import UserError, nearest, one_of
 from qlib_ext.market.audit.finding import listed
 from qlib_ext.market.columns import recognise
-from qlib_ext.market.constituents import spelled
+from qlib_ext.market.constituents import UNTIL, spelled
 from qlib_ext.market.replace import copy_store, locked
 from qlib_ext.market.side import FOLDER, SUFFIXES, SideError, beside_store
 from qlib_ext.market.side_table import (
@@ -103,6 +103,7 @@ def bring_in(
     columns: Mapping[str, str] | None = None,
     lags: Mapping[str, str] | None = None,
     frequencies: Mapping[str, str] | None = None,
+    until: str = "last-day",
     encoding: str = "utf-8",
     replace: bool = False,
 ) -> BroughtIn:
@@ -128,6 +129,8 @@ def bring_in(
         its `start`. The key `EVERY` holds for all other series.
     frequencies
         Series to day, month, quarter or year: what the periods are, where the source writes them as days.
+    until
+        What the `end` of a spell is in the source: its `last-day`, or the `first-day-out`.
     encoding
         Of a CSV file.
     replace
@@ -143,9 +146,14 @@ def bring_in(
     _check_target(store.root, name, replace)
     if shape is not None:
         one_of("shape", shape, KEYS)
+    one_of("until", until, UNTIL)
     reader = _Source(path, name, shape, dict(columns or {}), encoding, set(store.instruments()))
     frame = reader.frame()
     notes = list(reader.notes)
+    if until == "first-day-out" and (reader.shape != "spells" or "end" not in reader.found):
+        raise UserError(f"`until` is for the ends of spells, found none in `{path}`")
+    if until == "first-day-out":
+        frame = _ended_before(frame, path)
     if reader.shape == "series":
         frame = _released(frame, dict(lags or {}), dict(frequencies or {}), path, notes)
     elif lags or frequencies:
@@ -426,6 +434,15 @@ class _Source:
             ) from error
         except (ValueError, OSError, EOFError) as error:  # pyarrow's, pandas' and zlib's
             raise UserError(f"`{self.path}` cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _ended_before(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Spells whose `end` was the first day out, with their last day instead."""
+    rows = Rows(frame, f"`{path}`")
+    ends = rows.days("end", open_ended=True)
+    if rows.found:
+        raise SideError(rows.found[0].message)
+    return frame.assign(end=ends - pd.Timedelta(days=1))
 
 
 def _released(

@@ -145,6 +145,22 @@ class TestSpells:
             ("SH600004", "2019-01-01", "2261-12-31", "801010"),
         ]
 
+    def test_an_end_may_be_the_first_day_out(self, bring: Bring) -> None:
+        lines = ["code,start,end,industry", "1,2020-01-02,2020-02-03,banks", "1,2020-02-03,,steel"]
+        assert any("begins before an earlier spell" in note for note in bring("industry", lines).notes)
+        done = bring("industry", lines, until="first-day-out", replace=True)
+        assert rows(done) == [
+            ("SZ000001", "2020-01-02", "2020-02-02", "banks"),
+            ("SZ000001", "2020-02-03", "", "steel"),
+        ]
+        assert not any("begins before" in note for note in done.notes)
+        with pytest.raises(UserError, match="`until` is for the ends of spells, found none in"):
+            bring("size", TestValues.LINES, until="first-day-out")
+        with pytest.raises(UserError, match="`until` must be one of first-day-out, last-day, found 'today'"):
+            bring("size", TestValues.LINES, until="today")
+        with pytest.raises(SideError, match="row 1 must have a day such as 2010-01-04 as `end`, found soon"):
+            bring("theme", ["code,start,end,theme", "1,2020-01-02,soon,x"], until="first-day-out")
+
     def test_without_ends_spells_are_open(self, bring: Bring) -> None:
         done = bring("concepts", ["code,start,concept", "SH600000,2020-01-02,5G", "SH600000,2020-01-03,AI"])
         assert rows(done) == [("SH600000", "2020-01-02", "", "5G"), ("SH600000", "2020-01-03", "", "AI")]

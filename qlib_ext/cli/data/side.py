@@ -42,6 +42,9 @@ def side(
             help="SERIES=day|month|quarter|year, where periods are written as days; one alone is for all others."
         ),
     ] = None,
+    until: Annotated[
+        str, typer.Option(help="What the end of a spell is: last-day or first-day-out.")
+    ] = "last-day",
     encoding: Annotated[str, typer.Option(help="Of a CSV file, such as gbk.")] = "utf-8",
     replace: Annotated[bool, typer.Option("--replace", help="Replace a table of this name.")] = False,
 ) -> None:
@@ -56,6 +59,7 @@ def side(
         columns=_pairs("column", column or [], alone=False),
         lags=_pairs("lag", _words(lag or []), alone=True),
         frequencies=_pairs("frequency", _words(frequency or []), alone=True),
+        until=until,
         encoding=encoding,
         replace=replace,
     )
