@@ -295,7 +295,7 @@ TORCHJD: dict[str, dict[str, Any]] = {
 # Name, of which other one it is a multiple, and at most which.
 BALANCER_RATIOS = (("CQB", EQUAL, 1.7), ("DB-MTL", EQUAL, 1.7), ("CAGrad", "DB-MTL", 1.2))
 BALANCER_STOCKS = 300
-TASKS = {
+TASKS: dict[str, dict[str, Any]] = {
     "score": {"label": "RETURN", "loss": {"class": "qlib_ext.model.losses.mse.MSE"}},
     "momentum": {
         "label": "MOMENTUM",
@@ -369,7 +369,6 @@ def _nothing(result: object) -> None:
 def measure_balancers(given: argparse.Namespace, setup: Setup, say: Callable[[str], None]) -> Report:
     """The balancers of the paper beside equal weighting; TorchJD's too where asked to."""
     rows: list[Row] = []
-    times: dict[str, float] = {}
     names = [*BALANCERS, PASSES, *(TORCHJD if given.all else ())]
     bars: list[Bar] = []
     for stocks in given.stocks:
