@@ -12,6 +12,7 @@ from qlib_ext.cli.data.info import info
 from qlib_ext.cli.data.sample import sample
 from qlib_ext.cli.data.side import side
 from qlib_ext.cli.data.universe import universe
+from qlib_ext.cli.data.update import update
 
 app = typer.Typer(
     help="Backtests of multi-task stock recommendation on Qlib.",
@@ -29,6 +30,7 @@ data.command("info")(info)
 data.command("sample")(sample)
 data.command("side")(side)
 data.command("universe")(universe)
+data.command("update")(update)
 
 
 @app.callback()
