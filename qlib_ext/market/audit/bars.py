@@ -183,7 +183,7 @@ class BarChecks:
         there = ~np.isnan(values)
         count = there.sum(axis=1)
         for row in np.flatnonzero(count == 0).tolist():
-            if name in block.bins[row] and block.bins[row][name].placed:
+            if block.has(name)[row]:
                 file = block.file(row, name)
                 self._found.add(
                     "field-empty", f"{file} holds NaN only", file=file, instrument=block.codes[row]
@@ -208,12 +208,11 @@ class BarChecks:
     def _check_volume(self, series: Series) -> None:
         block, field = series.block, series.field
         volume, close = field("volume"), field("close")
-        has_close = np.array(["close" in bins for bins in block.bins], dtype=bool)
         self._cells(
             "close-missing",
             block,
             "close",
-            (volume > 0) & np.isnan(close) & has_close[:, None],
+            (volume > 0) & np.isnan(close) & block.has("close")[:, None],
             lambda row, day: f"volume {volume[row, day]:.6g} and no close",
         )
         lacking = {
@@ -223,7 +222,7 @@ class BarChecks:
         }
         # A stock that lacks the file lacks it on every day: that is said once, of the file.
         for name, mask in lacking.items():
-            mask[[name not in bins for bins in block.bins]] = False
+            mask[~block.has(name)] = False
         if lacking:
             masks = list(lacking.values())
             self._cells(

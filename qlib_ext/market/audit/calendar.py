@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from datetime import date
 
@@ -179,10 +180,16 @@ def sessions(region: str | None, first: np.datetime64, last: np.datetime64) -> n
     start, end = max(pd.Timestamp(first), earliest), min(pd.Timestamp(last), latest)
     if start >= end:
         return none
+    return _open_days(name, str(start.date()), str(end.date()))
+
+
+@functools.lru_cache(maxsize=16)
+def _open_days(name: str, start: str, end: str) -> np.ndarray:
+    """Sessions of an exchange; kept, since a repair asks for them three times."""
     try:
-        calendar = exchange_calendars.get_calendar(name, start=str(start.date()), end=str(end.date()))
+        calendar = exchange_calendars.get_calendar(name, start=start, end=end)
     except exchange_calendars.errors.NoSessionsError:
-        return none
+        return np.array([], dtype="M8[D]")
     return calendar.sessions.to_numpy().astype("M8[D]")
 
 

@@ -376,7 +376,7 @@ class PriceChecks:
             factor <= 0,
             lambda row, day: f"factor is {factor[row, day]:.6g}",
         )
-        has = np.array(["factor" in bins for bins in block.bins])
+        has = block.has("factor")
         cells(
             self._found,
             self._days,

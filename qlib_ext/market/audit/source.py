@@ -186,6 +186,10 @@ class Block:
         """S codes."""
         return [folder.code for folder in self.folders]
 
+    def has(self, name: str) -> np.ndarray:
+        """Which stocks have a file of `name` that could be put on the calendar: bool `[S]`."""
+        return np.array([name in bins and bins[name].placed for bins in self.bins], dtype=bool)
+
     def file(self, row: int, name: str) -> str:
         """Path of a stock's file of `name` within the store."""
         folder = self.folders[row]
@@ -296,7 +300,7 @@ class Source:
     def _scan_features(self) -> None:
         by_code: dict[str, list[Folder]] = defaultdict(list)
         for entry in self.entries(self.root / "features"):
-            if entry.is_dir():
+            if _is_directory(entry):
                 folder = self._scan_folder(Path(entry.path))
                 by_code[folder.code].append(folder)
             else:
@@ -332,6 +336,13 @@ class Source:
                 self.memberships.append(read_membership(Path(entry.path), f"instruments/{entry.name}"))
             else:
                 self.top_strays.append(f"instruments/{entry.name}")
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
 
 
 def read_membership(path: Path, file: str) -> Membership:

@@ -240,7 +240,8 @@ class UniverseChecks:
         days = source.days
         # Spells are put on the calendar by bisection, which an unsorted one does not allow: its days in order then.
         self._days = np.unique(days[~np.isnat(days)])
-        self._position = np.searchsorted(self._days, days)
+        self._position = np.where(np.isnat(days), -1, np.searchsorted(self._days, days))
+        self._in_order = bool((np.diff(self._position) > 0).all()) and len(self._days) == len(days)
 
     def check(self, universe: str | None) -> None:
         """Every universe, or one."""
@@ -370,10 +371,15 @@ class UniverseChecks:
         return result
 
     def _range_of(self, code: str) -> tuple[int, int] | None:
-        """Positions of a stock's first close and after its last one among the days in order."""
-        if code not in self._first or not len(self._days):
+        """Positions of a stock's first close and after its last one among the days in order; None without any."""
+        if code not in self._first:
             return None
-        return int(self._position[self._first[code]]), int(self._position[self._stop[code] - 1]) + 1
+        first, stop = self._first[code], self._stop[code]
+        if self._in_order:
+            return first, stop
+        positions = self._position[first:stop]
+        positions = positions[positions >= 0]
+        return (int(positions.min()), int(positions.max()) + 1) if positions.size else None
 
     def _check_members(self, membership: Membership) -> None:
         """The members of a universe against the stocks that have bars."""
@@ -546,7 +552,7 @@ class UniverseChecks:
                 count=jumps.size,
             )
         self._check_nominal(file, name, inner, begin)
-        if name != ALL and self._folders:
+        if name != ALL and with_bars.any():
             few = np.flatnonzero(with_bars[begin : last + 1] < COVERAGE * inner)
             if few.size:
                 at = begin + int(few[0])
