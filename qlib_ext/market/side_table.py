@@ -30,6 +30,7 @@ INDUSTRY = "industry"  # and the one of which a stock has one at a time
 BLANK = ("", "NA", "N/A", "NaN", "nan", "null", "None")
 # Years that a Timestamp cannot hold; vendors write 9999-12-31 for "still in force".
 FAR = pd.Timestamp("2261-12-31")
+FIRST_YEAR = 1678
 JUMP = 50.0  # times: more than any day's news does to a firm's value, less than a change of units
 
 KINDS = (
@@ -513,7 +514,7 @@ def _period(word: object) -> pd.Period | None:
     match = _PERIOD.fullmatch(str(word).strip())
     if match:
         year, quarter, month = match.groups()
-        if not pd.Timestamp.min.year < int(year) < FAR.year:
+        if not FIRST_YEAR <= int(year) <= FAR.year:
             return None
         if quarter:
             return pd.Period(f"{year}Q{quarter}", freq="Q")
@@ -522,27 +523,37 @@ def _period(word: object) -> pd.Period | None:
     return None if pd.isna(day) else pd.Period(day, freq="D")
 
 
-def parse_day(word: object) -> pd.Timestamp:
-    """The day that a text, a number such as 20100104 or a date names; NaT where it names none.
+_DAY = re.compile(r"(\d{4})(?:([-/.])(\d{1,2})\2(\d{1,2})|(\d{2})(\d{2}))(?:[T ]00:00(?::00(?:\.0+)?)?)?")
 
-    Years that a Timestamp cannot hold, such as that of 9999-12-31, give the last day that this package uses.
+
+def parse_day(word: object) -> pd.Timestamp:
+    """The day that a text such as 2010-01-04, a number such as 20100104 or a date names; NaT where it names none.
+
+    The year comes first; a time other than midnight, or a time zone, is no day. Years that a Timestamp cannot hold,
+    such as that of 9999-12-31, give the last day that this package uses.
     """
-    if isinstance(word, (str, int, float, np.number)):
-        whole = isinstance(word, (float, np.floating)) and word % 1 == 0
-        word = f"{word:.0f}" if whole else str(word).strip()
-        if not re.match(r"\d{4}-?\d{2}-?\d{2}", word):
+    if isinstance(word, dt.date) and not isinstance(word, dt.datetime):
+        word = word.isoformat()
+    if isinstance(word, (dt.datetime, np.datetime64)):
+        day = pd.Timestamp(word)
+        if day.tz is not None or day != day.normalize() or day.year < FIRST_YEAR:
             return pd.NaT
-        if int(word[:4]) > FAR.year:
-            return FAR
-    elif isinstance(word, dt.date) and word.year > FAR.year:
+        return FAR if day.year > FAR.year else day.as_unit("ns")
+    if not isinstance(word, (str, int, float, np.number)):
+        return pd.NaT
+    whole = isinstance(word, (float, np.floating)) and word % 1 == 0
+    match = _DAY.fullmatch(f"{word:.0f}" if whole else str(word).strip())
+    if match is None:
+        return pd.NaT
+    year, _, month, day_of_month, two, digits = match.groups()
+    if int(year) > FAR.year:
         return FAR
-    elif not isinstance(word, (dt.date, np.datetime64)):
+    if int(year) < FIRST_YEAR:
         return pd.NaT
     try:
-        day = pd.Timestamp(word)
+        return pd.Timestamp(int(year), int(month or two), int(day_of_month or digits))
     except ValueError:
         return pd.NaT
-    return day if day.tz is None and day == day.normalize() else pd.NaT
 
 
 def _overlaps(table: pd.DataFrame, keys: list[str]) -> np.ndarray:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -399,6 +400,11 @@ class TestReading:
         side = SideData(write("industry.csv", industry(f"SH600000,2020-01-02,{end},banks")))
         assert side.read("industry").frame["end"].tolist() == [FAR]
 
+    def test_a_parquet_file_may_hold_them_as_times(self, write: Write) -> None:
+        days = pd.Series(["2020-01-02", "9999-12-31"]).astype("M8[us]")
+        frame = pd.DataFrame({"instrument": ["A", "B"], "start": days.iloc[0], "end": days, "a": ["x", "y"]})
+        assert SideData(write("a.parquet", frame)).read("a").frame["end"].tolist() == [days.iloc[0], FAR]
+
     def test_blank_numbers_are_no_rows(self, write: Write) -> None:
         root = write(
             "market_value.csv",
@@ -560,7 +566,21 @@ class TestPeriods:
 
 class TestDays:
     @pytest.mark.parametrize(
-        "word", ["2020-01-02", "20200102", 20200102, 20200102.0, np.int64(20200102), "2020-01-02 00:00:00"]
+        "word",
+        [
+            "2020-01-02",
+            " 20200102",
+            "2020/1/2",
+            "2020.01.02",
+            "2020-01-02 00:00:00",
+            "2020-01-02T00:00",
+            20200102,
+            20200102.0,
+            np.int64(20200102),
+            np.datetime64("2020-01-02"),
+            dt.date(2020, 1, 2),
+            dt.datetime(2020, 1, 2),
+        ],
     )
     def test_forms(self, word: object) -> None:
         assert parse_day(word) == pd.Timestamp("2020-01-02")
@@ -569,16 +589,29 @@ class TestDays:
         "word",
         [
             "02/01/2020",
-            "2020-1-2",
+            "2020-01/02",
+            "2020112",
             "2020-01-02T01:00",
             "2020-01-02Z",
+            "2020-01-02 00:00+08:00",
+            "2020-02-30",
+            "0001-01-01",
+            "",
             43832,
             1.5,
+            np.nan,
             True,
             b"2020-01-02",
-            "",
-            "2020-02-30",
+            dt.datetime(2020, 1, 2, 15),
+            pd.Timestamp("2020-01-02", tz="UTC"),
         ],
     )
     def test_other_words_are_none(self, word: object) -> None:
         assert pd.isna(parse_day(word))
+
+    @pytest.mark.parametrize(
+        "word",
+        ["9999-12-31", "99991231", 99991231, dt.date(9999, 12, 31), dt.datetime(9999, 12, 31), "2300-01-01"],
+    )
+    def test_the_far_future_is_one_day(self, word: object) -> None:
+        assert parse_day(word) == FAR
