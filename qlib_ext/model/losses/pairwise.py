@@ -43,6 +43,9 @@ class Pairwise(Loss):
     *Ties.* A pair of equal labels costs nothing. A pair of equal scores costs nothing either, but its slope is
     half of that in the wrong order, so scores that are all equal part in the right directions.
 
+    *Alone* the loss is least, 0, for scores that are all equal, and training shrinks them towards that: it wants a
+    loss beside it that keeps their spread, as cross-entropy and the squared error do (`WeightedSum`).
+
     Departures: Feng et al. sum over the pairs; the mean is the reading of MiM-StocR's ablation here, and does not
     grow with the universe.
     """
