@@ -209,7 +209,11 @@ def read_frame(path: Path) -> pd.DataFrame:
             for field in schema
             if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
         ]
-        frame = pq.read_table(path, read_dictionary=texts).to_pandas()
+        table = pq.read_table(path, read_dictionary=texts)
+        frame = table.to_pandas(
+            split_blocks=True, self_destruct=True
+        )  # a whole market's values are there but once
+        del table
         return frame if frame.index.names == [None] else frame.reset_index()  # keys may be the index
     names = read_header(path)
     keys = {*KEYS["spells"], *KEYS["values"], *KEYS["series"], "stated_lag"} - {"value"}
@@ -245,7 +249,9 @@ def check_frame(name: str, frame: pd.DataFrame, where: str) -> tuple[SideTable |
     shape, column = found
     if frame.empty:
         return None, [fault("side-empty", f"{where} has no rows: remove it, or bring the table in again")]
-    rows = Rows(frame.reset_index(drop=True), where)
+    frame = frame.copy(deep=False)
+    frame.index = pd.RangeIndex(len(frame))
+    rows = Rows(frame, where)
     check = {"spells": _check_spells, "values": _check_values, "series": _check_series}[shape]
     return check(name, column, rows), rows.found
 
@@ -341,7 +347,7 @@ def _check_values(name: str, column: str, rows: Rows) -> SideTable | None:
             "side-market-value-jump",
             f"has a market value {JUMP:g} times larger or smaller than a week before or less; are units mixed?",
         )
-    table = pd.DataFrame({"datetime": days, "instrument": codes, column: numbers})
+    table = pd.DataFrame({"datetime": days, "instrument": codes, column: numbers}, copy=False)
     return SideTable(name, "values", column, table if there.all() else table[there])
 
 

@@ -400,6 +400,15 @@ class TestReading:
         side = SideData(write("industry.csv", industry(f"SH600000,2020-01-02,{end},banks")))
         assert side.read("industry").frame["end"].tolist() == [FAR]
 
+    def test_any_other_index_is_left_out(self, write: Write) -> None:
+        frame = pd.DataFrame(
+            {"datetime": ["2020-01-03", "2020-01-02"], "instrument": ["A", "B"], "size": [1.0, 2.0]},
+            index=[7, 3],
+        )
+        table = SideData(write("size.parquet", frame)).read("size").frame
+        assert table.index.tolist() == [0, 1]
+        assert table["size"].tolist() == [1.0, 2.0]
+
     def test_a_parquet_file_may_hold_them_as_times(self, write: Write) -> None:
         days = pd.Series(["2020-01-02", "9999-12-31"]).astype("M8[us]")
         frame = pd.DataFrame({"instrument": ["A", "B"], "start": days.iloc[0], "end": days, "a": ["x", "y"]})
