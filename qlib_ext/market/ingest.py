@@ -21,6 +21,7 @@ from qlib_ext.market.adjustment import (
 from qlib_ext.market.bars import Bars
 from qlib_ext.market.calendars import exchange_days, exchange_timezone
 from qlib_ext.market.codes import normalise_code
+from qlib_ext.market.columns import REQUIRED
 from qlib_ext.market.import_settings import REGIONS, ImportSettings
 from qlib_ext.market.notes import Notes, at
 from qlib_ext.market.source_rows import Progress, SourceRows, one_row_a_day
@@ -180,6 +181,7 @@ def _check_bad_values(rows: SourceRows, notes: Notes) -> None:
             raise UserError(
                 f"`{field}` must be finite numbers that are not negative, found {bad:,} of {present + bad:,} that are "
                 f"not: {places}. Is it the right column, and the decimal sign a point?"
+                + ("" if field in REQUIRED else f" `--column {field}=` leaves it out")
             )
     for field, present in rows.present.items():
         if field in ("open", "high", "low", "close", "volume"):

@@ -126,7 +126,8 @@ def _find(source: Path, pattern: str | None, notes: Notes) -> list[Path]:
     others = [path.name for path in files if _suffix(path) not in SUFFIXES]
     if not paths:
         what = f"matches {pattern!r} and ends in" if pattern else "ends in"
-        held = f"; it holds {', '.join(others[:5])}" if others else ""
+        below = [f"{path.name}/" for path in sorted(source.iterdir()) if path.is_dir()]
+        held = f"; it holds {', '.join([*others, *below][:5])}" if others or below else ""
         raise UserError(f"no file in `{source}` {what} one of {known}{held}")
     kinds = {SUFFIXES[_suffix(path)]: path for path in reversed(paths)}
     if len(kinds) > 1:

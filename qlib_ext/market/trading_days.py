@@ -9,7 +9,7 @@ import pandas as pd
 
 _DATE = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}"  # a month or a year alone is no day
 _OFFSET = r":\d{2}(?:\.\d+)?\s*(?:Z|z|UTC|[+-]\d{2}(?::?\d{2})?)$|T\d{2,6}Z$"
-_NUMBER = r"-?\d+(?:\.0*)?"
+_NUMBER = r"-?\d+(?:\.\d*)?"
 # Seconds have ten digits from 2001 to 2286; milli-, micro- and nanoseconds have three more each.
 _EPOCHS = ((1e11, "s"), (1e14, "ms"), (1e17, "us"), (np.inf, "ns"))
 _EPOCH_BEGINS = (

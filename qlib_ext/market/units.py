@@ -197,9 +197,13 @@ def choose_change(table: dict[str, np.ndarray], unit: str, notes: Notes) -> str:
     if unit == "auto":
         moved = np.abs(computed) > 5e-3
         moved &= ~np.isnan(source)
+        if not moved.any():
+            notes.add("too few moves tell the unit of the source's change: made from the closes instead")
+            table["change"] = computed
+            return "computed"
         ratio = source[moved] / computed[moved]
         fits = {name: np.abs(ratio / size - 1) < 0.05 for name, size in CHANGE_UNITS.items()}
-        unit = next((name for name, fit in fits.items() if fit.size and fit.mean() > 0.8), "computed")
+        unit = next((name for name, fit in fits.items() if fit.mean() > 0.8), "computed")
         if unit == "computed":
             notes.add(
                 "the source's change is neither the rise of the closes nor that in percent: made from the closes instead"

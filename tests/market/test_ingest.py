@@ -383,6 +383,16 @@ class TestValues:
         ):
             tiny(tmp_path, {"A": table})
 
+    def test_a_column_that_can_be_left_out(self, tmp_path: Path) -> None:
+        table = rows(Change=["1%", "2%", "1%", "1%", "0%"])
+        with pytest.raises(
+            UserError, match=r"`change` must be finite numbers .* `--column change=` leaves it out"
+        ):
+            tiny(tmp_path, {"A": table})
+        assert (
+            tiny(tmp_path, {"A": table}, columns={"change": ""}).fields["change"][1:, 0].tolist() == [0] * 4
+        )
+
     def test_missing_values_are_counted(self, tmp_path: Path) -> None:
         bars = tiny(tmp_path, {"A": rows(Open=[NAN, 0, 1, 1, 1], Volume=[NAN, 1, 1, 1, NAN])})
         assert "1 value of `open` missing in the source" in bars.notes

@@ -247,7 +247,8 @@ class TestUnreadable:
         with pytest.raises(UserError, match=r"no file in `.*` ends in one of .csv"):
             read(tmp_path)
         write(tmp_path / "notes.md", "x")
-        with pytest.raises(UserError, match=r"ends in one of .*; it holds notes.md"):
+        (tmp_path / "prices").mkdir()
+        with pytest.raises(UserError, match=r"ends in one of .*; it holds notes.md, prices/"):
             read(tmp_path)
         with pytest.raises(UserError, match=r"notes.md` must be a file of one of the suffixes"):
             read(tmp_path / "notes.md")

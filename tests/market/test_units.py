@@ -181,6 +181,12 @@ class TestChange:
         assert unit == "computed"
         assert notes[0].startswith("the source's change is neither")
 
+    def test_a_single_day_tells_nothing(self) -> None:
+        found, unit, notes = change(self.COMPUTED[:, 1:2], self.COMPUTED[:, :1])
+        assert np.isnan(found).all()
+        assert unit == "computed"
+        assert notes == ("too few moves tell the unit of the source's change: made from the closes instead",)
+
     def test_it_can_be_left(self) -> None:
         found, unit, notes = change(self.COMPUTED * 100, self.COMPUTED, "computed")
         np.testing.assert_array_equal(found, self.COMPUTED)
