@@ -24,7 +24,8 @@ def download(
     ] = False,
 ) -> None:
     """Download daily bars with Qlib's own getter, whole or not at all, and audit them."""
-    from qlib_ext.market.audit.base import audit  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.market.audit.base import audit
     from qlib_ext.market.download import download
 
     began = time.perf_counter()
@@ -36,6 +37,10 @@ def download(
         f"{store.calendar[0].date()} to {store.calendar[-1].date()}, universes {', '.join(store.universes())} "
         f"({time.perf_counter() - began:.1f} s)"
     )
-    found = ", ".join(f"{count} {severity}s" for severity, count in audit(out).counts.items())
+    with shown_progress() as progress:
+        checked = audit(out, progress=progress)
+    found = ", ".join(
+        f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in checked.counts.items()
+    )
     typer.echo(f"The audit has {found}. To read them: qlib-ext data check {out}")
     typer.echo(f"To use it: QLIB_DATA={out}")
