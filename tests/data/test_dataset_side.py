@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from qlib.data.dataset.handler import DataHandlerLP
 
 from qlib_ext.checks import UserError
@@ -62,6 +64,16 @@ def sided(tiny: Any, tmp_path_factory: pytest.TempPathFactory, qlib_reads_the_st
 def with_side(sided: QlibStore, make_dataset: Make, use: Callable[[Any], None]) -> DailyPanelDataset:
     use(sided)
     return make_dataset(market_value=MARKET_VALUE, concepts=CONCEPTS)
+
+
+def test_the_workflow_of_the_page_is_one(make_dataset: Make) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data" / "side-data.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    config = yaml.safe_load(text)["dataset"]
+    assert config["class"] == "qlib_ext.data.dataset.DailyPanelDataset"
+    panel = make_dataset(**config["kwargs"]).panels("test")[0]
+    assert panel.market_value is not None
+    assert panel.concepts is not None
 
 
 class TestPanels:
