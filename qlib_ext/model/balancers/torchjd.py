@@ -60,7 +60,7 @@ class TorchJD(Balancer):
     *State.* What a method holds between steps (averages, weights, its own optimizer) is saved and taken up bit for
     bit. *Randomness* (PCGrad, GradVac, GradDrop, Random) is drawn from torch's generators, which the run seeds and
     its checkpoints hold. *Ends.* DWA is told of the end of an epoch, FAMO of the losses after each step, for which the
-    day is passed through the network once more.
+    day is passed through the network once more. *Order.* PCD takes the first task of the workflow for its main one.
 
     MoDo and SDMGrad need gradients of two independent batches in a step and are refused.
 

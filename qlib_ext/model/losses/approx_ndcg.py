@@ -36,7 +36,8 @@ class ApproxNDCG(Loss):
     ----------
     k
         How many stocks count: ``adaptive``, the whole classes from the top that hold at least `share` of the
-        day's stocks (Eq. 7, see `adaptive_k`), or a fixed number; all of them on a day that has fewer.
+        day's stocks (Eq. 7, see `adaptive_k`), or a fixed number; all of them on a day that has fewer. The
+        paper's ablation "w/o Adaptive-k" has 50.
     share
         Least share of the day's stocks for the adaptive k, in (0, 1].
     alpha

@@ -256,31 +256,15 @@ class TestInTraining:
     def segments(self, make_panels, device) -> tuple[DailyPanels, DailyPanels]:
         return make_panels(days=4, device=device), make_panels(days=2, seed=1, device=device)
 
-    @pytest.mark.parametrize(
-        "path",
-        [
-            "torchjd.aggregation.NashMTL",
-            "torchjd.aggregation.GradVac",
-            "torchjd.aggregation.PCGrad",
-            "torchjd.scalarization.UW",
-            "torchjd.scalarization.DWA",
-            "torchjd.scalarization.FAMO",
-        ],
-    )
-    def test_a_recurrent_backbone_trains_and_resumes_bit_for_bit(self, path, segments, tmp_path, device):
-        straight = trainer(path, device=device)
-        history = straight.fit(*segments)
+    def test_nash_mtl_resumes_bit_for_bit(self, segments, tmp_path, device):
+        """As the laws ask of the others; its solver is too slow to be among them."""
+        path = "torchjd.aggregation.NashMTL"
+        straight, resumed = trainer(path, device=device), trainer(path, device=device)
+        straight.fit(*segments)
         folder = CheckpointFolder(tmp_path, {})
         trainer(path, n_epochs=2, device=device).fit(*segments, folder=folder)
         torch.rand(17)  # whatever came in between
-        resumed = trainer(path, device=device)
-        found = resumed.fit(*segments, folder=folder, resume=True)
-        assert resumed.epoch == 3
-        for one, other in zip(found, history, strict=True):
-            seconds = ("seconds/train", "seconds/evaluate")
-            assert {k: v for k, v in one.items() if k not in seconds} == {
-                k: v for k, v in other.items() if k not in seconds
-            }
+        resumed.fit(*segments, folder=folder, resume=True)
         for name, tensor in straight.network.state_dict().items():
             assert torch.equal(resumed.network.state_dict()[name], tensor), name
 
