@@ -210,6 +210,19 @@ class TestOracle:
         assert "by mean market value over the 25 days" in chosen.rule
 
 
+class TestMeasure:
+    def test_days_before_listing_do_not_count_and_suspended_ones_do(self, tmp_path: Path) -> None:
+        """Three stocks: amount 10 on every day, 15 since 20 days, 15 on every second day."""
+        amount = np.full((DAYS, 3), [10.0, 15.0, 15.0])
+        amount[:80, 1] = np.nan
+        amount[::2, 2] = np.nan
+        codes = CODES[:3]
+        store = write_store(tmp_path / "s", CALENDAR, codes, {"close": amount, "amount": amount}, {})
+        for top, expected in ((1, codes[1:2]), (2, codes[:2])):
+            rule = TopUniverse("mine", top, on=[CALENDAR[100]], min_history_days=10, window_days=60)
+            assert members(rule.choose(store).spells)[100] == set(expected)
+
+
 class TestPointInTime:
     @settings(max_examples=10)
     @given(
