@@ -238,9 +238,16 @@ class _Frame:
 
     def __init__(self, store: QlibStore, bars: Bars, settings: ImportSettings, allow_gap: bool, notes: Notes):
         days, known = bars.calendar, store.calendar
+        self.folders = _folders(store.root)
+        if not set(bars.instruments) & self.folders.keys():
+            raise UserError(
+                f"no instrument of the source is in the store: it has {', '.join(bars.instruments[:3])}, the store "
+                f"{', '.join(sorted(self.folders)[:3])}; is it of the same market, and is `--region` right?"
+            )
+        self.fields = _fields(store, bars, self.folders, notes)
         some = np.zeros(len(days), dtype=bool)
-        for values in bars.fields.values():
-            some |= np.isfinite(values).any(axis=1)
+        for name in self.fields:
+            some |= np.isfinite(bars.fields[name]).any(axis=1)
         positions = known.get_indexer(days)
         stray = (positions < 0) & some & (days > known[0]) & (days < known[-1])
         if stray.any():
@@ -264,13 +271,6 @@ class _Frame:
         self.rows = np.concatenate([common, later])
         self.positions = np.concatenate([positions[common], len(known) + np.arange(len(later))])
         self.common = len(common)
-        self.folders = _folders(store.root)
-        self.fields = _fields(store, bars, self.folders, notes)
-        if not set(bars.instruments) & self.folders.keys():
-            raise UserError(
-                f"no instrument of the source is in the store: it has {', '.join(bars.instruments[:3])}, the store "
-                f"{', '.join(sorted(self.folders)[:3])}; is it of the same market, and is `--region` right?"
-            )
         if len(self.added):
             _check_gap(known, self.added, settings, allow_gap, notes)
 
