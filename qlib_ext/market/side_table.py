@@ -253,7 +253,10 @@ def check_frame(name: str, frame: pd.DataFrame, where: str) -> tuple[SideTable |
     frame.index = pd.RangeIndex(len(frame))
     rows = Rows(frame, where)
     check = {"spells": _check_spells, "values": _check_values, "series": _check_series}[shape]
-    return check(name, column, rows), rows.found
+    table = check(name, column, rows)
+    if table is not None and table.frame.empty:
+        return None, [*rows.found, fault("side-empty", f"{where} has no number in any of its rows")]
+    return table, rows.found
 
 
 def shape_of(name: str, columns: Sequence[str], where: str) -> tuple[str, str] | Finding:

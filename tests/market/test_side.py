@@ -88,6 +88,7 @@ PLANTED: list[tuple[str, str | bytes, str, int, str | None, str | None, str]] = 
         "no column release_date, which a table of series needs (series, period, value, release_date): without",
     ),
     ("market_value.csv", market_value(), "side-empty", 1, None, None, "`side/market_value.csv` has no rows"),
+    ("us.csv", macro("cpi,1998Q1,,1998-08-01"), "side-empty", 1, None, None, "no number in any of its rows"),
     (
         "market_value.csv",
         market_value("2020-01-02,,5", "2020-01-02,SH600000,5", "2020-01-03, ,5"),

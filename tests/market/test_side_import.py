@@ -406,6 +406,7 @@ class TestStore:
                 "there are 1 other kinds of fault|finite number",
             ),
             (["datetime,instrument,market_value"], "has no rows"),
+            (["datetime,instrument,market_value", "2020-06-30,SH600000,"], "no number in any of its rows"),
             (["a,b", "1,2"], "they tell no shape"),
             ([""], "cannot be read"),
         ],
