@@ -32,6 +32,7 @@ KNOWN: Mapping[str, tuple[frozenset[str], ...]] = {
     }.items()
 }
 REQUIRED = ("date", "open", "high", "low", "close", "volume")
+INDISPENSABLE = ("date", "code", "close")  # no bar is without them
 
 
 def recognise(
@@ -95,9 +96,11 @@ def recognise(
                 break
     missing = [field for field in required if field not in columns and given.get(field) != ""]
     if missing:
+        dispensable = [field for field in missing if field not in INDISPENSABLE]
+        none = f", or say with `--column {dispensable[0]}=` that there is none" if dispensable else ""
         raise UserError(
             f"no column is known to be {', '.join(f'`{field}`' for field in missing)}: name it with "
-            f"`--column {missing[0]}=NAME`, or say with `--column {missing[0]}=` that there is none; {found}"
+            f"`--column {missing[0]}=NAME`{none}; {found}"
         )
     used = list(columns.values())
     for column in used:

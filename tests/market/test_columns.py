@@ -71,7 +71,12 @@ class TestUnclear:
             (
                 ["Date", "Open", "High", "Low", "Last", "Volume"],
                 {},
-                "no column is known to be `close`: name it with `--column close=NAME`",
+                r"no column is known to be `close`: name it with `--column close=NAME`; the columns",
+            ),
+            (
+                ["Date", "Close"],
+                {},
+                r"`open`, `high`, `low`, `volume`: name it with `--column open=NAME`, or say with `--column open=` that",
             ),
             (YAHOO, {"close": "Clos"}, r"`close` must be a column, found no 'Clos' \(did you mean Close or"),
             ([*YAHOO, "Timestamp"], {}, "more than one column could be `date`, 'Date' and 'Timestamp'"),

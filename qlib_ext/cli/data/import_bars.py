@@ -12,7 +12,9 @@ from qlib_ext.checks import UserError
 
 
 def import_bars(
-    source: Annotated[Path, typer.Argument(help="CSV or Parquet file, or a folder of them; .gz too.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="CSV or Parquet file, or a folder of them; .gz too.")
+    ],
     out: Annotated[Path, typer.Option(help="Directory to make, in Qlib's format.")],
     region: Annotated[str, typer.Option(help="cn or us: default exchange, form of the codes.")] = "cn",
     column: Annotated[
