@@ -147,7 +147,10 @@ def bring_in(
     if shape is not None:
         one_of("shape", shape, KEYS)
     one_of("until", until, UNTIL)
-    reader = _Source(path, name, shape, dict(columns or {}), encoding, set(store.instruments()))
+    codes = set(store.instruments())
+    reader = _Source(
+        path, name, shape, dict(columns or {}), encoding, codes, lagged=bool(lags or frequencies)
+    )
     frame = reader.frame()
     notes = list(reader.notes)
     if until == "first-day-out" and (reader.shape != "spells" or "end" not in reader.found):
@@ -218,12 +221,15 @@ class _Source:
         columns: dict[str, str],
         encoding: str,
         codes: set[str],
+        lagged: bool,
     ) -> None:
         self.path, self.name, self.columns, self.encoding, self.codes = path, name, columns, encoding, codes
         self.notes: list[str] = []
         self.header = self._header()
         given = {field: column for field, column in columns.items() if field in NAMES}
         found = recognise(self.header, given, where=f"`{path}`", known=NAMES, required=())
+        if shape is None and lagged and "instrument" not in found:  # nothing else has lags
+            shape = "series"
         if shape == "series" and "period" not in found and "datetime" in found:
             found["period"] = found.pop("datetime")
         self.found = found

@@ -283,6 +283,15 @@ class TestSeries:
         done = bring("cpi", ["date,value", "2020-01,7"], shape="series", lags={EVERY: "monthly"})
         assert rows(done) == [("cpi", "2020-01", "7.0", "2020-02-15", "month+45d")]
 
+    def test_a_lag_tells_that_days_are_periods(self, bring: Bring) -> None:
+        lines = ["DATE,DGS3MO", "2020-01-02,1.5", "2020-01-03,1.6"]
+        with pytest.raises(UserError, match="they tell no shape"):
+            bring("macro", lines)
+        assert [row[3] for row in rows(bring("macro", lines, lags={EVERY: "rate"}))] == [
+            "2020-01-03",
+            "2020-01-06",
+        ]
+
     def test_series_may_be_renamed_and_left_out(self, bring: Bring) -> None:
         done = bring(
             "macro", self.WIDE, columns={"gdp": "", "prices": "cpi", "rate": "rate"}, lags={EVERY: "monthly"}
