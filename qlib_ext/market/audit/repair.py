@@ -8,6 +8,7 @@ touched: the right number is not in the store.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,17 @@ from typing import Any
 import numpy as np
 
 from qlib_ext.checks import UserError
+from qlib_ext.market.audit import universes
 from qlib_ext.market.audit.base import audit
 from qlib_ext.market.audit.calendar import FILE as CALENDAR
 from qlib_ext.market.audit.calendar import compare
-from qlib_ext.market.audit.finding import Audit, Finding, Progress
+from qlib_ext.market.audit.finding import Audit, Finding, Findings, Progress
 from qlib_ext.market.audit.prices import unit_of_change
 from qlib_ext.market.audit.series import Series
 from qlib_ext.market.audit.source import (
     FIELDS,
     PRICES,
+    Bin,
     Block,
     Folder,
     Membership,
@@ -158,6 +161,16 @@ class _CalendarPlan:
     days: np.ndarray
     position: np.ndarray
     moved: bool
+
+    def move(self, row: np.ndarray, start: int, stop: int) -> tuple[np.ndarray, tuple[int, int]]:
+        """Values `[old D]` of a file from `start` to before `stop`, on the new calendar `[D]`, and their new range."""
+        new = np.full(len(self.days), np.nan, dtype=np.float32)
+        position, values = self.position[start:stop], row[start:stop]
+        kept = position >= 0
+        there = kept & ~np.isnan(values)
+        new[position[there]] = values[there]
+        span = (int(position[kept].min()), int(position[kept].max()) + 1) if kept.any() else (0, 1)
+        return new, span
 
 
 @dataclass
@@ -317,18 +330,45 @@ class _Work:
         self._done["files renamed to lower case"] += len(renamed)
         skipped = strays | empty | rewritten | set(renamed)
         copy_store(folder.path, target, leave_out=lambda relative: str(relative) in skipped, links=False)
+        contents = self._contents(folder, bins, changed, calendar)
         for key, file in folder.bins.items():
             if file in rewritten:
-                row = changed.get(key)
-                if row is None:
-                    row = np.full(len(source.days), np.nan, dtype=np.float32)
-                    read_bin(folder.path / file, len(source.days), row)
-                content = _bin(row, bins[key].start, bins[key].stop, calendar)
-                (target / renamed.get(file, file)).write_bytes(content)
+                (target / renamed.get(file, file)).write_bytes(contents[key])
         for file, new in renamed.items():
             if file not in rewritten and file not in empty:
                 (target / new).write_bytes((folder.path / file).read_bytes())
         self._done = +self._done  # what happened no times is not told
+
+    def _contents(
+        self,
+        folder: Folder,
+        bins: Mapping[str, Bin],
+        changed: Mapping[str, np.ndarray],
+        calendar: _CalendarPlan | None,
+    ) -> dict[str, bytes]:
+        """Field to the new content of its file, of every file that could be placed."""
+        rows, spans = {}, {}
+        for key, file in folder.bins.items():
+            if not bins[key].placed:
+                continue
+            rows[key] = changed.get(key, np.full(len(self.source.days), np.nan, dtype=np.float32))
+            if key not in changed:
+                read_bin(folder.path / file, len(self.source.days), rows[key])
+            spans[key] = (bins[key].start, bins[key].stop)
+        if calendar is not None and calendar.moved:
+            together = len(set(spans.values())) == 1
+            for key, row in rows.items():
+                rows[key], spans[key] = calendar.move(row, *spans[key])
+            if (
+                together
+            ):  # fields that stood on the same days do so again, from the first value to the last one
+                there = np.flatnonzero(np.any([~np.isnan(row) for row in rows.values()], axis=0))
+                span = (int(there[0]), int(there[-1]) + 1) if there.size else (0, 1)
+                spans = dict.fromkeys(spans, span)
+        return {
+            key: np.concatenate([[spans[key][0]], row[slice(*spans[key])]]).astype("<f4").tobytes()
+            for key, row in rows.items()
+        }
 
     def _mend_values(self, block: Block) -> dict[str, np.ndarray]:
         """Field to its new values float32 `[D]`, for the fields of the one stock of `block` that change."""
@@ -394,19 +434,26 @@ class _Work:
         new = Source(self.made)
         if np.isnat(new.days).any() or not len(new.days):
             return
-        rows = []
+        first: dict[str, int] = {}
+        stop: dict[str, int] = {}
         for block in new.blocks():
             valid = Series(block).valid
-            for row, code in enumerate(block.codes):
-                if valid[row].any():
-                    there = np.flatnonzero(valid[row])
-                    rows.append(f"{code}\t{new.days[there[0]]}\t{new.days[there[-1]]}\n")
-        if rows:
+            for row in np.flatnonzero(valid.any(axis=1)).tolist():
+                there = np.flatnonzero(valid[row])
+                first[block.codes[row]], stop[block.codes[row]] = int(there[0]), int(there[-1]) + 1
+        # A calendar in order may have mended it already.
+        found = Findings(universes.KINDS)
+        folders = {folder.code: folder.path.name for folder in new.folders if folder.bins}
+        universes.UniverseChecks(new, found, first, stop, folders).check(universes.ALL)
+        if first and any(finding.kind in ALL_KINDS for finding in found.sorted()):
             path = self.made / ALL_FILE
             path.parent.mkdir(exist_ok=True)
             path.unlink(missing_ok=True)
+            rows = (
+                f"{code}\t{new.days[first[code]]}\t{new.days[stop[code] - 1]}\n" for code in sorted(first)
+            )
             path.write_text("".join(rows), encoding="utf-8", newline="\n")
-            self._done["instruments in `all.txt`, written from the bars"] = len(rows)
+            self._done["instruments in `all.txt`, written from the bars"] = len(first)
 
 
 def _merged(spells: list[Spell], done: Counter[str]) -> list[Spell]:
@@ -436,22 +483,6 @@ def _clipped(spell: Spell, days: np.ndarray | None, done: Counter[str]) -> Spell
     if (start, end) != (spell.start, spell.end):
         done["spells clipped to the calendar"] += 1
     return Spell(spell.line, spell.code, start, end)
-
-
-def _bin(row: np.ndarray, start: int, stop: int, calendar: _CalendarPlan | None) -> bytes:
-    """A file of bars: the values of `row` `[old D]` from `start` to before `stop`, moved as the calendar is."""
-    if calendar is None or not calendar.moved:
-        return np.concatenate([[start], row[start:stop]]).astype("<f4").tobytes()
-    position = calendar.position[start:stop]
-    values = row[start:stop]
-    kept = position >= 0
-    if not kept.any():
-        return np.array([0, np.nan], dtype="<f4").tobytes()
-    first, last = int(position[kept].min()), int(position[kept].max())
-    new = np.full(last + 1 - first, np.nan, dtype="<f4")
-    there = kept & ~np.isnan(values)
-    new[position[there] - first] = values[there]
-    return np.concatenate([np.array([first], dtype="<f4"), new]).astype("<f4").tobytes()
 
 
 def _is_empty(problem: tuple[str, str] | None) -> bool:

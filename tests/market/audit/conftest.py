@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class Planted:
 
     @staticmethod
     def write(path: Path, start: float, values: np.ndarray) -> None:
-        path.write_bytes(np.concatenate([[start], values]).astype("<f4").tobytes())
+        put(path, np.concatenate([[start], values]).astype("<f4").tobytes())
 
     def row(self, code: str, field: str) -> np.ndarray:
         """A field over the whole calendar."""
@@ -120,20 +121,50 @@ class Planted:
         self.text(f"instruments/{universe}.txt", "".join("\t".join(row) + "\n" for row in rows))
 
     def text(self, file: str, text: str) -> str:
-        (self.root / file).write_text(text, newline="\n")
+        put(self.root / file, text.encode())
+        return file
+
+    def bytes(self, file: str, content: bytes) -> str:
+        put(self.root / file, content)
         return file
 
 
+def put(path: Path, content: bytes) -> None:
+    """Write a new file: the one that is there is shared with the market that it was copied from."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(autouse=True)
+def unflushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the disk: that a new store reaches it is tested where stores are replaced."""
+    monkeypatch.setattr("qlib_ext.market.replace._flush", lambda path: None)
+
+
 @pytest.fixture(scope="session")
-def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A sample market of 20 stocks, a year and a quarter."""
-    root = tmp_path_factory.mktemp("audit") / "cn"
+    root = tmp_path_factory.mktemp("audit") / "sample"
     SampleMarket(seed=4, stocks=20, start="2014-01-02", end="2015-03-31").write(root)
     return root
 
 
 @pytest.fixture(scope="session")
-def clean_us(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clean(sample_store: Path) -> Iterator[Path]:
+    """The same without its side data, which take more time to check than the rest."""
+    root = sample_store.with_name("cn")
+    shutil.copytree(sample_store, root, ignore=shutil.ignore_patterns("*.parquet"))
+    before = snapshot(root)
+    yield root
+    assert snapshot(root) == before, "a test wrote into a file that it shares with this market"
+
+
+@pytest.fixture(scope="session")
+def clean_us(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A made US market of 12 stocks over two and a half years: no daily limits, no index by its form."""
     root = tmp_path_factory.mktemp("audit") / "us"
     days = pd.DatetimeIndex(
@@ -156,16 +187,18 @@ def clean_us(tmp_path_factory: pytest.TempPathFactory) -> Path:
     codes = [f"{letter}{letter}X" for letter in "ABCDEFGHIJKL"]
     members = pd.DataFrame({"instrument": codes, "start": days[0], "end": days[-1]})
     write_store(root, days, codes, bars, {"stocks": members})
-    return root
+    before = snapshot(root)
+    yield root
+    assert snapshot(root) == before, "a test wrote into a file that it shares with this market"
 
 
 @pytest.fixture
 def market(clean: Path, tmp_path: Path) -> Planted:
-    shutil.copytree(clean, tmp_path / "store")
+    shutil.copytree(clean, tmp_path / "store", copy_function=os.link)
     return Planted(tmp_path / "store")
 
 
 @pytest.fixture
 def us_market(clean_us: Path, tmp_path: Path) -> Planted:
-    shutil.copytree(clean_us, tmp_path / "us")
+    shutil.copytree(clean_us, tmp_path / "us", copy_function=os.link)
     return Planted(tmp_path / "us")

@@ -70,7 +70,7 @@ class TestAnswer:
 
     def test_errors_come_first_and_kinds_together(self, market) -> None:  # type: ignore[no-untyped-def]
         one, other = market.stocks[:2]
-        (market.root / "features" / "notes.txt").write_text("a note")
+        market.text("features/notes.txt", "a note")
         market.set(other, "factor", 70, np.nan)
         market.set(other, "open", 50, -1.0)
         market.set(one, "open", 60, np.inf)
@@ -149,7 +149,7 @@ class TestBrokenStores:
 
     def test_without_a_calendar_files_are_checked_all_the_same(self, market) -> None:  # type: ignore[no-untyped-def]
         (market.root / "calendars" / "day.txt").unlink()
-        market.path("SH000300", "open").write_bytes(b"abc")
+        market.bytes(market.file("SH000300", "open"), b"abc")
         kinds = {finding.kind for finding in market.audit().findings}
         assert kinds == {"store-part-missing", "calendar-empty", "bin-not-float32"}
 
@@ -178,9 +178,9 @@ class TestBrokenStores:
         assert ("unreadable-file", "instruments/few.txt") in kinds
 
     @pytest.mark.parametrize("seed", range(12))
-    def test_random_damage(self, clean: Path, tmp_path: Path, seed: int) -> None:
+    def test_random_damage(self, sample_store: Path, tmp_path: Path, seed: int) -> None:
         root = tmp_path / "store"
-        shutil.copytree(clean, root)
+        shutil.copytree(sample_store, root)
         rng = np.random.default_rng(seed)
         damaged = [damage(root, rng) for _ in range(10)]
         found = audit(root, benchmark="SH000300")

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 
 from qlib_ext.market.audit import side
 from qlib_ext.market.audit.base import KINDS, Finding
+from qlib_ext.market.audit.repair import repair
 
 DAY = 100  # where most faults are planted
 
@@ -55,6 +57,20 @@ def test_a_planted_fault_is_found_where_it_is(kind: str, request: pytest.Fixture
     assert {key: getattr(of_kind[0], key) for key in expected} == expected, of_kind[0]
     others = {finding.kind for finding in found.findings} - {kind}
     assert others == case.also, [finding.message for finding in found.findings if finding.kind in others]
+
+
+@pytest.mark.parametrize("kind", [kind.name for kind in KINDS if kind.fix is not None])
+def test_a_promised_fix_is_kept(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    case = CASES[kind]
+    market = request.getfixturevalue(case.market)
+    expected = case.plant(market)
+    result = repair(market.root, tmp_path / "fixed", market.audit(**expected.pop("arguments", {})))
+    assert kind in {finding.kind for finding in result.mended}
+    assert result.done
+    assert result.after.of(kind) == []
+    # A file without a value is not there: that the stock lacks the field is still an error.
+    errors = {finding.kind for finding in result.left if finding.severity == "error"}
+    assert errors == ({"field-missing"} if kind == "bin-empty" else set())
 
 
 def test_every_case_is_of_a_known_kind() -> None:
@@ -137,16 +153,14 @@ def _(market: Any) -> dict[str, Any]:
 @plants("bin-empty")
 def _(market: Any) -> dict[str, Any]:
     code = market.stocks[0]
-    market.path(code, "vwap").write_bytes(b"")
-    return {"file": market.file(code, "vwap"), "instrument": code}
+    return {"file": market.bytes(market.file(code, "vwap"), b""), "instrument": code}
 
 
 @plants("bin-not-float32")
 def _(market: Any) -> dict[str, Any]:
     code = market.stocks[0]
-    path = market.path(code, "vwap")
-    path.write_bytes(path.read_bytes()[:-2])
-    return {"file": market.file(code, "vwap"), "instrument": code}
+    file = market.file(code, "vwap")
+    return {"file": market.bytes(file, market.path(code, "vwap").read_bytes()[:-2]), "instrument": code}
 
 
 @plants("bin-start-invalid")
@@ -242,11 +256,11 @@ def _(market: Any) -> dict[str, Any]:
     return {"file": "calendars/day.txt", "date": days[DAY], "count": 1}
 
 
-@plants("calendar-doubled-day", "calendar-missing-day")
+@plants("calendar-doubled-day", "day-empty")
 def _(market: Any) -> dict[str, Any]:
-    days = market.days
-    market.set_days([*days[:DAY], days[DAY - 1], *days[DAY + 1 :]])
-    return {"file": "calendars/day.txt", "date": days[DAY - 1], "count": 1}
+    day = market.days[DAY]
+    market.insert_day(DAY + 1, day)
+    return {"file": "calendars/day.txt", "date": day, "count": 1}
 
 
 @plants("calendar-weekend", "day-empty")
@@ -303,9 +317,6 @@ def stretch(market: Any, days: list[str]) -> None:
     for path in sorted((market.root / "instruments").iterdir()):
         rows = [[code, new[start], new[end]] for code, start, end in market.rows(path.stem)]
         market.set_rows(path.stem, rows)
-    shutil.rmtree(market.root / "side")
-    (market.root / "side").mkdir()
-    (market.root / "side" / "sample.json").write_text("{}")
 
 
 # bars
@@ -667,7 +678,7 @@ def _(market: Any) -> dict[str, Any]:
 def _(market: Any) -> dict[str, Any]:
     one, other = sorted(market.stocks[:2])
     for path in (market.root / "features" / one.lower()).iterdir():
-        shutil.copy(path, market.root / "features" / other.lower() / path.name)
+        market.bytes(f"features/{other.lower()}/{path.name}", path.read_bytes())
     return {"file": market.file(one, "close"), "instrument": one, "count": 2}
 
 
@@ -929,14 +940,16 @@ def late(market: Any) -> str:
 
 class TestSideData:
     def test_faults_of_side_data_are_told(self, market: Any) -> None:
-        table = pd.read_parquet(market.root / "side" / "market_value.parquet")
-        table.loc[5, "market_value"] = -1.0
+        one, other = market.stocks[:2]
+        days = pd.to_datetime(market.days[:5] * 2)
+        table = pd.DataFrame({"datetime": days, "instrument": [one] * 5 + [other] * 5, "market_value": 1e9})
+        table.loc[7, "market_value"] = -1.0
         table.to_parquet(market.root / "side" / "market_value.parquet")
-        found = market.audit()
-        assert [finding.kind for finding in found.findings] == ["side-bad-market-value"]
-        finding: Finding = found.findings[0]
+        found = {finding.kind: finding for finding in market.audit().findings}
+        assert set(found) == {"side-bad-market-value", "side-few-stocks", "side-ends-early"}
+        finding: Finding = found["side-bad-market-value"]
         assert (finding.file, finding.instrument, finding.date) == (
             "side/market_value.parquet",
-            str(table["instrument"][5]),
-            f"{table['datetime'][5]:%Y-%m-%d}",
+            other,
+            market.days[2],
         )
