@@ -69,7 +69,7 @@ pins: $(VENV)/.installed-test ## Write constraints.txt from the virtual environm
 	mv $(VENV)/pins.txt constraints.txt
 
 clean: ## Remove what make made, but no run: MLflow's store and the checkpoints stay
-	rm -rf build dist qlib_ext.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist panel_cache qlib_ext.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	if [ -f $(SAMPLE)/side/sample.json ]; then rm -rf $(SAMPLE); fi
 	if [ -f $(VENV)/.made ]; then rm -rf $(VENV); fi
 

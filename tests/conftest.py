@@ -19,6 +19,7 @@ for variable in (
     "RESUME",
     "HIDDEN_SIZE",
     "PRECISION",
+    "PANEL_CACHE",
     "UNIVERSE",
 ):
     os.environ.pop(variable, None)  # a developer's own settings must not reach a test

@@ -44,6 +44,8 @@ FINGERPRINTS_KEPT = 200
 LEFTOVER_SECONDS = 24 * 3600  # what a killed run left half made is removed after a day
 CHUNK_BYTES = 1 << 20
 CHUNKS_LOOKED_AT = 4
+# Whatever the handlers import of the package must be among these: an entry is never read by other code.
+SOURCES = ("*.py", "market/store.py", "data/*.py", "data/handlers/*.py", "data/processors/*.py")
 MANIFEST, USED = "manifest.json", "used"
 # https://bford.info/cachedir/
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Panels that qlib-ext makes again where they are missing.\n"
@@ -76,7 +78,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Entry:
-    """What an entry of the cache holds: facts that JSON can say, and arrays mapped from its files."""
+    """What an entry of the cache holds: facts that JSON can say, and arrays, which are mapped from its files."""
 
     facts: Mapping[str, Any]
     arrays: Mapping[str, np.ndarray]
@@ -99,6 +101,7 @@ class PanelCache:
     def __init__(self, root: str | Path, limit_bytes: int = LIMIT_BYTES) -> None:
         self.root = Path(root).expanduser()
         self.limit_bytes = limit_bytes
+        self._writable = True  # until it proves not to be
 
     def look(self, root: Path) -> Look:
         """The store at `root` and its fingerprint: remembered where the store's files are as they were, else read."""
@@ -148,11 +151,11 @@ class PanelCache:
         logger.warning("the panel cache at %s is damaged, so it is made again: %s", folder, what)
         self._write(lambda: _remove(folder))
 
-    def save(self, key: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    def save(self, key: str, entry: Entry) -> None:
         """Make an entry; one that another run has made meanwhile is left as it is."""
-        self._write(lambda: self._save(key, facts, arrays))
+        self._write(lambda: self._save(key, entry))
 
-    def _save(self, key: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    def _save(self, key: str, entry: Entry) -> None:
         self._make_folders()
         panels = self.root / "panels"
         self._tidy(panels)
@@ -160,16 +163,16 @@ class PanelCache:
         new.mkdir()
         try:
             written: dict[int, dict[str, Any]] = {}
-            for array in arrays.values():
+            for array in entry.arrays.values():
                 if id(array) not in written:  # two names of one array are one file
                     written[id(array)] = _write_array(new / f"{len(written)}.npy", array)
             manifest = {
                 "format": FORMAT,
                 "key": key,
-                "facts": facts,
-                "arrays": {name: written[id(array)] for name, array in arrays.items()},
+                "facts": entry.facts,
+                "arrays": {name: written[id(array)] for name, array in entry.arrays.items()},
             }
-            content = json.dumps({**manifest, "check": _hash(manifest)}, indent=1)
+            content = json.dumps({**manifest, "check": _hash(manifest)})
             (new / MANIFEST).write_text(content, encoding="utf-8")
             (new / USED).touch()
             try:
@@ -209,10 +212,18 @@ class PanelCache:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _write(self, work: Callable[[], None]) -> None:
+        if not self._writable:
+            return
         try:
             work()
         except OSError as error:
-            logger.warning("the panel cache at %s cannot be written, going on without: %s", self.root, error)
+            self._writable = False
+            logger.warning(
+                "the panel cache at %s cannot be written, so nothing is kept for the next run (%s): "
+                "set `cache` to another directory, or to off",
+                self.root,
+                error,
+            )
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
@@ -223,11 +234,10 @@ def key_of(facts: Mapping[str, Any]) -> str:
 
 @functools.cache
 def code_digest() -> str:
-    """Hash of the sources that panels are made by: `data` and `market`, and what these may import of the package."""
+    """Hash of the sources that panels and fingerprints are made by."""
     root = Path(qlib_ext.__file__).parent
-    paths = [*(root / "data").rglob("*.py"), *(root / "market").rglob("*.py"), *root.glob("*.py")]
     digest = hashlib.sha256()
-    for path in sorted(paths):
+    for path in sorted(path for pattern in SOURCES for path in root.glob(pattern)):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

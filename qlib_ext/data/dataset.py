@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,9 @@ class DailyPanelDataset(DatasetH):
         Where the panels' market values come from, a `MarketValue` or `{class, kwargs}` of one; None: they have none.
     concepts
         Where the panels' concepts come from, a `Concepts` or `{class, kwargs}` of one; None: they have none.
+    cache
+        Directory in which the handler keeps what it prepares for later runs, or `off`; None leaves it to the
+        handler's own argument of that name.
 
     Raises
     ------
@@ -70,6 +74,7 @@ class DailyPanelDataset(DatasetH):
         table_labels: Sequence[str] = ("RETURN",),
         market_value: Mapping[str, Any] | MarketValue | None = None,
         concepts: Mapping[str, Any] | Concepts | None = None,
+        cache: str | Path | None = None,
     ) -> None:
         checked = _check_segments(segments)
         self.benchmark = benchmark
@@ -81,7 +86,7 @@ class DailyPanelDataset(DatasetH):
         )
         self.concepts = None if concepts is None else build(concepts, Concepts, name="concepts")
         self.store = self._open()  # before the handler loads anything
-        super().__init__(build(handler, Alpha360Panel, name="handler"), checked)
+        super().__init__(build(_with_cache(handler, cache), Alpha360Panel, name="handler"), checked)
 
     def setup_data(self, handler_kwargs: dict | None = None, **kwargs: Any) -> None:
         """Set the handler up where asked to, and work out which days each segment holds.
@@ -340,6 +345,18 @@ class DailyPanelDataset(DatasetH):
             **self.side,
             "notes": list(self.notes),
         }
+
+
+def _with_cache(
+    handler: Mapping[str, Any] | Alpha360Panel, cache: str | Path | None
+) -> Mapping[str, Any] | Alpha360Panel:
+    if cache is None:
+        return handler
+    if not isinstance(handler, Mapping):
+        raise UserError(
+            "`cache` must be given to the handler where that is made already, found it at the dataset"
+        )
+    return {**handler, "kwargs": {**handler.get("kwargs", {}), "cache": cache}}
 
 
 def _check_segments(segments: Mapping[str, Sequence[Any]]) -> dict[str, tuple[pd.Timestamp, pd.Timestamp]]:

@@ -8,6 +8,7 @@ processor says so by an attribute of its class, `per_day = True`; then only some
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -120,6 +121,7 @@ class LabelPlanes:
                 own[name][days][here] = values
         return cls(raw, {name: own[name] if name in own else raw[GROUP, name] for name in names}, rows)
 
+    @functools.cached_property
     def raw_labels(self) -> dict[str, np.ndarray]:
         """Raw labels by name, as float32."""
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,16 +14,19 @@ from qlib.config import C
 from qlib.data.dataset.handler import DataHandler, DataHandlerLP
 from qlib.data.dataset.loader import DataLoader
 from qlib.data.dataset.processor import Processor
+from qlib.data.dataset.utils import fetch_df_by_col
 from qlib.log import TimeInspector
 from qlib.utils.serial import Serializable
 
+from qlib_ext import checks
 from qlib_ext.build import build
 from qlib_ext.checks import UserError
 from qlib_ext.data import expressions
 from qlib_ext.data.alpha360 import FIELDS, Alpha360Windows
-from qlib_ext.data.cache import Entry, PanelCache, key_of
+from qlib_ext.data.cache import PanelCache, key_of
 from qlib_ext.data.label_planes import GROUP, LabelPlanes, label_table, works_per_day
 from qlib_ext.data.market_panel import MarketPanel
+from qlib_ext.data.prepared import Prepared
 from qlib_ext.market.store import QlibStore, StoreError
 
 logger = logging.getLogger(__name__)
@@ -91,6 +95,8 @@ class PanelLoader(DataLoader, Serializable):
     def rows(self, start_time: Any = None, end_time: Any = None) -> np.ndarray:
         """`[D, S]` bool: members that have a close, on the days from start to end."""
         calendar = self.panel.calendar
+        if start_time is None and end_time is None:
+            return self.panel.present
         inside = np.ones(len(calendar), dtype=bool)
         if start_time is not None:
             inside &= calendar >= pd.Timestamp(start_time)
@@ -216,7 +222,8 @@ class Alpha360Panel(DataHandlerLP):
 
     def setup_data(self, init_type: str = DataHandlerLP.IT_FIT_SEQ, **kwargs: Any) -> None:
         """Load panel and labels, run the processors, and fit the windows unless `init_type` says loaded."""
-        fits = init_type != DataHandlerLP.IT_LS
+        checks.one_of("init_type", init_type, (self.IT_FIT_SEQ, self.IT_FIT_IND, self.IT_LS))
+        fits = init_type != self.IT_LS
         self._labels = None
         self._store = QlibStore(C.dpm.get_data_uri("day"))
         require(self._store, universe=self.instruments, fields=self.data_loader.needed)
@@ -263,14 +270,18 @@ class Alpha360Panel(DataHandlerLP):
         entry = cache.load(key)
         if entry is not None:
             logger.info("panels of %s are taken from the cache %s", self.store.root, cache.root)
-            self._take(entry, fits)
+            prepared = Prepared.of(entry)
+            self.data_loader.take_panel(prepared.panel)
+            self._labels = prepared.labels
+            if fits:
+                self.windows.restore(prepared.median, prepared.scale)
             return
         self._prepare(fits)
         if not fits:  # the statistics were fitted on other data, and belong to no entry of these
             return
         with TimeInspector.logt("Writing the panel cache"):
             if look.unchanged():
-                cache.save(key, *self._given())
+                cache.save(key, self._prepared().entry())
             else:
                 logger.warning("%s was changed while it was read, so nothing is cached", self.store.root)
 
@@ -278,10 +289,11 @@ class Alpha360Panel(DataHandlerLP):
         self.windows.fit(self.panel.values, self.panel.present & self._fit_days()[:, None])
 
     def _may_be_cached(self) -> bool:
-        strange = [x for x in [*self.infer_processors, *self.learn_processors] if not _is_ours(x)]
-        if strange:  # a key would say nothing of their code, so that a change of it would go unseen
-            logger.warning("the panel cache is not used: %s is not of this package", _class(strange[0]))
-        return not strange
+        for processor in [*self.infer_processors, *self.learn_processors]:
+            if not _is_ours(processor):
+                logger.warning("the panel cache is not used: no key can hold %s", _class(processor))
+                return False
+        return True
 
     def _cache_key(self, fingerprint: str) -> str:
         processors = [
@@ -302,56 +314,11 @@ class Alpha360Panel(DataHandlerLP):
             }
         )
 
-    def _given(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """What an entry of the cache holds."""
-        panel, labels, windows = self.panel, self._labels, self.windows
-        assert labels is not None
-        assert windows.median is not None
-        assert windows.scale is not None
-        facts = {
-            "fields": panel.fields,
-            "missing_fields": panel.missing_fields,
-            "instruments": panel.instruments,
-            "calendar": panel.calendar.asi8.tolist(),
-            "raw": list(labels.raw),
-            "learn": list(labels.learn),
-        }
-        arrays = {
-            "padded": self.padded,
-            "members": panel.members,
-            "present": panel.present,
-            "median": windows.median,
-            "scale": windows.scale,
-            **{f"raw {i}": plane for i, plane in enumerate(labels.raw.values())},
-            **{f"learn {i}": plane for i, plane in enumerate(labels.learn.values())},
-        }
-        if labels.rows is not panel.present:
-            arrays["rows"] = labels.rows
-        return facts, arrays
-
-    def _take(self, entry: Entry, fits: bool) -> None:
-        """Be what the handler was when the entry was made."""
-        facts, arrays = entry.facts, entry.arrays
-        padded = arrays["padded"]
-        self.data_loader.take_panel(
-            MarketPanel(
-                fields=tuple(facts["fields"]),
-                calendar=pd.DatetimeIndex(np.array(facts["calendar"], dtype="M8[ns]")),
-                instruments=tuple(facts["instruments"]),
-                values=padded[self.windows.lookback_days - 1 :].transpose(2, 0, 1),
-                members=arrays["members"],
-                missing_fields=tuple(facts["missing_fields"]),
-                padded=padded,
-                known_present=arrays["present"],
-            )
-        )
-        self._labels = LabelPlanes(
-            {tuple(column): arrays[f"raw {i}"] for i, column in enumerate(facts["raw"])},
-            {name: arrays[f"learn {i}"] for i, name in enumerate(facts["learn"])},
-            arrays.get("rows", arrays["present"]),
-        )
-        if fits:
-            self.windows.restore(arrays["median"], arrays["scale"])
+    def _prepared(self) -> Prepared:
+        assert self._labels is not None
+        assert self.windows.median is not None
+        assert self.windows.scale is not None
+        return Prepared(self.panel, self._labels, self.windows.median, self.windows.scale)
 
     def label_planes(self, data_key: str = DataHandlerLP.DK_L) -> dict[str, np.ndarray]:
         """Labels by name, `[D, S]` float32, NaN where there is no row: what training sees, or raw ones."""
@@ -359,7 +326,7 @@ class Alpha360Panel(DataHandlerLP):
             return self._planes_of_table(self._get_df_by_key(data_key))
         if data_key == DataHandlerLP.DK_L:
             return dict(self._labels.learn)
-        return self._labels.raw_labels()
+        return dict(self._labels.raw_labels)
 
     def _planes_of_table(self, table: pd.DataFrame) -> dict[str, np.ndarray]:
         label = table[GROUP]
@@ -388,10 +355,10 @@ class Alpha360Panel(DataHandlerLP):
 
     def get_cols(self, col_set: Any = DataHandler.CS_ALL, data_key: str = DataHandler.DK_I) -> list[Any]:
         """Names of the label columns."""
-        if self._labels is not None and col_set == GROUP:
-            names = self._labels.learn if data_key == DataHandler.DK_L else self._labels.raw_labels()
-            return list(names)
-        return super().get_cols(col_set, data_key)
+        if self._labels is None:
+            return super().get_cols(col_set, data_key)
+        day = int(self._labels.rows.any(axis=1).argmax())  # the first with a row
+        return fetch_df_by_col(self._label_table(slice(day, day + 1), data_key), col_set).columns.to_list()
 
     def fetch(
         self,
@@ -501,7 +468,12 @@ def _class(processor: Processor) -> str:
 
 
 def _is_ours(processor: Processor) -> bool:
-    return all(
-        kind.__module__.startswith(("qlib_ext.", "qlib.")) or kind is object
-        for kind in type(processor).__mro__
-    )
+    """Whether a key of the cache says all of a processor: of other people's code it would not see a change."""
+    modules = [kind.__module__ for kind in type(processor).__mro__ if kind is not object]
+    if not all(module.startswith(("qlib_ext.", "qlib.")) for module in modules):
+        return False
+    try:
+        json.dumps(vars(processor))
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""What a handler prepares, as an entry of the panel cache and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from qlib_ext.data.cache import Entry
+from qlib_ext.data.label_planes import LabelPlanes
+from qlib_ext.data.market_panel import MarketPanel
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A market with its labels, and the statistics of its features.
+
+    Attributes
+    ----------
+    panel
+        The market, loaded with the empty days that windows need.
+    labels
+        Of all its days.
+    median, scale
+        `[T, F]` float32, fitted.
+    """
+
+    panel: MarketPanel
+    labels: LabelPlanes
+    median: np.ndarray
+    scale: np.ndarray
+
+    def entry(self) -> Entry:
+        """Everything, as facts that JSON can say and arrays."""
+        panel, labels = self.panel, self.labels
+        assert panel.padded is not None
+        facts = {
+            "fields": panel.fields,
+            "missing_fields": panel.missing_fields,
+            "instruments": panel.instruments,
+            "calendar": panel.calendar.astype("M8[ns]").asi8.tolist(),
+            "raw": list(labels.raw),
+            "learn": list(labels.learn),
+        }
+        arrays = {
+            "padded": panel.padded,
+            "members": panel.members,
+            "present": panel.present,
+            "rows": labels.rows,
+            "median": self.median,
+            "scale": self.scale,
+            **{f"raw {i}": plane for i, plane in enumerate(labels.raw.values())},
+            **{f"learn {i}": plane for i, plane in enumerate(labels.learn.values())},
+        }
+        return Entry(facts, arrays)
+
+    @classmethod
+    def of(cls, entry: Entry) -> Prepared:
+        """The same again."""
+        facts, arrays = entry.facts, entry.arrays
+        calendar = pd.DatetimeIndex(np.array(facts["calendar"], dtype="M8[ns]"))
+        padded = arrays["padded"]
+        panel = MarketPanel(
+            fields=tuple(facts["fields"]),
+            calendar=calendar,
+            instruments=tuple(facts["instruments"]),
+            values=padded[len(padded) - len(calendar) :].transpose(2, 0, 1),
+            members=arrays["members"],
+            missing_fields=tuple(facts["missing_fields"]),
+            padded=padded,
+            known_present=arrays["present"],
+        )
+        labels = LabelPlanes(
+            {tuple(column): arrays[f"raw {i}"] for i, column in enumerate(facts["raw"])},
+            {name: arrays[f"learn {i}"] for i, name in enumerate(facts["learn"])},
+            arrays["rows"],
+        )
+        return cls(panel, labels, arrays["median"], arrays["scale"])
