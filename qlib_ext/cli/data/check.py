@@ -121,13 +121,19 @@ def _fixed(repaired: Repair, most: int | None) -> Iterator[str]:
         yield f"  {line}"
     if not repaired.done:
         yield "  nothing was safe to mend: the content is that of the old one"
-    for title, findings in (("mended", repaired.mended), ("not touched, or there now", repaired.left)):
+    kinds = {kind.name: kind for kind in repaired.before.kinds}
+    for title, findings, mended in (
+        ("mended", repaired.mended, True),
+        ("left as it is, or seen only now: a person must decide", repaired.left, False),
+    ):
         if findings:
-            yield f"  {title}: {_plural(len(findings), 'finding')}"
-            names = list(dict.fromkeys(finding.kind for finding in findings))
-            for name in names:
-                count = sum(finding.kind == name for finding in findings)
-                yield f"    {name}: {count:,}"
+            yield f"  {title}"
+        for name in dict.fromkeys(finding.kind for finding in findings):
+            of_kind = [finding for finding in findings if finding.kind == name]
+            fix = f" ({kinds[name].fix})" if mended and kinds[name].fix else ""
+            yield f"    {name}: {_plural(len(of_kind), 'finding')}{fix}"
+            if most is None:
+                yield from (f"      {finding.message}" for finding in of_kind)
 
 
 def _counts(checked: Audit) -> str:
