@@ -33,7 +33,7 @@ UNSETTLED_SECONDS = (
 )
 HELP = (
     "To get a store: `qlib-ext data sample --out DIR` makes a sample market, "
-    "`python -m qlib.cli.data qlib_data --target_dir DIR --region cn` is Qlib's own download; "
+    "`qlib-ext data download --out DIR` is Qlib's own data, `qlib-ext data import` makes one of CSV or Parquet; "
     "then set QLIB_DATA=DIR"
 )
 # Windows cannot name a folder like these; Qlib puts a prefix before them on every system.
@@ -96,12 +96,33 @@ class QlibStore:
     def __init__(self, root: str | Path):
         self.root = Path(root).expanduser()
         if not self.root.is_dir():
-            raise StoreError(f"expected a Qlib data directory, found no directory at `{self.root}`. {HELP}")
+            old = self.root.with_name(f".{self.root.name}.qlib-ext.old")
+            hint = (
+                f"A replacement was cut short: `mv {old} {self.root}` puts it back" if old.is_dir() else HELP
+            )
+            raise StoreError(f"expected a Qlib data directory, found no directory at `{self.root}`. {hint}")
         parts = {"calendars/day.txt": Path.is_file, "features": Path.is_dir, "instruments": Path.is_dir}
         missing = [part for part, is_there in parts.items() if not is_there(self.root / part)]
         if missing:
             raise StoreError(f"`{self.root}` is no Qlib data directory: {', '.join(missing)} missing. {HELP}")
+        self._version: tuple[int, int] | None = self._now()
         self.calendar = _read_calendar(self.root / "calendars" / "day.txt")
+        self._check_version()
+
+    def _now(self) -> tuple[int, int] | None:
+        """Device and inode of the directory: another version that takes its place has others."""
+        try:
+            status = self.root.stat()
+        except FileNotFoundError:  # for a moment, where two renames replace a store
+            return None
+        return status.st_dev, status.st_ino
+
+    def _check_version(self) -> None:
+        """Refuse what was read of two versions of the store."""
+        if self._version is not None and self._now() != self._version:
+            raise StoreError(
+                f"`{self.root}` was replaced by another version since it was opened; open it again"
+            )
 
     def __repr__(self) -> str:
         return f"QlibStore({str(self.root)!r})"
@@ -131,7 +152,9 @@ class QlibStore:
                 f"`{self.root}` has no universe {universe!r}{nearest(str(universe), known)}; "
                 f"instruments/ holds {', '.join(known) or 'none'}"
             )
-        return _read_membership(self.root / "instruments" / f"{universe}.txt")
+        spells = _read_membership(self.root / "instruments" / f"{universe}.txt")
+        self._check_version()
+        return spells
 
     def member_mask(self, universe: str, instruments: Sequence[str]) -> np.ndarray:
         """Whether each of `instruments` is a member of `universe`, day by day: bool `[D, S]` over the calendar."""
@@ -182,7 +205,8 @@ class QlibStore:
         Raises
         ------
         StoreError
-            If a file is not float32 with a start index, or reaches beyond the calendar.
+            If a file is not float32 with a start index, or reaches beyond the calendar; if another version took the
+            place of the store since it was opened.
         """
         shape = len(fields), len(self.calendar), len(instruments)
         bars = np.empty(shape, dtype=np.float32) if out is None else out
@@ -200,6 +224,7 @@ class QlibStore:
                     for name, row in zip(names, rows[:, column], strict=True):
                         _read_bin(folder + name, row)
             bars[:, :, first : first + len(some)] = rows.transpose(0, 2, 1)
+        self._check_version()
         return bars
 
     def fingerprint(self) -> str:
@@ -225,6 +250,7 @@ class QlibStore:
                 digest.update(f"\0{code}\0{field}\0".encode())
                 with FileIO(self._folders[code] + os.sep + field + SUFFIX) as file:
                     digest.update(file.readall())
+        self._check_version()
         return digest.hexdigest()[:16]
 
     @functools.cached_property
@@ -233,7 +259,7 @@ class QlibStore:
 
     def __getstate__(self) -> dict[str, Any]:
         # what was found out since travels to no other process: the files may be others there
-        return {"root": self.root, "calendar": self.calendar}
+        return {"root": self.root, "calendar": self.calendar, "_version": None}  # nor does the inode
 
 
 def signature(root: Path) -> Signature:

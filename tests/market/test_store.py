@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import pickle
+import re
 import shutil
 import struct
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
-from qlib_ext.market.store import QlibStore, StoreError, write_store
+from qlib_ext.market import store as store_module
+from qlib_ext.market.store import QlibStore, StoreError, signature, write_store
 
 CALENDAR = pd.DatetimeIndex(["2020-01-02", "2020-01-03", "2020-01-06", "2020-01-07", "2020-01-08"])
 NAN = np.nan
@@ -122,6 +127,16 @@ class TestRead:
             store.read(["$Close"], ["sh600001"]), store.read(["close"], ["SH600001"])
         )
 
+    def test_into_an_array_of_any_layout(self, store: QlibStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(store_module, "_STOCKS_AT_ONCE", 2)
+        fields = ["close", "vwap", "open"]
+        expected = store.read(fields, CODES)
+        out = np.zeros((5, 3, 3), np.float32).transpose(2, 0, 1)
+        assert store.read(fields, CODES, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+        with pytest.raises(ValueError, match=r"`out` must have the shape \(3, 5, 3\), found \(3, 5, 2\)"):
+            store.read(fields, CODES, out=out[:, :, :2])
+
     def test_nothing_asked(self, store: QlibStore) -> None:
         assert store.read([], CODES).shape == (0, 5, 3)
         assert store.read(["close"], []).shape == (1, 5, 0)
@@ -146,6 +161,51 @@ class TestMemberMask:
                     row.instrument == code and row.start <= day <= row.end for row in SPELLS.itertuples()
                 )
                 assert mask[d, s] == inside
+
+
+class TestSignature:
+    def test_it_covers_what_the_fingerprint_covers(self, store: QlibStore) -> None:
+        covered = [name for name, _ in store_module._covered_files(store.root)]
+        assert covered == [
+            "calendars/day.txt",
+            "instruments/all.txt",
+            "instruments/few.txt",
+            "features/SH600001/close.day.bin",
+            "features/SH600001/open.day.bin",
+            "features/SZ300003/close.day.bin",
+            "features/SZ300003/open.day.bin",
+        ]
+
+    def test_it_is_the_same_until_a_file_is_another(self, store: QlibStore) -> None:
+        before = signature(store.root)
+        assert signature(store.root).digest == before.digest
+        for path in ("calendars/day.txt", "instruments/few.txt", "features/sz300003/open.day.bin"):
+            shutil.copy(store.root / path, store.root / "copy")
+            (store.root / "copy").replace(store.root / path)  # the same content, in another file
+            after = signature(store.root)
+            assert after.digest != before.digest
+            before = after
+
+    def test_a_store_that_was_just_written_is_not_settled(
+        self, store: QlibStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert not signature(store.root).settled
+        now = time.time_ns()
+        monkeypatch.setattr(store_module.time, "time_ns", lambda: now + 3 * 10**9)
+        assert signature(store.root).settled
+
+    def test_a_fingerprint_that_is_known_is_not_read(self, store: QlibStore) -> None:
+        store.know_fingerprint("0123456789abcdef")
+        assert store.fingerprint() == "0123456789abcdef"
+        assert QlibStore(store.root).fingerprint() != "0123456789abcdef"
+
+    def test_what_was_found_out_does_not_travel(self, store: QlibStore) -> None:
+        store.know_fingerprint("0123456789abcdef")
+        store.instruments()
+        again = pickle.loads(pickle.dumps(store))
+        assert again.fingerprint() == QlibStore(store.root).fingerprint()
+        assert again.instruments() == store.instruments()
+        assert again.calendar.equals(store.calendar)
 
 
 class TestFingerprint:
@@ -175,6 +235,13 @@ class TestFingerprint:
         assert QlibStore(store.root).fingerprint() != before
 
 
+class TestProgress:
+    def test_the_writer_says_how_far_it_is(self, tmp_path: Path) -> None:
+        said: list[tuple[int, int, str]] = []
+        write_store(tmp_path / "s", CALENDAR, CODES, {"close": CLOSE}, {}, lambda *now: said.append(now))
+        assert said == [(i, 3, "writing instruments") for i in range(3)]
+
+
 class TestErrors:
     def test_a_missing_directory_names_the_commands_that_help(self, tmp_path: Path) -> None:
         with pytest.raises(StoreError) as caught:
@@ -183,8 +250,8 @@ class TestErrors:
         assert isinstance(caught.value, UserError)
         assert message == (
             f"expected a Qlib data directory, found no directory at `{tmp_path / 'nowhere'}`. To get a store: "
-            "`qlib-ext data sample --out DIR` makes a sample market, `python -m qlib.cli.data qlib_data "
-            "--target_dir DIR --region cn` is Qlib's own download; then set QLIB_DATA=DIR"
+            "`qlib-ext data sample --out DIR` makes a sample market, `qlib-ext data download --out DIR` is Qlib's own "
+            "data, `qlib-ext data import` makes one of CSV or Parquet; then set QLIB_DATA=DIR"
         )
 
     def test_missing_parts_are_named(self, store: QlibStore) -> None:
@@ -310,3 +377,41 @@ class TestQlib:
 
         Storage("SH600001", "open", "day").write([7.0, NAN, 9.0], index=1)
         np.testing.assert_array_equal(store.read(["open"], ["SH600001"])[0, :, 0], [NAN, 7, NAN, 9, NAN])
+
+
+class TestReplaced:
+    """A store that another version replaced is not read on as if nothing were: half of it would be of each."""
+
+    @pytest.fixture
+    def replaced_store(self, store: QlibStore, tmp_path: Path) -> QlibStore:
+        opened = QlibStore(store.root)
+        opened.instruments()  # found out before
+        shutil.copytree(store.root, tmp_path / "new")
+        store.root.rename(tmp_path / "old")
+        (tmp_path / "new").rename(store.root)
+        return opened
+
+    @pytest.mark.parametrize(
+        "look",
+        [
+            lambda store: store.read(["close"], store.instruments()),
+            lambda store: store.membership("all"),
+            lambda store: store.fingerprint(),
+        ],
+        ids=["read", "membership", "fingerprint"],
+    )
+    def test_it_says_so(self, replaced_store: QlibStore, look: Callable[[QlibStore], object]) -> None:
+        with pytest.raises(
+            StoreError, match="was replaced by another version since it was opened; open it again"
+        ):
+            look(replaced_store)
+
+    def test_opened_again_it_is_read(self, replaced_store: QlibStore) -> None:
+        again = QlibStore(replaced_store.root)
+        assert again.read(["close"], again.instruments()).size
+
+    def test_a_replacement_that_was_cut_short_is_named(self, store: QlibStore) -> None:
+        old = store.root.with_name(f".{store.root.name}.qlib-ext.old")
+        store.root.rename(old)
+        with pytest.raises(StoreError, match=re.escape(f"`mv {old} {store.root}` puts it back")):
+            QlibStore(store.root)
