@@ -45,6 +45,8 @@ class MarketPanel:
     def __post_init__(self, known_present: np.ndarray | None) -> None:
         if known_present is not None:
             self.__dict__["present"] = known_present  # where the property of that name would keep it
+        if self.padded is not None and not np.may_share_memory(self.padded, self.values):
+            object.__setattr__(self, "padded", None)  # `dataclasses.replace` gave the panel other values
 
     @classmethod
     def load(cls, store: QlibStore, universe: str, fields: Sequence[str], empty_days: int = 0) -> MarketPanel:

@@ -91,6 +91,21 @@ class TestAgainstQlib:
             np.testing.assert_array_equal(larger, 2 * first)
 
 
+class TestEvaluator:
+    @pytest.mark.parametrize("expression", EXPRESSIONS)
+    def test_some_days_are_those_of_all_days(self, expression: str, panel: MarketPanel) -> None:
+        whole = expressions.evaluate(expression, panel)
+        evaluate = expressions.evaluator(expression, panel)
+        for days in (slice(0, 1), slice(0, 7), slice(50, 53), slice(120, 200), slice(199, 200)):
+            found = evaluate(days)
+            assert found.dtype == np.float32
+            np.testing.assert_array_equal(found, whole[days])
+
+    def test_errors_come_before_any_day_is_asked_for(self, panel: MarketPanel) -> None:
+        with pytest.raises(UserError, match="needs the field `amount`"):
+            expressions.evaluator("$amount / $close", panel)
+
+
 class TestReach:
     @pytest.mark.parametrize(
         ("expression", "days"),

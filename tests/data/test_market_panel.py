@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from hypothesis import given
+from hypothesis import strategies as st
 
-from qlib_ext.data.market_panel import MarketPanel
+from qlib_ext.data.alpha360 import Alpha360Windows
+from qlib_ext.data.market_panel import MarketPanel, day_blocks
+from qlib_ext.market.store import QlibStore
 
 
 class TestLoad:
@@ -31,6 +36,38 @@ class TestLoad:
         panel = MarketPanel.load(tiny.without("vwap").write(tmp_path / "s"), "few", ["close", "vwap"])
         assert panel.missing_fields == ("vwap",)
         assert np.isnan(panel.field("vwap")).all()
+
+
+class TestLayout:
+    def test_values_are_a_view_of_what_windows_are_gathered_from(self, store: QlibStore) -> None:
+        panel = MarketPanel.load(store, "few", ["close", "volume"], empty_days=7)
+        assert panel.padded is not None
+        assert panel.padded.shape == (7 + len(panel.calendar), len(panel.instruments), 2)
+        assert np.shares_memory(panel.padded, panel.values)
+        assert np.isnan(panel.padded[:7]).all()
+        np.testing.assert_array_equal(panel.padded, Alpha360Windows(panel.fields, 8).pad(panel.values))
+
+    def test_a_panel_of_other_values_is_gathered_from_them(self, panel: MarketPanel) -> None:
+        assert panel.padded is not None
+        assert dataclasses.replace(panel, values=panel.values * 2).padded is None
+        assert dataclasses.replace(panel, missing_fields=("vwap",)).padded is panel.padded
+
+    def test_rows_that_are_known_are_not_worked_out(self, panel: MarketPanel) -> None:
+        known = np.zeros(panel.members.shape, dtype=bool)
+        other = dataclasses.replace(panel, known_present=known)
+        assert other.present is known
+
+    @given(
+        days=st.integers(0, 50),
+        stocks=st.integers(0, 50),
+        cells=st.integers(1, 3000),
+    )
+    def test_blocks_are_all_days_once_and_in_order(self, days: int, stocks: int, cells: int) -> None:
+        blocks = list(day_blocks((days, stocks), cells))
+        assert [day for block in blocks for day in range(block.start, block.stop)] == list(range(days))
+        for block in blocks:
+            length = block.stop - block.start
+            assert length == 1 or length * stocks <= cells
 
 
 class TestListed:

@@ -53,7 +53,7 @@ class CrossSectionNorm(Processor):
                 raise UserError(f"`columns` must be labels of the handler ({known}), found {name!r}")
             days = df[column].groupby(level="datetime")
             if self.method == "rank":
-                ranks = _percentile_ranks(df[column].to_numpy(), days.ngroup().to_numpy())
+                ranks = _percentile_ranks(df[column].to_numpy(), days.ngroup().fillna(-1).to_numpy(np.int64))
                 df[column] = (ranks - 0.5) * RANK_TO_UNIT
             else:
                 df[column] = (df[column] - days.transform("mean")) / days.transform("std")
