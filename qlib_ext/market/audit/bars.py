@@ -15,11 +15,17 @@ RANGE_TOLERANCE = 1e-4
 # vwap is amount / volume, and vendors round both: to 1000 yuan and to lots of 100 shares.
 VWAP_TOLERANCE = 5e-3
 AMOUNT_TOLERANCE = 1e-2
+# A raw price is a whole number of cents; 0.1 cent and the rounding of two float32 are let pass. Of 1.5 million bars of
+# liquid A shares from 2010 to 2020 none is off.
+TICK_TOLERANCE, TICK_ROUNDING = 0.1, 3e-7
+TICK_CODES = ("SH60", "SH68", "SZ00", "SZ30")
 # Higher than any adjusted price (81,366 in ten years of A shares), lower than any (below a hundredth of a cent).
 HIGHEST_PRICE, LOWEST_PRICE = 1e8, 1e-6
 HIGHEST_VOLUME = 1e14
 # Real fields never stand still for a quarter of a year of trading.
 CONSTANT_DAYS = 60
+# What more than half of at least this many stocks show is a convention of the store, and told once.
+MANY_STOCKS = 5
 
 KINDS = (
     Kind(
@@ -82,6 +88,18 @@ KINDS = (
         "one of the three is wrong on these days",
     ),
     Kind(
+        "volume-raw",
+        "note",
+        "amount is volume × vwap / factor: volumes are in raw shares, prices are adjusted",
+        "volume × price is not the money traded, and volumes jump on the day of a split",
+    ),
+    Kind(
+        "price-off-tick",
+        "warning",
+        "close / factor is no whole cent, the tick of the exchanges of mainland China",
+        "the price or the factor is wrong, or adjusted prices were rounded: lots are sized by raw prices",
+    ),
+    Kind(
         "amount-unit",
         "note",
         "amount is a fixed multiple of volume × vwap",
@@ -127,12 +145,24 @@ KINDS = (
 
 
 class BarChecks:
-    """Single bars, block by block."""
+    """Single bars, block by block.
 
-    def __init__(self, source: Source, found: Findings):
+    Parameters
+    ----------
+    source, found
+        What is checked, and where findings go.
+    region
+        Raw prices of `cn` are whole cents.
+    """
+
+    def __init__(self, source: Source, found: Findings, region: str | None):
         self._days = source.days
         self._found = found
+        self._ticks = region == "cn"
         self._ratios: list[tuple[str, float]] = []
+        self._raw_volumes: list[str] = []
+        self._with_ticks = 0
+        self._off_tick: list[tuple[str, str, np.ndarray, np.ndarray]] = []
 
     def check(self, series: Series) -> None:
         """One block."""
@@ -159,6 +189,8 @@ class BarChecks:
             self._cells(kind, block, name, sound_outside, _beside_range(name, values, low, high))
         self._check_volume(series)
         self._check_amount(series)
+        if self._ticks:
+            self._check_ticks(series)
 
     def _check_field(self, block: Block, name: str, values: np.ndarray) -> None:
         """One field by itself: `values` float32 `[S, D]`."""
@@ -258,12 +290,19 @@ class BarChecks:
         amount, volume, vwap = (field(name).astype(np.float64) for name in ("amount", "volume", "vwap"))
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             ratio = amount / (volume * vwap)
+            raw = ratio * field("factor")
         usable = np.isfinite(ratio) & (ratio > 0)
         usable[[is_index(code) for code in block.codes]] = False
-        for row in np.flatnonzero(usable.any(axis=1)):
-            typical = float(np.median(ratio[row, usable[row]]))
-            self._ratios.append((block.codes[row], typical))
+        for row in np.flatnonzero(usable.any(axis=1)).tolist():
+            typical, fits = _typical(ratio[row, usable[row]])
+            typical_raw, fits_raw = _typical(raw[row, usable[row]])
+            # A factor that never moves fits either way: then the way that comes out at 1.
+            unit, unit_raw = (abs(each - 1) <= AMOUNT_TOLERANCE for each in (typical, typical_raw))
+            if fits_raw > fits or (fits_raw == fits and unit_raw and not unit):
+                ratio[row], typical = raw[row], typical_raw
+                self._raw_volumes.append(block.codes[row])
             ratio[row] /= typical
+            self._ratios.append((block.codes[row], typical))
         self._cells(
             "amount-inconsistent",
             block,
@@ -274,8 +313,56 @@ class BarChecks:
             ),
         )
 
+    def _check_ticks(self, series: Series) -> None:
+        """Raw prices are whole cents."""
+        block = series.block
+        ticked = np.array([code.startswith(TICK_CODES) for code in block.codes], dtype=bool) & block.has(
+            "factor"
+        )
+        if "factor" not in block.values or not ticked.any():
+            return
+        cents = 100 * series.raw_close
+        known = series.valid & (series.field("factor") > 0) & ticked[:, None]
+        off = known & (np.abs(cents - np.round(cents)) > TICK_TOLERANCE + TICK_ROUNDING * cents)
+        self._with_ticks += int(known.any(axis=1).sum())
+        for row in np.flatnonzero(off.any(axis=1)).tolist():
+            days = np.flatnonzero(off[row])
+            self._off_tick.append(
+                (block.codes[row], block.file(row, "factor"), days, cents[row, days[:1]] / 100)
+            )
+
     def finish(self) -> None:
-        """The unit of the amounts, once for the store."""
+        """What is told once for the store: the units of amounts and volumes, and factors that never fit."""
+        if 2 * len(self._off_tick) > self._with_ticks >= MANY_STOCKS:
+            code, file, days, price = self._off_tick[0]
+            self._found.add(
+                "price-off-tick",
+                f"close / factor is no whole cent in {len(self._off_tick)} of {self._with_ticks} stocks, such as "
+                f"{price[0]:.6g} in {code} on {on(self._days, int(days[0]))}",
+                file=file,
+                instrument=code,
+                date=self._days[days[0]],
+                count=len(self._off_tick),
+            )
+        else:
+            for code, file, days, price in self._off_tick:
+                more = f" (on {len(days)} days)" if len(days) > 1 else ""
+                self._found.add(
+                    "price-off-tick",
+                    f"{code} {on(self._days, int(days[0]))}: close / factor is {price[0]:.6g}, no whole cent{more}",
+                    file=file,
+                    instrument=code,
+                    date=self._days[days[0]],
+                    count=len(days),
+                )
+        if self._raw_volumes:
+            self._found.add(
+                "volume-raw",
+                f"volumes are in raw shares in {len(self._raw_volumes)} of {len(self._ratios)} stocks, such as "
+                f"{self._raw_volumes[0]}",
+                instrument=self._raw_volumes[0],
+                count=len(self._raw_volumes),
+            )
         other = [(code, ratio) for code, ratio in self._ratios if abs(ratio - 1) > AMOUNT_TOLERANCE]
         if other:
             code, ratio = other[0]
@@ -292,6 +379,15 @@ class BarChecks:
     ) -> None:
         """One finding for each stock that `mask` `[S, D]` touches."""
         cells(self._found, self._days, kind, block, field, mask, say)
+
+
+def _typical(ratios: np.ndarray) -> tuple[float, int]:
+    """The median of some ratios, and how many agree with it."""
+    known = ratios[np.isfinite(ratios)]
+    if not known.size:
+        return np.nan, 0
+    typical = float(np.median(known))
+    return typical, int((np.abs(known / typical - 1) <= AMOUNT_TOLERANCE).sum())
 
 
 def _beside_range(

@@ -59,7 +59,7 @@ def audit(
     files.check_layout(source, found)
     calendar.check_lines(source, found)
     files_of_bars = files.BinChecks(source, found)
-    values = bars.BarChecks(source, found)
+    values = bars.BarChecks(source, found, guess)
     returns = prices.PriceChecks(source, found, guess)
     wanted = frozenset() if benchmark is None else frozenset({benchmark.upper()})
     market = cross_section.CrossSection(source, found, wanted)

@@ -96,7 +96,11 @@ class TestAnswer:
         market.scale(lone, slice(150, None), 0.5)
         market.settle(lone)
         found = market.audit()
-        assert [finding.kind for finding in found.findings] == ["jump-unexplained", "market-jump"]
+        assert [finding.kind for finding in found.findings] == [
+            "jump-unexplained",
+            "market-jump",
+            "price-off-tick",
+        ]
         assert (found.findings[0].instrument, found.findings[0].date) == (lone, market.days[150])
         assert found.findings[0].count == 1
 
@@ -400,7 +404,8 @@ class TestLimits:
         close = market.row(code, "close")
         market.scale(code, slice(100, None), move * close[99] / close[100])
         market.settle(code)
-        assert [finding.kind for finding in market.audit().findings] == kinds
+        found = {finding.kind for finding in market.audit().findings}
+        assert found - {"price-off-tick"} == set(kinds)  # a price made up like this is rarely a whole cent
 
 
 class TestJumpsWithoutLimits:

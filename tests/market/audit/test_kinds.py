@@ -398,6 +398,23 @@ def _(market: Any) -> dict[str, Any]:
     return place(market, code, "amount")
 
 
+@plants("volume-raw")
+def _(market: Any) -> dict[str, Any]:
+    codes = [code for code in market.stocks if np.nanmin(market.row(code, "factor")) > 1.1]
+    for code in codes:
+        market.set(code, "volume", slice(None), market.row(code, "volume") * market.row(code, "factor"))
+    return {"count": len(codes)}
+
+
+@plants("price-off-tick")
+def _(market: Any) -> dict[str, Any]:
+    code = market.stocks[0]
+    for field in ("open", "high", "low", "close", "vwap"):
+        market.set(code, field, DAY, market.row(code, field)[DAY] * np.float32(1.0005))
+    market.settle(code)
+    return place(market, code, "factor")
+
+
 @plants("amount-unit")
 def _(market: Any) -> dict[str, Any]:
     for code in market.stocks:
@@ -441,7 +458,7 @@ def _(market: Any) -> dict[str, Any]:
     return {"file": market.file(code, "vwap"), "instrument": code}
 
 
-@plants("field-constant", "amount-inconsistent amount-unit")
+@plants("field-constant", "amount-inconsistent amount-unit volume-raw")
 def _(market: Any) -> dict[str, Any]:
     code = market.stocks[0]
     market.set(code, "amount", slice(None), 1e6)
@@ -451,7 +468,7 @@ def _(market: Any) -> dict[str, Any]:
 # prices
 
 
-@plants("jump-unexplained")
+@plants("jump-unexplained", "price-off-tick")
 def _(market: Any) -> dict[str, Any]:
     code = market.stocks[0]
     market.scale(code, slice(DAY, None), 0.5)
@@ -467,7 +484,7 @@ def _(market: Any) -> dict[str, Any]:
     return place(market, code, "factor")
 
 
-@plants("price-spike")
+@plants("price-spike", "price-off-tick")
 def _(market: Any) -> dict[str, Any]:
     code = market.stocks[0]
     market.scale(code, slice(DAY, DAY + 1), 1.6)
@@ -475,7 +492,7 @@ def _(market: Any) -> dict[str, Any]:
     return place(market, code, "close")
 
 
-@plants("price-limit")
+@plants("price-limit", "price-off-tick")
 def _(market: Any) -> dict[str, Any]:
     code = market.stocks[0]
     growth = market.row(code, "close")[DAY] / market.row(code, "close")[DAY - 1]
@@ -492,7 +509,7 @@ def _(market: Any) -> dict[str, Any]:
     return place(market, "AAX", "close")
 
 
-@plants("jump-after-suspension")
+@plants("jump-after-suspension", "price-off-tick")
 def _(market: Any) -> dict[str, Any]:
     code = market.stocks[0]
     for path in (market.root / "features" / code.lower()).iterdir():
@@ -578,7 +595,7 @@ def _(market: Any) -> dict[str, Any]:
     return place(market, code, "factor")
 
 
-@plants("factor-drifts")
+@plants("factor-drifts", "price-off-tick")
 def _(market: Any) -> dict[str, Any]:
     code = market.stocks[0]
     steps = 1 + 1e-3 * (np.arange(len(market.days)) % 2)
@@ -659,7 +676,7 @@ def _(market: Any) -> dict[str, Any]:
     return {"file": "features", "date": market.days[DAY], "count": 1}
 
 
-@plants("market-jump")
+@plants("market-jump", "price-off-tick")
 def _(market: Any) -> dict[str, Any]:
     for code in market.stocks:
         market.scale(code, slice(DAY, None), 0.6)
