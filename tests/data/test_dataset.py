@@ -176,7 +176,7 @@ class TestErrors:
         with pytest.raises(StoreError, match=r"found no directory at `.*nowhere`") as error:
             make_dataset()
         assert "qlib-ext data sample --out DIR" in str(error.value)
-        assert "qlib_data --target_dir" in str(error.value)
+        assert "qlib-ext data download --out DIR" in str(error.value)
 
     def test_the_store_is_checked_before_anything_is_loaded(
         self, make_dataset: Make, monkeypatch: pytest.MonkeyPatch
