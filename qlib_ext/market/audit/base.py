@@ -29,7 +29,7 @@ def audit(
     """Look for every kind of fault in a store; nothing in it is changed.
 
     It reads the files itself and needs no store that opens: a broken one is what it is for. Bars are read in blocks of
-    stocks, so that memory grows by 5 bytes a stock and day beyond one block.
+    stocks, so that memory grows by 4 bytes a stock and day beyond one block.
 
     Parameters
     ----------

@@ -186,6 +186,10 @@ class _Work:
     _bars: dict[str, np.ndarray] = field(default_factory=dict)
     _renamed: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        source = self.source
+        self._taken = {folder.path.name for folder in source.folders} | {name for name, _ in source.twice}
+
     def run(self, progress: Progress | None) -> None:
         self._plan_names()
         calendar = self._plan_calendar()
@@ -307,8 +311,7 @@ class _Work:
         source = self.source
         name = folder.path.name
         lower = name.lower()
-        taken = {other.path.name for other in source.folders} | {other for other, _ in source.twice}
-        if lower != name and lower not in taken:
+        if lower != name and lower not in self._taken:
             self._done["folders renamed to lower case"] += 1
         else:
             lower = name

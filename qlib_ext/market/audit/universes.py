@@ -12,7 +12,8 @@ from qlib_ext.market.audit.source import Membership, Source, Spell, is_index
 
 ALL = "all"
 SAMPLE_MARK = "side/sample.json"
-# Members that a universe of this name has by its own rules. What `universes.json` says comes first.
+# Members that a universe of this name has by its own rules, in US indices with the usual few share classes that are
+# listed apart. What `universes.json` says comes first.
 NOMINAL_SIZES: Mapping[str, int] = {
     "sse50": 50,
     "sse180": 180,
@@ -25,13 +26,13 @@ NOMINAL_SIZES: Mapping[str, int] = {
     "csi2000": 2000,
     "dow30": 30,
     "djia": 30,
-    "nasdaq100": 100,
-    "sp100": 100,
-    "sp500": 500,
+    "nasdaq100": 103,
+    "sp100": 101,
+    "sp500": 503,
     "russell1000": 1000,
     "russell2000": 2000,
 }  # fmt: skip
-# Real indices are a few members off between reviews, and US ones list share classes apart.
+# Real indices are a few members off between reviews.
 SIZE_TOLERANCE, SIZE_DAYS = 0.05, 0.05
 # A review changes members, not their number.
 SIZE_JUMP, SIZE_JUMP_MEMBERS = 0.10, 5
