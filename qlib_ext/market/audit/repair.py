@@ -17,7 +17,7 @@ import numpy as np
 
 from qlib_ext.checks import UserError
 from qlib_ext.market.audit import universes
-from qlib_ext.market.audit.base import audit
+from qlib_ext.market.audit.base import KINDS, audit
 from qlib_ext.market.audit.calendar import FILE as CALENDAR
 from qlib_ext.market.audit.calendar import compare
 from qlib_ext.market.audit.finding import Audit, Finding, Findings, Progress
@@ -40,7 +40,6 @@ from qlib_ext.market.replace import copy_store, replaced
 
 # What makes `all.txt` another list than that of the bars.
 ALL_KINDS = ("all-missing", "all-without-bars", "all-lacks-stock", "all-range")
-ALL_FILE = "instruments/all.txt"
 
 
 @dataclass(frozen=True)
@@ -445,11 +444,11 @@ class _Work:
                 there = np.flatnonzero(valid[row])
                 first[block.codes[row]], stop[block.codes[row]] = int(there[0]), int(there[-1]) + 1
         # A calendar in order may have mended it already.
-        found = Findings(universes.KINDS)
+        found = Findings(KINDS)
         folders = {folder.code: folder.path.name for folder in new.folders if folder.bins}
         universes.UniverseChecks(new, found, first, stop, folders).check(universes.ALL)
         if first and any(finding.kind in ALL_KINDS for finding in found.sorted()):
-            path = self.made / ALL_FILE
+            path = self.made / universes.ALL_FILE
             path.parent.mkdir(exist_ok=True)
             path.unlink(missing_ok=True)
             rows = (

@@ -10,7 +10,7 @@ import numpy as np
 from qlib_ext.market.audit.finding import Findings, Kind, listed
 from qlib_ext.market.audit.source import Membership, Source, Spell, is_index
 
-ALL = "all"
+ALL, ALL_FILE = "all", "instruments/all.txt"
 SAMPLE_MARK = "side/sample.json"
 # Members that a universe of this name has by its own rules, in US indices with the usual few share classes that are
 # listed apart. What `universes.json` says comes first.
@@ -167,7 +167,7 @@ KINDS = (
     Kind(
         "all-missing",
         "warning",
-        "there is no `all.txt`",
+        "there is no `all.txt`, or no usable row in it",
         "Qlib's default universe is missing",
         "writes it from the bars",
     ),
@@ -261,8 +261,9 @@ class UniverseChecks:
                 else:
                     self._check_members(membership)
                 self._check_sizes(membership)
-        if ALL not in known and self._folders and universe in (None, ALL):
-            self._found.add("all-missing", "instruments/all.txt is missing", file="instruments/all.txt")
+        if self._folders and universe in (None, ALL) and (ALL not in known or not known[ALL].spells):
+            state = "has no usable row" if ALL in known else "is missing"
+            self._found.add("all-missing", f"{ALL_FILE} {state}", file=ALL_FILE)
 
     def _check_rows(self, membership: Membership) -> None:
         found, file = self._found, membership.file
@@ -441,7 +442,7 @@ class UniverseChecks:
         """`all.txt`, which should list what has bars, from the first to the last one."""
         found, file = self._found, membership.file
         spans = self._spans(membership)
-        if membership.problem is not None and not membership.spells:
+        if not membership.spells:
             return
         for code in membership.codes:
             if code not in self._folders:

@@ -13,6 +13,7 @@ from qlib_ext.market.audit.base import KINDS, Audit, audit
 from qlib_ext.market.audit.cross_section import neighbour_median
 from qlib_ext.market.audit.finding import SEVERITIES, Findings, Kind
 from qlib_ext.market.audit.prices import price_limit
+from qlib_ext.market.audit.repair import repair
 from qlib_ext.market.audit.series import Series, last_before, run_lengths, runs
 from qlib_ext.market.audit.source import Block, Source, is_index, parse_day, region
 from qlib_ext.market.sample import SampleMarket
@@ -190,6 +191,8 @@ class TestBrokenStores:
         found = audit(root, benchmark="SH000300")
         assert found.findings, damaged
         json.dumps(found.to_json(), allow_nan=False)
+        repaired = repair(root, tmp_path / "fixed", found)
+        assert repaired.after.counts["error"] <= found.counts["error"] + 10  # what NaN brings to light
 
 
 def damage(root: Path, rng: np.random.Generator) -> str:

@@ -266,6 +266,14 @@ class TestMemberships:
             "\t".join(row) + "\n" for row in sorted(rows)
         )
 
+    def test_an_all_that_is_no_text_is_written_anew(self, market, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+        rows = market.rows("all")
+        market.bytes("instruments/all.txt", b"\xff\xfe\x00SH600000")
+        result = fixed(market, tmp_path)
+        assert result.after.findings == ()
+        text = (tmp_path / "fixed" / "instruments" / "all.txt").read_text()
+        assert text == "".join("\t".join(row) + "\n" for row in sorted(rows))
+
 
 class TestAnswer:
     def test_it_survives_json(self, market, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
