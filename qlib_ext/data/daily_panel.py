@@ -136,9 +136,8 @@ class DailyPanels:
         """Positions of the days on which each of the labels `names` is there for at least `minimum` stocks."""
         keep = np.ones(len(self), dtype=bool)
         for name in names:
-            values = self._labels[name]
-            counts = [int((~values[i, self.columns(i)].isnan()).sum()) for i in range(len(self))]
-            keep &= np.asarray(counts, dtype=int) >= minimum
+            there = self._present[self.days] & ~self._labels[name].isnan().cpu().numpy()
+            keep &= there.sum(axis=1) >= minimum
         return np.flatnonzero(keep)
 
     def raw_matrix(self, name: str) -> np.ndarray:

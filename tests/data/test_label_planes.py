@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -222,6 +224,18 @@ class TestOnesOwnProcessors:
         assert 0 < len(learn) < len(raw)
         plane = handler.label_planes("learn")["NEXT_RETURN"]
         assert np.isnan(plane).sum() > np.isnan(handler.label_planes("raw")["NEXT_RETURN"]).sum()
+
+    def test_the_one_of_the_docs(self, make: Callable[..., Alpha360Panel]) -> None:
+        page = (Path(__file__).parents[2] / "docs" / "data" / "scale.md").read_text(encoding="utf-8")
+        (code,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+        module: dict[str, Any] = {"__name__": "demean"}
+        exec(compile(code, "demean", "exec"), module)  # noqa: S102 - our own page
+        handler = make(learn_processors=[module["Demean"]()])
+        assert handler._labels is not None
+        learn = handler.fetch(col_set="label", data_key="learn")["RETURN"]
+        raw = handler.fetch(col_set="label")["RETURN"]
+        np.testing.assert_allclose(learn, raw - raw.groupby("datetime").transform("mean"), atol=1e-7)
+        assert not np.allclose(learn, raw, equal_nan=True)
 
     @pytest.mark.parametrize(
         ("work", "message"),
