@@ -80,13 +80,13 @@ KINDS = (
     Kind(
         "jump-large",
         "warning",
-        "the close moves by 40 % or more in a day, where there is no daily limit, and trading was not as usual",
+        "the close moves by a factor of 1.4 or more in a day, up or down, where there is no daily limit, and trading was not as usual",
         "it will be news; if it is a missing adjustment, the return is not real",
     ),
     Kind(
         "jump-after-suspension",
         "warning",
-        "the close moves by 25 % or more over days without trading",
+        "the close moves by a factor of 1.25 or more, up or down, over days without trading",
         "such a return is one label among many days, and pulls a model towards it",
     ),
     Kind(
