@@ -21,9 +21,9 @@ from qlib.utils import init_instance_by_config
 
 from qlib_ext.build import build, locate
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.market.import_bars import import_bars
-from qlib_ext.market.import_settings import ImportSettings
-from qlib_ext.market.sample import SampleMarket
+from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.sources.import_bars import import_bars
+from qlib_ext.market.sources.import_settings import ImportSettings
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.record.base import Record

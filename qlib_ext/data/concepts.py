@@ -18,8 +18,8 @@ from qlib_ext.build import build
 from qlib_ext.checks import UserError, at_least, instance, integer
 from qlib_ext.data.market_panel import MarketPanel
 from qlib_ext.data.source import Chain, Source
-from qlib_ext.market.side import SideData
-from qlib_ext.market.side_table import INDUSTRY
+from qlib_ext.market.sides.side import SideData
+from qlib_ext.market.sides.side_table import INDUSTRY
 from qlib_ext.market.store import QlibStore, StoreError
 
 BLOCK_DAYS = 64  # a day's gathering looks at the spells of its block

@@ -12,8 +12,8 @@ import pandas as pd
 
 from qlib_ext.checks import UserError, instance, integer, nearest, one_of
 from qlib_ext.data.source import Source
-from qlib_ext.market.side import SideData
-from qlib_ext.market.side_table import LAG, parse_periods
+from qlib_ext.market.sides.side import SideData
+from qlib_ext.market.sides.side_table import LAG, parse_periods
 from qlib_ext.market.store import QlibStore
 
 TRANSFORMS = {

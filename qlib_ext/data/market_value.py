@@ -15,10 +15,10 @@ import pandas as pd
 from qlib_ext.build import build
 from qlib_ext.checks import UserError, at_least, instance, integer, one_of
 from qlib_ext.data.source import Chain, Source
-from qlib_ext.market.side import SideData
-from qlib_ext.market.side_table import MARKET_VALUE
+from qlib_ext.market.sides.side import SideData
+from qlib_ext.market.sides.side_table import MARKET_VALUE
 from qlib_ext.market.store import QlibStore, StoreError
-from qlib_ext.market.traded_amount import VOLUMES, volume_kind
+from qlib_ext.market.universes.traded_amount import VOLUMES, volume_kind
 
 CHUNK = 256  # stocks whose windows are sorted at a time
 

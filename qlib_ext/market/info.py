@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qlib_ext.market import import_settings
-from qlib_ext.market.side import SideData, SideError
+from qlib_ext.market.sides.side import SideData, SideError
+from qlib_ext.market.sources import import_settings
 from qlib_ext.market.store import QlibStore, StoreError
-from qlib_ext.market.traded_amount import volume_kind
-from qlib_ext.market.universes import daily_size, universe_rules
+from qlib_ext.market.universes.traded_amount import volume_kind
+from qlib_ext.market.universes.universes import daily_size, universe_rules
 
 Progress = Callable[[int, int, str], None]
 _STOCKS_AT_ONCE = 128
@@ -86,7 +86,7 @@ class SideInfo:
     ----------
     name : str
     shape : str or None
-        As `qlib_ext.market.side` has them; None where it has none of them.
+        As `qlib_ext.market.sides.side` has them; None where it has none of them.
     bytes : int
         On disk.
     problem : str or None

@@ -23,8 +23,8 @@ from qlib_ext.data.concepts import (
     SideConcepts,
 )
 from qlib_ext.data.market_panel import MarketPanel
-from qlib_ext.market.sample import SampleMarket
-from qlib_ext.market.side import SideError
+from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.sides.side import SideError
 from qlib_ext.market.store import QlibStore, StoreError, write_store
 
 DAYS, STOCKS, NAMES = 3 * BLOCK_DAYS + 5, 7, ("a", "b", "c")

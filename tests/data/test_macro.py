@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.macro import TRANSFORMS, Macro, MacroPanel
-from qlib_ext.market.side import SideError
+from qlib_ext.market.sides.side import SideError
 from qlib_ext.market.store import QlibStore, write_store
 
 CALENDAR = pd.bdate_range("2020-01-01", "2020-12-31")  # a Wednesday

@@ -16,8 +16,8 @@ from qlib_ext.data.market_value import (
     Uniform,
     fill,
 )
-from qlib_ext.market.sample import SampleMarket
-from qlib_ext.market.side import SideError
+from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.sides.side import SideError
 from qlib_ext.market.store import QlibStore, StoreError, write_store
 
 CODES = ["SH600000", "SH600004", "SZ000001"]

@@ -26,7 +26,7 @@ def download(
     """Download daily bars with Qlib's own getter, whole or not at all, and audit them."""
     from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.market.audit.base import audit
-    from qlib_ext.market.download import download
+    from qlib_ext.market.sources.download import download
 
     began = time.perf_counter()
     # Qlib's bars of progress are for eyes; its messages come all the same.

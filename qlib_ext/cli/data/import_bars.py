@@ -78,8 +78,8 @@ def import_bars(
     """Make a store of your own daily bars, whole or not at all, and audit it."""
     from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.market.audit.base import audit
-    from qlib_ext.market.import_bars import import_bars
-    from qlib_ext.market.import_settings import ImportSettings
+    from qlib_ext.market.sources.import_bars import import_bars
+    from qlib_ext.market.sources.import_settings import ImportSettings
 
     began = time.perf_counter()
     settings = ImportSettings(

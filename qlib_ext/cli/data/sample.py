@@ -18,7 +18,7 @@ def sample(
 ) -> None:
     """Write a made A-share market, for trying and testing: nothing in it is real but the trading calendar."""
     from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
-    from qlib_ext.market.sample import SampleMarket
+    from qlib_ext.market.made.sample import SampleMarket
 
     began = time.perf_counter()
     market = SampleMarket(seed=seed, stocks=stocks, start=start, end=end)

@@ -10,7 +10,7 @@ import typer
 from qlib_ext.checks import UserError
 
 if TYPE_CHECKING:
-    from qlib_ext.market.side_table import SideTable
+    from qlib_ext.market.sides.side_table import SideTable
 
 
 def side(
@@ -49,7 +49,7 @@ def side(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a table of this name.")] = False,
 ) -> None:
     """Bring market values, industries, concepts or macro series into a store, with the day each was known."""
-    from qlib_ext.market.side_import import bring_in  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.market.sides.side_import import bring_in  # here, so that `qlib-ext --help` stays quick
 
     done = bring_in(
         directory,

@@ -11,7 +11,7 @@ from qlib_ext.checks import UserError
 
 if TYPE_CHECKING:
     from qlib_ext.market.store import QlibStore
-    from qlib_ext.market.universes import Universe
+    from qlib_ext.market.universes.universes import Universe
 
 
 def universe(
@@ -62,10 +62,10 @@ def universe(
     ] = None,
 ) -> None:
     """Add a universe to a store: from a list of constituents, or the N most traded or largest stocks of each review."""
-    from qlib_ext.market.constituents import read_constituents
     from qlib_ext.market.store import QlibStore
-    from qlib_ext.market.top_universe import TopUniverse
-    from qlib_ext.market.universes import check_target, write_universe
+    from qlib_ext.market.universes.constituents import read_constituents
+    from qlib_ext.market.universes.top_universe import TopUniverse
+    from qlib_ext.market.universes.universes import check_target, write_universe
 
     if (constituents is None) == (top is None):
         raise UserError(
@@ -110,7 +110,7 @@ def universe(
 
 def _told(store: QlibStore, made: Universe) -> list[str]:
     """What the universe is, in lines for the terminal."""
-    from qlib_ext.market.universes import daily_size
+    from qlib_ext.market.universes.universes import daily_size
 
     daily = daily_size(store.calendar, made.spells)
     there = daily[daily > 0]
@@ -133,7 +133,7 @@ def _told(store: QlibStore, made: Universe) -> list[str]:
 
 
 def _compared(store: QlibStore, made: Universe, name: str, spells: object) -> str:
-    from qlib_ext.market.universes import overlap
+    from qlib_ext.market.universes.universes import overlap
 
     daily = overlap(store.calendar, made.spells, spells)
     both = daily[(daily["members"] > 0) & (daily["other"] > 0)]

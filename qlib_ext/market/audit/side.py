@@ -1,13 +1,13 @@
-"""Side data: the faults that `qlib_ext.market.side` knows of, beside the calendar and the stocks of this store."""
+"""Side data: the faults that `qlib_ext.market.sides.side` knows of, beside the calendar and the stocks of this store."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from qlib_ext.market import side
 from qlib_ext.market.audit.finding import Findings
 from qlib_ext.market.audit.source import Source
+from qlib_ext.market.sides import side
 
 KINDS = side.KINDS
 

@@ -10,7 +10,7 @@ import pytest
 
 from qlib_ext.cli import main as cli
 from qlib_ext.market.audit.base import KINDS, Audit, audit
-from qlib_ext.market.sample import SampleMarket
+from qlib_ext.market.made.sample import SampleMarket
 from qlib_ext.market.store import QlibStore
 
 Run = Callable[..., tuple[int, str, str]]

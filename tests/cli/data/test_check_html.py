@@ -7,7 +7,7 @@ import pytest
 
 from qlib_ext.cli import main as cli
 from qlib_ext.market.audit.base import audit
-from qlib_ext.market.sample import SampleMarket
+from qlib_ext.market.made.sample import SampleMarket
 from qlib_ext.report.sections.audit import verdict
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qlib_ext.cli import main as cli
-from qlib_ext.market.sample import SampleMarket
+from qlib_ext.market.made.sample import SampleMarket
 from qlib_ext.market.store import QlibStore
 
 

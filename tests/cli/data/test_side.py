@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from qlib_ext.cli import main as cli
-from qlib_ext.market.sample import SampleMarket
-from qlib_ext.market.side import SideData
+from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.sides.side import SideData
 from qlib_ext.market.store import QlibStore
 
 MACRO = "period,gdp,cpi\n2013Q4,100,50\n2014Q1,101,51\n"

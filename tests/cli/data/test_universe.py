@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from qlib_ext.cli import main as cli
-from qlib_ext.market.sample import SampleMarket
+from qlib_ext.market.made.sample import SampleMarket
 from qlib_ext.market.store import QlibStore
-from qlib_ext.market.universes import universe_rules
+from qlib_ext.market.universes.universes import universe_rules
 
 
 @pytest.fixture(scope="module")

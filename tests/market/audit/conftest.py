@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.market.audit.base import Audit, audit
-from qlib_ext.market.sample import SampleMarket
+from qlib_ext.market.made.sample import SampleMarket
 from qlib_ext.market.store import write_store
 
 PRICES = ("open", "high", "low", "close", "vwap")

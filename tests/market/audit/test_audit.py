@@ -16,7 +16,7 @@ from qlib_ext.market.audit.prices import price_limit
 from qlib_ext.market.audit.repair import repair
 from qlib_ext.market.audit.series import Series, last_before, run_lengths, runs
 from qlib_ext.market.audit.source import Block, Source, is_index, parse_day, region
-from qlib_ext.market.sample import SampleMarket
+from qlib_ext.market.made.sample import SampleMarket
 from qlib_ext.market.store import QlibStore
 
 REAL = Path(__file__).parents[4] / "shared" / "market" / "cn"

@@ -11,7 +11,7 @@ import torch
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.market.sample import SampleMarket
+from qlib_ext.market.made.sample import SampleMarket
 from qlib_ext.model.balancers.cqb import CQB
 from qlib_ext.model.balancers.equal import EqualWeighting
 from qlib_ext.model.losses.cross_entropy import CrossEntropy

@@ -1,0 +1,1 @@
+"""What a store holds beside bars, and since when it was known."""

@@ -1,0 +1,1 @@
+"""Who is in a universe on which day: from lists, and by rules."""

@@ -1,0 +1,1 @@
+"""New days for a store that is there."""
