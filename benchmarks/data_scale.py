@@ -102,6 +102,11 @@ class Point:
         """Stocks times days."""
         return self.instruments * self.days / 1e6
 
+    @property
+    def thousand_stocks(self) -> float:
+        """Which is what the number of files in the store goes with."""
+        return self.instruments / 1e3
+
 
 @dataclass(frozen=True)
 class QlibPoint:
@@ -159,7 +164,7 @@ def in_a_fresh_process(work: Callable[..., Any], *arguments: Any) -> Any:
 
 def make_market(root: Path, stocks: int, years: int) -> None:
     """Write the sample market, unless it is there already."""
-    from qlib_ext.market.sample import SampleMarket
+    from qlib_ext.market.made.sample import SampleMarket
 
     SampleMarket(stocks=stocks, start=f"{LAST_YEAR + 1 - years}-01-01", end=f"{LAST_YEAR}-12-31").write(root)
 
@@ -324,7 +329,7 @@ def judge(point: Point) -> list[tuple[str, float, float]]:
 
 
 def draw(points: Sequence[Point], lines: dict[str, Line], path: Path) -> None:
-    """Time, memory and time from the cache over stocks times days, with the lines through them."""
+    """Time, memory and time from the cache, with the lines through them."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -336,14 +341,16 @@ def draw(points: Sequence[Point], lines: dict[str, Line], path: Path) -> None:
         "gigabytes": "peak memory of the process, GB",
         "cached_seconds": "from the cache, s",
     }
+    scales = {"million_cells": "stocks × days, millions", "thousand_stocks": "stocks, thousands"}
     stocks = sorted({point.stocks for point in points})
     colours = dict(zip(stocks, COLOURS, strict=False))
     years = sorted({point.years for point in points})
     marks = dict(zip(years, "osD^v", strict=False))
     for axes, (name, title) in zip(figure.subplots(1, 3), shown.items(), strict=True):
+        scale = scale_of(name)
         for point in points:
             axes.plot(
-                point.million_cells,
+                getattr(point, scale),
                 getattr(point, name),
                 marks.get(point.years, "o"),
                 color=colours.get(point.stocks, QUIET),
@@ -351,7 +358,7 @@ def draw(points: Sequence[Point], lines: dict[str, Line], path: Path) -> None:
                 zorder=3,
             )
         if name in lines:
-            line, end = lines[name], max(point.million_cells for point in points)
+            line, end = lines[name], max(getattr(point, scale) for point in points)
             axes.plot([0, end], [line.at(0), line.at(end)], color=QUIET, linewidth=1.2, zorder=2)
             axes.annotate(
                 f"{line.start:.2f} + {line.slope:.3f} x, R² {line.r_squared:.4f}",
@@ -360,8 +367,8 @@ def draw(points: Sequence[Point], lines: dict[str, Line], path: Path) -> None:
                 verticalalignment="top",
             )
         axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
-        axes.set_xlabel("stocks × days, millions")
-        axes.set_xlim(left=0)
+        axes.set_xlabel(scales[scale])
+        axes.set_xlim(0, axes.get_xlim()[1] * 1.04)
         axes.set_ylim(bottom=0, top=axes.get_ylim()[1] * 1.15)
         axes.grid(color=GRID, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
@@ -433,7 +440,10 @@ def page(points: Sequence[Point], qlib: Sequence[QlibPoint], lines: dict[str, Li
             "",
             "## Linear in stocks × days",
             "",
-            "Straight lines through the points above, by least squares; x is stocks × days in millions.",
+            (
+                "Straight lines through the points above, by least squares; x is stocks × days in millions. What a start "
+                "from the cache takes is a look at every file of the store, so there x is stocks in thousands."
+            ),
             "",
             "| | line | R² | largest distance of a point |",
             "|---|---|---:|---:|",
@@ -480,12 +490,21 @@ def page(points: Sequence[Point], qlib: Sequence[QlibPoint], lines: dict[str, Li
 
 
 def fit(points: Sequence[Point]) -> dict[str, Line]:
-    """Lines over stocks times days; none where all points are of one size."""
-    x = [point.million_cells for point in points]
-    if len(set(x)) < 2:
+    """Lines over what a quantity grows with; none where all points are of one number of stocks."""
+    if len({point.stocks for point in points}) < 2:
         return {}
     names = ("seconds", "cpu_seconds", "gigabytes", "cached_seconds")
-    return {name: Line.through(x, [getattr(point, name) for point in points]) for name in names}
+    return {
+        name: Line.through(
+            [getattr(point, scale_of(name)) for point in points], [getattr(point, name) for point in points]
+        )
+        for name in names
+    }
+
+
+def scale_of(name: str) -> str:
+    """What a quantity grows with."""
+    return "thousand_stocks" if name == "cached_seconds" else "million_cells"
 
 
 def _arguments(given: list[str] | None) -> argparse.Namespace:
