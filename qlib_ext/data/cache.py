@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 import qlib_ext
-from qlib_ext.market.store import QlibStore, Signature, signature
+from qlib_ext.market.store import QlibStore, Signature, StoreError, signature
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +71,12 @@ class Look:
 
     def unchanged(self) -> bool:
         """Whether the content is still the same; where timestamps cannot tell, everything is read again."""
-        if signature(self.store.root).digest != self.signature.digest:
+        try:
+            if signature(self.store.root).digest != self.signature.digest:
+                return False
+            return self.signature.settled or QlibStore(self.store.root).fingerprint() == self.fingerprint
+        except StoreError:  # it is being replaced
             return False
-        return self.signature.settled or QlibStore(self.store.root).fingerprint() == self.fingerprint
 
 
 @dataclass(frozen=True)

@@ -266,15 +266,26 @@ def signature(root: Path) -> Signature:
     """Sizes, inodes and timestamps of all files that a store's fingerprint covers: far quicker than reading them.
 
     Take it before the store is opened: what changes later is then not in it, and a second one tells.
+
+    Raises
+    ------
+    StoreError
+        If a file vanishes meanwhile, or leads nowhere.
     """
     taken = time.time_ns()
     digest = hashlib.sha256()
     newest, whole_seconds = 0, True
-    for name, found in _covered_files(root):
-        facts = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-        digest.update(f"{name}\0{facts}\n".encode())
-        newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
-        whole_seconds &= found.st_mtime_ns % 10**9 == found.st_ctime_ns % 10**9 == 0
+    try:
+        for name, found in _covered_files(root):
+            facts = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+            digest.update(f"{name}\0{facts}\n".encode())
+            newest = max(newest, found.st_mtime_ns, found.st_ctime_ns)
+            whole_seconds &= found.st_mtime_ns % 10**9 == found.st_ctime_ns % 10**9 == 0
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"`{root}` must hold still while its files are looked at, found no `{error.filename}`: start again, or "
+            "remove the link if it is one that leads nowhere"
+        ) from error
     settled = newest <= taken - int(UNSETTLED_SECONDS * 1e9) and not whole_seconds
     return Signature(digest.hexdigest(), settled)
 

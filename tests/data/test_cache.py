@@ -370,6 +370,11 @@ class TestFingerprint:
         after = cache.look(own_store)
         assert after.fingerprint == QlibStore(own_store).fingerprint() != before.fingerprint
 
+    def test_a_store_that_is_gone_is_another(self, cache: PanelCache, own_store: Path) -> None:
+        look = cache.look(own_store)
+        own_store.rename(own_store.with_name("elsewhere"))
+        assert not look.unchanged()
+
     @pytest.mark.usefixtures("settled")
     def test_files_that_come_and_go_are_seen(self, cache: PanelCache, own_store: Path) -> None:
         seen = [cache.look(own_store).fingerprint]

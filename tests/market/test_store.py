@@ -194,6 +194,15 @@ class TestSignature:
         monkeypatch.setattr(store_module.time, "time_ns", lambda: now + 3 * 10**9)
         assert signature(store.root).settled
 
+    def test_a_file_that_vanishes_meanwhile_is_named(self, store: QlibStore) -> None:
+        path = store.root / "features" / "sh600001" / "close.day.bin"
+        path.unlink()
+        path.symlink_to("nowhere")
+        with pytest.raises(
+            StoreError, match=r"must hold still while its files are looked at, found no .*close\.day\.bin"
+        ):
+            signature(store.root)
+
     def test_a_fingerprint_that_is_known_is_not_read(self, store: QlibStore) -> None:
         store.know_fingerprint("0123456789abcdef")
         assert store.fingerprint() == "0123456789abcdef"
