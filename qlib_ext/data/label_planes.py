@@ -28,9 +28,9 @@ def works_per_day(processor: Processor) -> bool:
     """Whether a processor may be given some of the days at a time.
 
     It may where the class that holds its code says `per_day = True`: every day's rows are then made from that day's
-    rows alone, in the same order, none is added or left out, every column is float, nothing is fitted, and the
-    arguments are left as they are. A subclass with a `__call__` of its own must say so anew, and one that fits
-    something cannot.
+    rows alone, in the same order, none is added or left out, every column is float, and nothing is fitted or kept
+    from one call to the next. A subclass with a `__call__` of its own must say so anew, and one that fits something
+    cannot.
     """
     if type(processor).fit is not Processor.fit:
         return False
@@ -99,17 +99,17 @@ class LabelPlanes:
             data = {column: evaluate(days)[here] for column, evaluate in evaluators.items()}
             table = run(infer, _table(panel, rows, days, data))
             found = {column: _floats(table, column) for column in table.columns}
-            if raw and list(found) != list(raw):
-                raise UserError(
-                    f"processors that say `per_day` must give the same columns on all days, found {list(raw)} and "
-                    f"then {list(found)}: leave out `per_day`"
-                )
+            if raw:
+                _check_columns(list(raw), list(found))
             for column, values in found.items():
                 if column not in raw:
                     raw[column] = np.full(rows.shape, np.nan, values.dtype)
                 raw[column][days][here] = values
             table = run(learn, table.copy() if any(not x.readonly() for x in learn) else table)
-            names = [name for group, name in table.columns if group == GROUP]
+            now = [name for group, name in table.columns if group == GROUP]
+            if names:
+                _check_columns(names, now)
+            names = now
             for name in names:
                 column, values = (GROUP, name), _floats(table, (GROUP, name)).astype(np.float32, copy=False)
                 if name not in own:
@@ -157,6 +157,14 @@ def run(processors: Sequence[Processor], table: pd.DataFrame) -> pd.DataFrame:
                 f"{len(table)} rows of {len(index)}, or others: leave out `per_day`"
             )
     return table
+
+
+def _check_columns(before: list, now: list) -> None:
+    if now != before:
+        raise UserError(
+            f"processors that say `per_day` must give the same columns on all days, found {before} and then {now}: "
+            "leave out `per_day`"
+        )
 
 
 def _floats(table: pd.DataFrame, column: tuple[str, str]) -> np.ndarray:

@@ -254,8 +254,9 @@ class TestOnesOwnProcessors:
         with pytest.raises(UserError, match=message):
             make(infer_processors=[PerDay(work)], learn_processors=[])
 
+    @pytest.mark.parametrize("where", ["infer_processors", "learn_processors"])
     def test_columns_that_come_and_go_are_told(
-        self, make: Callable[..., Alpha360Panel], monkeypatch: pytest.MonkeyPatch
+        self, where: str, make: Callable[..., Alpha360Panel], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(label_planes, "CELLS_AT_ONCE", 100)
         calls: list[int] = []
@@ -265,7 +266,7 @@ class TestOnesOwnProcessors:
             return df if len(calls) < 3 else df.iloc[:, :1]
 
         with pytest.raises(UserError, match="must give the same columns on all days, found"):
-            make(infer_processors=[PerDay(work)], learn_processors=[])
+            make(**{"infer_processors": [], "learn_processors": [], where: [PerDay(work)]})
 
     def test_one_for_labels_alone_is_refused_for_inference(self, make: Callable[..., Alpha360Panel]) -> None:
         with pytest.raises(UserError, match="found CrossSectionNorm: it belongs to `learn_processors`"):
