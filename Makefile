@@ -11,7 +11,7 @@ SAMPLE      ?= sample_market
 SAMPLE_SEED ?= 0
 QLIB_DATA   ?= $(SAMPLE)
 WORKFLOW    ?= workflows/mimstocr_csi300.yaml
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto --maxprocesses 8 --dist loadfile
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check

@@ -10,6 +10,8 @@ from hypothesis import settings
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MPLBACKEND"] = "Agg"
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: more threads would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 for variable in (
     "MLFLOW_TRACKING_URI",
     "QLIB_DATA",

@@ -153,7 +153,10 @@ class TestMake:
     def test_the_tests_end_with_pytest(self, tmp_path: Path) -> None:
         steps = make("--dry-run", "test", VENV=str(tmp_path)).stdout.strip().splitlines()
         called = [re.sub(rf"^{re.escape(str(tmp_path))}/bin/", "", step) for step in steps[-4:]]
-        assert [step.strip() for step in called] == ["ruff format --check", "ruff check", "mypy", "pytest"]
+        lint, run = [step.strip() for step in called[:3]], called[3].split()
+        assert lint == ["ruff format --check", "ruff check", "mypy"]
+        assert run[0] == "pytest"
+        assert "--dist" in run, "files are shared out whole: fixtures of a file are made once"
 
     @pytest.mark.parametrize("ours", [True, False])
     def test_clean_removes_only_what_was_made_here(self, ours: bool, tmp_path: Path) -> None:

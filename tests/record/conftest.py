@@ -105,8 +105,8 @@ QUIET = slice(75, 95)
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
-    """Qlib and MLflow in a folder of their own, and the dataset."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
+    """A folder with a store, and the dataset."""
     home = tmp_path_factory.mktemp("workplace")
     draw = np.random.default_rng(11)
     calendar = pd.bdate_range("2020-01-01", periods=DAYS)
@@ -123,6 +123,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
     }
     spells = pd.DataFrame({"instrument": STOCKS, "start": calendar[0], "end": calendar[-1]})
     write_store(home / "store", calendar, [*STOCKS, INDEX], bars, {"csi300": spells})
+    return home, Dataset(calendar, close[:, :-1])
+
+
+@pytest.fixture(scope="module")
+def workplace(place: tuple[Path, Dataset]) -> Iterator[Dataset]:
+    """Qlib and MLflow at work in that folder: anew for each file, since those of other tests set them up as well."""
+    home, dataset = place
     before = Path.cwd()
     os.chdir(home)  # MLflow puts artifacts beside its database, in the working directory
     manager = {
@@ -130,7 +137,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
         "kwargs": {"uri": f"sqlite:///{home}/mlflow.db", "default_exp_name": "default"},
     }
     qlib.init(provider_uri=str(home / "store"), region="cn", kernels=1, exp_manager=manager)
-    yield Dataset(calendar, close[:, :-1])
+    yield dataset
     os.chdir(before)
 
 
