@@ -211,7 +211,7 @@ class MultiTaskModel(Model):
     def _tags(self) -> dict[str, str]:
         return {
             "backbone": self.backbone["class"].rpartition(".")[2],
-            "balancer": self.balancer["class"].rpartition(".")[2],
+            "balancer": _balancer_name(self.balancer),
             "seed": str(self.seed),
             "device": self.device,
             "precision": self.options.precision,
@@ -278,6 +278,16 @@ def _line(record: Epoch) -> str:
         f"epoch {int(record['epoch'])}: loss train/valid {losses}; valid IC {record['valid/ic']:.4f} "
         f"RankIC {record['valid/rank_ic']:.4f}; {seconds:.0f} s{' *' if record['best'] else ''}"
     )
+
+
+def _balancer_name(config: Mapping[str, Any]) -> str:
+    """The balancer's class; where it is an adapter of somebody's method, that too: `TorchJD UPGrad`."""
+    method = (config.get("kwargs") or {}).get("method")
+    names = [
+        config["class"],
+        *([method["class"]] if isinstance(method, Mapping) and "class" in method else []),
+    ]
+    return " ".join(name.rpartition(".")[2] for name in names)
 
 
 def _check_label(task: Task, dataset: DailyPanelDataset) -> None:

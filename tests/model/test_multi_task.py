@@ -557,3 +557,21 @@ def test_history_frame():
     assert found["epoch"].tolist() == [0, 1]
     assert found["best"].tolist() == [True, False]
     assert np.isnan(found["valid/ic"].iloc[1])
+
+
+class TestTags:
+    @pytest.mark.parametrize(
+        ("balancer", "name"),
+        [
+            ({"class": CQB, "kwargs": {"window": 1}}, "CQB"),
+            (
+                {
+                    "class": "qlib_ext.model.balancers.torchjd.TorchJD",
+                    "kwargs": {"method": {"class": "torchjd.aggregation.UPGrad"}},
+                },
+                "TorchJD UPGrad",
+            ),
+        ],
+    )
+    def test_a_run_is_told_by_its_balancer(self, balancer, name):
+        assert model(balancer=balancer)._tags()["balancer"] == name

@@ -178,9 +178,20 @@ class TestTraining:
         page = Training().render(run.view())
         assert "the task overfits" not in page
         assert "The weight decay is fixed." in page
+        assert "The weights are those" not in page
         assert "pull apart" in page
         run.put("training/history.parquet", equal.drop(columns=["gradient/cosine", "gradient/norm/momentum"]))
         assert "pull apart" not in Training().render(run.view())
+
+    def test_the_weights_of_a_scalarizer_are_drawn(self, make: Callable[..., Any]) -> None:
+        run = make(days=5, epochs=4)
+        history = run.view().table("training/history.parquet")
+        history["balance/weight/score"] = [np.nan, 0.4, 0.5, 0.6]
+        run.put("training/history.parquet", history)
+        drawn = Training().figures(run.view())["balance"].axes
+        (panel,) = [axes for axes in drawn if axes.get_title(loc="left") == "Weight"]
+        np.testing.assert_array_equal(panel.get_lines()[0].get_ydata(), history["balance/weight/score"])
+        assert "The weights are those that the balancer gave" in Training().render(run.view())
 
     def test_a_balancer_that_logs_nothing(self, make: Callable[..., Any]) -> None:
         run = make(days=5, epochs=4)

@@ -97,6 +97,7 @@ def _balance(history: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
     wanted = {
         "V": "balance/V/",
         "\N{GREEK SMALL LETTER BETA}": "balance/beta/",
+        "Weight": "balance/weight/",
         "Gradient norm": "gradient/norm/",
     }
     panels = {title: _by_task(history, prefix) for title, prefix in wanted.items()}
@@ -114,6 +115,8 @@ def _balance_explained(history: pd.DataFrame) -> str:
             "V is the change of the validation loss over that of the train loss: below zero, the task overfits. From it "
             "follow \N{GREEK SMALL LETTER BETA}, the share of the past in the smoothed gradient, and the weight decay."
         )
+    if "Weight" in panels:
+        said.append("The weights are those that the balancer gave the losses, mean over an epoch.")
     if "Gradient norm" in panels:
         said.append(
             "The norm is of each task's gradient on the shared parameters, mean over an epoch (over every 20th day under a "
