@@ -154,7 +154,16 @@ class Grid:
             found += self.tables.get(name, [name])
         return list(dict.fromkeys(found))
 
-    def job(self, cell: Cell, budget: Budget, *, store: Path, tracking_uri: str, fingerprint: str) -> Job:
+    def job(
+        self,
+        cell: Cell,
+        budget: Budget,
+        *,
+        store: Path,
+        tracking_uri: str,
+        fingerprint: str,
+        panel_cache: Path | None = None,
+    ) -> Job:
         """The run of a cell.
 
         Parameters
@@ -167,6 +176,8 @@ class Grid:
             MLflow's.
         fingerprint
             Of the store's content; part of the run's name.
+        panel_cache
+            Where prepared panels are kept, for all runs together; None keeps none.
         """
         config = self._rendered(
             cell.universe,
@@ -179,6 +190,7 @@ class Grid:
                 "SEED": str(cell.seed),
                 "DEVICE": "auto",
                 "RESUME": "1",
+                "PANEL_CACHE": "off" if panel_cache is None else str(panel_cache),
             },
         )
         task = config["task"]

@@ -81,7 +81,14 @@ def run(options: argparse.Namespace) -> int:
     fingerprint = store.fingerprint()
     uri = tracking_uri(options.uri, options.work)
     jobs = [
-        grid.job(cell, budget, store=store.root.resolve(), tracking_uri=uri, fingerprint=fingerprint)
+        grid.job(
+            cell,
+            budget,
+            store=store.root.resolve(),
+            tracking_uri=uri,
+            fingerprint=fingerprint,
+            panel_cache=(options.work / "panel_cache").resolve(),
+        )
         for cell in cells
     ]
     options.work.mkdir(parents=True, exist_ok=True)

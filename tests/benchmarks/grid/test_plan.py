@@ -149,7 +149,13 @@ class TestName:
     """A run's name says what decides its result, and nothing else."""
 
     def test_equal_jobs_have_equal_names_wherever_they_run(self, grid: Grid) -> None:
-        assert job(grid).name == job(grid, store=Path("/elsewhere"), tracking_uri="http://localhost:1").name
+        elsewhere = {
+            "store": Path("/elsewhere"),
+            "tracking_uri": "http://localhost:1",
+            "panel_cache": Path("/c"),
+        }
+        assert job(grid).name == job(grid, **elsewhere).name
+        assert job(grid, **elsewhere).config["task"]["dataset"]["kwargs"]["cache"] == "/c"
 
     @pytest.mark.parametrize(
         "other",
