@@ -164,7 +164,9 @@ class TestCommand:
         assert command("--stocks", "20", "--qlib") == 0
         assert here.count("measure_qlib") == 2
         assert 10_000 < real["rows"] < 23 * 740
-        assert real["gigabytes"] > real["imports_gigabytes"] > 0.1
+        assert (
+            real["gigabytes"] >= real["imports_gigabytes"] > 0.1
+        )  # so small a table may fit where imports were
         page = (tmp_path / "out" / "README.md").read_text()
         assert "## Qlib's own table" in page
         assert "That is an extrapolation over a factor of" in page
