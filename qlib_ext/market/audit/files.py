@@ -123,7 +123,7 @@ KINDS = (
     Kind(
         "field-missing-everywhere",
         "warning",
-        "no stock has open, high, low, close, volume, factor or change",
+        "a field that is needed (open, high, low, close, volume, factor, change) is there for no stock",
         "features are empty, lots cannot be sized without factor, and limits not be kept without change",
     ),
     Kind(
