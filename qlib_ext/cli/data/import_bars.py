@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from qlib_ext.checks import UserError
+from qlib_ext.cli.pairs import pairs
 
 
 def import_bars(
@@ -84,7 +84,7 @@ def import_bars(
     began = time.perf_counter()
     settings = ImportSettings(
         region=region,
-        columns=_columns(column or []),
+        columns=pairs("--column", column, "close=Last"),
         adjustment=adjustment,
         volume=volume,
         volume_unit=volume_unit,
@@ -126,15 +126,3 @@ def import_bars(
             f"To use it: QLIB_DATA={out} qrun WORKFLOW, with `instruments: {universe}` and a benchmark of the store in "
             "the workflow"
         )
-
-
-def _columns(given: list[str]) -> dict[str, str]:
-    columns = {}
-    for one in given:
-        field, sign, name = one.partition("=")
-        if not sign or not field:
-            raise UserError(f"`--column` must be FIELD=COLUMN such as close=Last, found {one!r}")
-        if field in columns:
-            raise UserError(f"`--column` must name a field once, found {field!r} twice")
-        columns[field] = name
-    return columns

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qlib_ext.checks import UserError
+from qlib_ext.cli.pairs import pairs
 
 if TYPE_CHECKING:
     from qlib_ext.market.sides.side_table import SideTable
@@ -56,9 +56,9 @@ def side(
         name,
         file,
         shape=shape,
-        columns=_pairs("column", column or [], alone=False),
-        lags=_pairs("lag", _words(lag or []), alone=True),
-        frequencies=_pairs("frequency", _words(frequency or []), alone=True),
+        columns=pairs("--column", column, "FIELD=COLUMN"),
+        lags=pairs("--lag", _words(lag or []), "SERIES=LAG", alone=True),
+        frequencies=pairs("--frequency", _words(frequency or []), "SERIES=FREQUENCY", alone=True),
         until=until,
         encoding=encoding,
         replace=replace,
@@ -96,20 +96,3 @@ def _count(number: int, what: str) -> str:
 
 def _words(given: list[str]) -> list[str]:
     return [word.strip() for words in given for word in words.split(",") if word.strip()]
-
-
-def _pairs(option: str, given: list[str], *, alone: bool) -> dict[str, str]:
-    """`KEY=VALUE` as a mapping; where it may stand alone, a value without a key is that of the empty one."""
-    pairs = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals and alone:
-            key, value = "", key
-        elif not key or not equals:
-            raise UserError(f"`--{option}` must be as in FIELD=COLUMN, found {text!r}")
-        if key in pairs:
-            raise UserError(
-                f"`--{option}` must be given once for {key or 'all others'}, found {text!r} again"
-            )
-        pairs[key] = value
-    return pairs

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.pairs import pairs
 
 if TYPE_CHECKING:
     from qlib_ext.market.store import QlibStore
@@ -76,7 +77,12 @@ def universe(
     others = {other: store.membership(other) for other in compare_with or []}
     if constituents is not None:
         made = read_constituents(
-            store, name, constituents, columns=_columns(column or []), until=until, size=size
+            store,
+            name,
+            constituents,
+            columns=pairs("--column", column, "code=COLUMN", empty=False),
+            until=until,
+            size=size,
         )
     else:
         assert top is not None
@@ -156,11 +162,3 @@ def _months(given: str | None) -> list[int]:
     if not all(word.isdecimal() for word in words):
         raise UserError(f"`--review-months` must be numbers of months such as 6,12, found {given!r}")
     return [int(word) for word in words]
-
-
-def _columns(given: list[str]) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in given]
-    for wanted, equals, found in pairs:
-        if not (wanted and equals and found):
-            raise UserError(f"`--column` must be as in code=COLUMN, found {wanted + equals + found!r}")
-    return {wanted: found for wanted, _, found in pairs}

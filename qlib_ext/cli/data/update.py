@@ -9,7 +9,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from qlib_ext.cli.data.import_bars import _columns, import_bars
+from qlib_ext.cli.data.import_bars import import_bars
+from qlib_ext.cli.pairs import pairs
 
 SHOWN = 10  # revised values
 _IMPORT = get_type_hints(import_bars, include_extras=True)
@@ -81,7 +82,7 @@ def update(
     settings = ImportSettings.load(store) if (store / FILE).is_file() else ImportSettings()
     if region not in (None, settings.region):
         given.setdefault("exchange", None)  # that of the other region
-    columns = {**settings.columns, **_columns(column or [])}
+    columns = {**settings.columns, **pairs("--column", column, "close=Last")}
     settings = replace(settings, columns=columns, **given)
     with shown_progress() as progress:
         done = update(

@@ -81,11 +81,11 @@ class TestImport:
         [
             (
                 ["--column", "close"],
-                "error: `--column` must be FIELD=COLUMN such as close=Last, found 'close'\n",
+                "error: `--column` must be as in close=Last, found 'close'\n",
             ),
             (
                 ["--column", "close=Last", "--column", "close=Open"],
-                "error: `--column` must name a field once, found 'close' twice\n",
+                "error: `--column` must be given once for close, found 'close=Open' again\n",
             ),
             (["--region", "uk"], "error: `region` must be one of cn, us, found 'uk'\n"),
             (

@@ -143,6 +143,10 @@ class TestRefusals:
                 ["mine", "--constituents", "x.csv", "--column", "code"],
                 "must be as in code=COLUMN, found 'code'",
             ),
+            (
+                ["mine", "--constituents", "x.csv", "--column", "code=a", "--column", "code=b"],
+                "`--column` must be given once for code, found 'code=b' again",
+            ),
         ],
     )
     def test_in_one_line_before_anything_is_written(
