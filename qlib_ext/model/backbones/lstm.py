@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from qlib_ext import checks
 from qlib_ext.data.daily_panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.recurrent import last_state, recurrent
 
 
 class LSTM(Backbone):
@@ -39,13 +39,9 @@ class LSTM(Backbone):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        checks.integer("hidden_size", hidden_size, 1)
-        checks.integer("num_layers", num_layers, 1)
-        checks.between("dropout", dropout, 0, 1, open_high=True)
+        self.rnn = recurrent("LSTM", num_features, hidden_size, num_layers, dropout)
         self.out_features = hidden_size
-        self.rnn = nn.LSTM(num_features, hidden_size, num_layers, batch_first=True, dropout=dropout)
 
     def forward(self, panel: DailyPanel) -> Tensor:
         """Embeddings `[N, D]`."""
-        states, _ = self.rnn(panel.features)  # [N, T, D]
-        return states[:, -1]  # [N, D]
+        return last_state(self.rnn, panel.features)
