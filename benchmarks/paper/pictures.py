@@ -30,7 +30,7 @@ def losses(histories: Mapping[str, pd.DataFrame]) -> Figure:
         for column in history
         if column.startswith("train/loss/")
     )
-    with mpl.rc_context(figures._STYLE):
+    with mpl.rc_context(figures.STYLE):
         figure = Figure(figsize=(figures.WIDTH, 3.4))
         grid = figure.subplots(1, len(tasks), squeeze=False)[0]
         for axes, task in zip(grid, tasks, strict=True):
@@ -116,7 +116,7 @@ def adaptive_k(grid: Grid, universe: str, store: Path) -> np.ndarray | None:
 
 def histogram(values: np.ndarray) -> Figure:
     """How many days had which k."""
-    with mpl.rc_context(figures._STYLE):
+    with mpl.rc_context(figures.STYLE):
         figure = Figure(figsize=(figures.WIDTH, 2.8))
         axes = figure.add_subplot()
         axes.hist(values, bins=min(60, max(10, len(np.unique(values)))), color=figures.BLUE)

@@ -15,11 +15,11 @@ from benchmarks.grid.page import Page
 from benchmarks.grid.plan import Grid, Plan
 from benchmarks.grid.results import Result, Results, Setting
 from benchmarks.paper import pictures
+from benchmarks.paper.pictures import OURS
 from qlib_ext.checks import UserError
 from qlib_ext.metrics.significance import bootstrap_mean
 
 ROOT = Path(__file__).parents[2]
-OURS = "MiM-StocR"
 NONE = "–"
 
 

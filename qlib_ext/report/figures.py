@@ -31,7 +31,7 @@ COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 
 WIDTH = 9.0  # inches; pictures are scaled to the page
 FEW = 15  # fewer points than these are drawn one by one
-_STYLE: Any = {
+STYLE: Any = {
     "axes.edgecolor": QUIET,
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -104,7 +104,7 @@ def over_time(
     height
         In inches.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height))
         axes = figure.add_subplot()
         axes.axhline(0, color=QUIET, linewidth=0.8)
@@ -136,7 +136,7 @@ def daily_and_cumulative(
     height
         In inches.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height))
         each, averaged, summed = figure.subplots(3, 1, sharex=True)
         for (name, values), colour in zip(daily.items(), COLOURS, strict=False):
@@ -172,7 +172,7 @@ def dots_against_base(
     height
         In inches.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height))
         axes = figure.add_subplot()
         shares = np.array([*values.values()], dtype=float)
@@ -224,7 +224,7 @@ def by_epoch(
     """
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height * rows))
         grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
         for axes, (title, lines) in zip(grid, panels.items(), strict=False):
@@ -280,6 +280,6 @@ def _percent(share: float, _: int | None = None) -> str:
 
 def _save(figure: Figure, kind: str, **kwargs: Any) -> bytes:
     buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(buffer, format=kind, **kwargs)
     return buffer.getvalue()
