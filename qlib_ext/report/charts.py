@@ -1,0 +1,203 @@
+"""What a picture shows, apart from how it is drawn.
+
+A chart is described once, by one of the classes below. `qlib_ext.report.interactive` makes of it the part of a page
+that a reader can zoom, point at and switch on and off; `qlib_ext.report.figures` makes of it a PNG. Numbers are made
+elsewhere: a chart only holds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from qlib_ext.checks import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """What all charts have.
+
+    Attributes
+    ----------
+    alt
+        What is to be seen, for those who do not see it.
+    caption
+        What stands below it: what is shown, in which unit, how computed.
+    ylabel, xlabel
+        What the axes are, with units.
+    percent
+        Whether values are shares, to be written as per cent.
+    height
+        Of the drawing, in pixels on the page.
+    colours
+        Of the series in their order; empty for the house's own.
+    """
+
+    alt: str
+    caption: str
+    ylabel: str = ""
+    xlabel: str = ""
+    percent: bool = False
+    height: int = 300
+    colours: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lines(Chart):
+    """Lines over days or over numbers.
+
+    Attributes
+    ----------
+    series
+        Name -> values on an index of dates or of numbers; the indexes may differ. NaN leaves a gap.
+    bands
+        Name of a line -> its lower and upper bound, drawn as a shade in the line's colour.
+    marks
+        Name -> place on the x axis of a vertical line.
+    levels
+        Name -> height of a horizontal line, such as a base rate.
+    filled
+        Lines to fill down to zero.
+    stacked
+        Whether the lines are shares that pile up.
+    hidden
+        Lines that are shown when the reader asks for them.
+    log_choice
+        Whether the reader can choose a logarithmic axis; all values must then be positive.
+    dots
+        Whether every point is drawn as a dot too.
+    """
+
+    series: Mapping[str, pd.Series]
+    bands: Mapping[str, tuple[pd.Series, pd.Series]] = field(default_factory=dict)
+    marks: Mapping[str, object] = field(default_factory=dict)
+    levels: Mapping[str, float] = field(default_factory=dict)
+    filled: Sequence[str] = ()
+    stacked: bool = False
+    hidden: Sequence[str] = ()
+    log_choice: bool = False
+    dots: bool = False
+
+    def __post_init__(self) -> None:
+        _some("series", self.series)
+        _among("bands", self.bands, self.series)
+        _among("filled", self.filled, self.series)
+        _among("hidden", self.hidden, self.series)
+        if self.log_choice:
+            for name, values in self.series.items():
+                if (values <= 0).any():
+                    raise UserError(
+                        f"a logarithmic axis needs positive values, `{name}` has {values.min():g}"
+                    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars(Chart):
+    """Bars, side by side where there are several series.
+
+    Attributes
+    ----------
+    values
+        Categories in the rows, a series a column; NaN leaves a bar out.
+    low, high
+        Ends of the intervals, of the same shape; None draws none.
+    levels
+        Name -> height of a horizontal line.
+    horizontal
+        Whether the bars lie, which leaves long names their room.
+    stacked
+        Whether the series pile up.
+    """
+
+    values: pd.DataFrame
+    low: pd.DataFrame | None = None
+    high: pd.DataFrame | None = None
+    levels: Mapping[str, float] = field(default_factory=dict)
+    horizontal: bool = False
+    stacked: bool = False
+
+    def __post_init__(self) -> None:
+        _some("values", self.values.columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heatmap(Chart):
+    """A table in colours.
+
+    Attributes
+    ----------
+    values
+        Rows from the top, columns from the left; NaN stays white.
+    diverging
+        Whether 0 is the middle of two colours; otherwise the colour deepens from the lowest value on.
+    digits
+        Decimals of the numbers in the cells; of per cent, where `percent`.
+    """
+
+    values: pd.DataFrame
+    diverging: bool = True
+    digits: int = 1
+
+    def __post_init__(self) -> None:
+        _some("values", self.values.columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram(Chart):
+    """How often values lie where.
+
+    Attributes
+    ----------
+    samples
+        Name -> values; NaN is left out. The bins are computed here, in Python, so that a page stays small.
+    bins
+        How many, over the range of all samples.
+    marks
+        Name -> place of a vertical line, such as the mean.
+    """
+
+    samples: Mapping[str, np.ndarray]
+    bins: int = 60
+    marks: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _some("samples", self.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points(Chart):
+    """Points, each with an x and a y.
+
+    Attributes
+    ----------
+    series
+        Name -> table with the columns `x` and `y`, and `text` where a point has a name.
+    diagonal
+        Whether the line y = x is drawn.
+    joined
+        Whether the points of a series are joined by a line.
+    """
+
+    series: Mapping[str, pd.DataFrame]
+    diagonal: bool = False
+    joined: bool = False
+
+    def __post_init__(self) -> None:
+        _some("series", self.series)
+        for name, table in self.series.items():
+            if not {"x", "y"} <= {*table.columns}:
+                raise UserError(f"the points `{name}` need the columns `x` and `y`, found {[*table.columns]}")
+
+
+def _some(name: str, given: object) -> None:
+    if not len(given):  # type: ignore[arg-type]
+        raise UserError(f"a chart needs at least one series in `{name}`, found none")
+
+
+def _among(name: str, given: Mapping[str, object] | Sequence[str], known: Mapping[str, object]) -> None:
+    for key in given:
+        if key not in known:
+            raise UserError(f"`{name}` names `{key}`, which is none of the lines {[*known]}")
