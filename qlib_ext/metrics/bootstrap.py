@@ -1,0 +1,118 @@
+"""How sure any figure of daily series is: the stationary bootstrap of whole days."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from qlib_ext.checks import UserError, at_least, between, integer
+from qlib_ext.metrics.cross_section import Floats
+
+
+def stationary_days(
+    days: int, *, block_days: float | None = None, draws: int = 2000, seed: int = 0
+) -> npt.NDArray[np.int64]:
+    r"""Draw the days of resampled series, by the stationary bootstrap.
+
+    Source: Politis and Romano (1994), "The Stationary Bootstrap", Journal of the American Statistical Association
+    89. A resampled series starts on a day drawn at random; each further day is the one after its predecessor with
+    probability 1 - 1/B, else drawn anew; the day after the last is the first.
+
+    Parameters
+    ----------
+    days
+        Length D of the series.
+    block_days
+        Mean length B of a block, at least 1. The default is the cube root of D.
+    draws
+        Number of resampled series.
+    seed
+        Seed of the drawing. With the same arguments these are the days that `significance.bootstrap_mean` draws.
+
+    Returns
+    -------
+    Positions ``[draws, D]``.
+
+    Raises
+    ------
+    UserError
+        If an argument lies outside its range.
+    """
+    integer("days", days, 1)
+    integer("draws", draws, 1)
+    integer("seed", seed, 0)
+    if block_days is not None:
+        at_least("block_days", block_days, 1)
+    anew = 1 / (block_days if block_days is not None else days ** (1 / 3))
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((days, draws), dtype=np.int64)
+    drawn[0] = rng.integers(days, size=draws)
+    for k in range(1, days):  # all draws advance together by a day
+        jump = rng.random(draws) < anew
+        drawn[k] = np.where(jump, rng.integers(days, size=draws), (drawn[k - 1] + 1) % days)
+    return np.ascontiguousarray(drawn.T)
+
+
+def bootstrap_intervals(
+    statistics: Callable[..., npt.ArrayLike],
+    *daily: npt.ArrayLike,
+    level: float = 0.95,
+    block_days: float | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[Floats, Floats]:
+    r"""Confidence intervals of figures that are computed from daily series, by the stationary bootstrap.
+
+    Whole days are drawn (`stationary_days`), the same for every series, so that what happens on one day stays
+    together. The interval is that of percentiles: the :math:`(1 \mp \text{level}) / 2` quantiles of the figures of
+    the resampled series.
+
+    Parameters
+    ----------
+    statistics
+        Takes as many series ``[D]`` as are given, returns S figures.
+    daily
+        Series ``[D]`` on the same days, in the order of time.
+    level
+        Probability that an interval is to cover its figure, in (0, 1).
+    block_days, draws, seed
+        As in `stationary_days`.
+
+    Returns
+    -------
+    low, high : ``[S]``
+        Of the resampled series in which the figure has a value; NaN where it has one in fewer than half of them, or
+        with fewer than two days.
+
+    Raises
+    ------
+    UserError
+        If an argument lies outside its range, or the series differ in length.
+
+    Notes
+    -----
+    For figures that average over days: mean, volatility, ratios of them, beta. A figure of the order of days, such as
+    the deepest drawdown, has no valid interval of this kind, since resampling makes another path.
+    """
+    between("level", level, 0, 1, open_low=True, open_high=True)
+    series = [np.asarray(values, dtype=np.float64) for values in daily]
+    shapes = {values.shape for values in series}
+    if len(shapes) != 1 or len(series[0].shape) != 1:
+        found = ", ".join(str(values.shape) for values in series) or "none"
+        raise UserError(f"the daily series must all be [days] of one length, found {found}")
+    (days,) = series[0].shape
+    if days < 2:
+        nothing = np.full(np.shape(statistics(*series)), math.nan)
+        return nothing, nothing.copy()
+    drawn = stationary_days(days, block_days=block_days, draws=draws, seed=seed)
+    figures = np.array([statistics(*(values[day] for values in series)) for day in drawn], dtype=np.float64)
+    rare = np.isfinite(figures).mean(axis=0) < 0.5
+    figures[~np.isfinite(figures)] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a figure that never has a value: NaN is the answer
+        low, high = np.nanquantile(figures, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.where(rare, np.nan, low), np.where(rare, np.nan, high)
