@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import signal
@@ -12,7 +11,6 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import FrameType, TracebackType
 from typing import Any
-from urllib.parse import urlparse
 
 import mlflow.tracking
 from qlib.workflow import R
@@ -23,6 +21,7 @@ from qlib.workflow.recorder import MLflowRecorder
 from qlib_ext.checks import UserError
 from qlib_ext.record import git
 from qlib_ext.record.base import check_records
+from qlib_ext.record.runs import checked_uri, keep_to_ourselves
 
 logger = logging.getLogger(__name__)
 
@@ -133,8 +132,8 @@ class ExperimentManager(MLflowExpManager):
     def __init__(self, uri: str, default_exp_name: str = "Experiment"):
         _install_excepthook()  # for what goes wrong before a run starts, here too
         _show_messages()
-        _keep_to_ourselves()
-        super().__init__(uri=_checked(uri), default_exp_name=default_exp_name)
+        keep_to_ourselves()
+        super().__init__(uri=checked_uri(uri), default_exp_name=default_exp_name)
 
     def start_exp(
         self,
@@ -157,7 +156,7 @@ class ExperimentManager(MLflowExpManager):
             experiment_name=experiment_name,
             recorder_id=recorder_id,
             recorder_name=recorder_name,
-            uri=None if uri is None else _checked(uri),
+            uri=None if uri is None else checked_uri(uri),
             resume=resume,
             **kwargs,
         )
@@ -170,16 +169,6 @@ class ExperimentManager(MLflowExpManager):
     def _get_exp(self, experiment_id: str | None = None, experiment_name: str | None = None) -> Experiment:
         found = super()._get_exp(experiment_id=experiment_id, experiment_name=experiment_name)
         return Experiment(found.id, found.name, self.uri)
-
-
-def _checked(uri: str) -> str:
-    if not isinstance(uri, str) or urlparse(uri).scheme in ("", "file") or "://" not in uri:
-        raise UserError(
-            "`uri` of the experiment manager must be a database or a server, such as `sqlite:///mlflow.db` or "
-            f"`http://localhost:5000`: MLflow refuses its file store since 3.13; found {uri!r}. "
-            "Set MLFLOW_TRACKING_URI=sqlite:///mlflow.db"
-        )
-    return uri
 
 
 class _Excepthook:
@@ -238,13 +227,6 @@ def _raise_on_sigterm() -> None:
         raise Terminated("SIGTERM")
 
     signal.signal(signal.SIGTERM, terminate)
-
-
-def _keep_to_ourselves() -> None:
-    """Turn off MLflow's reports of its use, unless MLFLOW_DISABLE_TELEMETRY is set: a strategy is nobody else's business."""
-    if "MLFLOW_DISABLE_TELEMETRY" not in os.environ and importlib.util.find_spec("mlflow.telemetry"):
-        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-        importlib.import_module("mlflow.telemetry").set_telemetry_client()  # again: it was set up on import
 
 
 def _show_messages() -> None:

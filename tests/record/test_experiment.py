@@ -13,6 +13,7 @@ from qlib.workflow import R
 from qlib_ext.checks import UserError
 from qlib_ext.record import experiment, git
 from qlib_ext.record.experiment import ExperimentManager
+from qlib_ext.record.runs import checked_uri, keep_to_ourselves
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +59,7 @@ class TestStore:
 
     @pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "http://localhost:5000", "postgresql://u@h/d"])
     def test_databases_and_servers_are_taken(self, uri: str) -> None:
-        assert experiment._checked(uri) == uri
+        assert checked_uri(uri) == uri
 
     def test_a_run_cannot_go_to_a_file_store_either(self, workplace: Any) -> None:
         with pytest.raises(UserError, match="refuses its file store"), R.start(uri="file:mlruns"):
@@ -163,6 +164,6 @@ class TestTelemetry:
             monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
         else:
             monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", given)
-        experiment._keep_to_ourselves()
+        keep_to_ourselves()
         assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == expected
         monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")  # what the manager set is undone with the test
