@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import inspect
 import logging
-import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from qlib.backtest import backtest
 from qlib.backtest.exchange import Exchange
 from qlib.data import D
 from qlib.strategy.base import BaseStrategy
@@ -21,15 +17,11 @@ from qlib_ext.build import build
 from qlib_ext.checks import UserError, above, nearest
 from qlib_ext.metrics import risk
 from qlib_ext.record.base import Record
-from qlib_ext.strategy.position import OrderedPosition
+from qlib_ext.record.simulation import make_exchange, only_errors_of_qlib, simulate
+from qlib_ext.record.simulation import with_price_limit as with_price_limit
 
 logger = logging.getLogger(__name__)
 
-EXECUTOR = {
-    "class": "SimulatorExecutor",
-    "module_path": "qlib.backtest.executor",
-    "kwargs": {"time_per_step": "day", "generate_portfolio_metrics": True},
-}
 ACCOUNT = 100_000_000.0
 # Qlib's own costs and price limit for A-shares.
 EXCHANGE: Mapping[str, Any] = {
@@ -40,7 +32,6 @@ EXCHANGE: Mapping[str, Any] = {
     "min_cost": 5,
 }
 GIVEN = {"self", "kwargs", "start_time", "end_time", "codes", "freq"}
-COLUMNS = ["return", "cost", "benchmark", "turnover", "account", "value", "cash"]
 
 
 class BacktestRecord(Record):
@@ -51,9 +42,11 @@ class BacktestRecord(Record):
 
     Writes `backtest/daily.parquet`, by day: `return` (of the account, gross of cost), `cost`, `benchmark`
     (return of the index), `turnover` (bought plus sold value), all four as shares of the account's value of the
-    day before; `account`, `value` (of the stocks) and `cash` in currency. Writes `backtest/positions.parquet`,
-    by day and stock: `amount` (adjusted shares), `price` and `weight` in the account at the close; and
-    `backtest/summary.csv` and `backtest/setup.json`. Logs the summary as metrics `backtest/...`.
+    day before; `account`, `value` (of the stocks) and `cash` in currency. Writes `backtest/positions.parquet` and
+    `.csv`, by day and stock: `amount` (adjusted shares), `price` and `weight` in the account at the close, `value`
+    and `days_held`; `backtest/orders.parquet` and `.csv`, every order with the reason why it did not fill, as
+    `ObservedExchange.orders` explains them; and `backtest/summary.csv` and `backtest/setup.json`. Logs the summary
+    as metrics `backtest/...`.
 
     Parameters
     ----------
@@ -63,7 +56,8 @@ class BacktestRecord(Record):
         `{class: dotted path, kwargs: {...}}` of a Qlib strategy that takes `signal`.
     backtest
         `account` (currency, by default 100 million), `benchmark` (instrument code) and `exchange_kwargs` (as
-        Qlib's `Exchange` takes them: `deal_price`, `open_cost`, `close_cost`, `min_cost`, `limit_threshold`, ...).
+        Qlib's `Exchange` takes them: `deal_price`, `open_cost`, `close_cost`, `min_cost`, `limit_threshold`,
+        `volume_threshold`, ...; lists stand for its tuples).
     start, end
         Days to trade from and to, inside the period above.
     days_per_year
@@ -87,6 +81,9 @@ class BacktestRecord(Record):
     makes = (
         "backtest/daily.parquet",
         "backtest/positions.parquet",
+        "backtest/positions.csv",
+        "backtest/orders.parquet",
+        "backtest/orders.csv",
         "backtest/summary.csv",
         "backtest/setup.json",
     )
@@ -126,22 +123,17 @@ class BacktestRecord(Record):
         first, last = self._period(scores)
         self._check_benchmark(first, last)
         logger.info("Backtest from %s to %s", f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}")
-        with _only_errors_of_qlib():
-            exchange = self._exchange(scores, first, last)
-            metrics, _ = backtest(
-                start_time=first,
-                end_time=last,
-                strategy=self._strategy(scores),
-                executor=copy.deepcopy(EXECUTOR),
-                benchmark=self.benchmark,
-                account=self.account,
-                exchange_kwargs={"exchange": exchange},
-                pos_type=f"{OrderedPosition.__module__}.{OrderedPosition.__name__}",
-            )
-        report, held = metrics["1day"]
-        daily = report.rename(columns={"bench": "benchmark"})[COLUMNS].rename_axis(index="datetime")
+        codes = sorted(scores.index.get_level_values("instrument").unique())
+        exchange, notes = make_exchange(codes, first, last, self.exchange_kwargs)
+        self.notes += notes
+        done = simulate(
+            self._strategy(scores), exchange, first, last, account=self.account, benchmark=self.benchmark
+        )
+        daily = done.daily
         self.save_table("backtest/daily.parquet", daily)
-        self.save_table("backtest/positions.parquet", _positions(held))
+        for name, table in (("positions", done.positions()), ("orders", done.orders)):
+            self.save_table(f"backtest/{name}.parquet", table)
+            self.save_csv(f"backtest/{name}.csv", table)
         self.save_json("backtest/setup.json", self._setup(exchange, first, last))
         summary = summarise(daily, self.days_per_year)
         self.save_csv("backtest/summary.csv", summary)
@@ -156,7 +148,7 @@ class BacktestRecord(Record):
 
     def _period(self, scores: pd.Series) -> tuple[pd.Timestamp, pd.Timestamp]:
         """First and last day to trade on."""
-        with _only_errors_of_qlib():
+        with only_errors_of_qlib():
             calendar = pd.DatetimeIndex(D.calendar(freq="day"))
             known = len(D.calendar(freq="day", future=True))  # where the store has a calendar of days to come
         scored = scores.index.get_level_values("datetime")
@@ -188,39 +180,13 @@ class BacktestRecord(Record):
                 "`backtest.benchmark` must be an instrument code such as SH000300, since the dataset names none; "
                 f"found {self.benchmark!r}"
             )
-        with _only_errors_of_qlib():
+        with only_errors_of_qlib():
             close = D.features([self.benchmark], ["$close"], first, last)
         if close.empty or close["$close"].isna().all():
             raise UserError(
                 f"`backtest.benchmark` must be an instrument with close prices from {first:%Y-%m-%d} to "
                 f"{last:%Y-%m-%d}, found none for {self.benchmark} in the store"
             )
-
-    def _exchange(self, scores: pd.Series, first: pd.Timestamp, last: pd.Timestamp) -> Exchange:
-        """The market that the orders meet: the scored stocks, not the whole store."""
-        kwargs = dict(self.exchange_kwargs)
-        if isinstance(kwargs["limit_threshold"], list):
-            kwargs["limit_threshold"] = tuple(
-                kwargs["limit_threshold"]
-            )  # YAML has no tuples, Qlib asks for one
-        codes = sorted(scores.index.get_level_values("instrument").unique())
-        if isinstance(kwargs["limit_threshold"], float):
-            unit = _unit_of_change(codes, first, last)
-            limit = kwargs["limit_threshold"] * unit
-            # Some stores carry the close over a suspension: on a day without volume nothing can be traded either way.
-            kwargs["limit_threshold"] = tuple(
-                f"({move}) | ($volume <= 0)" for move in (f"$change >= {limit!r}", f"$change <= {-limit!r}")
-            )
-            if unit != 1:
-                self.notes.append(
-                    "the store's field `change` is in percent; the price limit is read accordingly"
-                )
-        exchange = Exchange(freq="day", start_time=first, end_time=last, codes=codes, **kwargs)
-        if exchange.trade_w_adj_price:
-            self.notes.append(
-                "the store has no complete `factor`: lots are of adjusted shares, and orders are not rounded to them"
-            )
-        return exchange
 
     def _setup(self, exchange: Exchange, first: pd.Timestamp, last: pd.Timestamp) -> dict[str, Any]:
         return {
@@ -234,29 +200,6 @@ class BacktestRecord(Record):
             "days_per_year": self.days_per_year,
             "notes": self.notes,
         }
-
-
-def _unit_of_change(codes: list[str], first: pd.Timestamp, last: pd.Timestamp) -> float:
-    """What a rise of 1 (100 %) is in the store's field `change`: 1 in most stores, 100 in those that hold percent.
-
-    Qlib compares the field with the price limit as it is: in a store of percent every small move would be at the
-    limit, and hardly anything could be traded. So the unit is read off the closes.
-    """
-    sample = codes[:: max(1, len(codes) // 50)]
-    with _only_errors_of_qlib():
-        moves = D.features(sample, ["$change", "$close/Ref($close,1)-1"], first, last)
-    moves.columns = ["change", "rise"]
-    moves = moves[moves["rise"].abs() > 1e-3].dropna()
-    unit = (moves["change"] / moves["rise"]).median()
-    for known in (1.0, 100.0):
-        if abs(unit / known - 1) < 0.05:
-            return known
-    raise UserError(
-        "a price limit needs the field `change`, the close over the previous close minus 1 as a fraction or in "
-        f"percent; the store's is {'missing' if moves.empty else f'{unit:.3g} times that'} for the scored stocks: "
-        "mend it, or set `backtest.exchange_kwargs.limit_threshold` to two expressions such as "
-        "['$close/Ref($close,1)-1 >= 0.095', '$close/Ref($close,1)-1 <= -0.095']"
-    )
 
 
 def _check_keys(name: str, given: Collection[str], known: Collection[str]) -> None:
@@ -328,42 +271,6 @@ def _metrics(summary: pd.DataFrame, daily: pd.DataFrame, days_per_year: float) -
     }
 
 
-def _positions(held: Mapping[pd.Timestamp, Any]) -> pd.DataFrame:
-    """Holdings at the close of each day, one row for each day and stock."""
-    rows = [
-        (
-            day,
-            code,
-            position.get_stock_amount(code),
-            position.get_stock_price(code),
-            position.get_stock_weight(code),
-        )
-        for day, position in held.items()
-        for code in position.get_stock_list()
-    ]
-    columns = ["datetime", "instrument", "amount", "price", "weight"]
-    return pd.DataFrame(rows, columns=columns).set_index(["datetime", "instrument"])
-
-
 def _no_scores() -> pd.Series:
     index = pd.MultiIndex.from_arrays([pd.DatetimeIndex([]), []], names=["datetime", "instrument"])
     return pd.Series(index=index, dtype="float64", name="score")
-
-
-@contextlib.contextmanager
-def _only_errors_of_qlib() -> Iterator[None]:
-    """Hold back Qlib's messages below an error: it warns of every suspended stock and of what it chose itself.
-
-    What matters among them (no calendar beyond the last day, no factor, no change) is checked here.
-    """
-    handlers = [(handler, handler.level) for handler in logging.getLogger("qlib").handlers]
-    try:
-        for handler, _ in handlers:
-            handler.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no orders, on a day without any
-            warnings.simplefilter("ignore", FutureWarning)  # pandas speaking to Qlib's authors
-            yield
-    finally:
-        for handler, level in handlers:
-            handler.setLevel(level)
