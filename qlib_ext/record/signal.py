@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
+from qlib.config import C
 from qlib.data.dataset.handler import DataHandlerLP
+from safetensors.numpy import save
 
 import qlib_ext
 from qlib_ext.checks import UserError
@@ -26,7 +30,10 @@ class SignalRecord(Record):
     Writes `signal/predictions.parquet` (first column `score`, then what else the model predicts),
     `signal/labels.parquet` (raw labels, on the same rows), `data/summary.json` (the dataset's description),
     `data/coverage.parquet` (members and scored stocks of each day, with its segment), `config.yaml` (the task)
-    and `environment.json` (versions). Sets the tags `git_commit`, `data_fingerprint` and `universe`.
+    and `environment.json` (versions). Of a LightGBM model, which Qlib keeps as a pickle only, it writes
+    `model/booster.txt` (LightGBM's own text) and `model/windows.safetensors` (the statistics of the features), so that
+    the model can score later days. Sets the tags `git_commit`, `data_fingerprint`, `universe`, `region` and `store`
+    (where the data lay).
 
     Parameters
     ----------
@@ -70,23 +77,37 @@ class SignalRecord(Record):
         task = self.recorder.load_object("task")
         self.save_text("config.yaml", yaml.safe_dump(_plain(task), sort_keys=False, allow_unicode=True))
         self.save_json("environment.json", versions())
-        tags = {"data_fingerprint": str(summary["fingerprint"]), "universe": str(summary["universe"])}
+        self._save_booster()
+        tags = {
+            "data_fingerprint": str(summary["fingerprint"]),
+            "universe": str(summary["universe"]),
+            "region": str(C["region"]),
+            "store": str(Path(C.dpm.get_data_uri("day")).expanduser().absolute()),
+        }
         commit = git.commit()
         if commit is not None:
             tags["git_commit"] = commit
         self.log_tags(tags)
 
     def _predictions(self) -> pd.DataFrame:
-        predicted = self.model.predict(self.dataset)
-        frame = predicted.to_frame() if isinstance(predicted, pd.Series) else predicted.copy()
-        frame.columns = ["score", *map(str, frame.columns[1:])]
-        frame = _on_days_and_stocks("predictions", frame)
+        frame = as_predictions(self.model.predict(self.dataset))
         if frame.empty or not frame["score"].notna().any():
             raise UserError(
                 f"{type(self.model).__name__} predicted no score for the test segment: expected at least one "
                 f"finite score, found {len(frame)} rows. Check `dataset.kwargs.segments.test` against the store"
             )
         return frame
+
+    def _save_booster(self) -> None:
+        """Keep what Qlib's LightGBM model learned, without a pickle."""
+        booster = getattr(self.model, "model", None)
+        windows = getattr(getattr(self.dataset, "handler", None), "windows", None)
+        if windows is None or not type(booster).__module__.startswith("lightgbm."):
+            return
+        self.save_text("model/booster.txt", booster.model_to_string())  # as many trees as it predicts with
+        statistics = {"windows.median": windows.median, "windows.scale": windows.scale}
+        content = {name: np.ascontiguousarray(values) for name, values in statistics.items()}
+        self.save_bytes("model/windows.safetensors", save(content))
 
     def _labels(self, rows: pd.MultiIndex) -> pd.DataFrame:
         labels = self.dataset.prepare("test", col_set="label", data_key=DataHandlerLP.DK_R)
@@ -103,6 +124,13 @@ class SignalRecord(Record):
         parts = {name: self.dataset.coverage(name) for name in segments}
         covered = pd.concat(parts, names=["segment"]).reset_index("segment")
         return covered.rename_axis(index="datetime")
+
+
+def as_predictions(predicted: pd.Series | pd.DataFrame) -> pd.DataFrame:
+    """What a model predicts as the run keeps it: `score` first, sorted by (datetime, instrument), each row once."""
+    frame = predicted.to_frame() if isinstance(predicted, pd.Series) else predicted.copy()
+    frame.columns = ["score", *map(str, frame.columns[1:])]
+    return _on_days_and_stocks("predictions", frame)
 
 
 def versions() -> dict[str, str]:
