@@ -15,7 +15,8 @@ import pandas as pd
 import torch
 from qlib.model.base import Model
 from qlib.workflow import R
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from qlib_ext import checks
 from qlib_ext.build import build
@@ -33,6 +34,7 @@ from qlib_ext.model.trainer import SCORE, Epoch, Trainer, TrainerOptions
 logger = logging.getLogger(__name__)
 
 LOOKBACK_DAYS = 60  # of Alpha360
+STATISTICS = "windows."  # before the names of the features' medians and scales, beside the weights
 
 
 class MultiTaskModel(Model):
@@ -172,6 +174,52 @@ class MultiTaskModel(Model):
             else:
                 close()
 
+    def restore(self, folder: str | Path, dataset: DailyPanelDataset) -> None:
+        """Take the weights that `fit` left among a run's artifacts, so that `predict` needs no training.
+
+        Parameters
+        ----------
+        folder
+            The run's `training`, with `weights.safetensors` and `network.json`.
+        dataset
+            What will be scored. Its windows must be those of the training; their statistics are the caller's.
+
+        Raises
+        ------
+        UserError
+            If a file is missing or unreadable, or the weights are of another network or other features than those
+            that this model and the dataset have; the message names what differs.
+        """
+        root = Path(folder)
+        try:
+            described = json.loads((root / "network.json").read_text(encoding="utf-8"))
+            weights = load_file(root / "weights.safetensors")
+        except (OSError, json.JSONDecodeError, SafetensorError) as error:
+            raise UserError(f"the weights in {root} cannot be read: {error}") from error
+        windows = dataset.handler.windows
+        for what, trained, now in (
+            ("fields", list(described["fields"]), list(windows.fields)),
+            ("lookback_days", described["lookback_days"], windows.lookback_days),
+        ):
+            if trained != now:
+                raise UserError(f"the model was trained on `{what}` {trained}, found {now}: train it again")
+        tasks = self._build_tasks()
+        for task in tasks:
+            if task.classification:
+                task.classes = self.classes[task.name] = int(described["classes"][task.name])
+        network = self._build_network(dataset, tasks)
+        weights = {name: value for name, value in weights.items() if not name.startswith(STATISTICS)}
+        expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+        found = {name: tuple(value.shape) for name, value in weights.items()}
+        if expected != found:
+            wrong = sorted(name for name in {**expected, **found} if expected.get(name) != found.get(name))
+            raise UserError(
+                f"the weights do not fit the network that the configuration describes, in {', '.join(wrong[:3])} and "
+                f"{max(0, len(wrong) - 3)} more: they are of another version of the package; train the model again"
+            )
+        network.load_state_dict(weights)
+        self._network = network.to(self.device)
+
     def predict(self, dataset: DailyPanelDataset, segment: str = "test") -> pd.DataFrame:
         """Score every stock of every day of a segment, in float32.
 
@@ -246,7 +294,7 @@ class MultiTaskModel(Model):
             weights = {
                 name: value.cpu().clone().contiguous() for name, value in self._network.state_dict().items()
             }
-            statistics = {"windows.median": windows.median, "windows.scale": windows.scale}
+            statistics = {f"{STATISTICS}median": windows.median, f"{STATISTICS}scale": windows.scale}
             weights.update(
                 {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in statistics.items()}
             )

@@ -141,6 +141,9 @@ class Alpha360Panel(DataHandlerLP):
     cache
         A directory in which what is prepared is kept for later runs (see `qlib_ext.data.cache`); None, or `off`
         from a workflow, keeps nothing.
+    init_data
+        Whether to load everything at once, as in Qlib. Without it `setup_data` is the caller's: for a handler that
+        takes the statistics of another day's training (`windows.restore`) and must not fit its own.
 
     Notes
     -----
@@ -171,6 +174,7 @@ class Alpha360Panel(DataHandlerLP):
         infer_processors: Sequence[Any] | None = None,
         learn_processors: Sequence[Any] | None = None,
         cache: str | Path | None = None,
+        init_data: bool = True,
     ) -> None:
         self.cache = _cache_directory(cache)
         self.fit_start_time = pd.Timestamp(fit_start_time)
@@ -200,6 +204,7 @@ class Alpha360Panel(DataHandlerLP):
             infer_processors=infer,
             learn_processors=learn,
             drop_raw=True,
+            init_data=init_data,
         )
 
     @property
