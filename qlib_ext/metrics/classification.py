@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -111,6 +112,87 @@ def macro_f1(confusion: npt.ArrayLike) -> float:
     sizes = counts.sum(axis=0) + counts.sum(axis=1)  # 2 TP + FP + FN
     seen = sizes > 0
     return float((2 * counts.diagonal()[seen] / sizes[seen]).mean()) if seen.any() else math.nan
+
+
+class ClassScores(NamedTuple):
+    """Scores of each of C classes, all ``[C]``.
+
+    Attributes
+    ----------
+    precision
+        Of the stocks predicted to be in the class, the share that is; NaN where none is predicted.
+    recall
+        Of the stocks in the class, the share that is predicted; NaN where none is in it. It is the accuracy on the
+        stocks of the class.
+    f1
+        ``2 TP / (2 TP + FP + FN)``; NaN where the class is neither among the actual nor among the predicted ones.
+    actual, predicted
+        How many stocks are in the class, and are predicted to be.
+    """
+
+    precision: Floats
+    recall: Floats
+    f1: Floats
+    actual: Counts
+    predicted: Counts
+
+
+def class_scores(confusion: npt.ArrayLike) -> ClassScores:
+    """Precision, recall and F1 score of each class, from a confusion matrix ``[C, C]`` (row: actual)."""
+    counts = _square(confusion)
+    hits, actual, predicted = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
+
+    def share(part: Counts, whole: Counts) -> Floats:
+        return np.divide(part, whole, out=np.full(len(counts), np.nan), where=whole > 0)
+
+    return ClassScores(
+        share(hits, predicted), share(hits, actual), share(2 * hits, actual + predicted), actual, predicted
+    )
+
+
+def cohen_kappa(confusion: npt.ArrayLike) -> float:
+    r"""Agreement beyond chance, from a confusion matrix ``[C, C]`` (row: actual, column: predicted).
+
+    Source: Cohen (1960), "A Coefficient of Agreement for Nominal Scales", Educational and Psychological
+    Measurement 20.
+
+    .. math:: \kappa = (p_o - p_e) / (1 - p_e)
+
+    with the accuracy :math:`p_o` and the accuracy :math:`p_e` that predictions of the same class shares have by
+    chance. 1 is perfect, 0 is chance. NaN when the matrix is empty or all of it is one class.
+    """
+    counts = _square(confusion).astype(np.float64)
+    total = counts.sum()
+    if total == 0:
+        return math.nan
+    chance = float(counts.sum(axis=0) @ counts.sum(axis=1)) / total**2
+    return float((counts.trace() / total - chance) / (1 - chance)) if chance < 1 else math.nan
+
+
+def matthews_correlation(confusion: npt.ArrayLike) -> float:
+    r"""Correlation of actual and predicted class, from a confusion matrix ``[C, C]`` (row: actual).
+
+    Source: Gorodkin (2004), "Comparing Two K-Category Assignments by a K-Category Correlation Coefficient",
+    Computational Biology and Chemistry 28; of two classes it is Matthews (1975).
+
+    .. math::
+
+        \frac{c \, s - \sum_k p_k t_k}{\sqrt{s^2 - \sum_k p_k^2} \, \sqrt{s^2 - \sum_k t_k^2}}
+
+    with s stocks, c of them predicted right, :math:`t_k` in class k and :math:`p_k` predicted to be. 1 is perfect,
+    0 is chance.
+
+    Departures
+    ----------
+    NaN where all stocks are in one class or are predicted to be, since a constant has no correlation;
+    `sklearn.metrics.matthews_corrcoef` has 0.
+    """
+    counts = _square(confusion).astype(np.float64)
+    total, actual, predicted = counts.sum(), counts.sum(axis=1), counts.sum(axis=0)
+    spread = (total**2 - predicted @ predicted) * (total**2 - actual @ actual)
+    if spread <= 0:
+        return math.nan
+    return float((counts.trace() * total - predicted @ actual) / math.sqrt(spread))
 
 
 def _square(confusion: npt.ArrayLike) -> Counts:

@@ -42,24 +42,75 @@ def ndcg_at(score: npt.ArrayLike, relevance: npt.ArrayLike, k: int | npt.ArrayLi
         If the shapes do not fit, a relevance is negative, or `k` is negative or, as one number, 0.
     """
     s, y = matrices("score", score, "relevance", relevance)
-    if (y < 0).any():
-        raise UserError(f"`relevance` must be at least 0, found {y[y < 0][0]:g}")
+    there = ~np.isnan(s) & ~np.isnan(y)
+    gain, discount = _gain(y, there), _discount(s.shape, k)
+    by_score = np.argsort(np.where(there, -s, np.nan), axis=1, kind="stable")  # NaN last
+    dcg = (np.take_along_axis(gain, by_score, axis=1) * discount).sum(axis=1)
+    return _normalised(dcg, gain, discount)
+
+
+def ndcg_by_chance(relevance: npt.ArrayLike, k: int | npt.ArrayLike) -> Floats:
+    r"""NDCG@k of each day that a random order has on average: what a score must beat.
+
+    Every stock is equally likely at every place, so the mean over all orders of the n stocks is
+
+    .. math::
+
+        \bar G \sum_{r \le \min(k, n)} \frac{1}{\log_2(1 + r)} \Big/
+        \sum_{r \le k} \frac{2^{y^*_r} - 1}{\log_2(1 + r)}
+
+    with the mean gain :math:`\bar G` of the day's stocks; see `ndcg_at` for the rest.
+
+    Parameters
+    ----------
+    relevance
+        ``[D, N]`` (days x stocks), at least 0, NaN where there is none, also where a stock has no score.
+    k
+        How many stocks count, at least 1: one number, or one a day ``[D]``.
+
+    Returns
+    -------
+    ``[D]``, in [0, 1]. NaN on a day without a stock of positive relevance, or with a `k` of 0.
+
+    Raises
+    ------
+    UserError
+        As `ndcg_at`.
+    """
+    y = matrix("relevance", relevance)
+    there = ~np.isnan(y)
+    gain, discount = _gain(y, there), _discount(y.shape, k)
+    count = there.sum(axis=1, keepdims=True)
+    mean = gain.sum(axis=1) / np.maximum(count[:, 0], 1)
+    places = np.arange(1, y.shape[1] + 1) <= count
+    return _normalised(mean * (discount * places).sum(axis=1), gain, discount)
+
+
+def _gain(relevance: Floats, there: npt.NDArray[np.bool_]) -> Floats:
+    """Gain ``[D, N]`` of each stock, 0 where it does not count."""
+    if (relevance < 0).any():
+        raise UserError(f"`relevance` must be at least 0, found {relevance[relevance < 0][0]:g}")
+    return np.where(there, np.exp2(np.where(there, relevance, 0.0)) - 1, 0.0)
+
+
+def _discount(shape: tuple[int, ...], k: int | npt.ArrayLike) -> Floats:
+    """Weight of each place: ``[D, N]``, or ``[1, N]`` where `k` is one number; 0 beyond k."""
+    days, stocks = shape
     cut = np.asarray(k)
     if cut.ndim == 0 and not cut >= 1:
         raise UserError(f"`k` must be at least 1, found {k!r}")
-    if cut.shape not in {(), (len(s),)} or (cut < 0).any():
+    if cut.shape not in {(), (days,)} or (cut < 0).any():
         raise UserError(
-            f"`k` must be one number or one a day [{len(s)}], none negative; found the shape {cut.shape}"
+            f"`k` must be one number or one a day [{days}], none negative; found the shape {cut.shape}"
         )
+    place = np.arange(1, stocks + 1)
+    return (place <= cut.reshape(-1, 1)) / np.log2(1 + place)
 
-    there = ~np.isnan(s) & ~np.isnan(y)
-    gain = np.where(there, np.exp2(np.where(there, y, 0.0)) - 1, 0.0)
-    by_score = np.argsort(np.where(there, -s, np.nan), axis=1, kind="stable")  # NaN last
-    place = np.arange(1, s.shape[1] + 1)
-    discount = (place <= cut.reshape(-1, 1)) / np.log2(1 + place)
-    dcg = (np.take_along_axis(gain, by_score, axis=1) * discount).sum(axis=1)
+
+def _normalised(dcg: Floats, gain: Floats, discount: Floats) -> Floats:
+    """Over the highest that the day's gains allow."""
     ideal = (np.sort(gain, axis=1)[:, ::-1] * discount).sum(axis=1)
-    return np.divide(dcg, ideal, out=np.full(len(s), np.nan), where=ideal > 0)
+    return np.divide(dcg, ideal, out=np.full(len(gain), np.nan), where=ideal > 0)
 
 
 def adaptive_k(relevance: npt.ArrayLike, share: float = 0.2) -> npt.NDArray[np.int64]:

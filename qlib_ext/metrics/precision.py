@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
-from qlib_ext.checks import integer
+from qlib_ext.checks import UserError, integer
 from qlib_ext.metrics.cross_section import Floats, matrices, matrix
 
 
@@ -62,6 +64,33 @@ def base_rate(ret: npt.ArrayLike) -> Floats:
     """
     r = matrix("ret", ret)
     return _share((r > 0).sum(axis=1), (~np.isnan(r)).sum(axis=1))
+
+
+def lift(precision: npt.ArrayLike, base: npt.ArrayLike) -> float:
+    """Mean precision over mean base rate: 1.05 says that the top of the list rose 5% more often than all stocks.
+
+    Parameters
+    ----------
+    precision, base
+        Daily series ``[D]``; a day counts when it has both.
+
+    Returns
+    -------
+    At least 0; NaN without a day, or when no stock rose on any.
+
+    Raises
+    ------
+    UserError
+        If the two are not series of one length.
+    """
+    p, b = np.asarray(precision, dtype=np.float64), np.asarray(base, dtype=np.float64)
+    if p.ndim != 1 or p.shape != b.shape:
+        raise UserError(
+            f"`precision` and `base` must be series [days] of one length, found {p.shape} and {b.shape}"
+        )
+    both = ~np.isnan(p) & ~np.isnan(b)
+    total = b[both].sum()
+    return float(p[both].sum() / total) if total > 0 else math.nan
 
 
 def _share(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> Floats:

@@ -9,9 +9,12 @@ from sklearn import metrics
 from qlib_ext.checks import UserError
 from qlib_ext.metrics.classification import (
     accuracy,
+    class_scores,
+    cohen_kappa,
     confusion_matrix,
     macro_f1,
     majority_accuracy,
+    matthews_correlation,
     pooled_accuracy,
 )
 
@@ -103,3 +106,64 @@ class TestMacroF1:
     def test_shape_is_checked(self):
         with pytest.raises(UserError, match=r"square matrix \[C, C\], found the shape \(2, 3\)"):
             macro_f1(np.zeros((2, 3)))
+
+
+class TestClassScores:
+    @settings(max_examples=40, deadline=None)
+    @given(labels)
+    def test_equals_scikit_learn(self, pairs):
+        actual, predicted = zip(*pairs, strict=True)
+        found = class_scores(confusion_matrix(actual, predicted, 4))
+        precision, recall, f1, support = metrics.precision_recall_fscore_support(
+            actual, predicted, labels=range(4), zero_division=np.nan
+        )
+        np.testing.assert_allclose(found.precision, precision, atol=1e-12)
+        np.testing.assert_allclose(found.recall, recall, atol=1e-12)
+        np.testing.assert_allclose(found.f1, f1, atol=1e-12)
+        np.testing.assert_array_equal(found.actual, support)
+        np.testing.assert_array_equal(found.predicted, np.bincount(predicted, minlength=4))
+
+    def test_their_mean_f1_is_the_macro_f1(self):
+        counts = confusion_matrix(*market()[:2], 5)
+        assert macro_f1(counts) == pytest.approx(np.nanmean(class_scores(counts).f1))
+
+
+class TestKappa:
+    @settings(max_examples=40, deadline=None)
+    @given(labels)
+    def test_equals_scikit_learn(self, pairs):
+        actual, predicted = zip(*pairs, strict=True)
+        found = cohen_kappa(confusion_matrix(actual, predicted, 4))
+        if len({*actual, *predicted}) == 1:
+            assert math.isnan(found)  # nothing to agree on beyond chance
+        else:
+            assert found == pytest.approx(metrics.cohen_kappa_score(actual, predicted), abs=1e-12)
+
+    def test_golden(self):
+        # Accuracy 0.7; by chance 0.5 x 0.6 + 0.5 x 0.4 = 0.5.
+        assert cohen_kappa([[20, 5], [10, 15]]) == pytest.approx(0.4)
+        assert math.isnan(cohen_kappa(np.zeros((2, 2))))
+
+
+class TestMatthews:
+    @pytest.mark.filterwarnings("ignore:A single label was found")
+    @settings(max_examples=40, deadline=None)
+    @given(labels)
+    def test_equals_scikit_learn(self, pairs):
+        actual, predicted = zip(*pairs, strict=True)
+        found = matthews_correlation(confusion_matrix(actual, predicted, 4))
+        expected = metrics.matthews_corrcoef(actual, predicted)
+        if len({*actual}) == 1 or len({*predicted}) == 1:
+            assert math.isnan(found)
+            assert expected == 0  # where ours says that a constant has no correlation
+        else:
+            assert found == pytest.approx(expected, abs=1e-12)
+
+    def test_of_two_classes_it_is_the_correlation(self):
+        actual, predicted = [0, 1, 1, 0, 1, 0, 0], [0, 1, 0, 0, 1, 1, 0]
+        expected = np.corrcoef(actual, predicted)[0, 1]
+        assert matthews_correlation(confusion_matrix(actual, predicted, 2)) == pytest.approx(expected)
+
+    def test_counts_of_a_large_run_do_not_overflow(self):
+        counts = np.array([[2_000_000_000, 1_000_000_000], [500_000_000, 3_000_000_000]])
+        assert matthews_correlation(counts) == pytest.approx(matthews_correlation(counts // 1_000_000))

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 from qlib_ext.checks import UserError
-from qlib_ext.metrics.ndcg import adaptive_k, ndcg_at
+from qlib_ext.metrics.ndcg import adaptive_k, ndcg_at, ndcg_by_chance
 
 
 def market(days=20, stocks=40, seed=0):
@@ -70,6 +71,24 @@ class TestNDCGAt:
     def test_relevance_is_checked(self):
         with pytest.raises(UserError, match="`relevance` must be at least 0, found -1"):
             ndcg_at([[1.0]], [[-1.0]], 1)
+
+
+class TestByChance:
+    @pytest.mark.parametrize("k", [1, 7, 40, 100])
+    def test_equals_scikit_learn_of_equal_scores(self, k):
+        # which is told to take the mean over all orders of equal scores
+        _, relevance = market()
+        expected = [ndcg_score([2**y - 1], [np.ones_like(y)], k=k) for y in relevance]
+        np.testing.assert_allclose(ndcg_by_chance(relevance, k), expected, atol=1e-12)
+
+    def test_equals_the_mean_over_all_orders(self):
+        relevance = np.array([3.0, 0, 1, 1])
+        every = [ndcg_at([order], [relevance], 2)[0] for order in itertools.permutations(range(4))]
+        np.testing.assert_allclose(ndcg_by_chance([[3.0, 0, 1, np.nan, 1]], 2), np.mean(every), atol=1e-12)
+
+    def test_undefined_days_and_k_of_each_day(self):
+        relevance = [[0.0, 0.0], [np.nan, np.nan], [1.0, 2.0], [1.0, 2.0]]
+        assert np.isnan(ndcg_by_chance(relevance, [1, 1, 0, 2])).tolist() == [True, True, True, False]
 
 
 class TestAdaptiveK:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from qlib_ext.checks import UserError
-from qlib_ext.metrics.precision import base_rate, precision_at
+from qlib_ext.metrics.precision import base_rate, lift, precision_at
 
 days = st.tuples(st.integers(1, 4), st.integers(0, 9))
 scores = arrays(np.float64, days, elements=st.sampled_from([np.nan, -np.inf, -1.0, 0.0, 0.5, 2.0]))
@@ -63,3 +63,16 @@ class TestPrecisionAt:
 class TestBaseRate:
     def test_golden(self):
         np.testing.assert_allclose(base_rate([[0.1, 0.0, np.nan, -0.1], [np.nan] * 4]), [1 / 3, np.nan])
+
+
+class TestLift:
+    def test_golden(self):
+        assert lift([0.6, np.nan, 0.4, 1.0], [0.5, 0.1, 0.3, np.nan]) == pytest.approx(1.25)
+
+    def test_nothing_to_compare_with(self):
+        assert np.isnan(lift([0.0], [0.0]))
+        assert np.isnan(lift([], []))
+
+    def test_lengths(self):
+        with pytest.raises(UserError, match="of one length"):
+            lift([0.1], [0.1, 0.2])
