@@ -14,6 +14,7 @@ from rich.table import Table
 
 from qlib_ext.build import build
 from qlib_ext.record.base import Record
+from qlib_ext.report import standard
 from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
@@ -31,7 +32,9 @@ class ReportRecord(Record):
     recorder
         Given by Qlib.
     sections
-        `{class: dotted path, kwargs: {...}}` of each section, in the order of the page.
+        `{class: dotted path, kwargs: {...}}` of each section, in the order of the page; the run must have what they
+        require. The default is the standard report, `qlib_ext.report.standard.SECTIONS`, without the sections whose
+        artifacts the run lacks: the page names them and the records that make them.
     out_dir
         Folder of reports, relative to the working directory.
 
@@ -43,22 +46,31 @@ class ReportRecord(Record):
 
     makes = ("report/report.html",)
 
-    def __init__(self, recorder: Any, sections: Sequence[Mapping[str, Any]], out_dir: str = "reports/runs"):
+    def __init__(
+        self,
+        recorder: Any,
+        sections: Sequence[Mapping[str, Any]] | None = None,
+        out_dir: str = "reports/runs",
+    ):
         super().__init__(recorder)
-        self.document = Document(
-            [build(section, Section, name=f"sections[{k}]") for k, section in enumerate(sections)]
-        )
-        self.needs = tuple(self.document.requires)
+        self.sections: list[Section] | None = None
+        if sections is not None:
+            self.sections = [
+                build(section, Section, name=f"sections[{k}]") for k, section in enumerate(sections)
+            ]
+            self.needs = tuple(Document(self.sections).requires)
         self.out_dir = Path(out_dir)
 
     def _generate(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            run = RunArtifacts.download(self.recorder.client, self.recorder.id, self.needs, Path(folder))
-            page = self.document.render(run)
+            document, run = standard.of_run(
+                self.recorder.client, self.recorder.id, Path(folder), self.sections
+            )
+            page = document.render(run)
             self.save_text("report/report.html", page)
-            for name, picture in self.document.pictures(run).items():
+            for name, picture in document.pictures(run).items():
                 self.save_bytes(f"figures/{name}", picture)
-            self._show(run, self._copy(page, str(run.info["experiment"])))
+            self._show(document, run, self._copy(page, str(run.info["experiment"])))
 
     def _copy(self, page: str, experiment: str) -> Path:
         """Put the report where a person looks for it."""
@@ -68,9 +80,9 @@ class ReportRecord(Record):
         target.write_text(page, encoding="utf-8")
         return target.resolve()
 
-    def _show(self, run: RunArtifacts, report: Path) -> None:
+    def _show(self, document: Document, run: RunArtifacts, report: Path) -> None:
         console = Console()
-        for section in self.document.sections:
+        for section in document.sections:
             if isinstance(section, Headline):
                 console.print(headline_table(section, run))
         facts = {

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pandas as pd
@@ -23,6 +23,7 @@ MAKERS: Mapping[str, str] = {
     "data/audit.json": "qlib_ext.record.audit.AuditRecord",
     "config.yaml": "qlib_ext.record.signal.SignalRecord",
     "environment.json": "qlib_ext.record.signal.SignalRecord",
+    "model/": "qlib_ext.record.signal.SignalRecord",
     "ranking/": "qlib_ext.record.ranking.RankingRecord",
     "momentum/": "qlib_ext.record.momentum.MomentumRecord",
     "backtest/": "qlib_ext.record.backtest.BacktestRecord",
@@ -47,6 +48,19 @@ def missing_message(reader: str, missing: Iterable[str]) -> str:
         f"{reader} needs artifacts that this run does not have: {lacking}. "
         "A record comes before those that read it in `task.record`"
     )
+
+
+def stored(client: MlflowClient, run_id: str, paths: Iterable[str]) -> list[str]:
+    """Those of the artifact paths that a run on MLflow has, each once."""
+    wanted = [*dict.fromkeys(paths)]
+    folders = dict.fromkeys(str(PurePosixPath(path).parent) for path in wanted)
+    found = {
+        item.path
+        for folder in folders
+        for item in client.list_artifacts(run_id, None if folder == "." else folder)
+        if not item.is_dir
+    }
+    return [path for path in wanted if path in found]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -144,6 +144,12 @@ class Heatmap(Chart):
     def __post_init__(self) -> None:
         _some("values", self.values.columns)
 
+    def limit(self) -> float:
+        """The largest absolute value, where a diverging colour is deepest; 1 where there is none."""
+        sizes = np.abs(self.values.to_numpy(dtype=float))
+        sizes = sizes[np.isfinite(sizes)]
+        return float(sizes.max()) if len(sizes) and sizes.max() > 0 else 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram(Chart):
@@ -165,6 +171,17 @@ class Histogram(Chart):
 
     def __post_init__(self) -> None:
         _some("samples", self.samples)
+
+    def binned(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Edges `[bins + 1]` over the range of all samples, and how many values of each lie in which bin.
+
+        Where no sample has a value, one bin about zero holds none.
+        """
+        samples = {name: np.asarray(values, dtype=float) for name, values in self.samples.items()}
+        samples = {name: values[np.isfinite(values)] for name, values in samples.items()}
+        every = np.concatenate([*samples.values()])
+        edges = np.histogram_bin_edges(every, bins=self.bins) if len(every) else np.array([-0.5, 0.5])
+        return edges, {name: np.histogram(values, bins=edges)[0] for name, values in samples.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +207,12 @@ class Points(Chart):
         for name, table in self.series.items():
             if not {"x", "y"} <= {*table.columns}:
                 raise UserError(f"the points `{name}` need the columns `x` and `y`, found {[*table.columns]}")
+
+    def extent(self) -> tuple[float, float]:
+        """Lowest and highest of all x and y, between which the diagonal runs; 0 and 1 where there is no point."""
+        every = np.concatenate([t[["x", "y"]].to_numpy(dtype=float).ravel() for t in self.series.values()])
+        finite = every[np.isfinite(every)]
+        return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
 def _some(name: str, given: object) -> None:

@@ -1,18 +1,14 @@
-"""One self-contained HTML file out of sections."""
+"""The report of a run: one self-contained HTML file out of sections."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from importlib import resources
 
 from qlib_ext.checks import UserError
-from qlib_ext.report import figures, html
+from qlib_ext.report import figures
 from qlib_ext.report.artifacts import RunArtifacts, missing_message
+from qlib_ext.report.page import page
 from qlib_ext.report.sections.base import Section
-
-# A browser that obeys this fetches nothing, even if a section should ask it to.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 class Document:
@@ -36,8 +32,14 @@ class Document:
 
     @property
     def requires(self) -> list[str]:
-        """Artifact paths that the sections read, each once."""
+        """Artifact paths that the sections cannot do without, each once."""
         return [*dict.fromkeys(path for section in self.sections for path in section.requires)]
+
+    @property
+    def reads(self) -> list[str]:
+        """Artifact paths that the sections read, where the run has them, each once."""
+        optional = (path for section in self.sections for path in section.optional)
+        return [*dict.fromkeys([*self.requires, *optional])]
 
     def check(self, run: RunArtifacts) -> None:
         """Raise a UserError that names the artifacts that are missing and what writes them."""
@@ -55,47 +57,25 @@ class Document:
             If the run lacks an artifact.
         """
         self.check(run)
-        anchors = [f"{k}-{_slug(section.title)}" for k, section in enumerate(self.sections, 1)]
-        contents = "".join(
-            f'<li><a href="#{anchor}">{html.text(section.title)}</a></li>'
-            for anchor, section in zip(anchors, self.sections, strict=True)
-        )
-        body = "".join(
-            f'<section id="{anchor}"><h2>{html.text(section.title)}</h2>{section.render(run)}</section>'
-            for anchor, section in zip(anchors, self.sections, strict=True)
-        )
-        title = str(run.info.get("experiment", "Report"))
-        style = resources.files("qlib_ext.report").joinpath("style.css").read_text(encoding="utf-8")
-        return (
-            "<!DOCTYPE html>\n"
-            '<html lang="en"><head><meta charset="utf-8">'
-            f'<meta http-equiv="Content-Security-Policy" content="{html.text(POLICY)}">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f'<title>{html.text(title)}</title><link rel="icon" href="data:,">'
-            f"<style>{style}</style></head>\n"
-            f"<body><header><h1>{html.text(title)}</h1>{_subtitle(run)}</header>"
-            f'<nav aria-label="Contents"><ol>{contents}</ol></nav>'
-            f"<main>{body}</main>"
-            "<footer><p>Historical simulation on recorded prices. It is research, not investment advice, and says "
-            "nothing certain about the future.</p></footer></body></html>\n"
-        )
+        parts = [(section.title, section.render(run)) for section in self.sections]
+        return page(str(run.info.get("experiment", "Report")), _subtitle(run), parts)
 
     def pictures(self, run: RunArtifacts) -> dict[str, bytes]:
-        """Every figure of the sections as PNG, by file name.
+        """Every chart of the sections as PNG, by file name.
 
         Raises
         ------
         UserError
-            If the run lacks an artifact, or two sections give a figure the same name.
+            If the run lacks an artifact, or two sections give a chart the same name.
         """
         self.check(run)
         found: dict[str, bytes] = {}
         for section in self.sections:
-            for name, figure in section.figures(run).items():
+            for name, chart in section.charts(run).items():
                 file = f"{name}.png"
                 if file in found:
-                    raise UserError(f"two sections draw a figure `{name}`: give each its own name")
-                found[file] = figures.to_png(figure)
+                    raise UserError(f"two sections draw a chart `{name}`: give each its own name")
+                found[file] = figures.to_png(figures.drawn(chart))
         return found
 
 
@@ -107,8 +87,4 @@ def _subtitle(run: RunArtifacts) -> str:
         parts += [summary["universe"], f"test {test['start']} to {test['end']}" if test else ""]
     if run.info.get("run_id"):
         parts.append(f"run {run.info['run_id'][:8]} of {run.info.get('started', 'an unknown day')}")
-    return html.paragraph(" \N{MIDDLE DOT} ".join(filter(None, parts)), "subtitle")
-
-
-def _slug(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+    return " \N{MIDDLE DOT} ".join(filter(None, parts))

@@ -47,7 +47,8 @@ def test_from_scores_to_the_report(
     before = files()
     record = ReportRecord(recorder=recorded, sections=SECTIONS, out_dir=str(tmp_path))
     record.generate()
-    pictures = {"cumulative_return", "drawdown", "excess_return", "information_coefficient", "precision"}
+    pictures = {"cumulative_return", "drawdown", "excess_return", "precision"}
+    pictures |= {"information_coefficient", "information_coefficient_sum"}
     assert files() - before == {"report/report.html", *(f"figures/{name}.png" for name in pictures)}
     record.check(include_self=True)
 

@@ -17,14 +17,9 @@ from qlib_ext.report.sections.precision import Precision
 from qlib_ext.report.sections.training import Training
 
 
-def lines(figure: Any) -> dict[str, np.ndarray]:
-    """What a figure draws, by legend text."""
-    found = {}
-    for axes in figure.axes:
-        for line in axes.get_lines():
-            if not str(line.get_label()).startswith("_"):
-                found[line.get_label()] = np.asarray(line.get_ydata(), dtype=float)
-    return found
+def lines(chart: Any) -> dict[str, np.ndarray]:
+    """The series of a chart by their names."""
+    return {name: values.to_numpy(dtype=float) for name, values in chart.series.items()}
 
 
 class TestNumbers:
@@ -73,7 +68,7 @@ class TestHeadline:
 class TestCumulativeReturn:
     def test_lines_compound_the_daily_returns(self, made: Any) -> None:
         daily = made.view().table("backtest/daily.parquet")
-        drawn = CumulativeReturn().figures(made.view())
+        drawn = CumulativeReturn().charts(made.view())
         value = lines(drawn["cumulative_return"])
         net = daily["return"] - daily["cost"]
         np.testing.assert_allclose(value["Portfolio, after cost"], (1 + net).cumprod() - 1)
@@ -94,7 +89,7 @@ class TestDrawdown:
     def test_lines_fall_from_the_peak(self, made: Any) -> None:
         daily = made.view().table("backtest/daily.parquet")
         value = (1 + daily["return"] - daily["cost"]).cumprod()
-        drawn = lines(Drawdown().figures(made.view())["drawdown"])["Portfolio, after cost"]
+        drawn = lines(Drawdown().charts(made.view())["drawdown"])["Portfolio, after cost"]
         np.testing.assert_allclose(drawn, value / value.cummax().clip(lower=1) - 1)
 
     @pytest.mark.parametrize(
@@ -109,22 +104,17 @@ class TestDrawdown:
         values = pd.Series(fallen, index=pd.bdate_range("2020-01-01", periods=len(fallen)), dtype=float)
         assert _deepest(values) == expected
 
-    def test_ticks_are_not_rounded(self, made: Any) -> None:
-        (axes,) = Drawdown().figures(made.view())["drawdown"].axes
-        written = axes.yaxis.get_major_formatter()
-        assert [written(share, 0) for share in (0, -0.025, -0.1, 0.075)] == ["0%", "−2.5%", "−10%", "7.5%"]
-
 
 class TestInformationCoefficient:
     def test_lines(self, made: Any) -> None:
         daily = made.view().table("ranking/daily.parquet")
-        drawn = lines(
-            InformationCoefficient("NEXT_RETURN", window=20).figures(made.view())["information_coefficient"]
-        )
+        charts = InformationCoefficient("NEXT_RETURN", window=20).charts(made.view())
         rank_ic = daily["rank_ic/NEXT_RETURN"]
-        np.testing.assert_array_equal(drawn["RankIC"], rank_ic)
-        np.testing.assert_allclose(drawn["RankIC, running sum"][-1], rank_ic.sum())
+        drawn = lines(charts["information_coefficient"])
+        np.testing.assert_array_equal(drawn["RankIC, each day"], rank_ic)
         np.testing.assert_allclose(drawn["RankIC, mean of 20 days"][19], rank_ic[:20].mean())
+        summed = lines(charts["information_coefficient_sum"])["RankIC"]
+        np.testing.assert_allclose(summed[-1], rank_ic.sum())
 
     def test_the_first_label_is_the_default(self, made: Any) -> None:
         assert "the raw label RETURN," in InformationCoefficient().render(made.view())
@@ -141,32 +131,25 @@ class TestInformationCoefficient:
 
 
 class TestPrecision:
-    def test_dots_are_the_means(self, made: Any) -> None:
+    def test_bars_are_the_means(self, made: Any) -> None:
         daily = made.view().table("ranking/daily.parquet")
-        (axes,) = Precision().figures(made.view())["precision"].axes
-        (base, dots) = axes.get_lines()
+        chart = Precision().charts(made.view())["precision"]
         expected = [daily[f"precision/{n}"].mean() for n in (10, 20, 30, 50)]
-        np.testing.assert_allclose(dots.get_ydata(), expected)
-        np.testing.assert_allclose(base.get_ydata(), daily["base_rate"].mean())
-        assert [label.get_text() for label in axes.get_xticklabels()] == [
-            "top 10",
-            "top 20",
-            "top 30",
-            "top 50",
-        ]
+        np.testing.assert_allclose(chart.values["share that rose"], expected)
+        assert [*chart.levels.values()] == [pytest.approx(daily["base_rate"].mean())]
+        assert [*chart.values.index] == ["top 10", "top 20", "top 30", "top 50"]
 
 
 class TestTraining:
     def test_curves_and_the_best_epoch(self, made: Any) -> None:
         history = made.view().table("training/history.parquet")
-        drawn = Training().figures(made.view())
-        titles = [axes.get_title(loc="left") for axes in drawn["balance"].axes if axes.get_visible()]
-        assert titles == ["V", "β", "Gradient norm", "Weight decay", "Gradient cosine"]
-        first = drawn["losses"].axes[0]
-        np.testing.assert_array_equal(first.get_lines()[0].get_ydata(), history["train/loss/score"])
-        np.testing.assert_array_equal(first.get_lines()[1].get_ydata(), history["valid/loss/score"])
+        charts = {chart.ylabel: chart for chart in Training().charts(made.view()).values()}
+        assert [*charts][2:7] == ["V", "β", "Gradient norm", "Weight decay", "Gradient cosine"]
+        first = charts["Loss of score"]
+        np.testing.assert_array_equal(first.series["train"], history["train/loss/score"])
+        np.testing.assert_array_equal(first.series["validation"], history["valid/loss/score"])
         best = history.loc[history["best"], "epoch"].iloc[-1]
-        assert first.get_lines()[2].get_xdata()[0] == best
+        assert first.marks == {"kept": best}
         assert f"epoch {best} had the best validation score" in Training().render(made.view())
 
     def test_only_what_the_balancer_has_is_explained(self, make: Callable[..., Any]) -> None:
@@ -188,9 +171,8 @@ class TestTraining:
         history = run.view().table("training/history.parquet")
         history["balance/weight/score"] = [np.nan, 0.4, 0.5, 0.6]
         run.put("training/history.parquet", history)
-        drawn = Training().figures(run.view())["balance"].axes
-        (panel,) = [axes for axes in drawn if axes.get_title(loc="left") == "Weight"]
-        np.testing.assert_array_equal(panel.get_lines()[0].get_ydata(), history["balance/weight/score"])
+        (chart,) = [chart for chart in Training().charts(run.view()).values() if chart.ylabel == "Weight"]
+        np.testing.assert_array_equal(chart.series["score"], history["balance/weight/score"])
         assert "The weights are those that the balancer gave" in Training().render(run.view())
 
     def test_a_balancer_that_logs_nothing(self, make: Callable[..., Any]) -> None:
@@ -198,7 +180,7 @@ class TestTraining:
         history = run.view().table("training/history.parquet")
         plain = history[[name for name in history if not name.startswith(("balance", "gradient"))]]
         run.put("training/history.parquet", plain.assign(best=False))
-        assert [*Training().figures(run.view())] == ["losses", "validation"]
+        assert len(Training().charts(run.view())) == 5
         page = Training().render(run.view())
         assert "The balancer of this run logs nothing of its own." in page
         assert "no epoch was marked best" in page

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from qlib_ext.metrics.risk import relative_wealth, wealth
 from qlib_ext.report import html
 from qlib_ext.report.artifacts import RunArtifacts
-from qlib_ext.report.figures import BLUE, GREEN, QUIET, over_time
+from qlib_ext.report.charts import Chart, Lines
+from qlib_ext.report.figures import BLUE, GREEN, QUIET
 from qlib_ext.report.sections.base import Section, shown
 
 SERIES = {
@@ -28,8 +28,9 @@ class CumulativeReturn(Section):
     title = "Cumulative return"
     requires = ("backtest/daily.parquet", "backtest/summary.csv", "backtest/setup.json")
 
-    def figures(self, run: RunArtifacts) -> Mapping[str, Figure]:
-        """The three values in one picture, the excess in another."""
+    def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
+        """The three values in one chart, the excess in another."""
+        setup = run.json("backtest/setup.json")
         daily = run.table("backtest/daily.parquet")
         after, before, index = daily["return"] - daily["cost"], daily["return"], daily["benchmark"]
 
@@ -37,8 +38,8 @@ class CumulativeReturn(Section):
             return pd.Series(values, index=daily.index) - 1
 
         return {
-            "cumulative_return": over_time(
-                {
+            "cumulative_return": Lines(
+                series={
                     SERIES["portfolio_with_cost"]: grown(wealth(after)),
                     SERIES["portfolio_without_cost"]: grown(wealth(before)),
                     SERIES["benchmark"]: grown(wealth(index)),
@@ -46,23 +47,27 @@ class CumulativeReturn(Section):
                 ylabel="return since the start",
                 colours=(BLUE, GREEN, QUIET),
                 percent=True,
+                alt="Cumulative return of the portfolio and of the index",
+                caption="Compounded daily returns of the account, cash included, and of the index "
+                f"{setup['benchmark']}.",
             ),
-            "excess_return": over_time(
-                {
+            "excess_return": Lines(
+                series={
                     SERIES["excess_with_cost"]: grown(relative_wealth(after, index)),
                     SERIES["excess_without_cost"]: grown(relative_wealth(before, index)),
                 },
                 ylabel="return over the index",
                 colours=(BLUE, GREEN),
                 percent=True,
-                height=2.4,
+                height=240,
+                alt="Cumulative return of the portfolio over the index",
+                caption="Value of the portfolio over the value of the index, both starting at 1, minus 1.",
             ),
         }
 
     def render(self, run: RunArtifacts) -> str:
-        """What was traded and how in a sentence, the pictures and the table."""
+        """What was traded and how in a sentence, the charts and the table."""
         setup = run.json("backtest/setup.json")
-        drawn = self.figures(run)
         summary = run.table("backtest/summary.csv")
         rows = [
             (
@@ -82,17 +87,7 @@ class CumulativeReturn(Section):
                 html.items(note[0].upper() + note[1:] + "." for note in setup["notes"])
                 if setup["notes"]
                 else "",
-                shown(
-                    drawn["cumulative_return"],
-                    alt="Cumulative return of the portfolio and of the index",
-                    caption="Compounded daily returns of the account, cash included, and of the index "
-                    f"{setup['benchmark']}.",
-                ),
-                shown(
-                    drawn["excess_return"],
-                    alt="Cumulative return of the portfolio over the index",
-                    caption="Value of the portfolio over the value of the index, both starting at 1, minus 1.",
-                ),
+                *(shown(name, chart) for name, chart in self.charts(run).items()),
                 html.table(header, rows, numbers=range(1, 6)),
                 html.paragraph(
                     f"A year is {setup['days_per_year']:g} trading days. Returns compound. The ratio is the mean over the "

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from qlib_ext.metrics.risk import drawdown
 from qlib_ext.report import html
 from qlib_ext.report.artifacts import RunArtifacts
-from qlib_ext.report.figures import BLUE, QUIET, over_time
+from qlib_ext.report.charts import Chart, Lines
+from qlib_ext.report.figures import BLUE, QUIET
 from qlib_ext.report.sections.base import Section, shown
 
 
@@ -21,29 +21,28 @@ class Drawdown(Section):
     title = "Drawdown"
     requires = ("backtest/daily.parquet",)
 
-    def figures(self, run: RunArtifacts) -> Mapping[str, Figure]:
+    def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
         """Both drawdowns over time, the portfolio's filled."""
         fallen = _drawdowns(run)
         return {
-            "drawdown": over_time(
-                fallen,
+            "drawdown": Lines(
+                series=fallen,
                 ylabel="below the peak",
                 colours=(BLUE, QUIET),
                 percent=True,
-                fill=next(iter(fallen)),
-                height=2.6,
+                filled=[next(iter(fallen))],
+                height=260,
+                alt="Drawdown of the portfolio and of the index",
+                caption="Compounded value over its highest value so far, minus 1, at the close of each day. The start "
+                "counts as a peak.",
             )
         }
 
     def render(self, run: RunArtifacts) -> str:
-        """The picture, and the deepest fall of each with its days."""
+        """The chart, and the deepest fall of each with its days."""
         rows = [(name, *_deepest(values)) for name, values in _drawdowns(run).items()]
-        return shown(
-            self.figures(run)["drawdown"],
-            alt="Drawdown of the portfolio and of the index",
-            caption="Compounded value over its highest value so far, minus 1, at the close of each day. The start counts "
-            "as a peak.",
-        ) + html.table(["", "Max drawdown", "Peak", "Lowest", "Back at the peak"], rows, numbers=[1])
+        table = html.table(["", "Max drawdown", "Peak", "Lowest", "Back at the peak"], rows, numbers=[1])
+        return "".join(shown(name, chart) for name, chart in self.charts(run).items()) + table
 
 
 def _drawdowns(run: RunArtifacts) -> dict[str, pd.Series]:

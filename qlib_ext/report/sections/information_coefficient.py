@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from qlib_ext.checks import UserError, integer, nearest
 from qlib_ext.report.artifacts import RunArtifacts
-from qlib_ext.report.figures import daily_and_cumulative
+from qlib_ext.report.charts import Chart, Lines
 from qlib_ext.report.sections.base import Section, shown
 
 
@@ -31,30 +30,40 @@ class InformationCoefficient(Section):
         self.label = label
         self.window = integer("window", window, 1)
 
-    def figures(self, run: RunArtifacts) -> Mapping[str, Figure]:
-        """Daily values above, running sums below."""
+    def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
+        """Daily values with their moving averages, and running sums."""
         label = self._label(run)
         daily = run.table("ranking/daily.parquet")
+        window = self._days(daily)
         lines = {"IC": daily[f"ic/{label}"], "RankIC": daily[f"rank_ic/{label}"]}
+        ic = lines["RankIC"].dropna()
+        positive = f"{(ic > 0).mean():.0%}" if len(ic) else "none"
+        averages = {
+            f"{name}, mean of {window} days": values.rolling(window, min_periods=max(1, window // 2)).mean()
+            for name, values in lines.items()
+        }
         return {
-            "information_coefficient": daily_and_cumulative(
-                lines, ylabel="each day", window=self._days(daily)
-            )
+            "information_coefficient": Lines(
+                series=averages | {f"{name}, each day": values for name, values in lines.items()},
+                hidden=[f"{name}, each day" for name in lines],
+                ylabel="correlation",
+                alt=f"IC and RankIC against {label} over time",
+                caption=f"Correlation of the scores of day t with the raw label {label}, across the stocks of the day, as "
+                f"the mean of {window} days; each day's own can be switched on. RankIC is above zero on {positive} of "
+                f"{len(ic)} days.",
+            ),
+            "information_coefficient_sum": Lines(
+                series={name: values.fillna(0.0).cumsum() for name, values in lines.items()},
+                ylabel="running sum",
+                height=240,
+                alt=f"Running sums of IC and RankIC against {label}",
+                caption="The running sum of the daily values; its slope is the mean. A day without a value adds nothing.",
+            ),
         }
 
     def render(self, run: RunArtifacts) -> str:
-        """The picture, with the share of days above zero."""
-        label = self._label(run)
-        daily = run.table("ranking/daily.parquet")
-        ic = daily[f"rank_ic/{label}"].dropna()
-        positive = f"{(ic > 0).mean():.0%}" if len(ic) else "none"
-        return shown(
-            self.figures(run)["information_coefficient"],
-            alt=f"Daily and cumulative IC and RankIC against {label}",
-            caption=f"Correlation of the scores of day t with the raw label {label}, across the stocks of the day: each day, "
-            f"the mean of {self._days(daily)} days, and the running sum, whose slope is the mean; a day without a value adds "
-            f"nothing. RankIC is above zero on {positive} of {len(ic)} days.",
-        )
+        """The charts."""
+        return "".join(shown(name, chart) for name, chart in self.charts(run).items())
 
     def _days(self, daily: pd.DataFrame) -> int:
         return min(self.window, max(1, len(daily) // 4))

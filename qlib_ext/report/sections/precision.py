@@ -6,11 +6,10 @@ import re
 from collections.abc import Mapping
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from qlib_ext.report import html
 from qlib_ext.report.artifacts import RunArtifacts
-from qlib_ext.report.figures import dots_against_base
+from qlib_ext.report.charts import Bars, Chart
 from qlib_ext.report.sections.base import Section, shown
 
 
@@ -20,20 +19,25 @@ class Precision(Section):
     title = "Precision of the top of the list"
     requires = ("ranking/daily.parquet",)
 
-    def figures(self, run: RunArtifacts) -> Mapping[str, Figure]:
-        """A dot for each N, a line for the base rate."""
+    def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
+        """A bar for each N, a line for the base rate."""
         daily = run.table("ranking/daily.parquet")
+        shares = {f"top {n}": daily[f"precision/{n}"].mean() for n in _numbers(daily)}
         return {
-            "precision": dots_against_base(
-                {f"top {n}": daily[f"precision/{n}"].mean() for n in _numbers(daily)},
-                daily["base_rate"].mean(),
+            "precision": Bars(
+                values=pd.DataFrame({"share that rose": shares}),
+                levels={"base rate: all scored stocks": daily["base_rate"].mean()},
                 ylabel="share that rose",
-                base_name="base rate: all scored stocks",
+                percent=True,
+                height=260,
+                alt="Precision of the highest scored stocks against the base rate",
+                caption="Share of the N highest scored stocks of a day whose raw return label is positive, mean over "
+                "days. The line is the same share of all scored stocks: what a list drawn by lot would give.",
             )
         }
 
     def render(self, run: RunArtifacts) -> str:
-        """The picture and its table."""
+        """The chart and its table."""
         daily = run.table("ranking/daily.parquet")
         base = daily["base_rate"]
         rows = []
@@ -49,14 +53,9 @@ class Precision(Section):
                     html.percent(better.mean() if len(better) else float("nan"), 1),
                 )
             )
-        return shown(
-            self.figures(run)["precision"],
-            alt="Precision of the highest scored stocks against the base rate",
-            caption="Share of the N highest scored stocks of a day whose raw return label is positive, mean over "
-            "days. The line is the same share of all scored stocks: what a list drawn by lot would give.",
-        ) + html.table(
-            ["", "Precision", "Base rate", "Difference", "Days above base"], rows, numbers=range(1, 5)
-        )
+        header = ["", "Precision", "Base rate", "Difference", "Days above base"]
+        charts = "".join(shown(name, chart) for name, chart in self.charts(run).items())
+        return charts + html.table(header, rows, numbers=range(1, 5))
 
 
 def _numbers(daily: pd.DataFrame) -> list[int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from qlib_ext.report import html
 from qlib_ext.report.artifacts import RunArtifacts
-from qlib_ext.report.figures import by_epoch
+from qlib_ext.report.charts import Chart, Lines
+from qlib_ext.report.page import slug
 from qlib_ext.report.sections.base import Section, shown
 
 LOSS = "train/loss/"
@@ -21,51 +21,44 @@ class Training(Section):
     title = "Training"
     requires = ("training/history.parquet",)
 
-    def figures(self, run: RunArtifacts) -> Mapping[str, Figure]:
+    def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
         """Losses, balance and validation scores, each where the history has it."""
         history = _history(run)
-        best = _best(history)
-        found = {"losses": by_epoch(_losses(history), best=best)}
-        balance = _balance(history)
-        if balance:
-            found["balance"] = by_epoch(balance, best=best)
-        found["validation"] = by_epoch(_validation(history), best=best)
-        return found
+        kept = _best(history)
+        return {
+            f"training_{k}-{slug(panel)}": Lines(
+                series=lines,
+                ylabel=panel,
+                xlabel="epoch",
+                height=240,
+                marks={} if kept is None else {"kept": kept},
+                alt=f"{panel} by epoch",
+                caption=f"{panel} by epoch.",
+            )
+            for k, (panel, lines) in enumerate(_panels(history), 1)
+        }
 
     def render(self, run: RunArtifacts) -> str:
         """What happened in a sentence, then the curves."""
         history = _history(run)
-        best = _best(history)
-        figures = self.figures(run)
-        tasks = _tasks(history)
-        parts = [html.paragraph(_told(history, best))]
-        parts.append(
-            shown(
-                figures["losses"],
-                alt=f"Losses of {', '.join(tasks)} on train and validation by epoch",
-                caption="Loss of each task, measured the same way on train (dashed) and validation (solid). The "
-                "dotted line marks the epoch whose weights were kept.",
-            )
+        drawn = "".join(shown(name, chart) for name, chart in self.charts(run).items())
+        explained = (
+            _balance_explained(history)
+            if _balance(history)
+            else "The balancer of this run logs nothing of its own."
         )
-        if "balance" in figures:
-            parts.append(
-                shown(
-                    figures["balance"],
-                    alt="What the balancer did by epoch",
-                    caption=_balance_explained(history),
-                )
-            )
-        else:
-            parts.append(html.paragraph("The balancer of this run logs nothing of its own.", "note"))
-        parts.append(
-            shown(
-                figures["validation"],
-                alt="Validation scores by epoch",
-                caption="On the validation segment: mean daily IC and RankIC, accuracy of the classes, and the score by "
-                "which the best epoch is chosen.",
-            )
+        return "".join(
+            [
+                html.paragraph(_told(history, _best(history))),
+                f'<div class="charts">{drawn}</div>',
+                html.paragraph(
+                    "The loss of each task is measured the same way on train and validation. The dotted line marks the "
+                    f"epoch whose weights were kept. {explained} Validation scores are those of the validation segment: mean "
+                    "daily IC and RankIC, accuracy of the classes, and the score by which the best epoch is chosen.",
+                    "note",
+                ),
+            ]
         )
-        return "".join(parts)
 
 
 def _history(run: RunArtifacts) -> pd.DataFrame:
@@ -76,6 +69,10 @@ def _best(history: pd.DataFrame) -> int | None:
     """The last epoch that was the best so far: the one whose weights were kept."""
     marked = history.index[history["best"].astype(bool)]
     return int(marked[-1]) if len(marked) else None
+
+
+def _panels(history: pd.DataFrame) -> list[tuple[str, dict[str, pd.Series]]]:
+    return [*_losses(history).items(), *_balance(history).items(), *_validation(history).items()]
 
 
 def _tasks(history: pd.DataFrame) -> list[str]:

@@ -1,0 +1,498 @@
+"""Charts as a part of a page that a reader can zoom, point at and switch on and off.
+
+Everything is in the one HTML file: it opens from a mail or a memory stick, years later, without a network. plotly.js
+draws; it comes out of the installed plotly package. As it is it would add 4.8 MB to every report, so it stands in the
+page gzipped and in base64 (2.0 MB), and the browser's own `DecompressionStream` unpacks it, which all browsers have
+had since May 2023. An older one says so in the place of each chart and shows the text and the tables. A smaller
+bundle of plotly.js (basic, cartesian) would do as well, but the Python package has only the whole one, and a second
+copy of a library in this repository would have to be kept up to date by hand.
+
+A chart is written as plotly's own JSON. Series are float32 in base64, which plotly.js reads as they are: seven digits,
+and a quarter of the room that numbers written out take. Days are whole numbers since 1970, once for every index of a
+chart, however many lines share it. `page.js` puts both together and draws a chart when it comes into view.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import gzip
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from qlib_ext.checks import UserError
+from qlib_ext.report import html
+from qlib_ext.report.charts import Bars, Chart, Heatmap, Histogram, Lines, Points
+from qlib_ext.report.figures import DIVERGING, FEW, INK, QUIET, RISING, series_colours
+
+NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+def fragment(name: str, chart: Chart) -> str:
+    """A chart as HTML: a box that `page.js` fills, what goes into it, and the caption.
+
+    Parameters
+    ----------
+    name
+        Its name in the page: letters, digits, `_`, `-` and dots.
+    chart
+        What is to be seen.
+
+    Raises
+    ------
+    UserError
+        If the name has other signs, or the chart is of an unknown kind.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"a chart's name must be of letters, digits, `_`, `-` and dots, found `{name}`")
+    described = _embedded(description(chart))
+    return (
+        f'<figure class="chart" id="chart-{name}" aria-label="{html.text(chart.alt)}">'
+        f'<div class="plot" style="height:{_height(chart)}px"></div>'
+        f'<script type="application/json">{described}</script>'
+        f"<figcaption>{html.text(chart.caption)}</figcaption></figure>"
+    )
+
+
+def description(chart: Chart) -> dict[str, Any]:
+    """What `page.js` draws: plotly's traces and layout, the axes' shared values, and what stands in the legend.
+
+    Keys
+    ----
+    traces
+        Plotly's; `x` or `y` may be `{"axis": k}` for the k-th of `axes`.
+    axes
+        Values that traces share: `{"days": base64 of int32}`, `{"text": [...]}` or plotly's typed array.
+    layout
+        Plotly's.
+    legend
+        `name`, `colour`, the numbers of its `traces`, and whether it is `shown` at first.
+    log
+        Whether the reader may choose a logarithmic axis.
+    """
+    for kind, describe in _DESCRIBED.items():
+        if isinstance(chart, kind):
+            return describe(chart)
+    raise UserError(f"a chart must be one of {', '.join(k.__name__ for k in _DESCRIBED)}, found {chart!r}")
+
+
+@functools.cache
+def scripts() -> tuple[str, tuple[str, ...]]:
+    """What a page with charts carries at its end, and the hashes under which its policy lets it run."""
+    library = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    own = resources.files("qlib_ext.report").joinpath("page.js").read_text(encoding="utf-8")
+    packed = base64.b64encode(gzip.compress(library, 9, mtime=0)).decode("ascii")
+    written = f'<script type="text/plain" id="library">{packed}</script><script>{own}</script>'
+    return written, (_hash(library), _hash(own.encode("utf-8")))
+
+
+def _hash(content: bytes) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode('ascii')}'"
+
+
+def _embedded(content: Any) -> str:
+    """JSON that stays inside its script element, whatever the names in it."""
+    written = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return written.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+# -- what charts have in common ----------------------------------------------------------------------------------
+
+
+class _Axes:
+    """Values of an axis that traces share, each written once."""
+
+    def __init__(self) -> None:
+        self.written: list[dict[str, Any]] = []
+        self._known: list[pd.Index] = []
+
+    def of(self, index: pd.Index) -> dict[str, int]:
+        """A reference to an index of days, of numbers or of texts."""
+        for k, known in enumerate(self._known):
+            if index is known or index.equals(known):
+                return {"axis": k}
+        self._known.append(index)
+        self.written.append(_axis_values(index))
+        return {"axis": len(self._known) - 1}
+
+
+def _axis_values(index: pd.Index) -> dict[str, Any]:
+    if isinstance(index, pd.DatetimeIndex):
+        if (index == index.normalize()).all():
+            days = ((index - pd.Timestamp(0)) // pd.Timedelta(days=1)).to_numpy().astype("<i4")
+            return {"days": base64.b64encode(days.tobytes()).decode("ascii")}
+        return {"text": [f"{moment:%Y-%m-%d %H:%M:%S}" for moment in index]}
+    if pd.api.types.is_numeric_dtype(index):
+        return _numbers(index.to_numpy())
+    return {"text": [_plain(item) for item in index]}
+
+
+def _numbers(values: npt.ArrayLike) -> dict[str, Any]:
+    """Plotly's typed array: float32, row by row."""
+    array = np.ascontiguousarray(values, dtype="<f4")
+    packed = {"dtype": "f4", "bdata": base64.b64encode(array.tobytes()).decode("ascii")}
+    return packed if array.ndim == 1 else packed | {"shape": ", ".join(map(str, array.shape))}
+
+
+def _plain(name: object) -> str:
+    """A text that plotly shows as it is: it takes a little HTML in texts for markup."""
+    return str(name).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _written(chart: Chart, values: Iterable[npt.ArrayLike]) -> str:
+    """The format of a value under the pointer, d3's: enough digits to tell neighbours apart."""
+    if chart.percent:
+        return ".2%"
+    sizes = [np.abs(np.asarray(value, dtype=float)) for value in values]
+    finite = np.concatenate([size[np.isfinite(size)].ravel() for size in sizes] or [np.zeros(0)])
+    if not len(finite) or finite.max() == 0:
+        return ",.4~f"
+    digits = 3 - math.floor(math.log10(float(np.quantile(finite, 0.9)) or float(finite.max())))
+    return f",.{min(max(digits, 0), 8)}~f"
+
+
+def _layout(chart: Chart, **more: Any) -> dict[str, Any]:
+    """What all charts share; `page.js` adds fonts, colours and margins."""
+    value = {"title": {"text": _plain(chart.ylabel)}, "zeroline": True}
+    if chart.percent:
+        value["tickformat"] = ".2~%"
+    layout = {"xaxis": {"title": {"text": _plain(chart.xlabel)}}, "yaxis": value, "hovermode": "closest"}
+    for name, settings in more.items():
+        known = layout.get(name)
+        layout[name] = {**known, **settings} if isinstance(known, dict) else settings
+    return layout
+
+
+def _along(indexes: Sequence[pd.Index]) -> dict[str, Any]:
+    """The x axis of lines: days, numbers or texts."""
+    first = indexes[0]
+    if isinstance(first, pd.DatetimeIndex):
+        days = functools.reduce(pd.Index.union, indexes)
+        if len(days) < FEW:
+            shown = [f"{day:%Y-%m-%d}" for day in days]
+            return {"type": "date", "tickmode": "array", "tickvals": shown, "ticktext": shown}
+        return {"type": "date", "hoverformat": "%Y-%m-%d"}
+    if pd.api.types.is_numeric_dtype(first):
+        whole = all((np.mod(index.to_numpy(dtype=float), 1) == 0).all() for index in indexes)
+        span = max(index.max() for index in indexes) - min(index.min() for index in indexes)
+        return ({"tickformat": ",d"} if whole else {}) | ({"dtick": 1} if whole and span <= 12 else {})
+    return {"type": "category"}
+
+
+def _levels(levels: Mapping[str, float], *, across: bool = False) -> list[dict[str, Any]]:
+    """Straight lines at a value, with their names; `across` for bars that lie."""
+    value, other = ("x", "y") if across else ("y", "x")
+    return [
+        {
+            "type": "line",
+            f"{value}0": level,
+            f"{value}1": level,
+            f"{other}0": 0,
+            f"{other}1": 1,
+            f"{other}ref": "paper",
+            "line": {"color": INK, "width": 1.3, "dash": "dash"},
+            "label": _label(name, "start" if across else "end"),
+        }
+        for name, level in levels.items()
+        if np.isfinite(level)
+    ]
+
+
+def _marks(marks: Mapping[str, object]) -> list[dict[str, Any]]:
+    """Upright lines, with their names."""
+    return [
+        {
+            "type": "line",
+            "x0": _place(place),
+            "x1": _place(place),
+            "y0": 0,
+            "y1": 1,
+            "yref": "paper",
+            "line": {"color": QUIET, "width": 1.4, "dash": "dot"},
+            "label": _label(name, "end") | {"textangle": 0, "xanchor": "left", "yanchor": "top"},
+        }
+        for name, place in marks.items()
+    ]
+
+
+def _label(name: str, where: str) -> dict[str, Any]:
+    return {
+        "text": _plain(name),
+        "textposition": where,
+        "yanchor": "bottom",
+        "padding": 2,
+        "font": {"size": 11, "color": INK},
+    }
+
+
+def _place(place: Any) -> Any:
+    if isinstance(place, (pd.Timestamp, np.datetime64)) or hasattr(place, "strftime"):
+        return f"{pd.Timestamp(place):%Y-%m-%d}"
+    return float(place)
+
+
+def _entry(name: object, colour: str, traces: Sequence[int], shown: bool = True) -> dict[str, Any]:
+    return {"name": str(name), "colour": colour, "traces": [*traces], "shown": shown}
+
+
+def _faded(colour: str, alpha: float) -> str:
+    red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"
+
+
+def _height(chart: Chart) -> int:
+    """A chart with rows takes the room that its rows need."""
+    if isinstance(chart, Bars) and chart.horizontal:
+        rows = len(chart.values) * (1 if chart.stacked else max(1, len(chart.values.columns)) ** 0.5)
+        return max(chart.height, round(20 * rows) + 70)
+    if isinstance(chart, Heatmap):
+        return max(chart.height, 22 * len(chart.values) + 60)
+    return chart.height
+
+
+# -- each kind -----------------------------------------------------------------------------------------------------
+
+
+def _lines(chart: Lines) -> dict[str, Any]:
+    axes = _Axes()
+    traces: list[dict[str, Any]] = []
+    legend: list[dict[str, Any]] = []
+    written = _written(chart, chart.series.values())
+    for (name, values), colour in zip(
+        chart.series.items(), series_colours(chart, len(chart.series)), strict=True
+    ):
+        shown = name not in chart.hidden
+        mine = []
+        for k, bound in enumerate(chart.bands.get(name, ())):
+            mine.append(len(traces))
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "lines",
+                    "x": axes.of(bound.index),
+                    "y": _numbers(bound),
+                    "line": {"width": 0},
+                    "hoverinfo": "skip",
+                    "visible": shown,
+                }
+                | ({"fill": "tonexty", "fillcolor": _faded(colour, 0.16)} if k else {})
+            )
+        mine.append(len(traces))
+        dotted = chart.dots or values.notna().sum() < FEW
+        trace: dict[str, Any] = {
+            "type": "scatter",
+            "mode": "lines+markers" if dotted else "lines",
+            "name": _plain(name),
+            "x": axes.of(values.index),
+            "y": _numbers(values),
+            "line": {"color": colour, "width": 1.6},
+            "hovertemplate": f"%{{y:{written}}}",
+            "visible": shown,
+        }
+        if dotted:
+            trace["marker"] = {"size": 5, "color": colour}
+        if chart.stacked:
+            trace |= {"stackgroup": "all", "fillcolor": _faded(colour, 0.55)}
+            trace["line"] = {"color": colour, "width": 0.5}
+        elif name in chart.filled:
+            trace |= {"fill": "tozeroy", "fillcolor": _faded(colour, 0.14)}
+        traces.append(trace)
+        legend.append(_entry(name, colour, mine, shown))
+    layout = _layout(
+        chart,
+        xaxis=_along([values.index for values in chart.series.values()]),
+        hovermode="x unified",
+        shapes=_levels(chart.levels) + _marks(chart.marks),
+    )
+    return _described(traces, axes, layout, legend, log=chart.log_choice)
+
+
+def _bars(chart: Bars) -> dict[str, Any]:
+    axes = _Axes()
+    traces: list[dict[str, Any]] = []
+    legend: list[dict[str, Any]] = []
+    names = [_category(item) for item in chart.values.index]
+    ends = [table for table in (chart.low, chart.high) if table is not None]
+    written = _written(chart, [chart.values.to_numpy(dtype=float)])
+    value, category = ("x", "y") if chart.horizontal else ("y", "x")
+    for column, colour in zip(
+        chart.values.columns, series_colours(chart, len(chart.values.columns)), strict=True
+    ):
+        values = chart.values[column].to_numpy(dtype=float)
+        trace: dict[str, Any] = {
+            "type": "bar",
+            "name": _plain(column),
+            category: axes.of(pd.Index(names)),
+            value: _numbers(values),
+            "marker": {"color": colour},
+            "hovertemplate": f"%{{{category}}}: %{{{value}:{written}}}",
+        }
+        if chart.horizontal:
+            trace["orientation"] = "h"
+        if ends:
+            low = values if chart.low is None else chart.low[column].to_numpy(dtype=float)
+            high = values if chart.high is None else chart.high[column].to_numpy(dtype=float)
+            trace[f"error_{value}"] = {
+                "type": "data",
+                "symmetric": False,
+                "array": _numbers(high - values),
+                "arrayminus": _numbers(values - low),
+                "color": INK,
+                "thickness": 1.2,
+                "width": 4,
+            }
+            trace["customdata"] = _numbers(np.column_stack([low, high]))
+            trace["hovertemplate"] += f" (%{{customdata[0]:{written}}} to %{{customdata[1]:{written}}})"
+        trace["hovertemplate"] += "<extra>%{fullData.name}</extra>"
+        legend.append(_entry(column, colour, [len(traces)]))
+        traces.append(trace)
+    layout = _layout(
+        chart,
+        shapes=_levels(chart.levels, across=chart.horizontal),
+        barmode="relative" if chart.stacked else "group",
+        bargap=0.25,
+    )
+    layout[f"{category}axis"] |= {"type": "category", "title": {"text": _plain(chart.xlabel)}}
+    layout[f"{value}axis"] |= {"title": {"text": _plain(chart.ylabel)}}
+    if chart.horizontal:
+        layout["yaxis"] |= {"autorange": "reversed", "zeroline": False}
+        layout["yaxis"].pop("tickformat", None)
+        layout["xaxis"] |= {"zeroline": True} | ({"tickformat": ".2~%"} if chart.percent else {})
+    return _described(traces, axes, layout, legend)
+
+
+def _heatmap(chart: Heatmap) -> dict[str, Any]:
+    axes = _Axes()
+    values = chart.values.to_numpy(dtype=float)
+    digits = f".{chart.digits}%" if chart.percent else f",.{chart.digits}f"
+    trace: dict[str, Any] = {
+        "type": "heatmap",
+        "x": axes.of(pd.Index([_category(item) for item in chart.values.columns])),
+        "y": axes.of(pd.Index([_category(item) for item in chart.values.index])),
+        "z": _numbers(values),
+        "colorscale": [[*stop] for stop in (DIVERGING if chart.diverging else RISING)],
+        "showscale": False,
+        "xgap": 1,
+        "ygap": 1,
+        "texttemplate": f"%{{z:{digits}}}",
+        "hovertemplate": f"%{{y}}, %{{x}}: %{{z:{digits}}}<extra></extra>",
+        "hoverongaps": False,
+    }
+    if chart.diverging:
+        limit = chart.limit()
+        trace |= {"zmin": -limit, "zmax": limit}
+    layout = _layout(
+        chart,
+        xaxis={"type": "category", "showgrid": False},
+        yaxis={"type": "category", "autorange": "reversed", "showgrid": False, "zeroline": False},
+    )
+    layout["yaxis"].pop("tickformat", None)
+    return _described([trace], axes, layout, [])
+
+
+def _histogram(chart: Histogram) -> dict[str, Any]:
+    axes = _Axes()
+    traces: list[dict[str, Any]] = []
+    legend: list[dict[str, Any]] = []
+    edges, counts = chart.binned()
+    centres = pd.Index((edges[1:] + edges[:-1]) / 2)
+    ends = np.column_stack([edges[:-1], edges[1:]])
+    written = _written(chart, [edges])
+    for (name, count), colour in zip(counts.items(), series_colours(chart, len(counts)), strict=True):
+        legend.append(_entry(name, colour, [len(traces)]))
+        traces.append(
+            {
+                "type": "bar",
+                "name": _plain(name),
+                "x": axes.of(centres),
+                "y": _numbers(count),
+                "width": float(edges[1] - edges[0]),
+                "marker": {"color": colour, "opacity": 0.55 if len(counts) > 1 else 0.85},
+                "customdata": _numbers(ends),
+                "hovertemplate": f"%{{customdata[0]:{written}}} to %{{customdata[1]:{written}}}: %{{y:,.0f}}"
+                "<extra>%{fullData.name}</extra>",
+            }
+        )
+    layout = _layout(chart, barmode="overlay", bargap=0.0, shapes=_marks(chart.marks))
+    layout["xaxis"] |= {"tickformat": ".2~%"} if chart.percent else {}
+    layout["yaxis"].pop("tickformat", None)
+    return _described(traces, axes, layout, legend)
+
+
+def _points(chart: Points) -> dict[str, Any]:
+    axes = _Axes()
+    traces: list[dict[str, Any]] = []
+    legend: list[dict[str, Any]] = []
+    tables = [*chart.series.values()]
+    written = {axis: _written(chart, [table[axis] for table in tables]) for axis in ("x", "y")}
+    names = {"x": _plain(chart.xlabel) or "x", "y": _plain(chart.ylabel) or "y"}
+    for (name, table), colour in zip(
+        chart.series.items(), series_colours(chart, len(chart.series)), strict=True
+    ):
+        trace: dict[str, Any] = {
+            "type": "scatter",
+            "mode": "lines+markers" if chart.joined else "markers",
+            "name": _plain(name),
+            "x": _numbers(table["x"]),
+            "y": _numbers(table["y"]),
+            "marker": {"color": colour, "size": 6 if len(table) < 400 else 4, "opacity": 0.75},
+            "line": {"color": colour, "width": 1.4},
+            "hovertemplate": f"{names['x']} %{{x:{written['x']}}}<br>{names['y']} %{{y:{written['y']}}}"
+            "<extra>%{fullData.name}</extra>",
+        }
+        if "text" in table:
+            trace["text"] = [_plain(text) for text in table["text"]]
+            trace["hovertemplate"] = "%{text}<br>" + str(trace["hovertemplate"])
+        legend.append(_entry(name, colour, [len(traces)]))
+        traces.append(trace)
+    shapes = []
+    if chart.diagonal:
+        low, high = chart.extent()
+        shapes.append(
+            {
+                "type": "line",
+                "x0": low,
+                "y0": low,
+                "x1": high,
+                "y1": high,
+                "line": {"color": QUIET, "width": 1.2, "dash": "dash"},
+                "layer": "below",
+            }
+        )
+    layout = _layout(chart, shapes=shapes)
+    layout["xaxis"] |= {"zeroline": False} | ({"tickformat": ".2~%"} if chart.percent else {})
+    layout["yaxis"] |= {"zeroline": False}
+    return _described(traces, axes, layout, legend)
+
+
+def _category(item: object) -> str:
+    return f"{item:%Y-%m-%d}" if isinstance(item, pd.Timestamp) else _plain(item)
+
+
+def _described(
+    traces: list[dict[str, Any]],
+    axes: _Axes,
+    layout: dict[str, Any],
+    legend: list[dict[str, Any]],
+    *,
+    log: bool = False,
+) -> dict[str, Any]:
+    return {"traces": traces, "axes": axes.written, "layout": layout, "legend": legend, "log": log}
+
+
+_DESCRIBED: Mapping[type[Chart], Callable[[Any], dict[str, Any]]] = {
+    Lines: _lines,
+    Bars: _bars,
+    Heatmap: _heatmap,
+    Histogram: _histogram,
+    Points: _points,
+}
