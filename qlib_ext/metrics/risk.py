@@ -17,12 +17,12 @@ from qlib_ext.metrics.cross_section import Floats
 
 def wealth(returns: npt.ArrayLike) -> Floats:
     """Value at the end of each day ``[D]`` of 1 invested before the first, from daily returns ``[D]``."""
-    return np.cumprod(1 + _series("returns", returns), dtype=np.float64)
+    return np.cumprod(1 + daily_series("returns", returns), dtype=np.float64)
 
 
 def cumulative_return(returns: npt.ArrayLike) -> float:
     """Return over the whole of a daily series ``[D]``; 0 without any day."""
-    return float(np.prod(1 + _series("returns", returns)) - 1)
+    return float(np.prod(1 + daily_series("returns", returns)) - 1)
 
 
 def annualised_return(returns: npt.ArrayLike, periods_per_year: float = 252) -> float:
@@ -46,7 +46,7 @@ def annualised_return(returns: npt.ArrayLike, periods_per_year: float = 252) -> 
     UserError
         If a return is missing or below -1.
     """
-    series = _series("returns", returns)
+    series = daily_series("returns", returns)
     above("periods_per_year", periods_per_year, 0)
     if len(series) == 0:
         return math.nan
@@ -58,7 +58,7 @@ def annualised_volatility(returns: npt.ArrayLike, periods_per_year: float = 252)
 
     NaN with fewer than two days.
     """
-    series = _series("returns", returns)
+    series = daily_series("returns", returns)
     above("periods_per_year", periods_per_year, 0)
     if len(series) < 2:
         return math.nan
@@ -70,7 +70,7 @@ def sharpe_ratio(returns: npt.ArrayLike, periods_per_year: float = 252) -> float
 
     For another riskless return subtract it from `returns` first. NaN with fewer than two days or no spread.
     """
-    return _ratio(_series("returns", returns), periods_per_year)
+    return _ratio(daily_series("returns", returns), periods_per_year)
 
 
 def information_ratio(
@@ -96,7 +96,7 @@ def information_ratio(
     UserError
         If a return is missing or below -1, or the two differ in length.
     """
-    r, b = _aligned(returns, benchmark)
+    r, b = same_days(returns, benchmark)
     return _ratio(r - b, periods_per_year)
 
 
@@ -122,7 +122,7 @@ def relative_return(returns: npt.ArrayLike, benchmark: npt.ArrayLike) -> Floats:
     UserError
         If a return is missing or below -1, a benchmark's is -1, or the two differ in length.
     """
-    r, b = _aligned(returns, benchmark)
+    r, b = same_days(returns, benchmark)
     if (b == -1).any():
         raise UserError("`benchmark` must stay above -1, found a day on which it loses everything")
     return (1 + r) / (1 + b) - 1
@@ -146,6 +146,85 @@ def annualised_excess_return(
     return annualised_return(relative_return(returns, benchmark), periods_per_year)
 
 
+def downside_deviation(returns: npt.ArrayLike, target: float = 0.0, periods_per_year: float = 252) -> float:
+    r"""Root mean square of what falls short of a daily target, annualised.
+
+    Source: Sortino and van der Meer (1991), "Downside Risk", Journal of Portfolio Management 17. Days above the
+    target count as 0 and stay in the divisor D.
+
+    .. math:: \sqrt{\frac 1 D \sum_d \min(r_d - t, 0)^2} \sqrt P
+
+    Parameters
+    ----------
+    returns
+        Daily returns ``[D]``.
+    target
+        Daily return t below which a day falls short.
+    periods_per_year
+        Trading days P in a year.
+
+    Returns
+    -------
+    A fraction a year; 0 where no day falls short, NaN without any day.
+
+    Raises
+    ------
+    UserError
+        If a return is missing or below -1.
+    """
+    series = daily_series("returns", returns)
+    above("periods_per_year", periods_per_year, 0)
+    if len(series) == 0:
+        return math.nan
+    short = np.minimum(series - target, 0.0)
+    return float(math.sqrt(np.mean(short**2)) * math.sqrt(periods_per_year))
+
+
+def sortino_ratio(returns: npt.ArrayLike, target: float = 0.0, periods_per_year: float = 252) -> float:
+    r"""Mean over the daily target, annualised, for each unit of downside deviation.
+
+    Source: as `downside_deviation`.
+
+    .. math:: \frac{\mathrm{mean}(r - t)}{\sqrt{\mathrm{mean}(\min(r - t, 0)^2)}} \sqrt P
+
+    Arguments and errors as in `downside_deviation`. NaN with fewer than two days, or where no day falls short.
+    """
+    series = daily_series("returns", returns)
+    deviation = downside_deviation(series, target, periods_per_year)
+    if len(series) < 2 or deviation == 0:
+        return math.nan
+    return float((series.mean() - target) * periods_per_year / deviation)
+
+
+def stability(returns: npt.ArrayLike) -> float:
+    r"""How straight the road was: R squared of log wealth on time.
+
+    .. math:: \mathrm{corr}\left(d, \sum_{e \le d} \ln (1 + r_e)\right)^2
+
+    Parameters
+    ----------
+    returns
+        Daily returns ``[D]``.
+
+    Returns
+    -------
+    In [0, 1]: 1 where every day earns the same. A steady loss is as stable as a steady gain. NaN with fewer than two
+    days, after a total loss, or where the wealth never moves.
+
+    Raises
+    ------
+    UserError
+        If a return is missing or below -1.
+    """
+    series = daily_series("returns", returns)
+    if len(series) < 2 or (series == -1).any():
+        return math.nan
+    road = np.log1p(series).cumsum()
+    if np.ptp(road) == 0:
+        return math.nan
+    return float(np.corrcoef(np.arange(len(road)), road)[0, 1] ** 2)
+
+
 def drawdown(returns: npt.ArrayLike) -> Floats:
     """Loss from the highest wealth so far at the end of each day ``[D]``, from daily returns ``[D]``.
 
@@ -163,11 +242,11 @@ def max_drawdown(returns: npt.ArrayLike) -> float:
 
 def hit_rate(returns: npt.ArrayLike, benchmark: npt.ArrayLike | None = None) -> float:
     """Share of days whose return is above the benchmark's, or above 0 without one; NaN without any day."""
-    series = _series("returns", returns)
+    series = daily_series("returns", returns)
     if benchmark is None:
         better = series > 0
     else:
-        series, other = _aligned(returns, benchmark)
+        series, other = same_days(returns, benchmark)
         better = series > other
     return float(better.mean()) if len(better) else math.nan
 
@@ -179,7 +258,8 @@ def _ratio(series: Floats, periods_per_year: float) -> float:
     return float(series.mean() / series.std(ddof=1) * math.sqrt(periods_per_year))
 
 
-def _series(name: str, value: npt.ArrayLike) -> Floats:
+def daily_series(name: str, value: npt.ArrayLike) -> Floats:
+    """Return `value` as float64 returns ``[D]``, each finite and at least -1, or raise a UserError."""
     series = np.asarray(value, dtype=np.float64)
     if series.ndim != 1:
         raise UserError(f"`{name}` must be a series [days], found the shape {series.shape}")
@@ -196,8 +276,9 @@ def _series(name: str, value: npt.ArrayLike) -> Floats:
     return series
 
 
-def _aligned(returns: npt.ArrayLike, benchmark: npt.ArrayLike) -> tuple[Floats, Floats]:
-    r, b = _series("returns", returns), _series("benchmark", benchmark)
+def same_days(returns: npt.ArrayLike, benchmark: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Return two series of returns ``[D]`` of the same days, or raise a UserError."""
+    r, b = daily_series("returns", returns), daily_series("benchmark", benchmark)
     if len(r) != len(b):
         raise UserError(f"`returns` and `benchmark` must cover the same days, found {len(r)} and {len(b)}")
     return r, b

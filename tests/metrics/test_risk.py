@@ -74,6 +74,42 @@ class TestVolatilityAndRatios:
         assert math.isnan(risk.information_ratio(returns, returns))
 
 
+class TestDownside:
+    def test_golden(self):
+        assert risk.downside_deviation([0.1, -0.3, 0.0, -0.4], periods_per_year=4) == pytest.approx(0.5)
+        assert risk.sortino_ratio([0.1, -0.3, 0.0, -0.4], periods_per_year=4) == pytest.approx(
+            -0.15 * 4 / 0.5
+        )
+        assert risk.downside_deviation([0.1, 0.2], target=0.2, periods_per_year=2) == pytest.approx(0.1)
+
+    @settings(deadline=None)
+    @given(returns=series, target=st.floats(-0.1, 0.1))
+    def test_both_sides_of_the_target_are_the_mean_square(self, returns, target):
+        below = risk.downside_deviation(returns, target, 1)
+        above = risk.downside_deviation(-np.array(returns), -target, 1)
+        assert below**2 + above**2 == pytest.approx(np.mean((np.array(returns) - target) ** 2), abs=1e-15)
+
+    def test_undefined(self):
+        assert math.isnan(risk.downside_deviation([]))
+        assert risk.downside_deviation([0.1, 0.0]) == 0
+        for returns in ([], [-0.1], [0.1, 0.2]):
+            assert math.isnan(risk.sortino_ratio(returns))
+
+
+class TestStability:
+    def test_a_straight_road(self):
+        assert risk.stability(np.full(50, 0.01)) == pytest.approx(1)
+        assert risk.stability(np.full(50, -0.01)) == pytest.approx(1)
+
+    def test_noise_bends_it(self):
+        draw = np.random.default_rng(0).normal(0.001, 0.01, 300)
+        assert risk.stability(draw) < risk.stability(0.3 * (draw - draw.mean()) + 0.001)
+
+    @pytest.mark.parametrize("returns", [[], [0.1], [0.0, 0.0], [0.1, -1.0, 0.2]])
+    def test_undefined(self, returns):
+        assert math.isnan(risk.stability(returns))
+
+
 class TestDrawdown:
     @settings(deadline=None)
     @given(returns=series)
@@ -140,6 +176,9 @@ class TestChecks:
             risk.annualised_return,
             risk.annualised_volatility,
             risk.sharpe_ratio,
+            risk.downside_deviation,
+            risk.sortino_ratio,
+            risk.stability,
             risk.drawdown,
             risk.max_drawdown,
             risk.hit_rate,
