@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 
 def sample(
     out: Annotated[Path, typer.Option(help="Directory to write, in Qlib's format.")],
+    region: Annotated[str, typer.Option(help="cn: A shares; us: American shares with macro series.")] = "cn",
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
-    stocks: Annotated[int, typer.Option(help="Firms over the whole range.")] = 430,
-    start: Annotated[str, typer.Option(help="First day.")] = "2010-01-04",
-    end: Annotated[str, typer.Option(help="Last day.")] = "2020-12-31",
+    stocks: Annotated[
+        int | None, typer.Option(help="Firms over the whole range; 430 in cn and 600 in us by default.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="First day; 2010-01-04 in cn, 2000-01-03 in us by default.")
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option(help="Last day; 2020-12-31 in cn, 2009-12-31 in us by default.")
+    ] = None,
 ) -> None:
-    """Write a made A-share market, for trying and testing: nothing in it is real but the trading calendar."""
-    from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
+    """Write a made market, for trying and testing: nothing in it is real but the trading calendar."""
+    from qlib_ext.checks import one_of  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.cli.progress import shown_progress
+    from qlib_ext.market.made.made_market import MadeMarket
     from qlib_ext.market.made.sample import SampleMarket
+    from qlib_ext.market.made.us_sample import USSampleMarket
 
+    kinds: dict[str, type[MadeMarket]] = {"cn": SampleMarket, "us": USSampleMarket}
     began = time.perf_counter()
-    market = SampleMarket(seed=seed, stocks=stocks, start=start, end=end)
+    given: dict[str, Any] = {"stocks": stocks, "start": start, "end": end}
+    market = kinds[one_of("region", region, kinds)](
+        seed=seed, **{name: value for name, value in given.items() if value is not None}
+    )
     with shown_progress() as progress:
         store, written = market.write(out, progress)
     if not written:

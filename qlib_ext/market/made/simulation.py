@@ -1,13 +1,14 @@
-"""A made A-share market, day by day: who is listed, what trades, at what price and volume.
+"""A made market, day by day: who is listed, what trades, at what price and volume.
 
-Everything here is invented from random numbers. What it imitates of the real market:
+Everything here is invented from random numbers. What it imitates of the real markets, Chinese A shares by default:
 
 - a market return, industry returns and idiosyncratic returns, with Student-t shocks and volatilities that
   follow persistent log-autoregressions (fat tails, volatility clustering);
-- prices in cents that close, open and trade within 10 % of the day's reference price, rounded as the exchanges
-  do; what a shock moves beyond the limit is lost, so a limit day says nothing of the next;
-- suspensions, listings, delistings (some at random, some after 20 days below 1 yuan);
-- cash dividends once a year and bonus shares for high-priced stocks, carried by the adjustment factor;
+- prices in cents that close, open and trade within a limit (10 % in China) around the day's reference price,
+  rounded as the exchanges do; what a shock moves beyond the limit is lost, so a limit day says
+  nothing of the next;
+- suspensions, listings, delistings (some at random, some after 20 days below 1 yuan or dollar);
+- cash dividends, and bonus shares or splits of high-priced stocks, carried by the adjustment factor;
 - turnover that rises with volatility and with the size of the day's move, and is itself persistent.
 
 Simplifications: a listing's first day has the usual limit, every board has 10 %, all shares float, no taxes.
@@ -26,10 +27,10 @@ from qlib_ext.market.made.planted import LOOKBACK_DAYS, planted_score
 
 Progress = Callable[[int, int, str], None]  # done, total, what
 
-LIMIT = 0.10
 DRIFT_DELAY_DAYS = 2
 PLANTED_STRENGTH = 0.099  # mean drift per unit of score, in mean idiosyncratic volatilities: RankIC 0.10
-DELIST_BELOW_YUAN, DELIST_AFTER_DAYS = 1.0, 20
+DELIST_BELOW, DELIST_AFTER_DAYS = 1.0, 20  # yuan or dollars
+MARKET_VOLATILITY = 0.011  # typical daily standard deviation of the return that all stocks share
 
 INDUSTRIES = (
     "agriculture", "automobiles", "banks", "brokers", "building_materials", "chemicals", "coal", "computers",
@@ -40,13 +41,65 @@ INDUSTRIES = (
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """The rules and habits of a place where stocks trade.
+
+    Attributes
+    ----------
+    limit
+        How far a price may move from the day's reference price, as a fraction.
+    lot
+        Shares that the volume is a multiple of.
+    halt_rate
+        Chance, a stock and day, that a suspension begins.
+    halt_days, halt_shares
+        Mean lengths of suspensions in trading days, and how often each comes.
+    pays_in
+        Months of each dividend season of a year.
+    pays
+        Chance that a firm pays in a season.
+    yields
+        Lowest and highest dividend as a fraction of the price.
+    split_above
+        Price from which a paying firm issues shares.
+    issues
+        New shares a share, one of which is drawn.
+    """
+
+    limit: float
+    lot: float
+    halt_rate: float
+    halt_days: tuple[float, ...]
+    halt_shares: tuple[float, ...]
+    pays_in: tuple[tuple[int, ...], ...]
+    pays: float
+    yields: tuple[float, float]
+    split_above: float
+    issues: tuple[float, ...]
+
+
+CHINA = Exchange(
+    limit=0.10,
+    lot=100.0,
+    halt_rate=0.003,
+    halt_days=(1.0, 8.0, 40.0),
+    halt_shares=(0.6, 0.3, 0.1),
+    pays_in=((5, 6, 7),),
+    pays=0.7,
+    yields=(0.005, 0.03),
+    split_above=40.0,
+    issues=(0.5, 1.0, 1.5),
+)
+
+
+@dataclass(frozen=True)
 class Firms:
     """S made firms.
 
     Attributes
     ----------
     codes : list of str
-        `SH60xxxx`, `SZ00xxxx` and `SZ30xxxx`, sorted.
+        Sorted; of Chinese firms `SH60xxxx`, `SZ00xxxx` and `SZ30xxxx`.
     listed, delisted : int [S]
         First day with a bar, and the first day after the last one (D where it stays); planned, before the
         simulation delists firms for their price.
@@ -55,7 +108,7 @@ class Firms:
     beta, volatility : float [S]
         Loading on the market, and the level of the daily idiosyncratic standard deviation.
     price, shares, factor : float [S]
-        Reference price in yuan before the first bar, shares outstanding, adjustment factor at that time.
+        Reference price in yuan or dollars before the first bar, shares outstanding, adjustment factor at that time.
     turnover : float [S]
         Typical share of the shares that trades in a day.
     """
@@ -85,15 +138,15 @@ class Market:
     Attributes
     ----------
     open, high, low, close, vwap
-        Raw prices in yuan.
+        Raw prices in yuan or dollars.
     volume
-        Raw shares, in whole lots of 100.
+        Raw shares, in whole lots.
     factor
         Adjusted price = raw price * factor.
     change
         Close over the day's reference price, less one.
     market_value
-        Yuan, at the last close: there on suspended days too; NaN when not listed.
+        Yuan or dollars, at the last close: there on suspended days too; NaN when not listed.
     score
         Planted score at the close.
     """
@@ -147,13 +200,36 @@ def found_firms(seed: int, stocks: int, days: int) -> Firms:
     )
 
 
-def simulate(seed: int, firms: Firms, calendar: pd.DatetimeIndex, progress: Progress | None = None) -> Market:
-    """Run the market over `calendar`; equal arguments give equal bits. `progress`: (done, total, what) of the days."""
+def simulate(
+    seed: int,
+    firms: Firms,
+    calendar: pd.DatetimeIndex,
+    progress: Progress | None = None,
+    exchange: Exchange = CHINA,
+    drift: np.ndarray | None = None,
+    turbulence: np.ndarray | None = None,
+) -> Market:
+    """Run the market over `calendar`; equal arguments give equal bits.
+
+    Parameters
+    ----------
+    seed, firms, calendar
+        Of every random draw; S firms; D trading days.
+    progress
+        Called with (done, total, what) of the days.
+    exchange
+        Where the firms are listed.
+    drift
+        `[D]`: log return of the market that is added on each day, times a firm's beta; None: nothing.
+    turbulence
+        `[D]`: factor on all volatilities of each day; None: 1.
+    """
     days, stocks = len(calendar), len(firms.codes)
     shape = (days, stocks)
-    nature = _draw(seed, firms, days)
-    halted = _suspensions(seed, shape)
-    dividend_due, dividend_yield, bonus = _distributions(seed, calendar, stocks)
+    push = np.zeros(days) if drift is None else drift
+    nature = _draw(seed, firms, days, np.ones(days) if turbulence is None else turbulence)
+    halted = _suspensions(seed, shape, exchange)
+    dividend_due, dividend_yield, bonus = _distributions(seed, calendar, stocks, exchange)
 
     names = ("open", "high", "low", "close", "vwap", "volume", "factor", "change", "market_value", "score")
     out = {name: np.full(shape, np.nan) for name in names}
@@ -175,18 +251,19 @@ def simulate(seed: int, firms: Firms, calendar: pd.DatetimeIndex, progress: Prog
         pending |= present & dividend_due[day]
         paying = pending & traded & (day > firms.listed)
         pending &= ~paying
-        issue = np.where(paying & (price > 40.0), bonus[day], 0.0)
+        issue = np.where(paying & (price > exchange.split_above), bonus[day], 0.0)
         cash = np.where(paying, np.round(dividend_yield[day] * price, 2), 0.0)
         reference = np.where(paying, np.maximum(_cents((price - cash) / (1.0 + issue)), 0.01), price)
         factor = factor * price / reference
         shares = shares * (1.0 + issue)
 
-        move = nature.move[day] + _industry_move(nature, firms, day)
+        move = nature.move[day] + _industry_move(nature, firms, day) + firms.beta * push[day]
         if day >= DRIFT_DELAY_DAYS:
             known = out["score"][day - DRIFT_DELAY_DAYS]
             move = move + nature.premium[day] * nature.volatility[day].mean() * np.nan_to_num(known)
 
-        up, down = _cents(reference * (1.0 + LIMIT)), _cents(reference * (1.0 - LIMIT))
+        up, down = _cents(reference * (1.0 + exchange.limit)), _cents(reference * (1.0 - exchange.limit))
+        down = np.maximum(down, 0.01)
         close = np.clip(_cents(reference * np.exp(move)), down, up)
         gap = 0.3 * move + 0.35 * nature.volatility[day] * nature.gap[day]
         opened = np.clip(_cents(reference * np.exp(gap)), down, up)
@@ -198,7 +275,9 @@ def simulate(seed: int, firms: Firms, calendar: pd.DatetimeIndex, progress: Prog
         vwap = np.clip((opened + high + low + close) / 4 + 0.1 * (high - low) * nature.vwap[day], low, high)
         surprise = np.minimum(np.abs(move) / nature.volatility[day], 4.0)
         turnover = firms.turnover * np.exp(nature.turnover[day] + 0.3 * (surprise - 0.8))
-        volume = np.maximum(np.round(shares * np.minimum(turnover, 0.5), -2), 100.0)
+        volume = np.maximum(
+            np.round(shares * np.minimum(turnover, 0.5) / exchange.lot) * exchange.lot, exchange.lot
+        )
 
         price = np.where(traded, close, price)
         values = {"open": opened, "high": high, "low": low, "close": close, "vwap": vwap, "volume": volume}
@@ -214,7 +293,7 @@ def simulate(seed: int, firms: Firms, calendar: pd.DatetimeIndex, progress: Prog
         window = slice(row + 1 - LOOKBACK_DAYS, row + 1)
         out["score"][day] = planted_score(**{name: bars[window] for name, bars in adjusted.items()})
 
-        low_days = np.where(traded, np.where(close < DELIST_BELOW_YUAN, low_days + 1, 0), low_days)
+        low_days = np.where(traded, np.where(close < DELIST_BELOW, low_days + 1, 0), low_days)
         alive &= low_days < DELIST_AFTER_DAYS
         if progress is not None:
             progress(day + 1, days, "simulating days")
@@ -236,11 +315,12 @@ class _Nature:
     premium: np.ndarray  # [D], of a unit of planted score, in mean volatilities
 
 
-def _draw(seed: int, firms: Firms, days: int) -> _Nature:
+def _draw(seed: int, firms: Firms, days: int, turbulence: np.ndarray) -> _Nature:
     rng = np.random.default_rng([seed, 1])
     stocks = len(firms.codes)
-    regime = 0.25 * _persistent(rng, (days, 1), 0.985)  # one volatility regime for everything
-    market_volatility = 0.011 * np.exp(1.3 * regime + 0.3 * _persistent(rng, (days, 1), 0.95))
+    # one volatility regime for everything
+    regime = 0.25 * _persistent(rng, (days, 1), 0.985) + np.log(turbulence)[:, None]
+    market_volatility = MARKET_VOLATILITY * np.exp(1.3 * regime + 0.3 * _persistent(rng, (days, 1), 0.95))
     market = 0.0001 + market_volatility * _student(rng, (days, 1), 5)
     own = 0.3 * _persistent(rng, (days, stocks), 0.97)
     volatility = firms.volatility * np.exp(regime + own)
@@ -279,11 +359,11 @@ def _extremes(
     return reference * np.exp(highest), reference * np.exp(lowest)
 
 
-def _suspensions(seed: int, shape: tuple[int, int]) -> np.ndarray:
-    """Days without trading: spells of 1 day (60 %), about 8 days (30 %) and about 40 days (10 %): bool [D, S]."""
+def _suspensions(seed: int, shape: tuple[int, int], exchange: Exchange) -> np.ndarray:
+    """Days without trading, in spells of the lengths that the exchange is used to: bool [D, S]."""
     rng = np.random.default_rng([seed, 2])
-    starts = rng.random(shape) < 0.003
-    kind = rng.choice([1.0, 8.0, 40.0], size=shape, p=[0.6, 0.3, 0.1])
+    starts = rng.random(shape) < exchange.halt_rate
+    kind = rng.choice([*exchange.halt_days], size=shape, p=[*exchange.halt_shares])
     length = np.ceil(kind * np.where(kind > 1, rng.exponential(1.0, shape), 1.0)).astype(int)
     halted = np.zeros(shape, dtype=bool)
     for day, stock in zip(*np.nonzero(starts), strict=True):
@@ -293,19 +373,20 @@ def _suspensions(seed: int, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _distributions(
-    seed: int, calendar: pd.DatetimeIndex, stocks: int
+    seed: int, calendar: pd.DatetimeIndex, stocks: int, exchange: Exchange
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ex-days in May to July, and what would be paid then: bool, yield and bonus shares a share, each [D, S]."""
+    """Ex-days in the seasons, and what would be paid then: bool, yield and new shares a share, each [D, S]."""
     rng = np.random.default_rng([seed, 3])
     shape = (len(calendar), stocks)
     due = np.zeros(shape, dtype=bool)
     for year in range(calendar[0].year, calendar[-1].year + 1):
-        season = np.flatnonzero((calendar.year == year) & (calendar.month >= 5) & (calendar.month <= 7))
-        pays = rng.random(stocks) < 0.7
-        draw = rng.random(stocks)
-        if season.size:
-            due[season[(draw * season.size).astype(int)], np.arange(stocks)] = pays
-    return due, rng.uniform(0.005, 0.03, shape), rng.choice([0.5, 1.0, 1.5], size=shape)
+        for months in exchange.pays_in:
+            season = np.flatnonzero((calendar.year == year) & np.isin(calendar.month, months))
+            pays = rng.random(stocks) < exchange.pays
+            draw = rng.random(stocks)
+            if season.size:
+                due[season[(draw * season.size).astype(int)], np.arange(stocks)] = pays
+    return due, rng.uniform(*exchange.yields, shape), rng.choice([*exchange.issues], size=shape)
 
 
 def _persistent(rng: np.random.Generator, shape: tuple[int, int], persistence: float) -> np.ndarray:

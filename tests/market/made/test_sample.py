@@ -303,7 +303,7 @@ class TestWrite:
         def fail(*_: object) -> None:
             raise OSError("disk full")
 
-        monkeypatch.setattr(sample_module, "_industry_table", fail)
+        monkeypatch.setattr(sample_module, "industry_table", fail)
         with pytest.raises(OSError, match="disk full"):
             SampleMarket(seed=1, **TINY).write(tmp_path / "m")
         assert contents(tmp_path) == before
