@@ -18,7 +18,12 @@ from benchmarks.grid.results import Result, Results, Setting
 from benchmarks.paper import pictures
 from benchmarks.paper.pictures import OURS
 from qlib_ext.checks import UserError
-from qlib_ext.metrics.significance import bootstrap_mean
+from qlib_ext.metrics.significance import (
+    bootstrap_difference,
+    bootstrap_mean,
+    model_confidence_set,
+    superior_predictive_ability,
+)
 
 ROOT = Path(__file__).parents[2]
 NONE = "–"
@@ -244,17 +249,18 @@ def _significance(page: Page, results: Results) -> None:
         daily = {method: _daily(results, seeds) for (method,), seeds in _by(runs, "method").items()}
         if OURS not in daily or len(daily) < 2:
             continue
-        kept = _confidence_set({name: table["rank_ic/RETURN"] for name, table in daily.items()})
+        rank_ic = pd.DataFrame({name: table["rank_ic/RETURN"] for name, table in daily.items()})
+        kept = {*rank_ic.columns[model_confidence_set(rank_ic) > 0.10]}
         for method, table in daily.items():
             if method == OURS:
                 continue
             row: dict[str, object] = {"universe": universe, "backbone": backbone, "against": method}
             for name, column in (("IC", "ic/RETURN"), ("RankIC", "rank_ic/RETURN")):
-                difference = (daily[OURS][column] - table[column]).dropna().to_numpy()
-                low, high = bootstrap_mean(difference)
-                row[name] = f"{difference.mean():+.4f}"
-                row[f"{name}, 95 %"] = f"{low:+.4f} to {high:+.4f}"
-            row["SPA p"] = f"{_spa(table['rank_ic/RETURN'], daily[OURS]['rank_ic/RETURN']):.3f}"
+                ours, theirs = daily[OURS][column].align(table[column])
+                difference = bootstrap_difference(ours, theirs)
+                row[name] = f"{difference.mean:+.4f}"
+                row[f"{name}, 95 %"] = f"{difference.low:+.4f} to {difference.high:+.4f}"
+            row["SPA p"] = f"{superior_predictive_ability(rank_ic[method], rank_ic[[OURS]]):.3f}"
             row["in the set"] = "yes" if method in kept else "no"
             row[f"{OURS} in the set"] = "yes" if OURS in kept else "no"
             row["epochs"] = setting.epochs
@@ -263,40 +269,6 @@ def _significance(page: Page, results: Results) -> None:
         page.table("significance", pd.DataFrame(rows), left=3)
     else:
         page.text(f"No block has {OURS} and another method.")
-
-
-def _spa(benchmark: pd.Series, rival: pd.Series) -> float:
-    """The consistent p-value of Hansen's test; losses are negative RankIC."""
-    from arch.bootstrap import SPA
-
-    both = pd.concat([benchmark, rival], axis=1).dropna()
-    days = len(both)
-    test = SPA(
-        -both.iloc[:, 0].to_numpy(),
-        -both.iloc[:, [1]].to_numpy(),
-        block_size=_block_days(days),
-        reps=2000,
-        bootstrap="stationary",
-        seed=0,
-    )
-    test.compute()
-    return float(test.pvalues["consistent"])
-
-
-def _confidence_set(daily: dict[str, pd.Series]) -> set[str]:
-    """Methods of the model confidence set (Hansen, Lunde and Nason 2011) at 10 %."""
-    from arch.bootstrap import MCS
-
-    table = pd.DataFrame(daily).dropna()
-    test = MCS(
-        -table, size=0.10, reps=2000, block_size=_block_days(len(table)), bootstrap="stationary", seed=0
-    )
-    test.compute()
-    return {str(name) for name in test.included}
-
-
-def _block_days(days: int) -> int:
-    return max(1, round(days ** (1 / 3)))
 
 
 def _daily(results: Results, runs: Sequence[Result]) -> pd.DataFrame:

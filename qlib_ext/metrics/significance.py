@@ -1,15 +1,21 @@
-"""How sure the mean of a daily series is."""
+"""How sure the mean of a daily series is, a difference of two, and the best of several."""
 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from qlib_ext.checks import at_least, between, integer
-from qlib_ext.metrics.cross_section import present
+from qlib_ext.checks import UserError, at_least, between, integer
+from qlib_ext.metrics.bootstrap import stationary_days
+from qlib_ext.metrics.cross_section import Floats, present
+from qlib_ext.metrics.moments import moments
+
+EULER = 0.5772156649015329  # Euler and Mascheroni's constant
+FEWEST_DAYS = 10  # for tests over several series: with fewer their variances mean nothing
 
 
 class Interval(NamedTuple):
@@ -86,3 +92,356 @@ def bootstrap_mean(
         total += values[day]
     low, high = np.quantile(total / days, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
+
+
+class Difference(NamedTuple):
+    """How far one series lies above another on average, with its interval and its p-value."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+def bootstrap_difference(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    level: float = 0.95,
+    *,
+    block_days: float | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Difference:
+    r"""Mean daily difference of two series on the same days, with a paired test that it is 0.
+
+    The days are drawn by the stationary bootstrap (`bootstrap.stationary_days`), the same for both series, so that
+    what moves both on a day cancels. The interval is that of percentiles. The p-value is two-sided: the share of
+    resampled differences that lie as far from the difference found as that lies from 0, the sample found counted as
+    one of them (Davison and Hinkley 1997, "Bootstrap Methods and their Application", Section 4.2),
+
+    .. math:: p = \frac{1 + \#\{b: |\bar d^*_b - \bar d| \ge |\bar d|\}}{B + 1}.
+
+    Parameters
+    ----------
+    first, second
+        ``[D]`` on the same days in the order of time, NaN on a day without a value; days on which either has none are
+        cut out.
+    level, block_days, draws, seed
+        As in `bootstrap_mean`; B is the number of draws, so that p is at least 1 / (draws + 1).
+
+    Returns
+    -------
+    `Difference` of `first` minus `second`; with fewer than two common days interval and p are NaN, without any the
+    mean too. p is 1 where the series are equal.
+
+    Raises
+    ------
+    UserError
+        If an argument lies outside its range or the series differ in length.
+
+    Examples
+    --------
+    >>> bootstrap_difference([0.02, 0.01, 0.03, 0.04], [0.01, 0.00, 0.01, 0.02]).mean
+    0.015
+    """
+    between("level", level, 0, 1, open_low=True, open_high=True)
+    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise UserError(f"`first` and `second` must be [days] of one length, found {a.shape} and {b.shape}")
+    values = present("difference", a - b)
+    days = len(values)
+    if days < 2:
+        return Difference(float(values[0]) if days else math.nan, math.nan, math.nan, math.nan)
+    mean = float(values.mean())
+    if np.ptp(values) == 0:  # nothing varies: no rounding may decide
+        return Difference(mean, mean, mean, 1.0 if mean == 0 else 1 / (draws + 1))
+    drawn = stationary_days(days, block_days=block_days, draws=draws, seed=seed)
+    means = values[drawn].mean(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    far = int((np.abs(means - mean) >= abs(mean)).sum())
+    return Difference(mean, float(low), float(high), (1 + far) / (draws + 1))
+
+
+def holm(p_values: npt.ArrayLike) -> Floats:
+    r"""Adjust the p-values of several comparisons, so that one wrong finding among all of them stays rare.
+
+    Source: Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics
+    6. With the M values in ascending order, whatever the dependence between the comparisons,
+
+    .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (M - j + 1)\, p_{(j)}).
+
+    Parameters
+    ----------
+    p_values
+        ``[M]`` in [0, 1]; NaN is no comparison: it stays NaN and does not count.
+
+    Returns
+    -------
+    ``[M]`` in the order given.
+
+    Raises
+    ------
+    UserError
+        If a value lies outside [0, 1].
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1:
+        raise UserError(f"`p_values` must be a list [M], found the shape {p.shape}")
+    there = np.flatnonzero(~np.isnan(p))
+    if ((p[there] < 0) | (p[there] > 1)).any():
+        raise UserError(f"`p_values` must lie in [0, 1], found {p[there].min():g} to {p[there].max():g}")
+    adjusted = np.full(len(p), np.nan)
+    order = there[np.argsort(p[there], kind="stable")]
+    scaled = np.minimum(1.0, p[order] * np.arange(len(order), 0, -1))
+    adjusted[order] = np.maximum.accumulate(scaled)
+    return adjusted
+
+
+def superior_predictive_ability(
+    benchmark: npt.ArrayLike, rivals: npt.ArrayLike, *, draws: int = 2000, seed: int = 0
+) -> float:
+    """Test whether the best of several rivals is better than a benchmark, though it was picked among many.
+
+    Source: Hansen (2005), "A Test for Superior Predictive Ability", Journal of Business & Economic Statistics 23, as
+    in `arch.bootstrap.SPA`, with the stationary bootstrap and blocks of the cube root of the number of days.
+
+    Parameters
+    ----------
+    benchmark
+        ``[D]`` performance by day, higher is better, such as the daily IC.
+    rivals
+        ``[D, M]`` performance of M rivals on the same days. Days with a NaN in any series are cut out.
+    draws
+        Number of resampled series.
+    seed
+        Seed of the drawing.
+
+    Returns
+    -------
+    The consistent p-value of the null that no rival is better than the benchmark on average: small says that at
+    least one is. NaN without a rival or with fewer than ten common days. A rival that is the benchmark itself says
+    nothing and is left out; without any other, p is 1.
+
+    Raises
+    ------
+    UserError
+        If the shapes do not fit.
+    """
+    base = np.asarray(benchmark, dtype=np.float64)
+    others = np.asarray(rivals, dtype=np.float64)
+    if base.ndim != 1 or others.ndim != 2 or len(others) != len(base):
+        raise UserError(
+            f"`benchmark` must be [D] and `rivals` [D, M] on the same days, found {base.shape} and {others.shape}"
+        )
+    integer("draws", draws, 1)
+    integer("seed", seed, 0)
+    whole = ~np.isnan(np.column_stack([base, others])).any(axis=1)
+    base, others = base[whole], others[whole]
+    if others.shape[1] == 0 or len(base) < FEWEST_DAYS:
+        return math.nan
+    difference = others - base[:, None]
+    steady = np.ptp(difference, axis=0) == 0
+    if (
+        difference[0, steady] > 0
+    ).any():  # better by the same on every day: no doubt, and no variance to divide by
+        return 0.0
+    if steady.all():
+        return 1.0
+    from arch.bootstrap import SPA  # here: it takes a second to import
+
+    test = SPA(
+        -base,
+        -others[:, ~steady],
+        block_size=_block_days(len(base)),
+        reps=draws,
+        bootstrap="stationary",
+        seed=seed,
+    )
+    test.compute()
+    return float(test.pvalues["consistent"])
+
+
+def model_confidence_set(performance: npt.ArrayLike, *, draws: int = 2000, seed: int = 0) -> Floats:
+    """P-values of the model confidence set: which of several models cannot be told from the best.
+
+    Source: Hansen, Lunde and Nason (2011), "The Model Confidence Set", Econometrica 79, with the range statistic, as in
+    `arch.bootstrap.MCS`, with the stationary bootstrap and blocks of the cube root of the number of days.
+
+    Parameters
+    ----------
+    performance
+        ``[D, M]`` performance of M models by day, higher is better. Days with a NaN are cut out.
+    draws
+        Number of resampled series.
+    seed
+        Seed of the drawing.
+
+    Returns
+    -------
+    ``[M]``: a model belongs to the set of confidence 1 - a where its p-value is above a. The best has 1. Models that
+    are the same on every day share one value. All are 1 with one model, NaN with fewer than ten common days.
+
+    Raises
+    ------
+    UserError
+        If the shape is not ``[D, M]``.
+    """
+    table = np.asarray(performance, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] == 0:
+        raise UserError(f"`performance` must be [D, M] with at least one model, found {table.shape}")
+    integer("draws", draws, 1)
+    integer("seed", seed, 0)
+    table = table[~np.isnan(table).any(axis=1)]
+    if len(table) < FEWEST_DAYS:
+        return np.full(table.shape[1], np.nan)
+    distinct, place = np.unique(table, axis=1, return_inverse=True)
+    if distinct.shape[1] == 1:
+        return np.ones(table.shape[1])
+    from arch.bootstrap import MCS  # here: it takes a second to import
+
+    test = MCS(
+        -distinct,
+        size=0.10,
+        reps=draws,
+        block_size=_block_days(len(table)),
+        bootstrap="stationary",
+        seed=seed,
+    )
+    test.compute()
+    found = test.pvalues["Pvalue"].reindex(range(distinct.shape[1])).to_numpy(dtype=np.float64)
+    return found[place.ravel()]
+
+
+def sharpe_probability(
+    sharpe: float, days: int, *, skewness: float = 0.0, kurtosis: float = 0.0, threshold: float = 0.0
+) -> float:
+    r"""Probability that a true Sharpe ratio lies above a threshold, from the one found in D days.
+
+    Source: Bailey and Lopez de Prado (2012), "The Sharpe Ratio Efficient Frontier", Journal of Risk 15, Equation 11:
+
+    .. math::
+
+        \widehat{PSR} = \Phi\left(\frac{(\widehat{SR} - SR^*) \sqrt{D - 1}}
+            {\sqrt{1 - \gamma_3 \widehat{SR} + \frac{\gamma_4 - 1}{4} \widehat{SR}^2}}\right).
+
+    Parameters
+    ----------
+    sharpe
+        Mean over standard deviation of daily returns, not annualised.
+    days
+        Number D of daily returns, at least 1.
+    skewness
+        Third standardised moment of the daily returns; 0 for a normal distribution.
+    kurtosis
+        Excess kurtosis, :math:`\gamma_4 - 3`; 0 for a normal distribution.
+    threshold
+        Daily Sharpe ratio :math:`SR^*` to be beaten.
+
+    Returns
+    -------
+    In [0, 1]; NaN where an argument is NaN, or the variance below the root is not positive.
+    """
+    integer("days", days, 1)
+    variance = 1 - skewness * sharpe + (kurtosis + 2) / 4 * sharpe**2
+    if not variance > 0 or math.isnan(threshold):
+        return math.nan
+    return NormalDist().cdf((sharpe - threshold) * math.sqrt(days - 1) / math.sqrt(variance))
+
+
+def probabilistic_sharpe_ratio(returns: npt.ArrayLike, threshold: float = 0.0) -> float:
+    """Probability that the true Sharpe ratio of a daily series lies above a threshold (`sharpe_probability`).
+
+    Parameters
+    ----------
+    returns
+        Daily returns ``[D]``, or daily differences to a benchmark; NaN days are cut out.
+    threshold
+        Daily Sharpe ratio to be beaten, not annualised.
+
+    Returns
+    -------
+    In [0, 1]; NaN with fewer than two days or without spread.
+    """
+    shape = moments(returns)
+    days = len(present("returns", returns))
+    if days < 2 or math.isnan(shape.skewness):
+        return math.nan
+    return sharpe_probability(
+        shape.mean / shape.std, days, skewness=shape.skewness, kurtosis=shape.kurtosis, threshold=threshold
+    )
+
+
+def expected_maximum_sharpe(variance: float, trials: int) -> float:
+    r"""Sharpe ratio that the best of N trials without any skill is expected to show.
+
+    Source: Bailey and Lopez de Prado (2014), "The Deflated Sharpe Ratio: Correcting for Selection Bias, Backtest
+    Overfitting, and Non-Normality", Journal of Portfolio Management 40, Equation 1 with a mean of 0:
+
+    .. math::
+
+        \sqrt{V} \left((1 - \gamma)\, \Phi^{-1}\left(1 - \frac 1 N\right) +
+            \gamma\, \Phi^{-1}\left(1 - \frac{1}{N e}\right)\right), \qquad \gamma = 0.5772\ldots
+
+    Parameters
+    ----------
+    variance
+        Variance V of the trials' Sharpe ratios, at least 0.
+    trials
+        Number N of independent trials, at least 1.
+
+    Returns
+    -------
+    In the unit of the Sharpe ratios; 0 for one trial, which was picked from nothing. The formula is an approximation
+    for large N: for 2 trials it is 0.52 standard deviations where the exact value is 0.56.
+
+    Raises
+    ------
+    UserError
+        If an argument lies outside its range.
+    """
+    at_least("variance", variance, 0)
+    integer("trials", trials, 1)
+    if trials == 1:
+        return 0.0
+    normal = NormalDist()
+    best = (1 - EULER) * normal.inv_cdf(1 - 1 / trials) + EULER * normal.inv_cdf(1 - 1 / (trials * math.e))
+    return math.sqrt(variance) * best
+
+
+def deflated_sharpe_ratio(returns: npt.ArrayLike, sharpes: npt.ArrayLike) -> float:
+    r"""Probability that a series has a positive true Sharpe ratio, given that it was one of several trials.
+
+    Source: as `expected_maximum_sharpe`, Equation 2: the probabilistic Sharpe ratio against the one that the best
+    of as many trials is expected to show without any skill.
+
+    Parameters
+    ----------
+    returns
+        Daily returns ``[D]`` of the trial that is judged, or daily differences to a benchmark.
+    sharpes
+        Daily Sharpe ratios ``[N]`` of all trials, this one among them, not annualised; NaN is no trial.
+
+    Returns
+    -------
+    In [0, 1]; NaN with fewer than two days, without spread or without a trial.
+
+    Notes
+    -----
+    The trials count as independent. Runs that differ only by their seed are not: their number is an upper bound of
+    the number of trials, and the smaller spread of their Sharpe ratios a lower bound of the variance.
+    """
+    trials = present("sharpes", sharpes)
+    if len(trials) == 0:
+        return math.nan
+    variance = float(trials.var(ddof=1)) if len(trials) > 1 else 0.0
+    return probabilistic_sharpe_ratio(returns, expected_maximum_sharpe(variance, len(trials)))
+
+
+def _block_days(days: int) -> int:
+    """Mean length of a block, as a whole number: the cube root of the days."""
+    return max(1, round(days ** (1 / 3)))
