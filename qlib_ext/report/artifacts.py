@@ -15,6 +15,7 @@ import pandas as pd
 from mlflow.tracking import MlflowClient
 
 from qlib_ext.checks import UserError
+from qlib_ext.masking import masked
 
 # Folder of artifacts -> what writes it. The longest prefix of a path counts.
 MAKERS: Mapping[str, str] = {
@@ -74,7 +75,8 @@ class RunArtifacts:
     params, metrics, tags
         As MLflow has them: names to text, names to numbers, names to text.
     info
-        What else is known of the run: `run_id`, `run_name`, `experiment`, `started`, `tracking_uri`, `command`.
+        What else is known of the run: `run_id`, `run_name`, `experiment`, `started`, `tracking_uri` and `command`, both
+        without passwords.
     """
 
     root: Path
@@ -117,8 +119,8 @@ class RunArtifacts:
                 "run_name": run.info.run_name,
                 "experiment": client.get_experiment(run.info.experiment_id).name,
                 "started": f"{started:%Y-%m-%d %H:%M}",
-                "tracking_uri": client.tracking_uri,
-                "command": run.data.params.get("cmd-sys.argv", ""),
+                "tracking_uri": masked(client.tracking_uri),
+                "command": masked(run.data.params.get("cmd-sys.argv", "")),
             },
         )
 

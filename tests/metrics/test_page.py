@@ -26,6 +26,7 @@ COMPLETE = (
     "ndcg",
     "classification",
     "calibration",
+    "significance",
 )
 SHAPES = {"matrix", "matrices", "present"}  # argument checks, no metrics
 
