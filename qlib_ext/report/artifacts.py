@@ -26,6 +26,7 @@ MAKERS: Mapping[str, str] = {
     "environment.json": "qlib_ext.record.signal.SignalRecord",
     "model/": "qlib_ext.record.signal.SignalRecord",
     "ranking/": "qlib_ext.record.ranking.RankingRecord",
+    "signal_analysis/": "qlib_ext.record.signal_analysis.SignalAnalysisRecord",
     "momentum/": "qlib_ext.record.momentum.MomentumRecord",
     "backtest/": "qlib_ext.record.backtest.BacktestRecord",
     "training/": "qlib_ext.model.multi_task.MultiTaskModel",
