@@ -23,12 +23,13 @@ MAY_IMPORT = {
     "strategy": {"market", "data", "metrics", "model", "strategy"},
     "record": {"market", "data", "metrics", "model", "strategy", "record", "report"},
     "report": {"market", "data", "metrics", "report"},
+    "recommend": {"market", "data", "metrics", "model", "strategy", "record", "report", "recommend"},
 }
 
 # The modules that may know Qlib; everything else is numpy, pandas and torch.
-QLIB_AT_HOME = ("market", "data", "model.multi_task", "strategy", "record")
+QLIB_AT_HOME = ("market", "data", "model.multi_task", "strategy", "record", "recommend")
 
-FAMILIES = ("backbones", "heads", "losses", "balancers")
+FAMILIES = ("backbones", "heads", "losses", "balancers", "augmentations")
 
 # The one type that a family needs from upstream; the module is plain torch itself.
 PANEL = "qlib_ext.data.daily_panel"

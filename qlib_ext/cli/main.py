@@ -13,6 +13,7 @@ from qlib_ext.cli.data.sample import sample
 from qlib_ext.cli.data.side import side
 from qlib_ext.cli.data.universe import universe
 from qlib_ext.cli.data.update import update
+from qlib_ext.cli.recommend import recommend
 
 app = typer.Typer(
     help="Backtests of multi-task stock recommendation on Qlib.",
@@ -22,6 +23,8 @@ app = typer.Typer(
 )
 data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
 app.add_typer(data, name="data")
+
+app.command("recommend")(recommend)
 
 data.command("check")(check)
 data.command("download")(download)

@@ -1,0 +1,155 @@
+"""`qlib-ext recommend`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qlib_ext.checks import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from qlib_ext.recommend.recommendation import Recommendation
+
+STANDING = {"suspended": "suspended", "limit_up": "limit up", "limit_down": "limit down", "new": "new"}
+
+
+def recommend(
+    run: Annotated[str, typer.Option(help="Run: id, first digits of it, name, or experiment (its newest).")],
+    date: Annotated[
+        str | None, typer.Option(help="Day to score; the newest of the store by default.")
+    ] = None,
+    top: Annotated[int, typer.Option(help="Stocks to show; the file has all of them.", min=1)] = 20,
+    current: Annotated[
+        Path | None, typer.Option(help="CSV of what is held (code, shares), for the orders of the next day.")
+    ] = None,
+    cash: Annotated[float | None, typer.Option(help="Cash of the account, in currency.")] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Store to score; that of the training by default.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file to write; recommendations/DAY-RUN.csv by default.")
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow store; MLFLOW_TRACKING_URI or mlflow.db by default.")
+    ] = None,
+) -> None:
+    """Rank the stocks of a day with a trained run, and ask its strategy for the orders of the next."""
+    with contextlib.redirect_stderr(io.StringIO()):  # an import of Qlib's prints an advertisement there
+        from qlib_ext.recommend.recommendation import recommend as run_recommend
+    from rich.console import Console
+
+    from qlib_ext.record.runs import connect
+
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.getLogger("qlib_ext").addHandler(logging.NullHandler())  # what matters is shown below
+    if out is not None and (out.is_dir() or out.suffix.lower() != ".csv"):
+        raise UserError(f"`--out` must be a CSV file such as list.csv, found {out}")
+    found = run_recommend(connect(tracking_uri), run, store, date=date, current=current, cash=cash)
+    out = out or Path("recommendations") / f"{found.source['day']}-{found.source['run'][:8]}.csv"
+    written = _write(found, out.expanduser())
+    console = Console()
+    source = found.source
+    for warning in found.warnings:
+        typer.echo(f"warning: {warning}")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+    scored = int(found.listed["rank"].notna().sum())
+    typer.echo(
+        f"{source['universe']} at the close of {source['day']}, by {source['run_name']} ({source['run'][:8]}): "
+        f"{scored} stocks scored, {len(found.listed) - scored} without a score"
+    )
+    console.print(_table(found.listed.head(top)))
+    if found.orders is not None:
+        typer.echo("Orders of the next trading day, sized by the closes of this one:")
+        console.print(_order_table(found.orders))
+    typer.echo(f"Written: {', '.join(map(str, written))}")
+
+
+def _write(found: Recommendation, out: Path) -> list[Path]:
+    """The list, the orders where there are any, and what both were made of."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found.listed.to_csv(out)
+    written = [out]
+    if found.orders is not None:
+        written.append(out.with_suffix(".orders.csv"))
+        found.orders.to_csv(written[-1], index=False)
+    facts = {**found.source, "warnings": found.warnings, "notes": found.notes}
+    written.append(out.with_suffix(".json"))
+    written[-1].write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return written
+
+
+def _table(listed: pd.DataFrame) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    classes = [column for column in listed if column.endswith("_class")]
+    texts = [column for column in ("name", "industry") if column in listed]
+    for column in (
+        "rank",
+        "code",
+        "score",
+        *(name.replace("_", " ") for name in classes),
+        "probability",
+        "close",
+    ):
+        if column != "probability" or classes:
+            table.add_column(column, justify="left" if column == "code" else "right")
+    for column in [*texts, ""]:
+        table.add_column(column)
+    for code, row in listed.iterrows():
+        cells = [_shown(row["rank"], "d"), str(code), _shown(row["score"], ".5f")]
+        cells += [_shown(row[column], "d") for column in classes]
+        if classes:
+            cells.append(
+                " / ".join(
+                    _shown(row.get(f"{name.removesuffix('_class')}_{_shown(row[name], 'd')}"), ".0%")
+                    for name in classes
+                )
+            )
+        cells.append(_shown(row["close"], ".2f"))
+        cells += [_text(row[column]) for column in texts]
+        cells.append(", ".join(said for column, said in STANDING.items() if row[column]))
+        table.add_row(*cells)
+    return table
+
+
+def _order_table(orders: pd.DataFrame) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "code", "shares", "close", "value", "reason"):
+        table.add_column(column, justify="right" if column in ("shares", "close", "value") else "left")
+    for row in orders.itertuples():
+        table.add_row(
+            row.side,
+            _text(row.instrument),
+            f"{row.shares:,.10g}",
+            f"{row.price:,.2f}",
+            f"{row.value:,.0f}",
+            row.reason,
+        )
+    return table
+
+
+def _shown(value: object, form: str) -> str:
+    """A number in its format, an empty cell where there is none."""
+    missing = value is None or value != value or str(value) == "<NA>"
+    return "" if missing else format(int(value) if form == "d" else float(value), form)  # type: ignore[call-overload, arg-type]
+
+
+def _text(value: object) -> str:
+    """Text as it is: what looks like markup is none."""
+    from rich.markup import escape
+
+    return escape(str(value)) if isinstance(value, str) else ""

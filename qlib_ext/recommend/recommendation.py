@@ -1,0 +1,132 @@
+"""One call from a trained run and a store to the list of a day and the orders of the next."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import qlib
+from mlflow.tracking import MlflowClient
+from qlib.config import REG_CN, REG_TW, REG_US
+
+from qlib_ext import checks
+from qlib_ext.market.store import QlibStore
+from qlib_ext.recommend.daily_list import daily_list
+from qlib_ext.recommend.holdings import Holdings, check_cash, read_holdings
+from qlib_ext.recommend.orders import next_orders
+from qlib_ext.recommend.scoring import find_day, score
+from qlib_ext.recommend.trained import TrainedRun
+from qlib_ext.record.runs import find_run
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What a run says of a day.
+
+    Attributes
+    ----------
+    day
+        The day t; the list is known at its close and traded on the next.
+    listed
+        From `qlib_ext.recommend.daily_list.daily_list`.
+    orders
+        From `qlib_ext.recommend.orders.next_orders`; None where no account was given.
+    notes, warnings
+        What a reader should know, and what must be looked into first, as sentences.
+    source
+        Run, store, universe and cash, ready for JSON.
+    """
+
+    day: pd.Timestamp
+    listed: pd.DataFrame
+    orders: pd.DataFrame | None
+    notes: list[str]
+    warnings: list[str]
+    source: dict[str, Any]
+
+
+def recommend(
+    client: MlflowClient,
+    wanted: str,
+    store_path: str | Path | None = None,
+    *,
+    date: str | None = None,
+    current: Path | None = None,
+    cash: float | None = None,
+) -> Recommendation:
+    """Score a day with a trained run, and ask its strategy for the orders of the next. Sets Qlib up on the store.
+
+    Parameters
+    ----------
+    client
+        Of the MLflow store that has the run.
+    wanted
+        The run, as `qlib_ext.record.runs.find_run` takes it.
+    store_path
+        The store to score; by default the one that the run was made with.
+    date
+        A day of the store; by default its newest.
+    current
+        CSV file of holdings, as `qlib_ext.recommend.holdings.read_holdings` reads it.
+    cash
+        In currency; without `current` the account holds nothing else.
+
+    Raises
+    ------
+    UserError
+        In one line, if anything does not fit.
+    """
+    if cash is not None:
+        check_cash(cash)
+    with tempfile.TemporaryDirectory() as folder:
+        run = TrainedRun.open(client, find_run(client, wanted), Path(folder))
+        root = store_path if store_path is not None else run.artifacts.tags.get("store")
+        if root is None:
+            raise checks.UserError(
+                f"the run {run.run_id} does not say where its data lay: name the store by `--store DIR`"
+            )
+        store = QlibStore(root)
+        day = find_day(store, date)
+        account = None
+        if current is not None:
+            account = read_holdings(current, store, cash)
+        elif cash is not None:
+            account = Holdings(cash)
+        region = checks.one_of("region of the run", run.region, (REG_CN, REG_US, REG_TW))
+        qlib.init(
+            provider_uri=str(store.root),
+            region=region,
+            kernels=1,
+            logging_level=logging.ERROR,
+            clear_mem_cache=True,
+        )
+        scored = score(run, store, day, asked=date is not None)
+        listed = daily_list(run, store, scored)
+        notes, warnings = scored.notes, scored.warnings
+        unseen = listed.index[listed["new"] & listed["rank"].notna()]
+        if len(unseen):
+            shown = f"{', '.join(unseen[:5])}{', ...' if len(unseen) > 5 else ''}"
+            notes.append(
+                f"{len(unseen)} of the scored stocks have no day in the training, the model has never seen them: {shown}"
+            )
+        if listed["training_days"].isna().all():
+            notes.append(
+                "the store does not reach back to the training: which stocks are new to the model is unknown"
+            )
+        orders = None
+        if account is not None:
+            orders, more = next_orders(run, store, listed, account, day)
+            notes += more
+        source = {
+            "run": run.run_id,
+            "run_name": run.name,
+            "store": str(store.root),
+            "day": f"{day:%Y-%m-%d}",
+            "universe": run.summary["universe"],
+            "cash": None if account is None else account.cash,
+        }
+    return Recommendation(day, listed, orders, notes, warnings, source)

@@ -1,0 +1,336 @@
+"""The scores of one day, and whether the run that is asked would say of the past what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from qlib.model.base import Model
+
+from qlib_ext.checks import UserError
+from qlib_ext.data import expressions
+from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.market.store import QlibStore
+from qlib_ext.recommend.trained import TrainedRun
+from qlib_ext.record.signal import as_predictions
+
+DAY, CHECK = "day", "check"  # segments: the day that is asked for, and one that the run has scored itself
+SAME_RETURN = 1e-5  # two returns closer than this are the same but for rounding
+SAME_SCORE = 1e-4  # times the spread of the scores: of the same model on another device
+MANY = 0.5
+
+
+@dataclass
+class Scored:
+    """A day's scores and what was found out on the way.
+
+    Attributes
+    ----------
+    day
+        The day t at whose close the scores are known.
+    predictions
+        Indexed by instrument, sorted; `score` first, then what else the model predicts, as in the run.
+    dataset
+        What they were made of.
+    notes
+        What a reader should know.
+    warnings
+        What a reader must look into before trading on the scores.
+    """
+
+    day: pd.Timestamp
+    predictions: pd.DataFrame
+    dataset: DailyPanelDataset
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def find_day(store: QlibStore, asked: str | None) -> pd.Timestamp:
+    """The day asked for, by default the newest of the store.
+
+    Raises
+    ------
+    UserError
+        If it is no date, beyond the store, or no trading day; the message names the nearest.
+    """
+    calendar = store.calendar
+    if asked is None:
+        return calendar[-1]
+    try:
+        day = pd.Timestamp(asked)
+    except ValueError as error:
+        raise UserError(f"`--date` must be a day such as {calendar[-1]:%Y-%m-%d}, found {asked!r}") from error
+    if day is pd.NaT or day != day.normalize() or day.tz is not None:
+        raise UserError(f"`--date` must be a day such as {calendar[-1]:%Y-%m-%d}, found {asked!r}")
+    if day in calendar:
+        return day
+    place = calendar.searchsorted(day)
+    if place == len(calendar):
+        raise UserError(
+            f"{day:%Y-%m-%d} is after the last day of the store {store.root}, {calendar[-1]:%Y-%m-%d}: "
+            "bring newer days in with `qlib-ext data update`, or leave `--date` out"
+        )
+    if place == 0:
+        raise UserError(
+            f"{day:%Y-%m-%d} is before the first day of the store {store.root}, {calendar[0]:%Y-%m-%d}"
+        )
+    raise UserError(
+        f"{day:%Y-%m-%d} is no trading day of the store {store.root}: the nearest are "
+        f"{calendar[place - 1]:%Y-%m-%d} and {calendar[place]:%Y-%m-%d}"
+    )
+
+
+def score(run: TrainedRun, store: QlibStore, day: pd.Timestamp, *, asked: bool = False) -> Scored:
+    """Score the members of the run's universe on one day, with the weights and statistics of the training.
+
+    The scores are those that a backtest of that day gets: the same dataset, the same network, nothing fitted anew. To
+    prove it, the run's own last scored day that the store has is scored as well and compared bit for bit; where the
+    store is not the one of the run, so are the returns and memberships of all days that both have.
+
+    Parameters
+    ----------
+    run
+        What to score with.
+    store
+        The store that Qlib reads.
+    day
+        A day of its calendar.
+    asked
+        Whether the day was asked for by name: then it may be one that the model was trained on, with a warning.
+
+    Raises
+    ------
+    UserError
+        If the universe has no member with a close that day, a field that the model needs has no value that day, or
+        the day is not after the training and was not asked for.
+    """
+    notes, warnings = _age(run, store, day, asked=asked)
+    check = _day_to_check(run, store, day)
+    days = {DAY: (day, day)}
+    if check is not None and check != day:
+        days[CHECK] = (check, check)
+    _check_members(run, store, day)
+    dataset = run.dataset(days)
+    _check_fields(run, dataset, day, warnings)
+    model = run.model(dataset)
+    predictions = _predict(model, dataset, DAY)
+    device = getattr(model, "device", None)
+    trained_on = run.artifacts.tags.get("device")
+    if device is not None and trained_on not in (None, device):
+        notes.append(
+            f"the run was made on {trained_on}, this is {device}: last digits of the scores may differ"
+        )
+    if check is None:
+        notes.append(
+            "the store has no day that the run has scored, so the scores cannot be compared with its own"
+        )
+    else:
+        again = predictions if check == day else _predict(model, dataset, CHECK)
+        before = run.table("signal/predictions.parquet")
+        assert before is not None
+        _compare_scores(before.loc[check], again, check, notes, warnings)
+    if store.calendar[-1] == pd.Timestamp(run.summary["store_end"]) and (
+        store.fingerprint() == run.summary["fingerprint"]
+    ):
+        notes.append("the store is the one that the run was made with")
+    else:
+        compare_past(run, dataset, notes, warnings)
+    return Scored(day, predictions, dataset, notes, warnings)
+
+
+def _predict(model: Model, dataset: DailyPanelDataset, segment: str) -> pd.DataFrame:
+    frame = as_predictions(model.predict(dataset, segment))
+    return frame.droplevel("datetime")
+
+
+def _age(run: TrainedRun, store: QlibStore, day: pd.Timestamp, *, asked: bool) -> tuple[list[str], list[str]]:
+    """What the day says about the model and the store about the day."""
+    notes: list[str] = []
+    warnings: list[str] = []
+    learned = [bounds[1] for name in ("train", "valid") if (bounds := run.segment(name)) is not None]
+    if learned and day <= max(learned):
+        if not asked:
+            raise UserError(
+                f"the store {store.root} ends on {day:%Y-%m-%d}, and the model was trained and chosen on days up to "
+                f"{max(learned):%Y-%m-%d}: it has no new day. Bring newer days in with `qlib-ext data update`, or ask "
+                "for a day of the past with `--date`"
+            )
+        warnings.append(
+            f"the model was trained and chosen on days up to {max(learned):%Y-%m-%d}: it has seen what followed "
+            f"{day:%Y-%m-%d}"
+        )
+    end = pd.Timestamp(run.summary["store_end"])
+    if store.calendar[-1] < end:
+        warnings.append(
+            f"the store ends on {store.calendar[-1]:%Y-%m-%d}, before the one that the run was made with "
+            f"({end:%Y-%m-%d}): is it the right one?"
+        )
+    if day < store.calendar[-1]:
+        notes.append(
+            f"the store has {int((store.calendar > day).sum())} days after this one; none of them is looked at"
+        )
+    lookback = int(run.summary["lookback_days"])
+    before = int(store.calendar.get_loc(day)) + 1
+    if before < lookback:
+        warnings.append(
+            f"the store has {before} days up to this one, and the model looks at {lookback}: what is missing counts as "
+            "average"
+        )
+    return notes, warnings
+
+
+def _day_to_check(run: TrainedRun, store: QlibStore, day: pd.Timestamp) -> pd.Timestamp | None:
+    """The day itself if the run has scored it, else the last day that it has scored and the store has."""
+    predictions = run.table("signal/predictions.parquet")
+    if predictions is None:
+        return None
+    scored = predictions.index.get_level_values("datetime").unique()
+    if day in scored:
+        return day
+    both = scored.intersection(store.calendar)
+    return None if both.empty else both.max()
+
+
+def _check_members(run: TrainedRun, store: QlibStore, day: pd.Timestamp) -> None:
+    universe = str(run.summary["universe"])
+    spells = store.membership(universe)
+    if not ((spells["start"] <= day) & (day <= spells["end"])).any():
+        raise UserError(
+            f"the universe `{universe}` of the store {store.root} has no member on {day:%Y-%m-%d}: its last spell ends "
+            f"on {spells['end'].max():%Y-%m-%d}. Bring its members up to date (`qlib-ext data universe`, or "
+            "`qlib-ext data update --universes carry`)"
+        )
+
+
+def _check_fields(
+    run: TrainedRun, dataset: DailyPanelDataset, day: pd.Timestamp, warnings: list[str]
+) -> None:
+    """Every field that the training had must have values that day."""
+    panel = dataset.handler.panel
+    position = panel.calendar.get_loc(day)
+    here = panel.present[position]
+    for name in panel.fields:
+        if name in run.summary["missing_fields"]:
+            continue
+        there = ~np.isnan(panel.field(name)[position, here])
+        if not there.any():
+            raise UserError(
+                f"the store has no `{name}` of any stock on {day:%Y-%m-%d}, and the model was trained with it: bring "
+                "it in, or ask for another day with `--date`"
+            )
+        if there.mean() < MANY:
+            warnings.append(
+                f"`{name}` is missing for {int((~there).sum())} of {len(there)} stocks on {day:%Y-%m-%d}: it counts as "
+                "average there"
+            )
+
+
+def _compare_scores(
+    before: pd.DataFrame, again: pd.DataFrame, day: pd.Timestamp, notes: list[str], warnings: list[str]
+) -> None:
+    """Hold the scores of a day against those that the run has kept of it."""
+    where = f"on {day:%Y-%m-%d}, which the run has scored itself,"
+    if before.index.sort_values().equals(again.index.sort_values()):
+        old, new = (frame["score"].sort_index().to_numpy() for frame in (before, again))
+        if old.dtype == new.dtype and np.array_equal(old, new, equal_nan=True):
+            notes.append(f"{where} the scores of all {len(new)} stocks are the run's, bit for bit")
+            return
+        apart = float(np.nanmax(np.abs(old.astype(float) - new.astype(float)), initial=0.0))
+        if apart <= SAME_SCORE * float(np.nanstd(old)):
+            notes.append(f"{where} the scores of all {len(new)} stocks are the run's to within {apart:.1e}")
+            return
+        warnings.append(
+            f"{where} the scores differ from the run's, by up to {apart:.2g} (their standard deviation is "
+            f"{float(np.nanstd(old)):.2g}): the store's past or the package has changed since the training"
+        )
+        return
+    gone, new_ones = before.index.difference(again.index), again.index.difference(before.index)
+    warnings.append(
+        f"{where} the stocks are others: {_some(gone)} no longer there, {_some(new_ones)} new. The store's past has "
+        "changed since the training"
+    )
+
+
+def compare_past(run: TrainedRun, dataset: DailyPanelDataset, notes: list[str], warnings: list[str]) -> None:
+    """Hold the store's past against what the run has kept of it: members of each day, and returns of the test days.
+
+    Newer days are normal and noted; another past is a warning.
+    """
+    panel = dataset.handler.panel
+    calendar = panel.calendar
+    end = pd.Timestamp(run.summary["store_end"])
+    newer = int((calendar > end).sum())
+    found: list[str] = []
+    coverage = run.table("data/coverage.parquet")
+    if coverage is not None:
+        begin = max(coverage.index.min(), calendar[0])
+        kept = coverage[(coverage.index >= begin) & (coverage.index <= calendar[-1])]
+        lost = kept.index.difference(calendar)
+        if len(lost):
+            found.append(f"{len(lost)} trading days are gone, the first is {lost[0]:%Y-%m-%d}")
+        kept = kept.loc[kept.index.intersection(calendar)]
+        places = calendar.get_indexer(kept.index)
+        now = pd.DataFrame(
+            {"members": panel.members[places].sum(axis=1), "scored": panel.present[places].sum(axis=1)},
+            index=kept.index,
+        )
+        other = (now != kept[["members", "scored"]]).any(axis=1)
+        if other.any():
+            day = other.index[other][0]
+            found.append(
+                f"the universe has other members or closes on {int(other.sum())} of {len(other)} days, first on "
+                f"{day:%Y-%m-%d} ({now.loc[day, 'scored']} stocks, then {kept.loc[day, 'scored']})"
+            )
+    returns = _changed_returns(run, dataset)
+    if returns is not None:
+        found.append(returns)
+    if found:
+        warnings.append(
+            f"the store's past is not that of the training: {'; '.join(found)}. Scores build on it; `qlib-ext data "
+            "check` looks for faults"
+        )
+    elif newer:
+        notes.append(
+            f"the store has {newer} days that the training did not, and the same past as far as the run kept it"
+        )
+    else:
+        notes.append("the store is another than the run's, with the same past as far as the run kept it")
+
+
+def _changed_returns(run: TrainedRun, dataset: DailyPanelDataset) -> str | None:
+    """Whether closes of the run's test days have changed, by the returns that the run has kept."""
+    labels = run.table("signal/labels.parquet")
+    if labels is None or not len(labels.columns):
+        return None
+    formulas = run.summary["labels"]
+    panel = dataset.handler.panel
+    name = next((name for name in ("RETURN", *formulas) if name in labels and name in formulas), None)
+    if name is None:
+        return None
+    kept = labels[name].dropna()
+    days = panel.calendar.get_indexer(kept.index.get_level_values("datetime"))
+    stocks = pd.Index(panel.instruments).get_indexer(kept.index.get_level_values("instrument"))
+    there = (days >= 0) & (stocks >= 0)
+    now = np.full(len(kept), np.nan)
+    now[there] = expressions.evaluate(formulas[name], panel)[days[there], stocks[there]]
+    # the last days of a store that ends early have no label yet; that is no change
+    horizon = dataset.handler.horizon_days
+    judged = there & (days < len(panel.calendar) - horizon)
+    changed = judged & ~(np.abs(now - kept.to_numpy(dtype=float)) <= SAME_RETURN)
+    if not changed.any():
+        return None
+    day, code = kept.index[np.flatnonzero(changed)[0]]
+    return (
+        f"{int(changed.sum()):,} of {int(judged.sum()):,} returns ({name}) of the test days are others, first that of "
+        f"{code} on {day:%Y-%m-%d}"
+    )
+
+
+def _some(codes: Sequence[str] | pd.Index) -> str:
+    """`none`, or how many and which, three at most."""
+    if not len(codes):
+        return "none"
+    shown = ", ".join(map(str, codes[:3]))
+    return f"{len(codes)} ({shown}{', ...' if len(codes) > 3 else ''})"

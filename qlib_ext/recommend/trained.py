@@ -1,0 +1,188 @@
+"""A finished run, opened to score with: its configuration, what it learned, and what it said of the test days."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+from qlib.contrib.model.gbdt import LGBModel
+from qlib.model.base import Model
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from qlib_ext.build import build
+from qlib_ext.checks import UserError
+from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.data.handlers.panel import PanelHandler
+from qlib_ext.model.multi_task import STATISTICS, MultiTaskModel
+from qlib_ext.report.artifacts import RunArtifacts, stored
+
+NETWORK = ("training/weights.safetensors", "training/network.json")
+BOOSTER = ("model/windows.safetensors", "model/booster.txt")
+ALWAYS = ("config.yaml", "data/summary.json")
+OPTIONAL = (
+    "signal/predictions.parquet",
+    "signal/labels.parquet",
+    "data/coverage.parquet",
+    "backtest/setup.json",
+)
+AGAIN = "train it again with this version"
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a finished run left that a later day can be scored with. Nothing in it is unpickled.
+
+    Attributes
+    ----------
+    run_id, name
+        Of the run.
+    config
+        Its task: model, dataset and records, as the workflow had them.
+    summary
+        What its dataset was, as `data/summary.json` has it.
+    artifacts
+        What was fetched of it.
+    """
+
+    run_id: str
+    name: str
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    artifacts: RunArtifacts
+
+    @classmethod
+    def open(cls, client: MlflowClient, run: Run, root: Path) -> TrainedRun:
+        """Fetch what scoring needs into the empty folder `root`.
+
+        Raises
+        ------
+        UserError
+            If the run did not finish, or does not keep its configuration or what its model learned.
+        """
+        called = f"the run `{run.info.run_name}` ({run.info.run_id})"
+        if run.info.status != "FINISHED":
+            raise UserError(
+                f"{called} must be FINISHED, found {run.info.status}: let it finish, take it up with RESUME=1, or "
+                "name another"
+            )
+        have = set(stored(client, run.info.run_id, [*ALWAYS, *OPTIONAL, *NETWORK, *BOOSTER]))
+        missing = [path for path in ALWAYS if path not in have]
+        if missing:
+            raise UserError(
+                f"{called} keeps no {', '.join(missing)}: a run of a workflow with SignalRecord is needed"
+            )
+        if not any(have.issuperset(learned) for learned in (NETWORK, BOOSTER)):
+            raise UserError(
+                f"{called} keeps nothing that a model could be loaded from without running a pickle, neither "
+                f"{' and '.join(NETWORK)} nor {' and '.join(BOOSTER)}: {AGAIN}"
+            )
+        artifacts = RunArtifacts.download(client, run.info.run_id, sorted(have), root)
+        config = yaml.safe_load(artifacts.text("config.yaml"))
+        return cls(run.info.run_id, run.info.run_name, config, artifacts.json("data/summary.json"), artifacts)
+
+    @property
+    def region(self) -> str:
+        """Qlib's region of the training; of a run that did not note it, by the lots in which it traded."""
+        if "region" in self.artifacts.tags:
+            return self.artifacts.tags["region"]
+        if self.artifacts.has("backtest/setup.json"):
+            return "cn" if self.artifacts.json("backtest/setup.json")["trade_unit"] == 100 else "us"
+        return "cn"
+
+    def table(self, path: str) -> pd.DataFrame | None:
+        """A Parquet artifact; None where the run has it not."""
+        return self.artifacts.table(path) if self.artifacts.has(path) else None
+
+    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+        """Median and scale `[T, F]` of the features, as the training fitted them."""
+        path = NETWORK[0] if self.artifacts.has(NETWORK[0]) else BOOSTER[0]
+        try:
+            tensors = load_file(self.artifacts.root / path)
+            return tensors[f"{STATISTICS}median"], tensors[f"{STATISTICS}scale"]
+        except (SafetensorError, KeyError, OSError) as error:
+            raise UserError(
+                f"the run {self.run_id} has no statistics of its features in {path} ({error}): {AGAIN}"
+            ) from error
+
+    def segment(self, name: str) -> tuple[pd.Timestamp, pd.Timestamp] | None:
+        """First and last day that a segment of the run had; None where it had no such segment."""
+        found = self.summary["segments"].get(name)
+        return None if found is None else (pd.Timestamp(found["start"]), pd.Timestamp(found["end"]))
+
+    def dataset(self, days: Mapping[str, tuple[pd.Timestamp, pd.Timestamp]]) -> DailyPanelDataset:
+        """The run's dataset on the store that Qlib reads now, with other segments and the statistics of the training.
+
+        Parameters
+        ----------
+        days
+            Segment -> first and last day, both included.
+
+        Raises
+        ------
+        UserError
+            If the store lacks a field that the run's features had, its universe, or a day.
+        """
+        config = _dotted(self.config["dataset"])
+        kwargs = dict(config["kwargs"])
+        handler_config = _dotted(kwargs.pop("handler"))
+        for name in ("segments", "cache", "benchmark", "purge"):
+            kwargs.pop(name, None)
+        begin = min(first for first, _ in days.values())
+        end = max(last for _, last in days.values())
+        given = {"start_time": begin, "end_time": end, "init_data": False, "cache": None}
+        handler = build(
+            {**handler_config, "kwargs": {**handler_config["kwargs"], **given}},
+            PanelHandler,
+            name="dataset.handler",
+        )
+        trained, now = list(self.summary["fields"]), list(handler.data_loader.fields)
+        if trained != now:
+            raise UserError(f"the model was trained on the fields {trained}, found {now}: {AGAIN}")
+        handler.windows.restore(*self.statistics())
+        handler.setup_data(init_type=PanelHandler.IT_LS)
+        gone = set(handler.panel.missing_fields) - set(self.summary["missing_fields"])
+        if gone:
+            raise UserError(
+                f"the store {handler.store.root} has no `{'`, `'.join(sorted(gone))}`, which the model was trained "
+                f"with: bring it in, or train a model without"
+            )
+        return build(
+            {**config, "kwargs": {**kwargs, "handler": handler, "segments": dict(days), "purge": False}},
+            DailyPanelDataset,
+            name="dataset",
+        )
+
+    def model(self, dataset: DailyPanelDataset) -> Model:
+        """The run's model with what it learned, ready to predict on `dataset`.
+
+        A model that was trained on a GPU is taken to the CPU where there is no GPU.
+        """
+        config = _dotted(self.config["model"])
+        if config["kwargs"].get("device") == "cuda":
+            config["kwargs"]["device"] = "auto"
+        model = build(config, Model, name="model")
+        if isinstance(model, MultiTaskModel):
+            model.restore(self.artifacts.root / "training", dataset)
+        elif isinstance(model, LGBModel):
+            import lightgbm  # here: only its own models need it
+
+            model.model = lightgbm.Booster(model_file=str(self.artifacts.root / BOOSTER[1]))
+        else:
+            raise UserError(
+                f"a {type(model).__name__} cannot be loaded without a pickle: MultiTaskModel and LGBModel can"
+            )
+        return model
+
+
+def _dotted(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping in Qlib's form, which may name the module apart, in that of the package."""
+    path = ".".join(filter(None, [config.get("module_path"), config["class"]]))
+    return {"class": path, "kwargs": dict(config.get("kwargs") or {})}
