@@ -65,7 +65,7 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
 
 class TestExamples:
     def test_there_is_one_of_each(self, examples: Mapping[str, Any]) -> None:
-        assert set(examples) == {"loss", "backbone", "balancer", "strategy", "sections"}
+        assert set(examples) == {"loss", "backbone", "balancer", "strategy", "also"}
 
     def test_loss(self, examples: Mapping[str, Any]) -> None:
         loss = build(examples["loss"], Loss, name="loss")
@@ -115,8 +115,8 @@ class TestExamples:
     def test_section(self, examples: Mapping[str, Any], tmp_path: Path) -> None:
         (tmp_path / "backtest").mkdir()
         pd.DataFrame({"turnover": [0.1, 0.3]}).to_parquet(tmp_path / "backtest" / "daily.parquet")
-        (config,) = examples["sections"]
-        page = Document([build(config, Section, name="sections[0]")]).render(RunArtifacts(tmp_path))
+        (config,) = examples["also"]
+        page = Document([build(config, Section, name="also[0]")]).render(RunArtifacts(tmp_path))
         assert "20.00% of the account is traded a day, 30.00% on the busiest one." in page
 
 

@@ -27,7 +27,7 @@ from qlib_ext.market.sources.import_settings import ImportSettings
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.record.base import Record
-from qlib_ext.report.sections.base import Section
+from qlib_ext.report import standard
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.yaml"))
@@ -102,8 +102,6 @@ class TestFiles:
         for record in task["record"]:
             kwargs = record.get("kwargs", {})
             assert issubclass(locate(record["class"], name="record"), Record)
-            for section in kwargs.get("sections", []):
-                assert isinstance(build(section, Section, name="section"), Section)
             if "strategy" in kwargs:
                 signal = pd.Series(
                     [1.0], pd.MultiIndex.from_tuples([(pd.Timestamp("2017-01-03"), "SH600000")])
@@ -144,8 +142,8 @@ class TestFiles:
         names = [record["class"].rpartition(".")[2] for record in records]
         # after what describes the data, and before the long work of a backtest
         assert names.index("AuditRecord") == names.index("SignalRecord") + 1
-        sections = [section["class"].rpartition(".")[2] for section in records[-1]["kwargs"]["sections"]]
-        assert sections[-2:] == ["Audit", "Provenance"]
+        assert records[-1] == {"class": "qlib_ext.record.report.ReportRecord"}  # the standard report
+        assert [path.rpartition(".")[2] for path in standard.SECTIONS][-2:] == ["Audit", "Provenance"]
 
     def test_variables_reach_the_model(self) -> None:
         variables = {"N_EPOCHS": "7", "SEED": "5", "DEVICE": "cpu", "RESUME": "1", "HIDDEN_SIZE": "16"}
@@ -184,7 +182,9 @@ class TestRun:
         assert (folder / "training" / "weights.safetensors").is_file()
         audit = json.loads((folder / "data" / "audit.json").read_text(encoding="utf-8"))
         assert audit["store"]["days"] == len(QlibStore(market).calendar)
-        assert "<h2>Data audit</h2>" in report.read_text(encoding="utf-8")
+        page = report.read_text(encoding="utf-8")
+        for title in ("Summary", "Cumulative return", "Training", "Data audit", "Provenance"):
+            assert f">{title}</h2>" in page
         scores = pd.read_parquet(folder / "signal" / "predictions.parquet")
         labels = pd.read_parquet(folder / "signal" / "labels.parquet")
         assert scores.index.equals(labels.index)

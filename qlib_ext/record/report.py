@@ -14,11 +14,10 @@ from rich.table import Table
 
 from qlib_ext.build import build
 from qlib_ext.record.base import Record
-from qlib_ext.report import standard
+from qlib_ext.report import headline, standard
 from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
-from qlib_ext.report.sections.headline import Headline
 
 
 class ReportRecord(Record):
@@ -35,6 +34,8 @@ class ReportRecord(Record):
         `{class: dotted path, kwargs: {...}}` of each section, in the order of the page; the run must have what they
         require. The default is the standard report, `qlib_ext.report.standard.SECTIONS`, without the sections whose
         artifacts the run lacks: the page names them and the records that make them.
+    also
+        More sections, in the same form, behind the others but for the provenance.
     out_dir
         Folder of reports, relative to the working directory.
 
@@ -50,27 +51,27 @@ class ReportRecord(Record):
         self,
         recorder: Any,
         sections: Sequence[Mapping[str, Any]] | None = None,
+        also: Sequence[Mapping[str, Any]] = (),
         out_dir: str = "reports/runs",
     ):
         super().__init__(recorder)
-        self.sections: list[Section] | None = None
-        if sections is not None:
-            self.sections = [
-                build(section, Section, name=f"sections[{k}]") for k, section in enumerate(sections)
-            ]
-            self.needs = tuple(Document(self.sections).requires)
+        self.sections = None if sections is None else _built("sections", sections)
+        self.also = _built("also", also)
+        named = [*(self.sections or []), *self.also]
+        if named or sections is not None:
+            self.needs = tuple(Document(named).requires)
         self.out_dir = Path(out_dir)
 
     def _generate(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             document, run = standard.of_run(
-                self.recorder.client, self.recorder.id, Path(folder), self.sections
+                self.recorder.client, self.recorder.id, Path(folder), self.sections, self.also
             )
             page = document.render(run)
             self.save_text("report/report.html", page)
             for name, picture in document.pictures(run).items():
                 self.save_bytes(f"figures/{name}", picture)
-            self._show(document, run, self._copy(page, str(run.info["experiment"])))
+            self._show(run, self._copy(page, str(run.info["experiment"])))
 
     def _copy(self, page: str, experiment: str) -> Path:
         """Put the report where a person looks for it."""
@@ -80,11 +81,10 @@ class ReportRecord(Record):
         target.write_text(page, encoding="utf-8")
         return target.resolve()
 
-    def _show(self, document: Document, run: RunArtifacts, report: Path) -> None:
+    def _show(self, run: RunArtifacts, report: Path) -> None:
         console = Console()
-        for section in document.sections:
-            if isinstance(section, Headline):
-                console.print(headline_table(section, run))
+        if headline.has(run, headline.REQUIRES):
+            console.print(headline_table(run))
         facts = {
             "Report": report,
             "MLflow store": run.info["tracking_uri"],
@@ -95,15 +95,20 @@ class ReportRecord(Record):
             console.print(f"[bold]{name:<14}[/bold]{escape(str(fact))}", soft_wrap=True, highlight=False)
 
 
-def headline_table(section: Headline, run: RunArtifacts) -> Table:
+def _built(name: str, sections: Sequence[Mapping[str, Any]]) -> list[Section]:
+    return [build(section, Section, name=f"{name}[{k}]") for k, section in enumerate(sections)]
+
+
+def headline_table(run: RunArtifacts) -> Table:
     """The report's headline table for a terminal."""
     table = Table(title=str(run.info.get("experiment", "")), title_justify="left", title_style="bold")
     table.add_column("Measure")
     table.add_column("Value", justify="right", no_wrap=True)
+    table.add_column("95% interval", justify="right", no_wrap=True)
     table.add_column("Beside it")
-    for group in section.groups(run):
+    for group in headline.groups(run):
         table.add_section()
         table.add_row(f"[bold]{escape(group.title)}[/bold]")
         for row in group.rows:
-            table.add_row(escape(row.name), row.value, escape(row.beside))
+            table.add_row(escape(row.name), row.value, row.interval, escape(row.beside))
     return table

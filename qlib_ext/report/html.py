@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def text(content: object) -> str:
@@ -35,6 +37,25 @@ def preformatted(content: object) -> str:
     return f"<pre>{text(content)}</pre>"
 
 
+def claims(contents: Iterable[tuple[str, object, object]]) -> str:
+    """Answers with their reasons: each is `yes`, `no` or `unclear`, a sentence, and what it rests on."""
+    marks = {"yes": "\N{CHECK MARK}", "no": "\N{MULTIPLICATION X}", "unclear": "?"}
+    return (
+        '<ul class="claims">'
+        + "".join(
+            f'<li class="{text(answer)}"><span class="mark" aria-hidden="true">{marks[answer]}</span>'
+            f"<div><strong>{text(said)}</strong> {text(because)}</div></li>"
+            for answer, said, because in contents
+        )
+        + "</ul>"
+    )
+
+
+def box(title: object, inner: str) -> str:
+    """A fragment that the eye must not miss."""
+    return f'<div class="box" role="note"><h3>{text(title)}</h3>{inner}</div>'
+
+
 def details(summary: object, inner: str) -> str:
     """A fragment that the reader may open; on paper it is always open."""
     return f"<details><summary>{text(summary)}</summary>{inner}</details>"
@@ -56,7 +77,8 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, numbers
 
     def cell(kind: str, column: int, content: object) -> str:
         scope = ' scope="row"' if kind == "th" else ""
-        return f"<{kind}{scope}{_class('number' if column in right else '')}>{text(content)}</{kind}>"
+        look = "number" if column in right else "date" if DATE.fullmatch(str(content)) else ""
+        return f"<{kind}{scope}{_class(look)}>{text(content)}</{kind}>"
 
     head = "".join(
         f'<th scope="col"{_class("number" if k in right else "")}>{text(name)}</th>'

@@ -76,6 +76,8 @@ def description(chart: Chart) -> dict[str, Any]:
         Plotly's.
     legend
         `name`, `colour`, the numbers of its `traces`, and whether it is `shown` at first.
+    lines
+        What else the legend names: straight lines, `dashed` or `dotted`.
     log
         Whether the reader may choose a logarithmic axis.
     """
@@ -162,14 +164,18 @@ def _written(chart: Chart, values: Iterable[npt.ArrayLike]) -> str:
 
 def _layout(chart: Chart, **more: Any) -> dict[str, Any]:
     """What all charts share; `page.js` adds fonts, colours and margins."""
-    value = {"title": {"text": _plain(chart.ylabel)}, "zeroline": True}
+    value: dict[str, Any] = {**_title(chart.ylabel), "zeroline": True}
     if chart.percent:
         value["tickformat"] = ".2~%"
-    layout = {"xaxis": {"title": {"text": _plain(chart.xlabel)}}, "yaxis": value, "hovermode": "closest"}
+    layout: dict[str, Any] = {"xaxis": _title(chart.xlabel), "yaxis": value, "hovermode": "closest"}
     for name, settings in more.items():
         known = layout.get(name)
         layout[name] = {**known, **settings} if isinstance(known, dict) else settings
     return layout
+
+
+def _title(text: str) -> dict[str, Any]:
+    return {"title": {"text": _plain(text)}} if text else {}
 
 
 def _along(indexes: Sequence[pd.Index]) -> dict[str, Any]:
@@ -189,7 +195,7 @@ def _along(indexes: Sequence[pd.Index]) -> dict[str, Any]:
 
 
 def _levels(levels: Mapping[str, float], *, across: bool = False) -> list[dict[str, Any]]:
-    """Straight lines at a value, with their names; `across` for bars that lie."""
+    """Straight lines at a value; `across` for bars that lie."""
     value, other = ("x", "y") if across else ("y", "x")
     return [
         {
@@ -200,15 +206,14 @@ def _levels(levels: Mapping[str, float], *, across: bool = False) -> list[dict[s
             f"{other}1": 1,
             f"{other}ref": "paper",
             "line": {"color": INK, "width": 1.3, "dash": "dash"},
-            "label": _label(name, "start" if across else "end"),
         }
-        for name, level in levels.items()
+        for level in levels.values()
         if np.isfinite(level)
     ]
 
 
 def _marks(marks: Mapping[str, object]) -> list[dict[str, Any]]:
-    """Upright lines, with their names."""
+    """Upright lines."""
     return [
         {
             "type": "line",
@@ -218,20 +223,30 @@ def _marks(marks: Mapping[str, object]) -> list[dict[str, Any]]:
             "y1": 1,
             "yref": "paper",
             "line": {"color": QUIET, "width": 1.4, "dash": "dot"},
-            "label": _label(name, "end") | {"textangle": 0, "xanchor": "left", "yanchor": "top"},
         }
-        for name, place in marks.items()
+        for place in marks.values()
     ]
 
 
-def _label(name: str, where: str) -> dict[str, Any]:
-    return {
-        "text": _plain(name),
-        "textposition": where,
-        "yanchor": "bottom",
-        "padding": 2,
-        "font": {"size": 11, "color": INK},
-    }
+def _named(chart: Chart, levels: Mapping[str, float], marks: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Entries of the legend for straight lines: what they are, and where they stand."""
+    found = []
+    for name, level in levels.items():
+        if np.isfinite(level):
+            found.append(
+                {"name": f"{name}, {_said(level, percent=chart.percent)}", "colour": INK, "line": "dashed"}
+            )
+    for name, mark in marks.items():
+        where = _place(mark)
+        percent = chart.percent and isinstance(chart, Histogram)
+        said = where if isinstance(where, str) else _said(where, percent=percent)
+        found.append({"name": f"{name}, {said}", "colour": QUIET, "line": "dotted"})
+    return found
+
+
+def _said(value: float, *, percent: bool) -> str:
+    written = f"{round(100 * value, 2):,.4g}%" if percent else f"{value:,.4g}"
+    return written.replace("-", html.MINUS)
 
 
 def _place(place: Any) -> Any:
@@ -313,7 +328,8 @@ def _lines(chart: Lines) -> dict[str, Any]:
         hovermode="x unified",
         shapes=_levels(chart.levels) + _marks(chart.marks),
     )
-    return _described(traces, axes, layout, legend, log=chart.log_choice)
+    lines = _named(chart, chart.levels, chart.marks)
+    return _described(traces, axes, layout, legend, lines=lines, log=chart.log_choice)
 
 
 def _bars(chart: Bars) -> dict[str, Any]:
@@ -361,13 +377,11 @@ def _bars(chart: Bars) -> dict[str, Any]:
         barmode="relative" if chart.stacked else "group",
         bargap=0.25,
     )
-    layout[f"{category}axis"] |= {"type": "category", "title": {"text": _plain(chart.xlabel)}}
-    layout[f"{value}axis"] |= {"title": {"text": _plain(chart.ylabel)}}
     if chart.horizontal:
-        layout["yaxis"] |= {"autorange": "reversed", "zeroline": False}
-        layout["yaxis"].pop("tickformat", None)
-        layout["xaxis"] |= {"zeroline": True} | ({"tickformat": ".2~%"} if chart.percent else {})
-    return _described(traces, axes, layout, legend)
+        layout["xaxis"], layout["yaxis"] = layout["yaxis"], layout["xaxis"]
+        layout["yaxis"] |= {"autorange": "reversed"}
+    layout[f"{category}axis"] |= {"type": "category"}
+    return _described(traces, axes, layout, legend, lines=_named(chart, chart.levels, {}))
 
 
 def _heatmap(chart: Heatmap) -> dict[str, Any]:
@@ -425,7 +439,7 @@ def _histogram(chart: Histogram) -> dict[str, Any]:
     layout = _layout(chart, barmode="overlay", bargap=0.0, shapes=_marks(chart.marks))
     layout["xaxis"] |= {"tickformat": ".2~%"} if chart.percent else {}
     layout["yaxis"].pop("tickformat", None)
-    return _described(traces, axes, layout, legend)
+    return _described(traces, axes, layout, legend, lines=_named(chart, {}, chart.marks))
 
 
 def _points(chart: Points) -> dict[str, Any]:
@@ -484,9 +498,17 @@ def _described(
     layout: dict[str, Any],
     legend: list[dict[str, Any]],
     *,
+    lines: Sequence[dict[str, Any]] = (),
     log: bool = False,
 ) -> dict[str, Any]:
-    return {"traces": traces, "axes": axes.written, "layout": layout, "legend": legend, "log": log}
+    return {
+        "traces": traces,
+        "axes": axes.written,
+        "layout": layout,
+        "legend": legend,
+        "lines": [*lines],
+        "log": log,
+    }
 
 
 _DESCRIBED: Mapping[type[Chart], Callable[[Any], dict[str, Any]]] = {

@@ -43,8 +43,8 @@
   function styled(layout) {
     const axis = (given) => Object.assign({
       automargin: true, gridcolor: GRID, linecolor: QUIET, tickcolor: QUIET, zerolinecolor: "#b9bfc5",
-      zerolinewidth: 1, ticks: "outside", ticklen: 4,
-    }, given, { title: Object.assign({ font: { size: 12 }, standoff: 8 }, given.title) });
+      zerolinewidth: 1, ticks: "outside", ticklen: 4, exponentformat: "none", separatethousands: true,
+    }, given, given.title ? { title: { text: given.title.text, font: { size: 12 }, standoff: 8 } } : {});
     const full = Object.assign({}, layout, {
       autosize: true, showlegend: false, paper_bgcolor: "#fff", plot_bgcolor: "#fff",
       font: { family: FONT, size: 12, color: INK },
@@ -72,6 +72,20 @@
     return made;
   }
 
+  function swatch(entry) {
+    const made = document.createElement("span");
+    made.className = "swatch " + (entry.line || "");
+    if (entry.line) made.style.borderColor = entry.colour; else made.style.background = entry.colour;
+    return made;
+  }
+
+  function named(entry) {
+    const made = document.createElement("span");
+    made.className = "only";
+    made.append(swatch(entry), entry.name);
+    return made;
+  }
+
   // Switches for the series and for the axis: buttons of the page, so that keys and screen readers reach them.
   function tools(plot, chart, found) {
     const bar = document.createElement("div");
@@ -92,10 +106,7 @@
       group.setAttribute("aria-label", "Series");
       found.legend.forEach((entry, k) => {
         const made = button(entry.name, entry.shown);
-        const swatch = document.createElement("span");
-        swatch.className = "swatch";
-        swatch.style.background = entry.colour;
-        made.prepend(swatch);
+        made.prepend(swatch(entry));
         made.title = "Show or hide; double click: only this one";
         made.addEventListener("click", () => show(now().map((on, other) => (other === k ? !on : on))));
         made.addEventListener("dblclick", () => {
@@ -106,15 +117,9 @@
         group.append(made);
       });
       bar.append(group);
-    } else if (found.legend.length === 1 && found.layout.shapes && found.layout.shapes.length) {
-      const name = document.createElement("span");
-      name.className = "only";
-      const swatch = document.createElement("span");
-      swatch.className = "swatch";
-      swatch.style.background = found.legend[0].colour;
-      name.append(swatch, found.legend[0].name);
-      bar.append(name);
     }
+    if (found.legend.length === 1 && found.lines.length) bar.append(named(found.legend[0]));
+    found.lines.forEach((line) => bar.append(named(line)));
     if (found.log) {
       const made = button("Logarithmic axis", false);
       made.className = "log";

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from qlib_ext.record.signal import SignalRecord
 SECTIONS = [
     {"class": f"qlib_ext.report.sections.{name}"}
     for name in (
-        "headline.Headline",
+        "summary.Summary",
         "cumulative_return.CumulativeReturn",
         "drawdown.Drawdown",
         "information_coefficient.InformationCoefficient",
@@ -48,7 +49,7 @@ def test_from_scores_to_the_report(
     record = ReportRecord(recorder=recorded, sections=SECTIONS, out_dir=str(tmp_path))
     record.generate()
     pictures = {"cumulative_return", "drawdown", "excess_return", "precision"}
-    pictures |= {"information_coefficient", "information_coefficient_sum"}
+    pictures |= {"information_coefficient", "information_coefficient_sum", "coverage"}
     assert files() - before == {"report/report.html", *(f"figures/{name}.png" for name in pictures)}
     record.check(include_self=True)
 
@@ -76,6 +77,40 @@ def test_from_scores_to_the_report(
     assert recorded.id in shown
 
 
+def test_the_standard_report_has_what_the_run_can_feed(recorded: Any, tmp_path: Path) -> None:
+    ReportRecord(recorder=recorded, out_dir=str(tmp_path)).generate()
+    (report,) = tmp_path.glob("*/report.html")
+    page = report.read_text(encoding="utf-8")
+    headings = re.findall(r"<h2 [^>]*>([^<]*)</h2>", page)
+    assert headings[0] == "Summary"
+    assert headings[-1] == "Provenance"
+    assert "Training" not in headings  # the model of this test logs nothing
+    assert "Data audit" not in headings
+    assert (
+        "Training: the run has no training/history.parquet, written by qlib_ext.model.multi_task.MultiTaskModel."
+        in page
+    )
+    assert "Data audit: the run has no data/audit.json, written by qlib_ext.record.audit.AuditRecord." in page
+
+
+def test_another_section_stands_before_the_provenance(recorded: Any, tmp_path: Path) -> None:
+    also = [{"class": "qlib_ext.report.sections.drawdown.Drawdown"}]
+    sections = [
+        {"class": f"qlib_ext.report.sections.{name}"} for name in ("summary.Summary", "provenance.Provenance")
+    ]
+    ReportRecord(recorder=recorded, sections=sections, also=also, out_dir=str(tmp_path)).generate()
+    (report,) = tmp_path.glob("*/report.html")
+    headings = re.findall(r"<h2 [^>]*>([^<]*)</h2>", report.read_text(encoding="utf-8"))
+    assert headings == ["Summary", "Drawdown", "Provenance"]
+
+
+def test_a_run_with_nothing(run: Any) -> None:
+    with pytest.raises(
+        UserError, match=r"the standard report needs artifacts .*`ranking/summary.csv`, written by"
+    ):
+        ReportRecord(recorder=run).generate()
+
+
 def test_what_the_run_lacks_is_named(run: Any) -> None:
     with pytest.raises(
         UserError, match=r"ReportRecord needs .*`backtest/daily.parquet`, written by .*BacktestRecord"
@@ -87,11 +122,11 @@ def test_what_the_run_lacks_is_named(run: Any) -> None:
     ("sections", "message"),
     [
         ([], "`sections` must name at least one section"),
-        ([{"class": "qlib_ext.report.sections.headline.Head"}], r"`sections\[0\].class` names no class"),
+        ([{"class": "qlib_ext.report.sections.summary.Sum"}], r"`sections\[0\].class` names no class"),
         ([*SECTIONS, {"class": "qlib_ext.record.git.Git"}], r"`sections\[6\].class` names no class"),
         (
-            [{"class": "qlib_ext.report.sections.headline.Headline", "kwargs": {"momentun": False}}],
-            r"`sections\[0\].kwargs` has no place for `momentun` \(did you mean momentum\?\)",
+            [{"class": "qlib_ext.report.sections.audit.Audit", "kwargs": {"mist": 3}}],
+            r"`sections\[0\].kwargs` has no place for `mist` \(did you mean most\?\)",
         ),
     ],
 )

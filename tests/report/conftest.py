@@ -99,6 +99,12 @@ class MadeUpRun:
         rules = {"model": (0.6917, 0.552), "persistence": (0.6743, 0.489), "majority": (0.4102, 0.1164)}
         table = pd.DataFrame(rules, index=["accuracy", "macro_f1"]).T.rename_axis(index="rule")
         self.put("momentum/summary.csv", table.assign(rows=285_812))
+        count = len(self.days)
+        daily = pd.DataFrame({"n_stocks": 294}, index=self.days)
+        for name, share in (("accuracy", 0.6917), ("persistence_accuracy", 0.6743)):
+            daily[name] = share + self.draw.normal(0, 0.02, count)
+        daily["majority_accuracy"] = 0.4102
+        self.put("momentum/daily.parquet", daily)
         self.metrics |= {
             "momentum/accuracy": 0.6917,
             "momentum/persistence_accuracy": 0.6743,

@@ -18,13 +18,13 @@ from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
 from qlib_ext.report.sections.cumulative_return import CumulativeReturn
 from qlib_ext.report.sections.drawdown import Drawdown
-from qlib_ext.report.sections.headline import Headline
 from qlib_ext.report.sections.information_coefficient import InformationCoefficient
 from qlib_ext.report.sections.precision import Precision
 from qlib_ext.report.sections.provenance import Provenance
+from qlib_ext.report.sections.summary import Summary
 from qlib_ext.report.sections.training import Training
 
-ALL = [Headline, CumulativeReturn, Drawdown, InformationCoefficient, Precision, Training, Provenance]
+ALL = [Summary, CumulativeReturn, Drawdown, InformationCoefficient, Precision, Training, Provenance]
 VOID = {"meta", "link", "img", "br", "hr"}
 
 
@@ -105,9 +105,9 @@ class TestPage:
 
     def test_every_chart_is_described(self, page: str) -> None:
         charts = [attrs for tag, attrs in Reader(page).elements if attrs.get("class") == "chart"]
-        assert len(charts) == 16
+        assert len(charts) == 17
         assert all(attrs["aria-label"] for attrs in charts)
-        assert len({attrs["id"] for attrs in charts}) == 16
+        assert len({attrs["id"] for attrs in charts}) == 17
         for described in re.findall(r'<script type="application/json">(.*?)</script>', page):
             assert json.loads(described)["traces"]
 
@@ -127,7 +127,7 @@ class TestPage:
             "9c1185a5c5e9fc54",
             "5f0c1d7",
             "qlib_ext.model.balancers.cqb.CQB",
-            "the store has no `vwap`",
+            "The store has no `vwap`",
             "338,211",
         ):
             assert fact in text
@@ -187,20 +187,11 @@ class TestMissing:
         ):
             Document([Drawdown()]).render(run.view())
 
-    def test_a_run_without_momentum_or_backtest(self, make: Callable[..., Any]) -> None:
-        run = make(days=5, epochs=1)
-        run.metrics = {
-            name: value for name, value in run.metrics.items() if "/" not in name or "precision" in name
-        }
-        section = Headline(momentum=False, backtest=False)
-        assert section.requires == ("ranking/summary.csv", "data/summary.json")
-        assert "Portfolio" not in Document([section]).render(run.view())
-
     def test_a_metric_that_was_not_logged(self, make: Callable[..., Any]) -> None:
         run = make(days=5, epochs=1)
         del run.metrics["base_rate"]
         with pytest.raises(UserError, match="the run has no metric `base_rate`; it has IC, ICIR, "):
-            Document([Headline()]).render(run.view())
+            Document([Summary()]).render(run.view())
 
     def test_no_section(self) -> None:
         with pytest.raises(UserError, match="`sections` must name at least one section"):
@@ -241,7 +232,7 @@ class TestPictures:
             "information_coefficient",
             "precision",
         }
-        assert len(pictures) == 16
+        assert len(pictures) == 17
         assert all(content.startswith(b"\x89PNG") for content in pictures.values())
 
     def test_two_of_a_name_are_refused(self, made: Any) -> None:

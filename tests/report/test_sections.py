@@ -11,7 +11,6 @@ from qlib_ext.checks import UserError
 from qlib_ext.report import html
 from qlib_ext.report.sections.cumulative_return import CumulativeReturn
 from qlib_ext.report.sections.drawdown import Drawdown, _deepest
-from qlib_ext.report.sections.headline import Headline
 from qlib_ext.report.sections.information_coefficient import InformationCoefficient
 from qlib_ext.report.sections.precision import Precision
 from qlib_ext.report.sections.training import Training
@@ -42,27 +41,6 @@ class TestNumbers:
     )
     def test_written(self, written: str, expected: str) -> None:
         assert written == expected
-
-
-class TestHeadline:
-    def test_it_says_what_the_run_logged(self, made: Any) -> None:
-        groups = Headline().groups(made.view())
-        rows = {row.name: row for group in groups for row in group.rows}
-        metrics = made.metrics
-        assert rows["IC"].value == f"{metrics['IC']:.4f}"
-        assert rows["RankICIR"].beside == f"NEXT_RETURN {metrics['NEXT_RETURN/RankICIR']:.4f}"
-        assert rows["Precision@30"].value == f"{metrics['precision/30']:.2%}"
-        assert f"base rate {metrics['base_rate']:.2%}" in rows["Precision@30"].beside
-        assert rows["Accuracy"].value == "69.17%"
-        assert rows["Accuracy"].beside == "persistence 67.43%, majority 41.02%"
-        excess = metrics["backtest/annualised_excess_return"]
-        assert rows["Excess return a year, after cost"].value == f"{excess:+.2%}".replace("-", "−")
-        assert rows[
-            "Information ratio, after cost"
-        ].value == f"{metrics['backtest/information_ratio']:.2f}".replace("-", "−")
-        assert rows["Max drawdown, after cost"].value == f"−{-metrics['backtest/max_drawdown']:.2%}"
-        assert rows["Turnover a day"].value == "19.00%"
-        assert all(group.note for group in groups)
 
 
 class TestCumulativeReturn:

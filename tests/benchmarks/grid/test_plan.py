@@ -135,8 +135,7 @@ class TestJob:
         assert [*task["model"]["kwargs"]["tasks"]] == ["score"]
         classes = [record["class"] for record in task["record"]]
         assert "qlib_ext.record.momentum.MomentumRecord" not in classes
-        sections = {part["class"]: part.get("kwargs") for part in task["record"][-1]["kwargs"]["sections"]}
-        assert sections["qlib_ext.report.sections.headline.Headline"] == {"momentum": False}
+        assert classes[-1] == "qlib_ext.record.report.ReportRecord"
 
     def test_rise_or_fall_takes_the_place_of_the_momentum_line(self, grid: Grid) -> None:
         tasks = job(grid, Cell("CSI300", "HIST", "rise-or-fall", 0)).config["task"]["model"]["kwargs"][
@@ -172,10 +171,11 @@ class TestName:
 
     def test_another_section_of_the_report_does_not(self, grid: Grid, tmp_path: Path) -> None:
         text = (ROOT / "workflows" / "mimstocr_csi300.yaml").read_text()
-        line = "          - class: qlib_ext.report.sections.drawdown.Drawdown\n"
+        line = "    - class: qlib_ext.record.report.ReportRecord\n"
+        also = "      kwargs: {also: [{class: mine.Weather}]}\n"
         assert line in text
         (tmp_path / "workflows").mkdir()
-        (tmp_path / "workflows" / "mimstocr_csi300.yaml").write_text(text.replace(line, ""))
+        (tmp_path / "workflows" / "mimstocr_csi300.yaml").write_text(text.replace(line, line + also))
         assert job(Grid(GRID, tmp_path)).name == job(grid).name
 
     def test_other_costs_of_the_backtest_do(self, grid: Grid, tmp_path: Path) -> None:

@@ -1,0 +1,332 @@
+"""The figures that a run is judged by: each with its interval, and beside what it must be compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from qlib_ext.metrics import risk
+from qlib_ext.metrics.bootstrap import bootstrap_intervals
+from qlib_ext.metrics.cross_section import information_ratio
+from qlib_ext.report import html
+from qlib_ext.report.artifacts import RunArtifacts
+
+REQUIRES = ("ranking/summary.csv", "ranking/daily.parquet")
+MOMENTUM = ("momentum/summary.csv", "momentum/daily.parquet")
+BACKTEST = ("backtest/summary.csv", "backtest/setup.json", "backtest/daily.parquet")
+OPTIONAL = (*MOMENTUM, *BACKTEST, "data/summary.json")
+
+LEVEL = 0.95
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A figure of the run, and the interval that covers it with 95%; NaN where it has none."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval lies above or below zero; 0 where it does not tell."""
+        return int(self.low > 0) - int(self.high < 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One figure: what it is, its value, its interval, and what stands beside it."""
+
+    name: str
+    value: str
+    interval: str = ""
+    beside: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Figures that belong together, and how they are computed."""
+
+    title: str
+    rows: list[Row]
+    note: str
+
+
+def has(run: RunArtifacts, paths: Sequence[str]) -> bool:
+    """Whether the run has all of these artifacts."""
+    return all(run.has(path) for path in paths)
+
+
+def estimates(run: RunArtifacts) -> dict[str, Estimate]:
+    """Every headline figure, as the run logged it, with its interval.
+
+    Names are those of the metrics on MLflow, and `precision/<N>/over_base`, `momentum/over_persistence`: differences
+    to what chance and persistence reach. Intervals are from the stationary bootstrap of whole days, so that a
+    compounded figure is one of resampled daily returns.
+    """
+    found = _ranking_estimates(run)
+    if has(run, MOMENTUM):
+        found |= _momentum_estimates(run)
+    if has(run, BACKTEST):
+        found |= _backtest_estimates(run)
+    return found
+
+
+def groups(run: RunArtifacts, known: Mapping[str, Estimate] | None = None) -> list[Group]:
+    """The headline table in its groups; the page and the terminal show the same.
+
+    Parameters
+    ----------
+    run
+        With at least `REQUIRES`.
+    known
+        From `estimates`, where the caller has them already.
+    """
+    known = estimates(run) if known is None else known
+    found = [_ranking(run, known), _precision(known)]
+    if has(run, MOMENTUM):
+        found.append(_momentum(run, known))
+    if has(run, BACKTEST):
+        found.append(_backtest(run, known))
+    return found
+
+
+def precision_at(run: RunArtifacts) -> list[int]:
+    """The numbers N of highest scored stocks that Precision@N was measured of."""
+    return sorted(int(name.split("/")[1]) for name in run.metrics if re.fullmatch(r"precision/\d+", name))
+
+
+# -- figures -------------------------------------------------------------------------------------------------------
+
+
+def _with_intervals(values: Mapping[str, float], low: np.ndarray, high: np.ndarray) -> dict[str, Estimate]:
+    return {
+        name: Estimate(float(value), float(lower), float(upper))
+        for (name, value), lower, upper in zip(values.items(), low, high, strict=True)
+    }
+
+
+def _ranking_estimates(run: RunArtifacts) -> dict[str, Estimate]:
+    m = run.metric
+    label = str(run.table("ranking/summary.csv").index[0])
+    tops = precision_at(run)
+    values = {name: m(name) for name in ("IC", "ICIR", "RankIC", "RankICIR")}
+    values |= {f"precision/{n}": m(f"precision/{n}") for n in tops}
+    values |= {f"precision/{n}/over_base": m(f"precision/{n}") - m("base_rate") for n in tops}
+    columns = [f"ic/{label}", f"rank_ic/{label}", *(f"precision/{n}" for n in tops), "base_rate"]
+    daily = run.table("ranking/daily.parquet")[columns].dropna(how="all", subset=columns[:2])
+
+    def figures(ic: np.ndarray, rank_ic: np.ndarray, *shares: np.ndarray) -> list[float]:
+        means = [_mean(share) for share in shares]
+        return [
+            _mean(ic),
+            information_ratio(ic),
+            _mean(rank_ic),
+            information_ratio(rank_ic),
+            *means[:-1],
+            *(mean - means[-1] for mean in means[:-1]),
+        ]
+
+    return _with_intervals(
+        values, *bootstrap_intervals(figures, *(daily[name] for name in columns), level=LEVEL)
+    )
+
+
+def _momentum_estimates(run: RunArtifacts) -> dict[str, Estimate]:
+    summary = run.table("momentum/summary.csv")["accuracy"]
+    daily = run.table("momentum/daily.parquet")
+    daily = daily[daily["n_stocks"] > 0]
+    values = {
+        "momentum/accuracy": summary["model"],
+        "momentum/over_persistence": summary["model"] - summary["persistence"],
+    }
+
+    def figures(accuracy: np.ndarray, persistence: np.ndarray, stocks: np.ndarray) -> list[float]:
+        ours = float(accuracy @ stocks / stocks.sum())
+        return [ours, ours - float(persistence @ stocks / stocks.sum())]
+
+    series = (daily[name] for name in ("accuracy", "persistence_accuracy", "n_stocks"))
+    return _with_intervals(values, *bootstrap_intervals(figures, *series, level=LEVEL))
+
+
+def _backtest_estimates(run: RunArtifacts) -> dict[str, Estimate]:
+    daily = run.table("backtest/daily.parquet")
+    year = float(run.json("backtest/setup.json")["days_per_year"])
+    names = (
+        "annualised_excess_return",
+        "annualised_excess_return_without_cost",
+        "annualised_return",
+        "information_ratio",
+        "information_ratio_without_cost",
+        "sharpe_ratio",
+        "turnover",
+        "annual_cost",
+    )
+    values = {f"backtest/{name}": run.metric(f"backtest/{name}") for name in names}
+
+    def figures(gross: np.ndarray, cost: np.ndarray, index: np.ndarray, turnover: np.ndarray) -> list[float]:
+        net = gross - cost
+        return [
+            risk.annualised_return(risk.relative_return(net, index), year),
+            risk.annualised_return(risk.relative_return(gross, index), year),
+            risk.annualised_return(net, year),
+            risk.sharpe_ratio(net - index, year),
+            risk.sharpe_ratio(gross - index, year),
+            risk.sharpe_ratio(net, year),
+            float(turnover.mean()),
+            float(cost.mean()) * year,
+        ]
+
+    series = (daily[name] for name in ("return", "cost", "benchmark", "turnover"))
+    return _with_intervals(values, *bootstrap_intervals(figures, *series, level=LEVEL))
+
+
+def _mean(values: np.ndarray) -> float:
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else math.nan
+
+
+# -- the table -----------------------------------------------------------------------------------------------------
+
+
+def percent_row(
+    name: str, estimate: Estimate, beside: str = "", digits: int = 2, *, signed: bool = False
+) -> Row:
+    """A row of a share."""
+    interval = between(*(html.percent(end, digits, signed=signed) for end in (estimate.low, estimate.high)))
+    return Row(name, html.percent(estimate.value, digits, signed=signed), interval, beside)
+
+
+def number_row(name: str, estimate: Estimate, beside: str = "", digits: int = 4) -> Row:
+    """A row of a number."""
+    interval = between(*(html.number(end, digits) for end in (estimate.low, estimate.high)))
+    return Row(name, html.number(estimate.value, digits), interval, beside)
+
+
+def between(low: str, high: str) -> str:
+    """An interval in words; empty where it has no ends."""
+    return "" if html.NONE in (low, high) else f"{low} to {high}"
+
+
+def _ranking(run: RunArtifacts, known: Mapping[str, Estimate]) -> Group:
+    summary = run.table("ranking/summary.csv")
+    formulas = run.json("data/summary.json").get("labels", {}) if run.has("data/summary.json") else {}
+    first, *others = [str(label) for label in summary.index]
+
+    def beside(column: str, digits: int) -> str:
+        return ", ".join(f"{label} {html.number(summary.loc[label, column], digits)}" for label in others)
+
+    rows = [number_row(name, known[name], beside(name, 4)) for name in ("IC", "ICIR", "RankIC", "RankICIR")]
+    rows.append(number_row("t of the IC", Estimate(summary.loc[first, "t"]), beside("t", 2), 2))
+    told = "; ".join(f"{label} is {formulas[label]}" for label in (first, *others) if formulas.get(label))
+    return Group(
+        f"Ranking against {first}",
+        rows,
+        "IC is Pearson's, RankIC Spearman's correlation of score and raw return across the stocks of a day, mean over "
+        f"{html.count(summary.loc[first, 'days'])} days; the ratios divide by the standard deviation over days; t is Newey "
+        f"and West's. {told}{'.' if told else ''}",
+    )
+
+
+def _precision(known: Mapping[str, Estimate]) -> Group:
+    tops = [name for name in known if re.fullmatch(r"precision/\d+", name)]
+
+    def beside(name: str) -> str:
+        over = known[f"{name}/over_base"]
+        ends = between(*(html.points(end) for end in (over.low, over.high)))
+        base = html.percent(known[name].value - over.value)
+        return f"base rate {base}, {html.points(over.value)}" + (f" ({ends})" if ends else "")
+
+    return Group(
+        "Precision of the top of the list",
+        [percent_row(f"Precision@{name.split('/')[1]}", known[name], beside(name)) for name in tops],
+        "Share of the N highest scored stocks of a day whose raw return is positive, mean over days. The base rate is the "
+        "same share of all scored stocks; in brackets the interval of the difference.",
+    )
+
+
+def _momentum(run: RunArtifacts, known: Mapping[str, Estimate]) -> Group:
+    summary = run.table("momentum/summary.csv")
+
+    def share(rule: str) -> str:
+        return html.percent(summary.loc[rule, "accuracy"])
+
+    over = known["momentum/over_persistence"]
+    ends = between(*(html.points(end) for end in (over.low, over.high)))
+    return Group(
+        "Momentum classes",
+        [
+            percent_row(
+                "Accuracy",
+                known["momentum/accuracy"],
+                f"persistence {share('persistence')}, majority {share('majority')}",
+            ),
+            Row("Accuracy over persistence", html.points(over.value), ends),
+            number_row(
+                "Macro F1",
+                Estimate(summary.loc["model", "macro_f1"]),
+                f"persistence {html.number(summary.loc['persistence', 'macro_f1'])}",
+            ),
+        ],
+        "Share of stocks and days whose most probable class is the true one. Part of the line is known already, so the "
+        "accuracy is no pure forecast: persistence assumes that the last known sign stays, majority always names the most "
+        "frequent class.",
+    )
+
+
+def _backtest(run: RunArtifacts, known: Mapping[str, Estimate]) -> Group:
+    m = run.metric
+    days = run.json("backtest/setup.json")["days_per_year"]
+
+    def of(name: str) -> Estimate:
+        return known[f"backtest/{name}"]
+
+    before = of("annualised_excess_return_without_cost").value
+    rows = [
+        percent_row(
+            "Excess return a year, after cost",
+            of("annualised_excess_return"),
+            f"before cost {html.percent(before, signed=True)}",
+            signed=True,
+        ),
+        percent_row(
+            "Return a year, after cost",
+            of("annualised_return"),
+            f"index {html.percent(m('backtest/annualised_benchmark_return'), signed=True)}",
+            signed=True,
+        ),
+        number_row(
+            "Information ratio, after cost",
+            of("information_ratio"),
+            f"before cost {html.number(of('information_ratio_without_cost').value, 2)}",
+            2,
+        ),
+        number_row("Sharpe ratio, after cost", of("sharpe_ratio"), "", 2),
+        percent_row(
+            "Max drawdown, after cost",
+            Estimate(m("backtest/max_drawdown")),
+            f"index {html.percent(m('backtest/benchmark_max_drawdown'))}",
+        ),
+        percent_row("Turnover a day", of("turnover")),
+        percent_row("Cost a year", of("annual_cost")),
+    ]
+    return Group(
+        "Portfolio",
+        rows,
+        f"Returns compound, with {days:g} trading days a year; the excess is the growth of the portfolio's value over the "
+        "index's. The information ratio is the mean daily difference to the index over its standard deviation, annualised; "
+        "Sharpe's is that of the return itself, with no riskless return. Turnover is bought plus sold value over the "
+        "account's value of the day before. The deepest fall of one path has no interval of this kind.",
+    )
+
+
+def table_of(run: RunArtifacts) -> pd.DataFrame:
+    """The headline figures as a table: value, low and high by name."""
+    return pd.DataFrame(
+        {name: dataclasses.asdict(estimate) for name, estimate in estimates(run).items()}
+    ).T.rename_axis(index="figure")

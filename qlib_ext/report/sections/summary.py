@@ -1,0 +1,72 @@
+"""The run in one view: what its figures say, what to be wary of, and the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qlib_ext.report import headline, html, judgement
+from qlib_ext.report.artifacts import RunArtifacts
+from qlib_ext.report.headline import Estimate
+from qlib_ext.report.sections.base import Section
+
+
+class Summary(Section):
+    """A verdict in plain words, warnings, the most telling figures in large print, and the headline table.
+
+    What the run has no artifacts of (a momentum task, a backtest) is not spoken of.
+    """
+
+    title = "Summary"
+    requires = headline.REQUIRES
+    optional = tuple(dict.fromkeys((*headline.OPTIONAL, *judgement.OPTIONAL)))
+
+    def render(self, run: RunArtifacts) -> str:
+        """Verdict, warnings, large figures, tables, and how it was judged."""
+        known = headline.estimates(run)
+        remarks = judgement.remarks(run, known)
+        warnings = [remark.text for remark in remarks if remark.kind == "warning"]
+        notes = [remark.text for remark in remarks if remark.kind == "note"]
+        return "".join(
+            [
+                html.claims(
+                    (claim.answer, claim.said, claim.because) for claim in judgement.verdict(run, known)
+                ),
+                html.box("Look at this first", html.items(warnings)) if warnings else "",
+                _large(run, known),
+                "".join(map(_table, headline.groups(run, known))),
+                html.heading("Good to know") + html.items(notes) if notes else "",
+                html.paragraph(judgement.RULES, "note"),
+            ]
+        )
+
+
+def _table(group: headline.Group) -> str:
+    rows = [(row.name, row.value, row.interval or html.NONE, row.beside) for row in group.rows]
+    return (
+        html.heading(group.title)
+        + html.table(["Measure", "Value", "95% interval", "Beside it"], rows, numbers=[1, 2])
+        + html.paragraph(group.note, "note")
+    )
+
+
+def _large(run: RunArtifacts, known: Mapping[str, Estimate]) -> str:
+    """The few figures that a reader looks for first."""
+    m = run.metric
+    shown = [
+        ("RankIC", html.number(m("RankIC")), f"RankICIR {html.number(m('RankICIR'), 2)}"),
+        ("IC", html.number(m("IC")), f"ICIR {html.number(m('ICIR'), 2)}"),
+    ]
+    first = min(headline.precision_at(run), default=None)
+    if first is not None:
+        beside = f"base rate {html.percent(m('base_rate'), 1)}"
+        shown.append((f"Precision@{first}", html.percent(m(f"precision/{first}"), 1), beside))
+    if "momentum/accuracy" in known:
+        beside = f"persistence {html.percent(m('momentum/persistence_accuracy'), 1)}"
+        shown.append(("Momentum accuracy", html.percent(m("momentum/accuracy"), 1), beside))
+    if "backtest/annualised_excess_return" in known:
+        excess = html.percent(m("backtest/annualised_excess_return"), 1, signed=True)
+        ratio = f"information ratio {html.number(m('backtest/information_ratio'), 2)}"
+        shown.append(("Excess return a year, after cost", excess, ratio))
+        index = f"index {html.percent(m('backtest/benchmark_max_drawdown'), 1)}"
+        shown.append(("Max drawdown, after cost", html.percent(m("backtest/max_drawdown"), 1), index))
+    return html.large_figures(shown)
