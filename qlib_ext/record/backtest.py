@@ -18,7 +18,6 @@ from qlib_ext.checks import UserError, above, nearest
 from qlib_ext.metrics import risk
 from qlib_ext.record.base import Record
 from qlib_ext.record.simulation import make_exchange, only_errors_of_qlib, simulate
-from qlib_ext.record.simulation import with_price_limit as with_price_limit
 
 logger = logging.getLogger(__name__)
 
@@ -121,13 +120,13 @@ class BacktestRecord(Record):
         self.notes = []
         scores = self.load_table("signal/predictions.parquet")["score"].dropna()
         first, last = self._period(scores)
-        self._check_benchmark(first, last)
+        benchmark = self._check_benchmark(first, last)
         logger.info("Backtest from %s to %s", f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}")
         codes = sorted(scores.index.get_level_values("instrument").unique())
         exchange, notes = make_exchange(codes, first, last, self.exchange_kwargs)
         self.notes += notes
         done = simulate(
-            self._strategy(scores), exchange, first, last, account=self.account, benchmark=self.benchmark
+            self._strategy(scores), exchange, first, last, account=self.account, benchmark=benchmark
         )
         daily = done.daily
         self.save_table("backtest/daily.parquet", daily)
@@ -174,7 +173,7 @@ class BacktestRecord(Record):
             )
         return calendar[first], calendar[last]
 
-    def _check_benchmark(self, first: pd.Timestamp, last: pd.Timestamp) -> None:
+    def _check_benchmark(self, first: pd.Timestamp, last: pd.Timestamp) -> str:
         if not isinstance(self.benchmark, str):
             raise UserError(
                 "`backtest.benchmark` must be an instrument code such as SH000300, since the dataset names none; "
@@ -187,6 +186,7 @@ class BacktestRecord(Record):
                 f"`backtest.benchmark` must be an instrument with close prices from {first:%Y-%m-%d} to "
                 f"{last:%Y-%m-%d}, found none for {self.benchmark} in the store"
             )
+        return self.benchmark
 
     def _setup(self, exchange: Exchange, first: pd.Timestamp, last: pd.Timestamp) -> dict[str, Any]:
         return {

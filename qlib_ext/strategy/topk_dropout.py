@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from qlib.backtest.decision import Order, OrderDir, TradeDecisionWO
 from qlib.contrib.strategy.signal_strategy import TopkDropoutStrategy
 
 from qlib_ext.checks import UserError, between, instance, integer
+from qlib_ext.strategy.observed_exchange import IntendedOrder, ObservedExchange, Reason
 
 
 class TopkDropout(TopkDropoutStrategy):
@@ -20,7 +23,8 @@ class TopkDropout(TopkDropoutStrategy):
     A signal of day t is traded on day t + 1. The order of a day is by score, high first, then by instrument
     code; a held stock without a score is last, and a stock without a score is never bought. `choose` says who
     goes and who comes. What is sold is sold whole; the cash then at hand, times `risk_degree`, is shared
-    equally among the stocks to buy, in whole lots.
+    equally among the stocks to buy, in whole lots. What cannot be traded that day is not sent; an
+    `ObservedExchange` is told of it.
 
     Parameters
     ----------
@@ -112,26 +116,49 @@ class TopkDropout(TopkDropoutStrategy):
             eligible=tradable if self.only_tradable else _anyone,
         )
 
-        def free_to(direction: OrderDir) -> Callable[[str], bool]:
-            either = None if self.forbid_all_trade_at_limit else direction
-            return lambda code: tradable(code, either)
+        def sellable(code: str) -> bool:
+            return tradable(code, None if self.forbid_all_trade_at_limit else OrderDir.SELL)
+
+        def buyable(code: str) -> bool:
+            return tradable(code, None if self.forbid_all_trade_at_limit else OrderDir.BUY)
 
         sales = []
-        for code in filter(free_to(OrderDir.SELL), sell):
-            if position.get_stock_count(code, bar=self.trade_calendar.get_freq()) < self.hold_thresh:
-                continue
+        for code in sell:
             order = Order(code, position.get_stock_amount(code), OrderDir.SELL, start, end)
-            self.trade_exchange.deal_order(order, position=position)  # on the copy: what the sale brings in
-            sales.append(order)
+            if not sellable(code):
+                self._withhold(order, value=order.amount * position.get_stock_price(code))
+            elif position.get_stock_count(code, bar=self.trade_calendar.get_freq()) < self.hold_thresh:
+                self._withhold(order, reason=Reason.HOLDING)
+            else:
+                self.trade_exchange.deal_order(
+                    order, position=position
+                )  # on the copy: what the sale brings in
+                sales.append(order)
 
         purchases = []
         part = position.get_cash() * self.risk_degree / max(1, len(buy))
-        for code in filter(free_to(OrderDir.BUY), buy):
-            price = self.trade_exchange.get_deal_price(code, start, end, direction=OrderDir.BUY)
-            factor = self.trade_exchange.get_factor(code, start, end)
-            amount = self.trade_exchange.round_amount_by_trade_unit(part / price, factor)
-            purchases.append(Order(code, amount, OrderDir.BUY, start, end))
+        for code in buy:
+            if not buyable(code):
+                self._withhold(self._purchase(code, part, start, end), value=part)
+                continue
+            purchases.append(self._purchase(code, part, start, end))
         return TradeDecisionWO(sales + purchases, self)
+
+    def _purchase(self, code: str, money: float, start: pd.Timestamp, end: pd.Timestamp) -> IntendedOrder:
+        """An order for as many whole lots as `money` pays for; of NaN shares where there is no price."""
+        price = self.trade_exchange.get_deal_price(code, start, end, direction=OrderDir.BUY)
+        factor = self.trade_exchange.get_factor(code, start, end)
+        if price is None or np.isnan(price):
+            return IntendedOrder(code, math.nan, OrderDir.BUY, start, end)
+        amount = self.trade_exchange.round_amount_by_trade_unit(money / price, factor)
+        return IntendedOrder(code, amount, OrderDir.BUY, start, end, intended=money / price)
+
+    def _withhold(self, order: Order, *, value: float = math.nan, reason: Reason | None = None) -> None:
+        """Tell an exchange that keeps a book of an order that is not sent."""
+        if isinstance(self.trade_exchange, ObservedExchange):
+            self.trade_exchange.withhold(
+                order, value=value, reason=reason, either=self.forbid_all_trade_at_limit
+            )
 
 
 def check_places(topk: int, n_drop: int) -> None:

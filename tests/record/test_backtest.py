@@ -84,6 +84,51 @@ class TestNumbers:
         pd.testing.assert_frame_equal(read("backtest/daily.parquet"), first, check_exact=True)
 
 
+class TestOrders:
+    @pytest.fixture
+    def made(self, scored: Any, workplace: Any) -> Any:
+        record(scored, workplace, backtest={"account": 1e7}).generate()
+        return scored
+
+    def test_they_add_up_to_the_account(self, made: Any, read: Any) -> None:
+        orders, daily = read("backtest/orders.parquet"), read("backtest/daily.parquet")
+        before = daily["account"].shift(fill_value=1e7)
+        by_day = orders.groupby("datetime")[["value", "cost"]].sum().reindex(daily.index, fill_value=0.0)
+        np.testing.assert_allclose(by_day["value"], daily["turnover"] * before, rtol=1e-9)
+        np.testing.assert_allclose(by_day["cost"], daily["cost"] * before, rtol=1e-9)
+
+    def test_the_suspended_are_there_with_their_reason(self, made: Any, workplace: Any, read: Any) -> None:
+        from qlib.data import D
+
+        orders = read("backtest/orders.parquet")
+        unfilled = orders[orders["status"] != "filled"]
+        assert "suspended, no volume" in {*unfilled["reason"]}
+        volume = D.features([f"SH6{n:05d}" for n in range(40)], ["$volume"])["$volume"]
+        still = unfilled[unfilled["reason"] == "suspended, no volume"].index.swaplevel()
+        assert (volume.loc[still] == 0).all()
+        traded = orders[orders["filled"] > 0].index.swaplevel()
+        assert (volume.loc[traded] > 0).all()
+
+    def test_as_csv_they_are_the_same(self, made: Any, read: Any) -> None:
+        for name in ("orders", "positions"):
+            table = read(f"backtest/{name}.parquet").reset_index()
+            text = pd.read_csv(
+                made.download_artifact(f"backtest/{name}.csv"),
+                parse_dates=["datetime"],
+                float_precision="round_trip",
+            )
+            pd.testing.assert_frame_equal(table, text, check_dtype=False)
+
+    def test_positions_say_how_long_a_stock_is_held(self, made: Any, read: Any) -> None:
+        positions = read("backtest/positions.parquet")
+        held = positions["days_held"].unstack()
+        there = held.notna()
+        counted = there.cumsum() - there.cumsum().where(~there).ffill().fillna(
+            0
+        )  # days since it was last not held
+        np.testing.assert_array_equal(held.fillna(0), counted)
+
+
 class TestPeriod:
     def test_it_begins_a_day_after_the_scores_and_ends_inside_the_calendar(
         self, scored: Any, workplace: Any, read: Any, caplog: pytest.LogCaptureFixture
