@@ -186,7 +186,7 @@ def measure(root: str, years: int, cache: str | None) -> dict[str, float]:
     import qlib
 
     import qlib_ext.data.dataset
-    from qlib_ext.data.handlers.alpha360_panel import LABELS
+    from qlib_ext.data.handlers.panel import LABELS
 
     qlib.init(provider_uri=root, region="cn", kernels=1, logging_level=logging.WARNING)
     imports = peak_gigabytes()

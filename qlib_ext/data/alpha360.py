@@ -12,14 +12,15 @@ import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qlib_ext import checks
 from qlib_ext.checks import UserError
 from qlib_ext.data.market_panel import day_blocks
+from qlib_ext.data.windows import Windows
 
 FIELDS = ("close", "open", "high", "low", "vwap", "volume")
 MAD_TO_STD = 1.4826  # the standard deviation of a normal variable is 1.4826 median absolute deviations
@@ -30,7 +31,7 @@ BLOCK_CELLS = 1 << 16  # days times stocks; what is computed on them fits into a
 EVERYTHING = np.float32(-np.inf), np.float32(np.inf)
 
 
-class Alpha360Windows:
+class Alpha360Windows(Windows):
     """Windows of T days over F fields, normalised by statistics of the training days.
 
     Parameters
@@ -52,20 +53,14 @@ class Alpha360Windows:
     """
 
     def __init__(self, fields: Sequence[str] = FIELDS, lookback_days: int = 60) -> None:
-        self.fields = tuple(fields)
-        self.lookback_days = checks.integer("lookback_days", lookback_days, 1)
+        super().__init__(fields, lookback_days)
         if "close" not in self.fields:
             raise UserError(
                 f"`fields` must hold `close`, which every price is divided by; found {self.fields}"
             )
-        self.median: np.ndarray | None = None
-        self.scale: np.ndarray | None = None
-        self._on_device: tuple[Tensor, Tensor] | None = None
 
-    def column_names(self) -> list[str]:
-        """Qlib's column names, field by field, oldest lag first: CLOSE59, ..., CLOSE0, OPEN59, ..."""
-        lags = range(self.lookback_days - 1, -1, -1)
-        return [f"{field.upper()}{lag}" for field in self.fields for lag in lags]
+    def identity(self) -> dict[str, Any]:
+        return {"class": type(self).__name__, "fields": self.fields, "lookback_days": self.lookback_days}
 
     def pad(self, values: np.ndarray) -> np.ndarray:
         """Turn `[F, D, S]` into `[D + T - 1, S, F]` with T - 1 empty days in front, so that each day has a window."""
@@ -117,14 +112,8 @@ class Alpha360Windows:
                 median[:, i] = center = lags.medians()
                 deviation = lags.medians(center)
                 scale[:, i] = (deviation + np.float32(EPSILON)) * np.float32(MAD_TO_STD)
-        self.median, self.scale = median, scale
-        self._on_device = None  # what `gather` keeps on the device is of an earlier fit
+        self.restore(median, scale)
         return self
-
-    def restore(self, median: np.ndarray, scale: np.ndarray) -> None:
-        """Take statistics `[T, F]` that were fitted before."""
-        self.median, self.scale = median, scale
-        self._on_device = None
 
     def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
         """Features of one day.
@@ -152,17 +141,6 @@ class Alpha360Windows:
         median, scale = self._statistics(padded.device)
         features = (window / base - median) / scale  # [T, N, F]
         return features.clamp_(-CLIP, CLIP).nan_to_num_(nan=0.0).transpose(0, 1)  # [N, T, F]
-
-    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        if self.median is None or self.scale is None:
-            raise RuntimeError("the windows are not fitted: call `fit` first")
-        if self._on_device is None or self._on_device[0].device != device:
-            median, scale = (torch.from_numpy(x).unsqueeze(1).to(device) for x in (self.median, self.scale))
-            self._on_device = median, scale  # [T, 1, F] each
-        return self._on_device
-
-    def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_on_device": None}
 
 
 class _Lags:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from qlib_ext.data.alpha360 import Alpha360Windows
+from qlib_ext.data.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class DailyPanels:
     windows
         Fitted feature windows.
     padded
-        `[D + T - 1, S, F]` float32 market with T - 1 empty days in front, on `device`.
+        The market as the windows read it, `[D + T - 1, S, ...]` float32 with T - 1 empty days in front; its device
+        is that of the panels.
     calendar, instruments
         The D days and S codes of the market.
     days
@@ -80,7 +81,7 @@ class DailyPanels:
     def __init__(
         self,
         *,
-        windows: Alpha360Windows,
+        windows: Windows,
         padded: Tensor,
         calendar: pd.DatetimeIndex,
         instruments: tuple[str, ...],

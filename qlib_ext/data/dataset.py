@@ -19,12 +19,15 @@ from qlib_ext.build import build
 from qlib_ext.checks import UserError
 from qlib_ext.data.concepts import ConceptGather, Concepts, ConceptSpells
 from qlib_ext.data.daily_panel import DailyPanels
-from qlib_ext.data.handlers.alpha360_panel import Alpha360Panel, require
+from qlib_ext.data.handlers.panel import PanelHandler, require
 from qlib_ext.data.market_value import MarketValue, fill
 from qlib_ext.data.source import Source
 from qlib_ext.market.store import QlibStore
 
 logger = logging.getLogger(__name__)
+
+SPLIT = "split"
+PARTS = ("train", "valid", "test")
 
 
 class DailyPanelDataset(DatasetH):
@@ -33,10 +36,12 @@ class DailyPanelDataset(DatasetH):
     Parameters
     ----------
     handler
-        An `Alpha360Panel`, or `{class, kwargs}` of one.
+        A `PanelHandler`, or `{class, kwargs}` of one.
     segments
         Name -> (first day, last day), both included. They may reach beyond the store: what is there is used, and
-        `notes` say so. They must not overlap.
+        `notes` say so. They must not overlap. Or `{split: [0.7, 0.15, 0.15]}`: these shares of the trading days,
+        from the handler's `start_time` to its `end_time` and while the universe has members, become `train`, `valid`
+        and `test` in their order in time, and the handler fits on `train`.
     benchmark
         Instrument that records will compare with; checked here, so that a missing one stops the workflow at once.
     record_fields
@@ -59,14 +64,15 @@ class DailyPanelDataset(DatasetH):
     StoreError
         If the store is missing, or lacks the universe, the benchmark or a field.
     UserError
-        If a segment is reversed, overlaps another, or holds no day of the store.
+        If a segment is reversed, overlaps another, or holds no day of the store; if shares are not three that make
+        1 together.
     """
 
     segments: dict[str, tuple[pd.Timestamp, pd.Timestamp]]
 
     def __init__(
         self,
-        handler: Mapping[str, Any] | Alpha360Panel,
+        handler: Mapping[str, Any] | PanelHandler,
         segments: Mapping[str, Sequence[Any]],
         benchmark: str | None = None,
         record_fields: Sequence[str] = (),
@@ -76,7 +82,8 @@ class DailyPanelDataset(DatasetH):
         concepts: Mapping[str, Any] | Concepts | None = None,
         cache: str | Path | None = None,
     ) -> None:
-        checked = _check_segments(segments)
+        self.shares = _check_shares(segments[SPLIT]) if set(segments) == {SPLIT} else None
+        checked = {} if self.shares is not None else _check_segments(segments)
         self.benchmark = benchmark
         self.record_fields = tuple(record_fields)
         self.purge = purge
@@ -86,7 +93,10 @@ class DailyPanelDataset(DatasetH):
         )
         self.concepts = None if concepts is None else build(concepts, Concepts, name="concepts")
         self.store = self._open()  # before the handler loads anything
-        super().__init__(build(_with_cache(handler, cache), Alpha360Panel, name="handler"), checked)
+        if self.shares is not None:
+            checked = _split_days(self.store, handler, self.shares)
+            handler = _with_fit(handler, checked["train"])
+        super().__init__(build(_with_cache(handler, cache), PanelHandler, name="handler"), checked)
 
     def setup_data(self, handler_kwargs: dict | None = None, **kwargs: Any) -> None:
         """Set the handler up where asked to, and work out which days each segment holds.
@@ -192,10 +202,7 @@ class DailyPanelDataset(DatasetH):
     def _split(self) -> tuple[dict[str, np.ndarray], dict[str, int], list[str]]:
         panel = self.handler.panel
         calendar = panel.calendar
-        notes = [
-            f"the store has no `{field}`: its features are 0, as under Qlib's processors"
-            for field in panel.missing_fields
-        ]
+        notes = self.handler.notes()
         usable = panel.present.any(axis=1)
         if self.handler.start_time is not None:
             usable &= calendar >= pd.Timestamp(self.handler.start_time)
@@ -203,6 +210,8 @@ class DailyPanelDataset(DatasetH):
             usable &= calendar <= pd.Timestamp(self.handler.end_time)
         fit_start, fit_end = self.handler.fit_start_time, self.handler.fit_end_time
         for name, (start, end) in self.segments.items():
+            if fit_start is None:
+                break  # nothing was fitted here: the statistics are those of another dataset
             if "train" in self.segments and name != "train" and start <= fit_end and fit_start <= end:
                 notes.append(
                     f"features are normalised by statistics of {fit_start:%Y-%m-%d} to {fit_end:%Y-%m-%d}, "
@@ -325,7 +334,7 @@ class DailyPanelDataset(DatasetH):
             "store_end": f"{calendar[-1]:%Y-%m-%d}",
             "instruments": len(panel.instruments),
             "instruments_without_bars": len(listed - set(panel.instruments)),
-            "fields": list(panel.fields),
+            "fields": list(self.handler.windows.fields),
             "missing_fields": list(panel.missing_fields),
             "lookback_days": self.handler.windows.lookback_days,
             "label_horizon_days": self.handler.horizon_days,
@@ -342,14 +351,16 @@ class DailyPanelDataset(DatasetH):
                 }
                 for name, days in self.days.items()
             },
+            **({} if self.shares is None else {"split": list(self.shares)}),
+            **self.handler.describe(),
             **self.side,
             "notes": list(self.notes),
         }
 
 
 def _with_cache(
-    handler: Mapping[str, Any] | Alpha360Panel, cache: str | Path | None
-) -> Mapping[str, Any] | Alpha360Panel:
+    handler: Mapping[str, Any] | PanelHandler, cache: str | Path | None
+) -> Mapping[str, Any] | PanelHandler:
     if cache is None:
         return handler
     if not isinstance(handler, Mapping):
@@ -381,3 +392,58 @@ def _check_segments(segments: Mapping[str, Sequence[Any]]) -> dict[str, tuple[pd
     if not checked:
         raise UserError("`segments` must name at least one segment, found none")
     return checked
+
+
+def _check_shares(given: Any) -> tuple[float, ...]:
+    if not isinstance(given, (list, tuple)) or len(given) != len(PARTS):
+        raise UserError(f"`segments.split` must be the shares of {', '.join(PARTS)}, found {given!r}")
+    for share in given:
+        checks.between("segments.split", share, 0, 1, open_low=True, open_high=True)
+    if abs(sum(given) - 1) > 1e-6:
+        raise UserError(f"`segments.split` must make 1 together, found {given!r}, which make {sum(given):g}")
+    return tuple(given)
+
+
+def _split_days(
+    store: QlibStore, handler: Mapping[str, Any] | PanelHandler, shares: Sequence[float]
+) -> dict[str, tuple[pd.Timestamp, pd.Timestamp]]:
+    """The trading days of the handler's range, cut at the shares: first and last day of each part."""
+    if isinstance(handler, Mapping):
+        kwargs = handler.get("kwargs", {})
+        universe, start, end = (kwargs.get(name) for name in ("instruments", "start_time", "end_time"))
+    else:
+        universe, start, end = handler.instruments, handler.start_time, handler.end_time
+    if universe is None:
+        raise UserError("the handler must name its universe as `instruments`, found none")
+    require(store, universe=universe)
+    spells = store.membership(universe)
+    days = store.calendar[(store.calendar >= spells["start"].min()) & (store.calendar <= spells["end"].max())]
+    if start is not None:
+        days = days[days >= pd.Timestamp(start)]
+    if end is not None:
+        days = days[days <= pd.Timestamp(end)]
+    cuts = [round(float(share) * len(days)) for share in np.cumsum([0.0, *shares])]
+    parts = {name: days[a:b] for name, a, b in zip(PARTS, cuts[:-1], cuts[1:], strict=True)}
+    for name, part in parts.items():
+        if not len(part):
+            raise UserError(
+                f"`segments.split` gives `{name}` none of the {len(days)} trading days of `{universe}` in the store "
+                f"{store.root} from {start or 'its first'} to {end or 'its last'}: take a longer range"
+            )
+    return {name: (part[0], part[-1]) for name, part in parts.items()}
+
+
+def _with_fit(
+    handler: Mapping[str, Any] | PanelHandler, train: tuple[pd.Timestamp, pd.Timestamp]
+) -> Mapping[str, Any] | PanelHandler:
+    """The handler, to be fitted on `train` unless it says on what."""
+    if not isinstance(handler, Mapping):
+        if handler.fit_start_time is None:
+            raise UserError(
+                "a handler that is made already must have been fitted, where the dataset splits the days"
+            )
+        return handler
+    kwargs = dict(handler.get("kwargs", {}))
+    if kwargs.get("fit_start_time") is None and kwargs.get("fit_end_time") is None:
+        kwargs["fit_start_time"], kwargs["fit_end_time"] = train
+    return {**handler, "kwargs": kwargs}

@@ -127,6 +127,13 @@ class Macro(Source):
         self.release_delay_days = integer("release_delay_days", release_delay_days, 0)
         self.fill = one_of("fill", fill, FILLS)
 
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Names of the M indicators, as `MacroPanel.names`; None where the table says which series there are."""
+        if self.series is None:
+            return None
+        return tuple(_indicator(series, x) for series, transforms in self.series.items() for x in transforms)
+
     def lacks(self, store: QlibStore) -> str | None:
         return None if self.name in SideData(store) else f"there is no side/{self.name}.parquet or .csv"
 
@@ -140,7 +147,7 @@ class Macro(Source):
             rows = table[table["series"] == series]
             limit = self._limit(series)
             for transform in transforms:
-                names.append(series if transform == "level" else f"{series} {transform}")
+                names.append(_indicator(series, transform))
                 columns.append(self._on_days(_releases(series, rows, transform), days, limit))
         values = np.stack(columns, axis=1) if columns else np.empty((len(days), 0))
         return MacroPanel(days, tuple(names), values, reads_future=self.fill == "linear")
@@ -220,6 +227,10 @@ class Macro(Source):
                 between = np.arange(at[0], min(at[-1], len(today)))
                 values[between] = np.interp(between, at, figure)
         return values
+
+
+def _indicator(series: str, transform: str) -> str:
+    return series if transform == "level" else f"{series} {transform}"
 
 
 def _transforms(series: Sequence[str] | Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:

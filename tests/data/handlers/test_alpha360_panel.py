@@ -12,7 +12,8 @@ from qlib.data.dataset.handler import DataHandler, DataHandlerLP
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.data.handlers.alpha360_panel import Alpha360Panel, require
+from qlib_ext.data.handlers.alpha360_panel import Alpha360Panel
+from qlib_ext.data.handlers.panel import require
 from qlib_ext.data.processors.momentum_line import MomentumLine
 from qlib_ext.market.store import QlibStore, StoreError
 
