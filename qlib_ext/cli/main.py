@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.compare import compare
 from qlib_ext.cli.data.check import check
 from qlib_ext.cli.data.download import download
 from qlib_ext.cli.data.import_bars import import_bars
@@ -14,6 +15,7 @@ from qlib_ext.cli.data.side import side
 from qlib_ext.cli.data.universe import universe
 from qlib_ext.cli.data.update import update
 from qlib_ext.cli.recommend import recommend
+from qlib_ext.cli.report import report
 
 app = typer.Typer(
     help="Backtests of multi-task stock recommendation on Qlib.",
@@ -24,7 +26,9 @@ app = typer.Typer(
 data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
+app.command("compare")(compare)
 app.command("recommend")(recommend)
+app.command("report")(report)
 
 data.command("check")(check)
 data.command("download")(download)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,11 +70,10 @@ class ReportRecord(Record):
             self.save_text("report/report.html", page)
             for name, picture in document.pictures(run).items():
                 self.save_bytes(f"figures/{name}", picture)
-            self._show(run, self._copy(page, str(run.info["experiment"])))
+            self._show(run, self._copy(page, standard.folder_name(run)))
 
-    def _copy(self, page: str, experiment: str) -> Path:
+    def _copy(self, page: str, folder: str) -> Path:
         """Put the report where a person looks for it."""
-        folder = re.sub(r"[^\w.-]+", "-", experiment) + f"-{self.recorder.id[:8]}"
         target = self.out_dir / folder / "report.html"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(page, encoding="utf-8")

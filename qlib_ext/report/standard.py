@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -77,6 +78,11 @@ def of_run(
         raise UserError(missing_message("the report", missing))
     run = RunArtifacts.download(client, run_id, there, root)
     return document, dataclasses.replace(run, info={**run.info, "left_out": left_out})
+
+
+def folder_name(run: RunArtifacts) -> str:
+    """What the folder of a run's report is called: the experiment, and the first digits of the run's id."""
+    return re.sub(r"[^\w.-]+", "-", str(run.info["experiment"])) + f"-{run.info['run_id'][:8]}"
 
 
 def _missing(section: Section, there: Collection[str]) -> tuple[str, ...]:

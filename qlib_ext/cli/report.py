@@ -1,0 +1,65 @@
+"""`qlib-ext report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN",
+            help="A run's id or the first digits of it, its name, or an experiment for its newest finished run.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for report.html; by default reports/runs/<experiment>-<id>, where the run put its own.",
+        ),
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Write every chart as PNG too, into DIR/figures.")
+    ] = False,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="MLflow's store; by default MLFLOW_TRACKING_URI, or sqlite:///mlflow.db where that file is.",
+        ),
+    ] = None,
+) -> None:
+    """Make the report of a run again from its artifacts; the market's data are not needed."""
+    import tempfile  # here, so that `qlib-ext --help` stays quick
+
+    from qlib_ext.checks import UserError
+    from qlib_ext.record.runs import connect, find_run
+    from qlib_ext.report import standard
+
+    if out is not None and out.exists() and not out.is_dir():
+        raise UserError(f"`--out` must be a folder, found the file {out}")
+    client = connect(tracking_uri)
+    found = find_run(client, run)
+    with tempfile.TemporaryDirectory() as folder:
+        document, artifacts = standard.of_run(client, found.info.run_id, Path(folder))
+        page = document.render(artifacts)
+        pictures = document.pictures(artifacts) if figures else {}
+    place = out if out is not None else Path("reports/runs") / standard.folder_name(artifacts)
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "report.html").write_text(page, encoding="utf-8")
+    for name, picture in pictures.items():
+        (place / "figures").mkdir(exist_ok=True)
+        (place / "figures" / name).write_bytes(picture)
+    if found.info.status != "FINISHED":
+        typer.echo(f"The run is {found.info.status}: its report shows what it left so far.", err=True)
+    left_out = [part.title for part in artifacts.info["left_out"]]
+    if left_out:
+        typer.echo(
+            f"Left out, for want of artifacts: {', '.join(left_out)}. The page's last section says what makes them."
+        )
+    typer.echo((place / "report.html").resolve())
