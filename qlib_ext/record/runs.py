@@ -50,6 +50,7 @@ def connect(uri: str | None = None) -> MlflowClient:
     checked_uri(uri)
     _check_database_file(uri)
     keep_to_ourselves()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every small file
     try:
         with _one_retry():
             client = MlflowClient(tracking_uri=uri)

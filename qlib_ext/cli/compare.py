@@ -1,0 +1,196 @@
+"""`qlib-ext compare`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from qlib_ext.report.comparison.compared import Comparison
+
+FOLDER = Path("reports/comparisons")
+MARKS = {
+    "yes": "[green]\N{CHECK MARK}[/green]",
+    "no": "[red]\N{MULTIPLICATION X}[/red]",
+    "unclear": "[yellow]?[/yellow]",
+}
+
+
+def compare(
+    wanted: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EXPERIMENT|RUN...",
+            help="Names of experiments (all their finished runs), names or ids of runs, or the first digits of ids.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the page and the tables.", show_default=f"{FOLDER}/NAME"),
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="Group to test the others against: its name or a part of it, or a run in it.",
+            show_default="the group of the first run",
+        ),
+    ] = None,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Parameter or tag to group by, instead of all parameters that differ; `experiment` and `name` too. "
+            "May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            help="MLflow store: a database or a server.",
+            show_default="MLFLOW_TRACKING_URI, else sqlite:///mlflow.db",
+        ),
+    ] = None,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Print the table of groups as CSV, and nothing else.")
+    ] = False,
+) -> None:
+    """Compare runs: group them by what differs, average over seeds, and test the groups against a baseline.
+
+    Prints the figures and writes a page (comparison.html) and tables (groups.csv, runs.csv, tests.csv,
+    configuration.csv).
+    """
+    from rich.console import Console  # here, so that `qlib-ext --help` stays quick
+
+    from qlib_ext.checks import UserError
+    from qlib_ext.masking import masked
+    from qlib_ext.record.runs import connect, find_runs
+    from qlib_ext.report.comparison import runs as reading
+    from qlib_ext.report.comparison.compared import compare as compared
+    from qlib_ext.report.comparison.document import render
+
+    folder = out or FOLDER / (re.sub(r"[^\w.-]+", "-", " ".join(wanted)).strip("-.")[:80] or "runs")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"`--out` must be a folder, found the file {folder}")
+    client = connect(tracking_uri)
+    with Console(stderr=True).status("reading the runs"):
+        found, left_out = reading.read(client, find_runs(client, wanted, finished=False))
+    with Console(stderr=True).status("testing the differences"):
+        comparison = compared(found, left_out, baseline=baseline, by=by or ())
+    facts = {
+        "Made by": shlex.join(_command(wanted, out, comparison, by or (), tracking_uri)),
+        "MLflow store": masked(client.tracking_uri),
+        "Asked for": ", ".join(wanted),
+        "Baseline": comparison.baseline.name,
+        "Grouped by": ", ".join(by) if by else "all parameters that differ, the seed apart",
+    }
+    page = render(comparison, f"Comparison of {', '.join(wanted)}", facts)
+    written = _write(folder, page, comparison)
+    if csv:
+        typer.echo((folder / "groups.csv").read_text(encoding="utf-8"), nl=False)
+    else:
+        _show(comparison, written)
+
+
+def _command(
+    wanted: list[str], out: Path | None, comparison: Comparison, by: list[str] | tuple[()], uri: str | None
+) -> list[str]:
+    """The command that makes the page again, without a password."""
+    from qlib_ext.masking import masked
+
+    words = ["qlib-ext", "compare", *wanted, "--baseline", comparison.baseline.name]
+    for key in by:
+        words += ["--by", key]
+    if out is not None:
+        words += ["--out", str(out)]
+    if uri is not None:
+        words += ["--tracking-uri", masked(uri)]
+    return words
+
+
+def _write(folder: Path, page: str, comparison: Comparison) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {
+        "groups.csv": comparison.summary.reset_index(),
+        "runs.csv": comparison.runs,
+        "tests.csv": comparison.tests,
+        "configuration.csv": comparison.configuration.reset_index(),
+    }
+    for name, table in tables.items():
+        table.to_csv(folder / name, index=False)
+    (folder / "comparison.html").write_text(page, encoding="utf-8")
+    return [folder / "comparison.html", *(folder / name for name in tables)]
+
+
+def _show(comparison: Comparison, written: list[Path]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    from qlib_ext.report.comparison.words import SHORT, SHOWN, group_rows, metrics, verdict
+
+    console = Console()
+    wanted = metrics(comparison, SHORT)
+    console.print(
+        _table(
+            "Groups",
+            ["Group", "Runs", *(SHOWN[metric][0] for metric in wanted)],
+            group_rows(comparison, wanted),
+        )
+    )
+    if comparison.others:
+        console.print(_tests(comparison))
+    for claim in verdict(comparison):
+        console.print(f"{MARKS[claim.answer]} [bold]{escape(claim.said)}[/bold] {escape(claim.because)}")
+    for warning in comparison.warnings:
+        console.print(f"[yellow]![/yellow] {escape(warning)}")
+    for each in comparison.left_out:
+        console.print(f"[dim]left out[/dim] {escape(each.name)} ({each.run_id[:8]}): {escape(each.why)}")
+    for path in written:  # one line each, however long: a path is there to be copied
+        console.print(escape(str(path.resolve())), soft_wrap=True, highlight=False)
+
+
+def _tests(comparison: Comparison) -> Table:
+    """Differences to the baseline of all measures; the page has more columns."""
+    from rich.markup import escape
+
+    from qlib_ext.report.comparison.compared import TESTED
+    from qlib_ext.report.comparison.words import test_rows
+
+    table = _table(
+        f"Against {comparison.baseline.name}",
+        ["Group", "Difference", "95% interval", "p, Holm", "In the set"],
+        [],
+        whole=True,
+    )
+    for measure, name in TESTED.items():
+        rows = test_rows(comparison, measure)
+        if rows:
+            table.add_section()
+            table.add_row(f"[bold]{escape(name)}[/bold]")
+        for group, amount, interval, _, corrected, _, kept in rows:
+            table.add_row(*map(escape, (group, amount, interval, corrected, kept)))
+    return table
+
+
+def _table(title: str, header: list[str], rows: list[list[str]], *, whole: bool = False) -> Table:
+    """A table whose first column names the rows; `whole` keeps the other cells on one line each."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    for k, name in enumerate(header):
+        table.add_column(
+            escape(name),
+            justify="right" if k else "left",
+            no_wrap=whole and k > 0,
+            min_width=None if k else 14,
+        )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table

@@ -1,0 +1,170 @@
+"""What a comparison says in words and in cells, the same on the page and in the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from qlib_ext.report import html
+from qlib_ext.report.comparison.compared import LEVEL, SET_LEVEL, TESTED, Comparison
+from qlib_ext.report.comparison.runs import RETURN
+
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+
+# Metric -> its name, and how it is written: digits of a number, or of a percentage.
+SHOWN: dict[str, tuple[str, Literal["number", "percent"], int]] = {
+    "IC": ("IC", "number", 4),
+    "ICIR": ("ICIR", "number", 2),
+    "RankIC": ("RankIC", "number", 4),
+    "RankICIR": ("RankICIR", "number", 2),
+    "precision/10": ("Precision@10", "percent", 2),
+    "precision/50": ("Precision@50", "percent", 2),
+    "momentum/accuracy": ("Momentum accuracy", "percent", 2),
+    "backtest/annualised_excess_return": ("Excess return a year", "percent", 2),
+    "backtest/information_ratio": ("Information ratio", "number", 2),
+    "backtest/annualised_return": ("Return a year", "percent", 2),
+    "backtest/sharpe_ratio": ("Sharpe ratio", "number", 2),
+    "backtest/max_drawdown": ("Max drawdown", "percent", 2),
+    "backtest/turnover": ("Turnover a day", "percent", 1),
+    "deflated Sharpe ratio": ("Deflated Sharpe ratio", "number", 3),
+}
+SHORT = (
+    "IC",
+    "RankIC",
+    "backtest/annualised_excess_return",
+    "backtest/information_ratio",
+    "backtest/max_drawdown",
+)
+
+
+class Claim(NamedTuple):
+    """One answer: `yes`, `no` or `unclear`, the sentence, and what it rests on."""
+
+    answer: str
+    said: str
+    because: str
+
+
+def value(metric: str, mean: float, deviation: float = math.nan) -> str:
+    """A metric, with its deviation over seeds where there is one: `0.0412 ± 0.0031`."""
+    _, kind, digits = SHOWN[metric]
+    if kind == "number":
+        said, spread = html.number(mean, digits), html.number(deviation, digits)
+    else:
+        said, spread = html.percent(mean, digits), html.number(100 * deviation, digits)
+    return said if math.isnan(deviation) else f"{said} {PLUS_MINUS} {spread}"
+
+
+def metrics(comparison: Comparison, wanted: Sequence[str] = tuple(SHOWN)) -> list[str]:
+    """Those of the metrics that at least one group has."""
+    summary = comparison.summary
+    return [metric for metric in wanted if metric in summary and summary[metric].notna().any()]
+
+
+def group_rows(comparison: Comparison, wanted: Sequence[str]) -> list[list[str]]:
+    """A row a group: its name, its runs and the metrics."""
+    rows = []
+    for name, row in comparison.summary.iterrows():
+        mark = " (baseline)" if name == comparison.baseline.name and len(comparison.groups) > 1 else ""
+        cells = [value(metric, float(row[metric]), float(row[f"{metric}, sd"])) for metric in wanted]
+        rows.append([f"{name}{mark}", str(row["runs"]), *cells])
+    return rows
+
+
+def difference(measure: str, amount: float, *, unit: bool = True) -> str:
+    """A difference of daily means: of a correlation as it is, of a return in basis points."""
+    if measure == RETURN:
+        said = html.number(1e4 * amount, 2, signed=True)
+        return f"{said} bps" if unit and said != html.NONE else said
+    return html.number(amount, 4, signed=True)
+
+
+def p_value(p: float) -> str:
+    """A p-value with three decimals, or that it is below one thousandth."""
+    if not math.isnan(p) and p < 0.001:
+        return "< 0.001"
+    return html.number(p, 3)
+
+
+def test_rows(comparison: Comparison, measure: str) -> list[list[str]]:
+    """A row a group: difference to the baseline, interval, p, Holm's p, days, and whether it is in the set."""
+    rows = []
+    for _, row in comparison.tests[comparison.tests["measure"] == measure].iterrows():
+        is_baseline = row["group"] == comparison.baseline.name
+        kept = row["p, confidence set"]
+        inside = html.NONE if math.isnan(kept) else "yes" if kept > SET_LEVEL else "no"
+        interval = (
+            html.NONE
+            if math.isnan(row["low"])
+            else f"{difference(measure, row['low'], unit=False)} to {difference(measure, row['high'], unit=False)}"
+        )
+        rows.append(
+            [
+                f"{row['group']} (baseline)" if is_baseline else str(row["group"]),
+                difference(measure, row["difference"]),
+                interval,
+                p_value(row["p"]),
+                p_value(row["p, Holm"]),
+                html.count(row["days"]),
+                f"{inside} ({p_value(kept)})" if inside != html.NONE else inside,
+            ]
+        )
+    return rows
+
+
+def verdict(comparison: Comparison) -> list[Claim]:
+    """What the tests say, in sentences."""
+    claims = []
+    base = comparison.baseline.name
+    for measure, name in TESTED.items():
+        tests = comparison.tests[comparison.tests["measure"] == measure].dropna(subset=["p, Holm"])
+        if tests.empty:
+            continue
+        sure = tests[tests["p, Holm"] < LEVEL]
+        better, worse = sure[sure["difference"] > 0], sure[sure["difference"] < 0]
+        said = []
+        for found, word in ((better, "higher"), (worse, "lower")):
+            if len(found):
+                listed = "; ".join(
+                    f"{row['group']} ({difference(measure, row['difference'])})"
+                    for _, row in found.iterrows()
+                )
+                said.append(f"{word} than that of {base}: {listed}")
+        spa = comparison.spa.get(measure, math.nan)
+        because = (
+            f"Of {len(tests)} comparisons, p below {LEVEL:g} after Holm's correction; SPA p that no group is better "
+            f"than {base}: {p_value(spa)}."
+        )
+        title = name[0].upper() + name[1:]
+        if said:
+            claims.append(
+                Claim("yes" if len(better) else "no", f"{title} is {'. It is '.join(said)}.", because)
+            )
+        else:
+            smallest = p_value(float(tests["p, Holm"].min()))
+            claims.append(
+                Claim(
+                    "unclear",
+                    f"{title}: no group differs from {base} by more than chance may bring.",
+                    f"Smallest p after Holm's correction of {len(tests)} comparisons: {smallest}; SPA p that no group is "
+                    f"better than {base}: {p_value(spa)}.",
+                )
+            )
+    trials = comparison.trials
+    if trials is not None:
+        answer = "yes" if trials.probability > 1 - LEVEL else "unclear" if trials.ratio > 0 else "no"
+        word = "is more than the luck of" if answer == "yes" else "may be the luck of"
+        claims.append(
+            Claim(
+                answer,
+                f"The best excess return over the index {word} {trials.count} "
+                f"{'trial' if trials.count == 1 else 'trials'}.",
+                f"{trials.best.name or trials.best.run_id[:8]} has an information ratio of {html.number(trials.ratio, 2)} a "
+                f"year, after cost; the best of {trials.count} without any skill is expected to have "
+                f"{html.number(trials.luck, 2)}; deflated Sharpe ratio {html.number(trials.probability, 3)}, which is the "
+                "probability that the true ratio is positive. Trials are the runs compared; what was tried before and is "
+                "not among them does not count here, and should.",
+            )
+        )
+    return claims
