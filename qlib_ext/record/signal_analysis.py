@@ -132,7 +132,9 @@ class SignalAnalysisRecord(Record):
         labels = self.load_table("signal/labels.parquet")
         for label in self.labels:
             require_column("labels", label, labels)
-        store = QlibStore(C.dpm.get_data_uri("day"))
+        self._analyse(QlibStore(C.dpm.get_data_uri("day")), predictions, labels)
+
+    def _analyse(self, store: QlibStore, predictions: pd.DataFrame, labels: pd.DataFrame) -> None:
         days, instruments, (score, *returns) = _on_trading_days(
             store.calendar, predictions["score"], *(labels[label] for label in self.labels)
         )
