@@ -16,6 +16,7 @@ from qlib_ext.cli.data.universe import universe
 from qlib_ext.cli.data.update import update
 from qlib_ext.cli.recommend import recommend
 from qlib_ext.cli.report import report
+from qlib_ext.cli.send import send
 
 app = typer.Typer(
     help="Backtests of multi-task stock recommendation on Qlib.",
@@ -28,6 +29,7 @@ app.add_typer(data, name="data")
 
 app.command("compare")(compare)
 app.command("recommend")(recommend)
+app.command("send")(send)
 app.command("report")(report)
 
 data.command("check")(check)

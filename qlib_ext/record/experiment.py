@@ -7,45 +7,104 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import FrameType, TracebackType
 from typing import Any
 
-import mlflow.tracking
+import requests
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
 from qlib.workflow import R
 from qlib.workflow.exp import MLflowExperiment
 from qlib.workflow.expm import MLflowExpManager
 from qlib.workflow.recorder import MLflowRecorder
 
 from qlib_ext.checks import UserError
+from qlib_ext.masking import masked
 from qlib_ext.record import git
 from qlib_ext.record.base import check_records
-from qlib_ext.record.runs import checked_uri, keep_to_ourselves
+from qlib_ext.record.outbox import SteadyClient, be_patient, is_away, wait_seconds
+from qlib_ext.record.runs import checked_uri, connect, keep_to_ourselves
 
 logger = logging.getLogger(__name__)
 
 
 class Recorder(MLflowRecorder):
-    """Qlib's recorder on MLflow; it checks the task's records before the training, and asks git only in a repository.
+    """Qlib's recorder on MLflow, for a server that may be away for a while.
+
+    It checks the task's records before the training, and asks git only in a repository. What cannot be sent is kept
+    (`qlib_ext.record.outbox`), where Qlib's thread of logging ends without a word at the first error.
 
     Attributes
     ----------
     on_finished
-        Called when the run has ended as FINISHED; never, when it ends otherwise.
+        Called when the run has ended as FINISHED and the server has all of it; never, when it ends otherwise.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.client = SteadyClient(self._uri)
         self.on_finished: list[Callable[[], None]] = []
+        self._ended = False
+
+    def start_run(self) -> Any:
+        """Start the run, or take it up."""
+        self._ended = False
+        return super().start_run()
 
     def end_run(self, status: str = MLflowRecorder.STATUS_S) -> None:
-        """End the run, and tell those who wait for its good end."""
-        super().end_run(status)
-        if status == MLflowRecorder.STATUS_FI:
+        """End the run, and tell those who wait for its good end.
+
+        Raises
+        ------
+        UserError
+            If a finished run could not be sent in MLFLOW_WAIT_SECONDS; all of it is kept, and the message says how it
+            is sent later.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        finished = status == MLflowRecorder.STATUS_FI
+        kept = None
+        try:
+            complete = self.client.deliver(self.id, wait_seconds() if finished else 0.0)
+        except (MlflowException, requests.RequestException) as error:
+            logger.error("the server refuses a part of the run: %s", masked(str(error)))
+            complete = False
+        if not complete:
+            kept = self.client.keep_end(self.id, status)
+        try:
+            super().end_run(status)
+        except (MlflowException, requests.RequestException) as error:
+            if not is_away(error):
+                raise
+            if complete:
+                kept = self.client.keep_end(self.id, status)
+        self.client.forget(self.id)
+        if finished and kept is None:
             for call in self.on_finished:
                 call()
         self.on_finished.clear()
+        if kept is not None:
+            message = (
+                f"{masked(self.uri)} has not got all of the run {self.id}. The rest is kept in {kept}; once the server "
+                f"is back, `qlib-ext send {kept}` completes the run"
+            )
+            if finished:
+                raise UserError(message)
+            logger.warning(message)
+
+    def log_metrics(self, step: int | None = None, **kwargs: Any) -> None:
+        """Log metrics of one step in one request."""
+        now = int(time.time() * 1000)
+        batch = [Metric(name, float(value), now, step or 0) for name, value in kwargs.items()]
+        self.client.log_batch(self.id, metrics=batch)
+
+    def set_tags(self, **kwargs: Any) -> None:
+        """Set tags in one request."""
+        self.client.log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in kwargs.items()])
 
     def save_objects(self, local_path: Any = None, artifact_path: str | None = None, **kwargs: Any) -> None:
         """Save objects as Qlib does; the task is checked first."""
@@ -59,7 +118,10 @@ class Recorder(MLflowRecorder):
         flat: dict[str, Any] = {}
         for name, value in kwargs.items():
             flat |= _flatten(name, value)
-        super().log_params(**flat)
+        try:
+            self.client.log_batch(self.id, params=[Param(name, str(value)) for name, value in flat.items()])
+        except MlflowException as error:  # of a run that is taken up with another command line
+            logger.warning("parameters are as they were: %s", masked(str(error)))
 
     def _log_uncommitted_code(self) -> None:
         # Qlib shells out to `git diff` wherever it is, and git answers with its usage text on the terminal.
@@ -133,6 +195,7 @@ class ExperimentManager(MLflowExpManager):
         _install_excepthook()  # for what goes wrong before a run starts, here too
         _show_messages()
         keep_to_ourselves()
+        be_patient()
         super().__init__(uri=checked_uri(uri), default_exp_name=default_exp_name)
 
     def start_exp(
@@ -149,6 +212,8 @@ class ExperimentManager(MLflowExpManager):
         """Start a run, or take one up again."""
         _install_excepthook()  # again: Qlib puts its own after this manager is built
         _raise_on_sigterm()
+        if (uri or self.uri).startswith("http"):
+            connect(uri or self.uri)  # a server that is not there, or refuses us, is said now and in one line
         if recorder_id is None and recorder_name is None and not resume:
             recorder_name = f"{experiment_name or self._default_exp_name} {datetime.now():%Y-%m-%d %H:%M:%S}"
         return super().start_exp(
@@ -200,10 +265,9 @@ def _end_run(status: str) -> str | None:
     recorder = getattr(experiment, "active_recorder", None)
     if recorder is None:
         return None
-    uri = recorder.uri
     R.end_exp("FAILED")  # Qlib knows no status for a run that was stopped from outside
     if status != "FAILED":
-        mlflow.tracking.MlflowClient(tracking_uri=uri).set_terminated(recorder.id, status=status)
+        recorder.client.set_terminated(recorder.id, status)
     return recorder.id
 
 

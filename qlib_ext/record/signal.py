@@ -102,7 +102,7 @@ class SignalRecord(Record):
         """Keep what Qlib's LightGBM model learned, without a pickle."""
         booster = getattr(self.model, "model", None)
         windows = getattr(getattr(self.dataset, "handler", None), "windows", None)
-        if windows is None or not type(booster).__module__.startswith("lightgbm."):
+        if windows is None or booster is None or not type(booster).__module__.startswith("lightgbm."):
             return
         self.save_text("model/booster.txt", booster.model_to_string())  # as many trees as it predicts with
         statistics = {"windows.median": windows.median, "windows.scale": windows.scale}

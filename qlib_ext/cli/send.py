@@ -1,0 +1,26 @@
+"""`qlib-ext send`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def send(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of runs that are not sent, or of one; MLFLOW_OUTBOX or mlflow_outbox by default."
+        ),
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow server; the one that the run logged to by default.")
+    ] = None,
+) -> None:
+    """Send to the MLflow server what runs could not send while it was away."""
+    from qlib_ext.record.outbox import outbox_root, send_all  # here, so that `qlib-ext --help` stays quick
+
+    for run_id, entries in send_all(outbox_root() if folder is None else folder.expanduser(), tracking_uri):
+        typer.echo(f"{run_id}: sent {entries} {'entry' if entries == 1 else 'entries'}; the run is complete")
