@@ -116,5 +116,7 @@ def _shares(weights: npt.ArrayLike) -> Floats:
         raise UserError(
             "`weights` must be at least 0 for each day and stock, found one that is missing or negative"
         )
+    if given.shape[1] == 0:
+        return np.full((len(given), 1), np.nan)
     total = given.sum(axis=1, keepdims=True)
     return given / np.where(total == 0, np.nan, total)

@@ -29,6 +29,7 @@ MAKERS: Mapping[str, str] = {
     "signal_analysis/": "qlib_ext.record.signal_analysis.SignalAnalysisRecord",
     "momentum/": "qlib_ext.record.momentum.MomentumRecord",
     "backtest/": "qlib_ext.record.backtest.BacktestRecord",
+    "portfolio/": "qlib_ext.record.portfolio.PortfolioRecord",
     "training/": "qlib_ext.model.multi_task.MultiTaskModel",
     "report/": "qlib_ext.record.report.ReportRecord",
     "figures/": "qlib_ext.record.report.ReportRecord",

@@ -29,7 +29,9 @@ class TestConcentration:
     def test_a_day_without_a_stock(self):
         for figure in (herfindahl, effective_number, lambda weights: top_weight(weights, 1)):
             np.testing.assert_allclose(figure([[0.0, 0.0], [0.0, 1.0]]), [np.nan, 1])
-        assert len(herfindahl(np.empty((0, 3)))) == 0
+        for figure in (herfindahl, effective_number, lambda weights: top_weight(weights, 1)):
+            assert len(figure(np.empty((0, 3)))) == 0
+            np.testing.assert_array_equal(figure(np.empty((2, 0))), [np.nan, np.nan])
 
     def test_checks(self):
         with pytest.raises(UserError, match="`weights` must be at least 0"):

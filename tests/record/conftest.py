@@ -185,6 +185,6 @@ def _csv(run: Any, path: str) -> pd.DataFrame:
     return pd.read_csv(run.download_artifact(path), index_col=0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def model() -> Model:
     return Model()
