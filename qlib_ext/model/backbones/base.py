@@ -6,14 +6,20 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from qlib_ext.checks import UserError
 from qlib_ext.data.daily_panel import DailyPanel
+
+
+class SizeError(UserError):
+    """A backbone cannot be made for windows of this T or F; with those of another dataset it may."""
 
 
 class Backbone(nn.Module, ABC):
     """From one day's panel to one embedding a stock.
 
     A subclass takes `num_features` (F) and `lookback_days` (T) first: they come from the dataset, everything else
-    from the workflow.
+    from the workflow. No other size may be taken for granted. What T or F are too small for is said by a `SizeError`,
+    which alone may depend on them: a workflow is checked before its data are there.
 
     Attributes
     ----------

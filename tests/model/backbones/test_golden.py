@@ -9,12 +9,16 @@ import torch
 
 from qlib_ext.data.daily_panel import DailyPanel
 from qlib_ext.model.backbones.alstm import ALSTM
+from qlib_ext.model.backbones.dsn import DSN
 from qlib_ext.model.backbones.gats import GATs
 from qlib_ext.model.backbones.gru import GRU
 from qlib_ext.model.backbones.hist import HIST
+from qlib_ext.model.backbones.mccnn import MCCNN
+from qlib_ext.model.backbones.resnext import ResNeXt
 from qlib_ext.model.backbones.rsr import RSR
 from qlib_ext.model.backbones.transformer import Transformer
 
+RESNEXT = {"cardinality": 2, "width": 4, "stages": 2, "stem_channels": 4, "stem_days": 3}
 GOLDEN = [
     (GRU, {}, (0.2074025, -0.9539453)),
     (ALSTM, {}, (0.0863571, -0.4788144)),
@@ -27,6 +31,11 @@ GOLDEN = [
     (RSR, {"strength": "implicit", "num_concepts": 2}, (0.1327521, -0.4544252)),
     (HIST, {}, (5.9491482, 2.5264978)),
     (HIST, {"correct_concepts": True}, (6.4571924, 2.6209619)),
+    (ResNeXt, RESNEXT, (4.5727134, 0.4233512)),
+    (ResNeXt, {**RESNEXT, "norm": "group", "blocks": 2}, (4.9684167, 0.7244876)),
+    (ResNeXt, {**RESNEXT, "pooling": "attention"}, (4.5742865, 0.4224346)),
+    (DSN, {"layer_sizes": (3,)}, (1.4955173, 0.5380614)),
+    (MCCNN, {"layers": 1, "filters": 3, "filter_days": 3}, (0.0, 0.8352555)),
 ]
 
 

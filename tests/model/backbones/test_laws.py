@@ -13,14 +13,18 @@ from safetensors.torch import load, save
 from qlib_ext.model import backbones
 from qlib_ext.model.backbones.alstm import ALSTM
 from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.dsn import DSN
 from qlib_ext.model.backbones.gats import GATs
 from qlib_ext.model.backbones.gru import GRU
 from qlib_ext.model.backbones.hist import HIST
 from qlib_ext.model.backbones.lstm import LSTM
+from qlib_ext.model.backbones.mccnn import MCCNN
+from qlib_ext.model.backbones.resnext import ResNeXt
 from qlib_ext.model.backbones.rsr import RSR
 from qlib_ext.model.backbones.transformer import Transformer
 
 SMALL = {"hidden_size": 6}
+RESNEXT = {"hidden_size": 8, "cardinality": 4, "width": 8, "stem_channels": 6, "stem_days": 3}
 KINDS = {
     "LSTM": (LSTM, SMALL),
     "GRU": (GRU, SMALL),
@@ -37,6 +41,11 @@ KINDS = {
     "RSR, implicit": (RSR, {**SMALL, "strength": "implicit", "num_concepts": 5}),
     "HIST": (HIST, SMALL),
     "HIST, corrected": (HIST, {**SMALL, "correct_concepts": True, "rnn": "LSTM"}),
+    "ResNeXt": (ResNeXt, {**RESNEXT, "dropout": 0.2}),
+    "ResNeXt with attention": (ResNeXt, {**RESNEXT, "blocks": 2, "pooling": "attention", "stages": 2}),
+    "ResNeXt of the last day": (ResNeXt, {**RESNEXT, "norm": "group", "pooling": "last", "stages": 2}),
+    "DSN": (DSN, {**SMALL, "layer_sizes": (9, 7), "dropout": 0.2}),
+    "MCCNN": (MCCNN, {**SMALL, "filters": 4, "filter_days": 3, "layers": 1}),
 }
 DEVICES = [
     "cpu",

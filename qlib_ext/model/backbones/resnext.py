@@ -1,0 +1,191 @@
+"""ResNeXt over the days of the window."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from qlib_ext import checks
+from qlib_ext.checks import UserError
+from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.convolution import TimePooling, normalization, window_of
+
+
+class ResNeXt(Backbone):
+    """Stages of residual blocks with grouped convolutions along time, pooled to one embedding a stock.
+
+    Source: the shared part of "Collaborative Optimization in Financial Data Mining Through Deep Learning and ResNeXt",
+    section III; its block is that of Xie et al., Aggregated Residual Transformations for Deep Neural Networks, 2017,
+    Figure 3(c), in one dimension. With x a block's input and each convolution followed by a normalisation::
+
+        y = ReLU(conv1(x, width))                    one day at a time
+        y = ReLU(conv3(y, width, cardinality))       three days; channels see those of their own group alone
+        block(x) = ReLU(conv1(y, hidden_size) + shortcut(x))
+
+    A stem (one convolution to `stem_channels`, normalisation, ReLU) comes before the first block. Every stage after the
+    first halves the days, by stride 2 in the middle convolution and the shortcut of its first block. A shortcut is the
+    input itself, or a convolution of one day where sizes differ.
+
+    Parameters
+    ----------
+    num_features, lookback_days
+        F and T; from the dataset. T must be at least 2^(stages - 1).
+    hidden_size
+        C of the paper and D of an embedding: channels that leave a block; 256 as in Xie et al., Figure 1.
+    cardinality
+        Groups of the middle convolution; it divides `width`.
+    width
+        Channels inside a block, the 128-d of the paper's Figure 1: 32 groups of 4.
+    stages
+        Stages; T' is T / 2^(stages - 1), rounded up.
+    blocks
+        Blocks of a stage.
+    stem_channels
+        Channels that leave the stem.
+    stem_days
+        Days that the stem's convolution sees, an odd number.
+    pooling
+        From `[T', D]` to `[D]`: `average` over days, `attention` (a weighted average, the weights learned) or `last`.
+    norm
+        `batch`: over all stocks and days of the batch, one trading day, as in Xie et al.; in evaluation by running
+        statistics. `group`: over a stock's own window, in `cardinality` groups of channels, or as many as divide both.
+    dropout
+        Probability of dropping a value of the embedding, in training.
+
+    Shape
+    -----
+    panel.features `[N, T, F]` -> `[N, D]`. Stocks do not see each other, but for `batch` in training. Permuting the
+    stocks permutes the output.
+
+    Raises
+    ------
+    SizeError
+        If T is too short for the stages.
+    UserError
+        If another argument is out of its range.
+
+    Departures
+    ----------
+    The paper leaves open how many blocks there are, how many channels leave them, what normalises them and how T' days
+    become one embedding; the arguments above say what is done. Xie et al. double width and channels when they halve the
+    resolution; here both stay, as the paper names one number, 128. Their stem halves and pools at once, which a
+    window of a few weeks does not bear.
+
+    Notes
+    -----
+    A trading day's stocks move together, so a batch's statistics are those of the day's market, and evaluation takes
+    their running mean. Where that is too noisy, `group` looks at no other stock; it also takes away what is common
+    to a window, such as how large its moves are, and learns more slowly.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        lookback_days: int,
+        hidden_size: int = 256,
+        cardinality: int = 32,
+        width: int = 128,
+        stages: int = 3,
+        blocks: int = 1,
+        stem_channels: int = 64,
+        stem_days: int = 7,
+        pooling: str = "average",
+        norm: str = "batch",
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        checks.integer("hidden_size", hidden_size, 2)
+        checks.integer("cardinality", cardinality, 1)
+        checks.integer("width", width, 2)
+        checks.integer("stages", stages, 1)
+        checks.integer("blocks", blocks, 1)
+        checks.integer("stem_channels", stem_channels, 2)
+        checks.integer("stem_days", stem_days, 1)
+        checks.between("dropout", dropout, 0, 1, open_high=True)
+        if width % cardinality:
+            raise UserError(f"`width` must be a multiple of `cardinality` ({cardinality}), found {width}")
+        if stem_days % 2 == 0:
+            raise UserError(f"`stem_days` must be odd, to have a day in the middle, found {stem_days}")
+        window_of("ResNeXt", lookback_days, stages - 1, "fewer `stages`")
+        self.out_features = hidden_size
+        self.stem = _convolution(num_features, stem_channels, norm, cardinality, days=stem_days)
+        sizes = [stem_channels] + [hidden_size] * (stages * blocks)
+        self.blocks = nn.Sequential(
+            *(
+                ResidualBlock(
+                    sizes[i],
+                    hidden_size,
+                    width=width,
+                    cardinality=cardinality,
+                    stride=2 if i and i % blocks == 0 else 1,
+                    norm=norm,
+                )
+                for i in range(stages * blocks)
+            )
+        )
+        self.pooling = TimePooling(pooling, hidden_size)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, panel: DailyPanel) -> Tensor:
+        """Embeddings `[N, D]`."""
+        window = panel.features.transpose(1, 2)  # [N, F, T]
+        states = self.blocks(self.stem(window).relu())  # [N, D, T']
+        return self.dropout(self.pooling(states))  # [N, D]
+
+
+class ResidualBlock(nn.Module):
+    """A bottleneck with a grouped convolution in its middle, added to its input.
+
+    Parameters
+    ----------
+    in_channels, out_channels
+        What comes in and what leaves.
+    width, cardinality, norm
+        As of `ResNeXt`.
+    stride
+        2 halves the days, rounded up.
+
+    Shape
+    -----
+    `[N, in_channels, T]` -> `[N, out_channels, ceil(T / stride)]`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, width: int, cardinality: int, stride: int, norm: str
+    ) -> None:
+        super().__init__()
+        self.narrow = _convolution(in_channels, width, norm, cardinality)
+        self.grouped = _convolution(
+            width, width, norm, cardinality, days=3, stride=stride, groups=cardinality
+        )
+        self.widen = _convolution(width, out_channels, norm, cardinality)
+        same = in_channels == out_channels and stride == 1
+        self.shortcut = (
+            nn.Identity()
+            if same
+            else _convolution(in_channels, out_channels, norm, cardinality, stride=stride)
+        )
+
+    def forward(self, states: Tensor) -> Tensor:
+        """The next states."""
+        inner = self.narrow(states).relu()  # [N, width, T]
+        inner = self.grouped(inner).relu()  # [N, width, T / stride]
+        return (self.widen(inner) + self.shortcut(states)).relu()  # [N, out_channels, T / stride]
+
+
+def _convolution(
+    in_channels: int,
+    out_channels: int,
+    kind: str,
+    cardinality: int,
+    *,
+    days: int = 1,
+    stride: int = 1,
+    groups: int = 1,
+) -> nn.Sequential:
+    """A convolution along time that keeps the number of days but for its stride, and its normalisation."""
+    layer = nn.Conv1d(
+        in_channels, out_channels, days, stride=stride, padding=days // 2, groups=groups, bias=False
+    )
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(layer, normalization(kind, out_channels, cardinality))
