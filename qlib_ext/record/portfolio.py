@@ -136,17 +136,14 @@ class PortfolioRecord(Record):
             table = tables.by_period(daily, series, spread["stocks"], period)
             self.save_csv(f"portfolio/{name}.csv", table)
 
-        returns = tables.held_returns(positions, weights, _closes(weights.columns, weights.index))
+        returns = tables.held_returns(positions, weights, self._closes(weights.columns, weights.index))
         parts, rest = holdings.contributions(
             tables.day_before(weights), returns.to_numpy(), daily["return"].to_numpy()
         )
         added = pd.DataFrame(parts, weights.index, weights.columns)
         scored = self._scored(weights.index)
         codes = weights.columns.union([] if scored is None else scored.columns)
-        found, no_industries = industries(QlibStore(C.dpm.get_data_uri("day")), weights.index, codes)
-        industry = None
-        if found is not None:
-            industry = tables.Membership(found.names, pd.DataFrame(found.code, weights.index, codes))
+        industry, no_industries = self._industries(codes, weights.index)
         self.save_csv("portfolio/contributions.csv", tables.contributors(weights, returns, added, industry))
         if industry is not None:
             by_day, overall = tables.by_industry(weights, added, industry, scored)
@@ -181,11 +178,19 @@ class PortfolioRecord(Record):
         scored = self.load_table("signal/predictions.parquet")["score"].notna().unstack(fill_value=False)
         return scored.reindex(days, fill_value=False)
 
+    def _closes(self, codes: Sequence[str], days: pd.DatetimeIndex) -> pd.DataFrame:
+        """The store's closes, a row a day and a column a stock."""
+        if not len(codes):
+            return pd.DataFrame(index=days)
+        with only_errors_of_qlib():
+            close = D.features([*codes], ["$close"], days[0], days[-1])["$close"]
+        return close.astype("float64").unstack("instrument")
 
-def _closes(codes: Sequence[str], days: pd.DatetimeIndex) -> pd.DataFrame:
-    """The store's closes, a row a day and a column a stock."""
-    if not len(codes):
-        return pd.DataFrame(index=days)
-    with only_errors_of_qlib():
-        close = D.features([*codes], ["$close"], days[0], days[-1])["$close"]
-    return close.astype("float64").unstack("instrument")
+    def _industries(
+        self, codes: Sequence[str], days: pd.DatetimeIndex
+    ) -> tuple[tables.Membership | None, str]:
+        """The store's industries, or None and why there are none."""
+        found, why_none = industries(QlibStore(C.dpm.get_data_uri("day")), days, codes)
+        if found is None:
+            return None, why_none
+        return tables.Membership(found.names, pd.DataFrame(found.code, days, codes)), ""

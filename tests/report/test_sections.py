@@ -10,7 +10,7 @@ import pytest
 from qlib_ext.checks import UserError
 from qlib_ext.report import html
 from qlib_ext.report.sections.cumulative_return import CumulativeReturn
-from qlib_ext.report.sections.drawdown import Drawdown, _deepest
+from qlib_ext.report.sections.drawdown import Drawdown
 from qlib_ext.report.sections.information_coefficient import InformationCoefficient
 from qlib_ext.report.sections.precision import Precision
 from qlib_ext.report.sections.training import Training
@@ -49,11 +49,11 @@ class TestCumulativeReturn:
         drawn = CumulativeReturn().charts(made.view())
         value = lines(drawn["cumulative_return"])
         net = daily["return"] - daily["cost"]
-        np.testing.assert_allclose(value["Portfolio, after cost"], (1 + net).cumprod() - 1)
-        np.testing.assert_allclose(value["Portfolio, before cost"], (1 + daily["return"]).cumprod() - 1)
-        np.testing.assert_allclose(value["Index"], (1 + daily["benchmark"]).cumprod() - 1)
+        np.testing.assert_allclose(value["Portfolio, after cost"], (1 + net).cumprod())
+        np.testing.assert_allclose(value["Portfolio, before cost"], (1 + daily["return"]).cumprod())
+        np.testing.assert_allclose(value["Index"], (1 + daily["benchmark"]).cumprod())
         over = lines(drawn["excess_return"])["Over the index, after cost"]
-        np.testing.assert_allclose(over, (1 + net).cumprod() / (1 + daily["benchmark"]).cumprod() - 1)
+        np.testing.assert_allclose(over, (1 + net).cumprod() / (1 + daily["benchmark"]).cumprod())
 
     def test_it_says_how_it_was_traded(self, made: Any) -> None:
         page = CumulativeReturn().render(made.view())
@@ -69,18 +69,6 @@ class TestDrawdown:
         value = (1 + daily["return"] - daily["cost"]).cumprod()
         drawn = lines(Drawdown().charts(made.view())["drawdown"])["Portfolio, after cost"]
         np.testing.assert_allclose(drawn, value / value.cummax().clip(lower=1) - 1)
-
-    @pytest.mark.parametrize(
-        ("fallen", "expected"),
-        [
-            ([0, -0.1, -0.2, -0.1, 0, -0.05], ("−20.00%", "2020-01-01", "2020-01-03", "2020-01-07")),
-            ([-0.1, -0.3, -0.2], ("−30.00%", "the start", "2020-01-02", "not yet")),
-            ([0, 0, 0], ("0.00%", "–", "–", "–")),
-        ],
-    )
-    def test_the_deepest_fall_and_its_days(self, fallen: list[float], expected: tuple[str, ...]) -> None:
-        values = pd.Series(fallen, index=pd.bdate_range("2020-01-01", periods=len(fallen)), dtype=float)
-        assert _deepest(values) == expected
 
 
 class TestInformationCoefficient:

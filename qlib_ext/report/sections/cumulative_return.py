@@ -29,39 +29,41 @@ class CumulativeReturn(Section):
     requires = ("backtest/daily.parquet", "backtest/summary.csv", "backtest/setup.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
-        """The three values in one chart, the excess in another."""
+        """The three values in one chart, the value over the index in another."""
         setup = run.json("backtest/setup.json")
         daily = run.table("backtest/daily.parquet")
         after, before, index = daily["return"] - daily["cost"], daily["return"], daily["benchmark"]
-
-        def grown(values: pd.Series) -> pd.Series:
-            return pd.Series(values, index=daily.index) - 1
-
+        values = {
+            SERIES["portfolio_with_cost"]: pd.Series(wealth(after), daily.index),
+            SERIES["portfolio_without_cost"]: pd.Series(wealth(before), daily.index),
+            SERIES["benchmark"]: pd.Series(wealth(index), daily.index),
+        }
+        over = {
+            SERIES["excess_with_cost"]: pd.Series(relative_wealth(after, index), daily.index),
+            SERIES["excess_without_cost"]: pd.Series(relative_wealth(before, index), daily.index),
+        }
         return {
             "cumulative_return": Lines(
-                series={
-                    SERIES["portfolio_with_cost"]: grown(wealth(after)),
-                    SERIES["portfolio_without_cost"]: grown(wealth(before)),
-                    SERIES["benchmark"]: grown(wealth(index)),
-                },
-                ylabel="return since the start",
+                series=values,
+                ylabel="value of 1 invested",
                 colours=(BLUE, GREEN, QUIET),
-                percent=True,
-                alt="Cumulative return of the portfolio and of the index",
-                caption="Compounded daily returns of the account, cash included, and of the index "
-                f"{setup['benchmark']}.",
+                log_choice=_positive(values),
+                levels={"start": 1.0},
+                height=340,
+                alt="Value of 1 invested in the portfolio, after and before cost, and in the index",
+                caption="What 1 became at the close of each day: daily returns of the account, cash included, and of the "
+                f"index {setup['benchmark']}, compounded. 1.5 is a return of 50%.",
             ),
             "excess_return": Lines(
-                series={
-                    SERIES["excess_with_cost"]: grown(relative_wealth(after, index)),
-                    SERIES["excess_without_cost"]: grown(relative_wealth(before, index)),
-                },
-                ylabel="return over the index",
+                series=over,
+                ylabel="value in units of the index",
                 colours=(BLUE, GREEN),
-                percent=True,
-                height=240,
-                alt="Cumulative return of the portfolio over the index",
-                caption="Value of the portfolio over the value of the index, both starting at 1, minus 1.",
+                log_choice=_positive(over),
+                levels={"start": 1.0},
+                height=260,
+                alt="Value of the portfolio in units of the index, after and before cost",
+                caption="Value of the portfolio over the value of the index, both 1 at the start: where the line rises, the "
+                "portfolio beats the index. 1.1 is 10% more than the index.",
             ),
         }
 
@@ -97,6 +99,11 @@ class CumulativeReturn(Section):
                 ),
             ]
         )
+
+
+def _positive(values: Mapping[str, pd.Series]) -> bool:
+    """Whether a logarithmic axis can show all of it: an account that lost everything has none."""
+    return all((line > 0).all() for line in values.values())
 
 
 def _told(setup: Mapping[str, object]) -> str:
