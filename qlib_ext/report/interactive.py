@@ -489,7 +489,7 @@ def _points(chart: Points) -> dict[str, Any]:
 
 
 def _category(item: object) -> str:
-    return f"{item:%Y-%m-%d}" if isinstance(item, pd.Timestamp) else _plain(item)
+    return f"{item:%Y-%m-%d}" if isinstance(item, pd.Timestamp) else str(item)
 
 
 def _described(

@@ -32,6 +32,7 @@ SECTIONS: tuple[str, ...] = (
     "qlib_ext.report.sections.precision.Precision",
     "qlib_ext.report.sections.score.Score",
     "qlib_ext.report.sections.momentum.Momentum",
+    "qlib_ext.report.sections.direction.Direction",
     "qlib_ext.report.sections.training.Training",
     "qlib_ext.report.sections.audit.Audit",
     "qlib_ext.report.sections.provenance.Provenance",
@@ -75,13 +76,10 @@ def of_run(
     there = stored(client, run_id, document.reads)
     left_out: tuple[LeftOut, ...] = ()
     if wanted is None:
-        lacking = {
-            k: _missing(section, there) for k, section in enumerate(document.sections) if section not in also
-        }
-        left_out = tuple(LeftOut(document.sections[k].title, paths) for k, paths in lacking.items() if paths)
-        if all(paths or not document.sections[k].requires for k, paths in lacking.items()):
+        kept, left_out = fed(document.sections, there, always=also)
+        if not any(section.requires for section in kept if section not in also):
             raise UserError(missing_message("the standard report", document.requires))
-        document = Document([section for k, section in enumerate(document.sections) if not lacking.get(k)])
+        document = Document(kept)
     missing = [path for path in document.requires if path not in there]
     if missing:
         raise UserError(missing_message("the report", missing))
@@ -94,5 +92,15 @@ def folder_name(run: RunArtifacts) -> str:
     return re.sub(r"[^\w.-]+", "-", str(run.info["experiment"])) + f"-{run.info['run_id'][:8]}"
 
 
-def _missing(section: Section, there: Collection[str]) -> tuple[str, ...]:
-    return tuple(path for path in section.requires if path not in there)
+def fed(
+    wanted: Sequence[Section], there: Collection[str], always: Sequence[Section] = ()
+) -> tuple[list[Section], tuple[LeftOut, ...]]:
+    """The sections whose artifacts are there, with those of `always`, and what is left out."""
+    kept, left_out = [], []
+    for section in wanted:
+        missing = tuple(path for path in section.requires if path not in there)
+        if missing and section not in always:
+            left_out.append(LeftOut(section.title, missing))
+        else:
+            kept.append(section)
+    return kept, tuple(left_out)
