@@ -139,7 +139,7 @@ class BacktestRecord(Record):
         self.log_metrics(
             {
                 f"backtest/{name}": value
-                for name, value in _metrics(summary, daily, self.days_per_year).items()
+                for name, value in measures(summary, daily, self.days_per_year).items()
             }
         )
         for note in self.notes:
@@ -249,7 +249,7 @@ def _row(growth: np.ndarray, difference: np.ndarray, days_per_year: float) -> di
     }
 
 
-def _metrics(summary: pd.DataFrame, daily: pd.DataFrame, days_per_year: float) -> dict[str, float]:
+def measures(summary: pd.DataFrame, daily: pd.DataFrame, days_per_year: float) -> dict[str, float]:
     """What the run is compared by, with cost where nothing else is said."""
     portfolio, index = summary.loc["portfolio_with_cost"], summary.loc["benchmark"]
     after, before = summary.loc["excess_with_cost"], summary.loc["excess_without_cost"]

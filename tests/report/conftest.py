@@ -14,7 +14,7 @@ import yaml
 
 from qlib_ext.market.audit.finding import Audit, Finding, Kind
 from qlib_ext.metrics.cross_section import information_ratio, newey_west_t
-from qlib_ext.record.backtest import _metrics, summarise
+from qlib_ext.record.backtest import measures, summarise
 from qlib_ext.report.artifacts import RunArtifacts
 
 
@@ -129,7 +129,7 @@ class MadeUpRun:
         daily["value"] = 0.95 * daily["account"]
         daily["cash"] = daily["account"] - daily["value"]
         summary = summarise(daily, 243)
-        self.metrics |= {f"backtest/{name}": value for name, value in _metrics(summary, daily, 243).items()}
+        self.metrics |= {f"backtest/{name}": value for name, value in measures(summary, daily, 243).items()}
         self.put("backtest/daily.parquet", daily)
         self.put("backtest/summary.csv", summary)
         setup = {
