@@ -146,7 +146,7 @@ class TestTraining:
         history = run.view().table("training/history.parquet")
         plain = history[[name for name in history if not name.startswith(("balance", "gradient"))]]
         run.put("training/history.parquet", plain.assign(best=False))
-        assert len(Training().charts(run.view())) == 5
+        assert len(Training().charts(run.view())) == 6
         page = Training().render(run.view())
         assert "The balancer of this run logs nothing of its own." in page
         assert "no epoch was marked best" in page

@@ -13,6 +13,22 @@ from qlib_ext.report.page import slug
 from qlib_ext.report.sections.base import Section, shown
 
 LOSS = "train/loss/"
+FEW = 16  # epochs; fewer have a dot each
+BETA = "\N{GREEK SMALL LETTER BETA}"
+CAPTIONS = {
+    "V": "Change of a task's validation loss over that of its train loss, mean of the window.",
+    BETA: "Share of the past in a task's smoothed gradient.",
+    "Weight": "Weight of a task's loss, mean of the epoch.",
+    "Gradient norm": "Length of a task's gradient on the parameters that the tasks share, mean of the epoch.",
+    "Weight decay": "Weight decay of the optimizer.",
+    "Gradient cosine": "Cosine of the angle between the tasks' gradients: 1 the same way, 0 at right angles, below 0 "
+    "against each other.",
+    "Validation IC": "Mean over days of the correlation of score and return (IC), and of their ranks (RankIC).",
+    "Validation accuracy": "Share of the stocks whose class is right.",
+    "Validation score": "By which the best epoch is chosen, the higher the better.",
+    "Learning rate": "Learning rate of the optimizer.",
+    "Seconds an epoch": "Wall-clock time of the passes that train, and of measuring the losses and scores.",
+}
 
 
 class Training(Section):
@@ -22,43 +38,52 @@ class Training(Section):
     requires = ("training/history.parquet",)
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
-        """Losses, balance and validation scores, each where the history has it."""
+        """Losses, balance, validation scores, learning rate and time, each where the history has it."""
         history = _history(run)
-        kept = _best(history)
+        marks = _marks(history)
         return {
             f"training_{k}-{slug(panel)}": Lines(
                 series=lines,
                 ylabel=panel,
                 xlabel="epoch",
                 height=240,
-                marks={} if kept is None else {"kept": kept},
+                marks=marks,
+                dots=len(history) < FEW,
                 alt=f"{panel} by epoch",
-                caption=f"{panel} by epoch.",
+                caption=CAPTIONS.get(
+                    panel, "Mean of the days, measured the same way on train and on validation."
+                ),
             )
             for k, (panel, lines) in enumerate(_panels(history), 1)
         }
 
     def render(self, run: RunArtifacts) -> str:
-        """What happened in a sentence, then the curves."""
+        """What happened in a sentence, then the curves and the best epoch in figures."""
         history = _history(run)
-        drawn = "".join(shown(name, chart) for name, chart in self.charts(run).items())
-        explained = (
-            _balance_explained(history)
-            if _balance(history)
-            else "The balancer of this run logs nothing of its own."
+        charts = self.charts(run)
+        by_panel = {chart.ylabel: shown(name, chart) for name, chart in charts.items()}
+        groups = {
+            "Losses": _losses(history),
+            "What the balancer did": _balance(history),
+            "On the validation segment": _validation(history),
+            "Learning rate and time": _course(history),
+        }
+        parts = [html.paragraph(_told(history, _best(history)))]
+        for title, panels in groups.items():
+            if panels:
+                parts.append(html.heading(title))
+                parts.append(f'<div class="charts">{"".join(by_panel[panel] for panel in panels)}</div>')
+        if not groups["What the balancer did"]:
+            parts.append(html.paragraph("The balancer of this run logs nothing of its own.", "note"))
+        parts.append(_figures(history))
+        parts.append(
+            html.paragraph(
+                f"The dotted line marks the epoch whose weights were kept. {_balance_explained(history)} "
+                "Every epoch is in the run's artifact training/history.csv.",
+                "note",
+            )
         )
-        return "".join(
-            [
-                html.paragraph(_told(history, _best(history))),
-                f'<div class="charts">{drawn}</div>',
-                html.paragraph(
-                    "The loss of each task is measured the same way on train and validation. The dotted line marks the "
-                    f"epoch whose weights were kept. {explained} Validation scores are those of the validation segment: mean "
-                    "daily IC and RankIC, accuracy of the classes, and the score by which the best epoch is chosen.",
-                    "note",
-                ),
-            ]
-        )
+        return "".join(parts)
 
 
 def _history(run: RunArtifacts) -> pd.DataFrame:
@@ -71,8 +96,51 @@ def _best(history: pd.DataFrame) -> int | None:
     return int(marked[-1]) if len(marked) else None
 
 
+def _marks(history: pd.DataFrame) -> dict[str, int]:
+    """The epoch whose weights were kept, and where the later phases begin."""
+    kept = _best(history)
+    marks = {} if kept is None else {"kept": kept}
+    if "phase" in history:
+        begins = history.index[history["phase"].diff() > 0]
+        marks |= {f"phase {int(history.loc[epoch, 'phase'])} begins": int(epoch) for epoch in begins}
+    return marks
+
+
 def _panels(history: pd.DataFrame) -> list[tuple[str, dict[str, pd.Series]]]:
-    return [*_losses(history).items(), *_balance(history).items(), *_validation(history).items()]
+    parts = (_losses(history), _balance(history), _validation(history), _course(history))
+    return [panel for part in parts for panel in part.items()]
+
+
+def _course(history: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
+    """Learning rate, where it is logged, and time."""
+    panels = {
+        "Learning rate": _present(history, {"learning rate": "learning_rate"}),
+        "Seconds an epoch": _present(history, {"train": "seconds/train", "measure": "seconds/evaluate"}),
+    }
+    return {title: lines for title, lines in panels.items() if lines}
+
+
+def _figures(history: pd.DataFrame) -> str:
+    """The kept epoch beside the first and the last, in figures."""
+    kept = _best(history)
+    epochs = {"First epoch": history.index[0], "Last epoch": history.index[-1]}
+    if kept is not None:
+        epochs = {"First epoch": epochs["First epoch"], "Kept": kept, "Last epoch": epochs["Last epoch"]}
+    rows = [
+        (
+            f"{panel}, {line}" if len(lines) > 1 else panel,
+            *(_figure(values, epoch) for epoch in epochs.values()),
+        )
+        for part in (_losses(history), _validation(history))
+        for panel, lines in part.items()
+        for line, values in lines.items()
+    ]
+    header = ["", *(f"{name} ({epoch})" for name, epoch in epochs.items())]
+    return html.table(header, rows, numbers=range(1, len(header)))
+
+
+def _figure(values: pd.Series, epoch: int) -> str:
+    return html.number(float(values.loc[epoch]), 4)
 
 
 def _tasks(history: pd.DataFrame) -> list[str]:
@@ -93,7 +161,7 @@ def _balance(history: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
     """Panels of what the balancer logged; a balancer without V or beta has fewer."""
     wanted = {
         "V": "balance/V/",
-        "\N{GREEK SMALL LETTER BETA}": "balance/beta/",
+        BETA: "balance/beta/",
         "Weight": "balance/weight/",
         "Gradient norm": "gradient/norm/",
     }
@@ -109,8 +177,8 @@ def _balance_explained(history: pd.DataFrame) -> str:
     said = []
     if "V" in panels:
         said.append(
-            "V is the change of the validation loss over that of the train loss: below zero, the task overfits. From it "
-            "follow \N{GREEK SMALL LETTER BETA}, the share of the past in the smoothed gradient, and the weight decay."
+            "V below zero means that the task overfits: its train loss falls while its validation loss rises. From V "
+            f"follow {BETA}, the share of the past in the smoothed gradient, and the weight decay."
         )
     if "Weight" in panels:
         said.append("The weights are those that the balancer gave the losses, mean over an epoch.")

@@ -1,0 +1,153 @@
+"""The backtest with other numbers of stocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from qlib_ext.metrics.risk import relative_return, wealth
+from qlib_ext.report import html
+from qlib_ext.report.artifacts import RunArtifacts
+from qlib_ext.report.charts import Bars, Chart, Lines
+from qlib_ext.report.sections.base import Section, shown
+
+TABLE, DAILY = "sweeps/topk.csv", "sweeps/topk_daily.parquet"
+
+
+class Sweeps(Section):
+    """Return, ratio and drawdown by number of stocks held, each a backtest of its own."""
+
+    title = "Other numbers of stocks"
+    requires = (TABLE, DAILY, "sweeps/setup.json")
+
+    def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
+        """Excess return and information ratio by number of stocks, and the wealth over the index's."""
+        table = run.table(TABLE)
+        names = pd.Index([_name(topk, row["own"]) for topk, row in table.iterrows()])
+        excess = pd.DataFrame(
+            {
+                "before cost": table["annualised_excess_return_without_cost"].to_numpy(),
+                "after cost": table["annualised_excess_return"].to_numpy(),
+            },
+            index=names,
+        )
+        ratios = pd.DataFrame(
+            {
+                "before cost": table["information_ratio_without_cost"].to_numpy(),
+                "after cost": table["information_ratio"].to_numpy(),
+            },
+            index=names,
+        )
+        daily = run.table(DAILY)
+        lines = {
+            name: pd.Series(
+                wealth(relative_return(daily[str(topk)], daily["benchmark"])) - 1, index=daily.index
+            )
+            for name, topk in zip(names, table.index, strict=True)
+        }
+        return {
+            "sweep_excess_return": Bars(
+                values=excess,
+                percent=True,
+                xlabel="stocks held",
+                ylabel="excess return a year",
+                height=260,
+                alt="Annualised excess return by number of stocks held",
+                caption="Annualised return over the index's, compounded.",
+            ),
+            "sweep_information_ratio": Bars(
+                values=ratios,
+                xlabel="stocks held",
+                ylabel="information ratio",
+                height=260,
+                alt="Information ratio by number of stocks held",
+                caption="Mean over standard deviation of the daily return less the index's, times the root of the trading days "
+                "in a year.",
+            ),
+            "sweep_excess": Lines(
+                series=lines,
+                percent=True,
+                ylabel="over the index, after cost",
+                height=300,
+                alt="Wealth over the index's by number of stocks held",
+                caption="Value of the account after cost over that of the index, both 1 at the start, minus 1.",
+            ),
+        }
+
+    def render(self, run: RunArtifacts) -> str:
+        """What was run, the charts, and a row for each number of stocks."""
+        table, setup = run.table(TABLE), run.json("sweeps/setup.json")
+        drawn = {name: shown(name, chart) for name, chart in self.charts(run).items()}
+        rows = [
+            (
+                _name(topk, row["own"]),
+                html.count(row["n_drop"]),
+                html.percent(row["annualised_return"], 1, signed=True),
+                html.percent(row["annualised_excess_return"], 1, signed=True),
+                html.number(row["information_ratio"], 2),
+                html.percent(row["annualised_volatility"], 1),
+                html.percent(row["max_drawdown"], 1),
+                html.percent(row["excess_max_drawdown"], 1),
+                html.percent(row["turnover"], 1),
+                html.percent(row["annual_cost"], 1),
+                html.percent(row["unfilled"], 1),
+            )
+            for topk, row in table.iterrows()
+        ]
+        header = [
+            "Stocks",
+            "Replaced a day",
+            "Return a year",
+            "Excess a year",
+            "Information ratio",
+            "Volatility",
+            "Max drawdown",
+            "of the excess",
+            "Turnover a day",
+            "Cost a year",
+            "Not filled",
+        ]
+        told = (
+            "Each row is a backtest of its own on the same scores, with the same account, costs, limits and lots; only the "
+            "number of stocks differs, and with it how many of them are replaced a day at most"
+        )
+        if setup["left_out"]:
+            many = ", ".join(map(str, setup["left_out"]))
+            told += f" ({many} were left out: on a usual day {setup['stocks_a_day']} stocks are scored)"
+        return "".join(
+            [
+                html.paragraph(f"{told}. {_spoken(table)}"),
+                f'<div class="charts">{drawn["sweep_excess_return"]}{drawn["sweep_information_ratio"]}</div>',
+                drawn["sweep_excess"],
+                html.table(header, rows, numbers=range(1, len(header))),
+                html.paragraph(
+                    "After cost, but for the chart bars before cost. Turnover is bought plus sold value over the account of the "
+                    "day before, mean of the days; not filled is the share of orders that did not fill in full. To choose "
+                    "the best row is to choose by the test period: its figures are then better than the future's.",
+                    "note",
+                ),
+            ]
+        )
+
+
+def _name(topk: object, own: bool) -> str:
+    return f"{topk} (this run)" if own else str(topk)
+
+
+def _spoken(table: pd.DataFrame) -> str:
+    """Whether the result hangs on the number of stocks."""
+    excess = table["annualised_excess_return"].to_numpy()
+    if len(excess) < 2 or np.isnan(excess).any():
+        return ""
+    low, high = html.percent(excess.min(), 1, signed=True), html.percent(excess.max(), 1, signed=True)
+    positive = int((excess > 0).sum())
+    if positive == len(excess):
+        return f"The excess return a year after cost is above zero for all of them, {low} to {high}."
+    if positive == 0:
+        return f"The excess return a year after cost is not above zero for any of them, {low} to {high}."
+    return (
+        f"The excess return a year after cost runs from {low} to {high} and is above zero for {positive} of {len(excess)}: "
+        "the result hangs on the number of stocks."
+    )
