@@ -49,7 +49,8 @@ def test_from_scores_to_the_report(
     record = ReportRecord(recorder=recorded, sections=SECTIONS, out_dir=str(tmp_path))
     record.generate()
     pictures = {"cumulative_return", "drawdown", "excess_return", "precision"}
-    pictures |= {"information_coefficient", "information_coefficient_sum", "coverage"}
+    pictures |= {"coverage", "information_coefficient"}
+    pictures |= {f"information_coefficient_{part}" for part in ("sum", "histogram", "qq")}
     assert files() - before == {"report/report.html", *(f"figures/{name}.png" for name in pictures)}
     record.check(include_self=True)
 
