@@ -65,6 +65,7 @@ class DailyBarsPanel(PanelHandler):
     """
 
     windows: DailyBarsWindows
+    _macro_facts: dict[str, Any] | None = None  # of the class too: a pickled handler comes back without them
 
     def __init__(
         self,
@@ -115,6 +116,8 @@ class DailyBarsPanel(PanelHandler):
                 f"`macro` does not fit the store {store.root}: {reason}; bring a table in (`qlib-ext data side DIR "
                 "NAME FILE`), make a market that has one (`qlib-ext data sample --region us --out DIR`), or leave it out"
             )
+        # what is read now, whatever becomes of the file: a run tells of this
+        self._macro_facts = None if self.macro is None else self.macro.describe(store)
 
     def complete(self) -> None:
         """Join the macro indicators, as each day's close knew them."""
@@ -123,7 +126,7 @@ class DailyBarsPanel(PanelHandler):
 
     def features_identity(self) -> dict[str, Any]:
         """What decides the indicators."""
-        return {} if self.macro is None else {"macro": self.macro.describe(self.store)}
+        return {} if self._macro_facts is None else {"macro": self._macro_facts}
 
     def look_ahead(self) -> list[str]:
         """What of the features is known only later, as sentences; empty where nothing is."""
