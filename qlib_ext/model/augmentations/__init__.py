@@ -1,0 +1,1 @@
+"""Random changes of training windows that leave their labels as they are."""
