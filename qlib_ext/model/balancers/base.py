@@ -39,6 +39,17 @@ class Balancer:
         """Learn the tasks' names; called once, before the first step."""
         self.tasks = tuple(tasks)
 
+    def begin_phase(self, tasks: Sequence[str]) -> None:
+        """Begin a phase of the training that trains some of the tasks given to `setup`, in their order.
+
+        Until the next phase all K losses and gradients are theirs. What the balancer has come to hold is forgotten.
+        """
+        self.setup(tasks)
+
+    def loss_weights(self) -> dict[str, float]:
+        """Constant weight of each task's loss in a validation score: 1 where a balancer has no constant weights."""
+        return dict.fromkeys(self.tasks, 1.0)
+
     def transform(self, losses: Tensor) -> Tensor:
         """What is differentiated in place of the losses `[K]`, for shared parameters and heads alike."""
         return losses

@@ -36,5 +36,8 @@ class SingleTask(Balancer):
 
     def weights(self, losses: Tensor) -> Tensor:
         """1 for the task that learns, 0 for the others."""
-        chosen = [float(name == self.task) for name in self.tasks]
-        return torch.tensor(chosen, dtype=losses.dtype, device=losses.device)
+        return torch.tensor(list(self.loss_weights().values()), dtype=losses.dtype, device=losses.device)
+
+    def loss_weights(self) -> dict[str, float]:
+        """The same weights."""
+        return {name: float(name == self.task) for name in self.tasks}

@@ -20,6 +20,7 @@ from qlib_ext.model.balancers.db_mtl import DBMTL
 from qlib_ext.model.balancers.equal import EqualWeighting
 from qlib_ext.model.balancers.single_task import SingleTask
 from qlib_ext.model.balancers.torchjd import TorchJD
+from qlib_ext.model.balancers.weighted import Weighted
 from qlib_ext.model.checkpoint import CheckpointFolder
 from qlib_ext.model.losses.cross_entropy import CrossEntropy
 from qlib_ext.model.losses.mse import MSE
@@ -31,6 +32,7 @@ TASKS = ("score", "momentum", "volume")
 BALANCERS = [
     SingleTask(weight_decay=1e-4),
     EqualWeighting(weight_decay=1e-4),
+    Weighted({"score": 0.3}, weight_decay=1e-4),
     CQB(window=1),
     CQB(window=2, beta_rule="product", rising_train="ratio"),
     CQB(window=1, balance_beta=False, balance_decay=False),
@@ -201,6 +203,18 @@ class TestLaws:
         resumed.load_state(tensors, json.loads(json.dumps(values)))
         assert torch.equal(train(resumed, TASKS)[0], train(start(law, TASKS), TASKS)[0])
 
+    def test_a_phase_of_some_tasks_is_a_new_start_with_these(self, law):
+        balancer, fresh = start(law, TASKS), start(law, TASKS)
+        train(balancer, TASKS)
+        for again in (balancer, fresh):
+            again.begin_phase(TASKS[:2])
+        assert balancer.tasks == TASKS[:2]
+        assert set(balancer.loss_weights()) == set(TASKS[:2])
+        found, reports = train(balancer, TASKS[:2])
+        expected, expected_reports = train(fresh, TASKS[:2])
+        assert torch.equal(found, expected)
+        assert reports == expected_reports
+
     def test_answers_in_one_of_two_ways(self, law):
         balancer = start(law, TASKS)
         if balancer.needs_jacobian:
@@ -240,7 +254,7 @@ def test_a_training_that_is_taken_up_ends_as_one_that_was_not(law, device, make_
         assert torch.equal(resumed.network.state_dict()[key], tensor), key
 
 
-@pytest.mark.parametrize("balancer", [SingleTask(), EqualWeighting(), CAGrad()])
+@pytest.mark.parametrize("balancer", [SingleTask(), EqualWeighting(), Weighted(), CAGrad()])
 def test_a_balancer_without_a_state_refuses_one(balancer):
     with pytest.raises(UserError, match=f"{type(balancer).__name__} has no state to load, found .'average'."):
         balancer.load_state({"average": torch.zeros(1)}, {})
@@ -251,6 +265,7 @@ def test_a_balancer_without_a_state_refuses_one(balancer):
     [
         SingleTask,
         EqualWeighting,
+        Weighted,
         DBMTL,
         CAGrad,
         partial(TorchJD, {"class": "torchjd.aggregation.UPGrad"}),
