@@ -6,6 +6,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,18 @@ from qlib_ext.checks import UserError
 from qlib_ext.data.alpha360 import FIELDS
 from qlib_ext.data.daily_panel import DailyPanels
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.model import checkpoint
+from qlib_ext.model import checkpoint, schedule
+from qlib_ext.model.backbones.base import SizeError
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder
 from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.schedule import SCORE
 from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import SCORE, Epoch, Trainer, TrainerOptions
+from qlib_ext.model.trainer import Epoch, Trainer, TrainerOptions
 
 logger = logging.getLogger(__name__)
 
-LOOKBACK_DAYS = 60  # of Alpha360
+LOOKBACK_DAYS = 60  # of Alpha360, with whose sizes a workflow is checked before those of the data are known
 STATISTICS = "windows."  # before the names of the features' medians and scales, beside the weights
 
 
@@ -49,7 +52,8 @@ class MultiTaskModel(Model):
     balancer
         `{class, kwargs}` of a `Balancer`.
     trainer
-        Fields of `TrainerOptions`: n_epochs, patience, learning_rate, precision, selection.
+        Fields of `TrainerOptions`: n_epochs, patience, learning_rate, precision, selection, phases, plateau,
+        augmentations.
     seed
         One seed for weights, dropout and the order of days.
     device
@@ -64,7 +68,8 @@ class MultiTaskModel(Model):
     ------
     UserError
         From the constructor, before any data are read, if anything above does not fit. To find out, it builds the
-        network once with the sizes of Alpha360.
+        network once with the sizes of Alpha360. From `fit`, before any training, if the backbone does not fit the
+        sizes of the dataset.
     """
 
     _network: MultiTaskNetwork | None = None  # of the class too: Qlib's pickles drop it from an object
@@ -105,13 +110,31 @@ class MultiTaskModel(Model):
         built = self._build_tasks()
         if next(task for task in built if task.name == SCORE).classification:
             raise UserError("the task `score` must be a regression: its loss is one for classes")
-        build(balancer, Balancer, name="balancer").setup([task.name for task in built])
+        names = [task.name for task in built]
+        self._check_balancer(names)
         for task in built:
             task.classes = task.classes or (2 if task.classification else None)
-        with torch.random.fork_rng(devices=[]):  # a look at the arguments draws no random number
+        with (
+            torch.random.fork_rng(devices=[]),  # a look at the arguments draws no random number
+            suppress(SizeError),  # the sizes of the data are others, and `fit` builds with those
+        ):
             MultiTaskNetwork(backbone, built, num_features=len(FIELDS), lookback_days=LOOKBACK_DAYS)
         self.history: list[Epoch] = []
         self.classes: dict[str, int] = {}
+
+    def _check_balancer(self, names: list[str]) -> None:
+        """Build the balancer once and take it through the phases."""
+        balancer = build(self.balancer, Balancer, name="balancer")
+        balancer.setup(names)
+        phases = self.options.plan(names)
+        if len(phases) > 1:
+            for i, phase in enumerate(phases):
+                try:
+                    balancer.begin_phase(phase.tasks)
+                except UserError as error:
+                    raise UserError(
+                        f"the balancer does not work with phases[{i}] ({', '.join(phase.tasks)}): {error}"
+                    ) from error
 
     def _build_tasks(self) -> list[Task]:
         return [Task.from_config(name, config) for name, config in self.tasks.items()]
@@ -266,13 +289,14 @@ class MultiTaskModel(Model):
         }
 
     def _identity(self, dataset: DailyPanelDataset) -> dict[str, Any]:
-        """What decides the weights. `n_epochs` is not in it: a longer run continues a shorter one."""
-        options = {k: v for k, v in vars(self.options).items() if k != "n_epochs"}
+        """What decides the weights. How long the last phase may go on is not in it: a longer run continues a shorter one."""
+        options = {k: v for k, v in vars(self.options).items() if k not in ("n_epochs", "phases")}
         return {
             "backbone": self.backbone,
             "tasks": self.tasks,
             "balancer": self.balancer,
             "trainer": options,
+            "phases": schedule.identity(self.options.plan(list(self.tasks))),
             "seed": self.seed,
             "device": self.device,
             "data": dataset.identity(),
@@ -308,10 +332,12 @@ class MultiTaskModel(Model):
 
 
 def history_frame(history: list[Epoch]) -> pd.DataFrame:
-    """The training's history as a table: one row an epoch, `best` as bool."""
+    """The training's history as a table: one row an epoch, `best` as bool; `phase` where there are several."""
     frame = pd.DataFrame(history)
     frame["epoch"] = frame["epoch"].astype(int)
     frame["best"] = frame["best"].astype(bool)
+    if "phase" in frame:
+        frame["phase"] = frame["phase"].astype(int)
     return frame
 
 
@@ -322,8 +348,9 @@ def _line(record: Epoch) -> str:
         if key.startswith("train/loss/")
     )
     seconds = record["seconds/train"] + record["seconds/evaluate"]
+    phase = f" of phase {int(record['phase'])}" if "phase" in record else ""
     return (
-        f"epoch {int(record['epoch'])}: loss train/valid {losses}; valid IC {record['valid/ic']:.4f} "
+        f"epoch {int(record['epoch'])}{phase}: loss train/valid {losses}; valid IC {record['valid/ic']:.4f} "
         f"RankIC {record['valid/rank_ic']:.4f}; {seconds:.0f} s{' *' if record['best'] else ''}"
     )
 

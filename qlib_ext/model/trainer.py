@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ from qlib_ext import checks
 from qlib_ext.checks import UserError
 from qlib_ext.data.daily_panel import DailyPanel, DailyPanels
 from qlib_ext.metrics.cross_section import pearson, spearman
-from qlib_ext.model import checkpoint
+from qlib_ext.model import checkpoint, schedule
+from qlib_ext.model.augment import Augmenter
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder, TrainingState
 from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.schedule import SCORE, SELECTIONS, Phase, Plateau
 from qlib_ext.model.task import Task
 
 logger = logging.getLogger(__name__)
 
 Epoch = dict[str, float]
-SCORE = "score"
 # A balancer of weights needs no gradient of a single task; every so many days one is taken all the same, to be logged.
 LOOK_EVERY = 20
 
@@ -40,7 +41,7 @@ class TrainerOptions:
     Attributes
     ----------
     n_epochs
-        Epochs at most.
+        Epochs at most, of each phase where there are several.
     patience
         Stop after this many epochs without a better validation score.
     learning_rate
@@ -49,9 +50,19 @@ class TrainerOptions:
         `float32`, or `bfloat16` for the backbone under autocast (parameters, heads, losses and optimizer stay
         float32).
     selection
-        Validation score: `rank_ic`, the mean daily RankIC on raw labels; or `authors`, the sum over the two tasks of
-        the relative gain in RankIC and in accuracy over the first epoch. An epoch without a RankIC (all scores of a
-        day equal, on every day) has no score and is never the best.
+        Validation score, higher is better: `rank_ic`, the mean daily RankIC on raw labels; `authors`, the sum over the
+        tasks of the relative gain in RankIC and in accuracy over the first epoch; or `loss`, minus the sum of the
+        trained tasks' validation losses, each times its constant weight under the balancer (1 where it has none). An
+        epoch without a RankIC (all scores of a day equal, on every day) has no score by the first two and is never the
+        best.
+    phases
+        The training in parts, one after the other: mappings with `tasks` (names, or `all`) and where they differ from
+        the fields above `epochs`, `patience`, `learning_rate` and `selection`. None: all tasks at once.
+    plateau
+        Lower the learning rate where the validation score gets no better: a mapping of `Plateau`'s `factor`, `patience`
+        and `min_learning_rate`. None: it stays.
+    augmentations
+        Random changes of the training windows, `{class, kwargs}` each, applied in this order.
     """
 
     n_epochs: int = 100
@@ -59,13 +70,24 @@ class TrainerOptions:
     learning_rate: float = 2e-4
     precision: str = "float32"
     selection: str = "rank_ic"
+    phases: Sequence[Mapping[str, Any]] | None = None
+    plateau: Mapping[str, Any] | None = None
+    augmentations: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
         checks.integer("n_epochs", self.n_epochs, 1)
         checks.integer("patience", self.patience, 1)
         checks.above("learning_rate", self.learning_rate, 0)
         checks.one_of("precision", self.precision, ("float32", "bfloat16"))
-        checks.one_of("selection", self.selection, ("rank_ic", "authors"))
+        checks.one_of("selection", self.selection, SELECTIONS)
+        schedule.check(self.phases)
+        Plateau.of(self.plateau)
+        Augmenter(self.augmentations, 0, torch.device("cpu"))
+
+    def plan(self, tasks: Sequence[str]) -> tuple[Phase, ...]:
+        """The phases of a training of these tasks, at least one."""
+        default = Phase(tuple(tasks), self.n_epochs, self.patience, self.learning_rate, self.selection)
+        return schedule.plan(self.phases, tasks, default)
 
 
 class Trainer:
@@ -73,7 +95,8 @@ class Trainer:
 
     One batch is one trading day. Each epoch visits the training days once, in an order that the seed and the epoch
     decide; then train and validation are measured in evaluation mode. The weights of the best validation score are
-    kept. Source: MiM-StocR, Algorithm 1 and section 4.1.
+    kept. Source: MiM-StocR, Algorithm 1 and section 4.1; phases, learning rate and augmentations: "Collaborative
+    Optimization in Financial Data Mining Through Deep Learning and ResNeXt", section III.
 
     Parameters
     ----------
@@ -91,6 +114,13 @@ class Trainer:
     The optimizer is Adam with coupled L2, set by the balancer each epoch. Days on which a task has fewer than two
     labels are left out, and counted in the log. The test segment is never seen here. Norms and cosine of the tasks'
     gradients are means over all days of an epoch, or over every 20th under a balancer that does not need them.
+
+    *Phases.* A phase trains the shared parameters and the heads of its tasks, on the same days as any other; other heads
+    stay as they are, to the last bit. It has an optimizer, a balancer's state, a learning rate, a best epoch and a
+    patience of its own. Its best weights begin the next phase, and those of the last are the training's. Losses of
+    all tasks are measured in all phases. Epochs count on from phase to phase.
+
+    *Augmentations* change the windows of a step. What is measured after an epoch, on train too, is measured without.
     """
 
     def __init__(
@@ -111,15 +141,15 @@ class Trainer:
         self.device = device
         self.shared = _trainable(network.backbone)
         self.head_parameters = {task.name: _trainable(network.heads[task.name]) for task in self.tasks}
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate, fused=True)
-        balancer.setup([task.name for task in self.tasks])
+        self.augment = Augmenter(options.augmentations, seed, device)
+        names = [task.name for task in self.tasks]
+        self.phases = options.plan(names)
+        balancer.setup(names)
         self._sizes = [parameter.numel() for parameter in self.shared]
         self.epoch = 0
         self.history: list[Epoch] = []
-        self.best_epoch = -1
-        self.best_score = -np.inf
-        self.best_weights: dict[str, Tensor] = {}
         self.checkpoint_path: Path | None = None
+        self._begin(0)
 
     # ---- the loop -------------------------------------------------------------------------------------------------
 
@@ -179,33 +209,64 @@ class Trainer:
         self.checkpoint_path = path
         for record in self.history:
             on_epoch(record)
-        while not self._finished():
-            record = self._run_epoch(train, days, valid, valid_days)
-            on_epoch(record)
-            if path is not None:
-                checkpoint.save(path, self._state())
+        while True:
+            while not self._is_over(self.phase, self.first_epoch, self.epoch, self.best_epoch):
+                record = self._run_epoch(train, days, valid, valid_days)
+                on_epoch(record)
+                if path is not None:
+                    checkpoint.save(path, self._state())
+            self._take_best()
+            if self.phase == len(self.phases) - 1:
+                return self.history
+            self._begin(self.phase + 1)
+
+    def _begin(self, phase: int) -> None:
+        """Go over to a phase: its tasks, and nothing of the optimizer, the balancer and the scores of the one before."""
+        this = self.phases[phase]
+        self.phase = phase
+        self.first_epoch = self.epoch
+        self.trained = [task for task in self.tasks if task.name in this.tasks]
+        self.network.zero_grad(
+            set_to_none=True
+        )  # without a gradient, heads at rest take no step and no decay
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=this.learning_rate, fused=True)
+        plateau = Plateau.of(self.options.plateau)
+        self.plateau = None if plateau is None else plateau.scheduler(self.optimizer)
+        if len(self.phases) > 1:
+            self.balancer.begin_phase(this.tasks)
+        self.best_epoch = -1
+        self.best_score = -np.inf
+        self.best_weights: dict[str, Tensor] = {}
+
+    def _take_best(self) -> None:
+        """Put the phase's best weights into the network."""
+        told = f" of phase {self.phase} ({self._trained_names()})" if len(self.phases) > 1 else ""
         if self.best_epoch < 0:
             raise UserError(
-                f"no epoch of {self.epoch} has a validation score, so no weights can be chosen: on every day of "
-                "`valid` all scores or all labels of the task `score` are equal; lower `learning_rate`, or look at "
-                "the labels"
+                f"no epoch of {self.epoch - self.first_epoch}{told} has a validation score, so no weights can be chosen: "
+                "on every day of `valid` all scores or all labels of the task `score` are equal; lower `learning_rate`, "
+                "or look at the labels"
             )
         self.network.load_state_dict(self.best_weights)
-        logger.info("best epoch %d, validation score %.4f", self.best_epoch, self.best_score)
-        return self.history
+        logger.info("best epoch%s %d, validation score %.4f", told, self.best_epoch, self.best_score)
 
-    def _finished(self) -> bool:
-        return self._is_over(self.epoch, self.best_epoch)
+    def _trained_names(self) -> str:
+        return ", ".join(task.name for task in self.trained)
 
-    def _is_over(self, epoch: int, best_epoch: int) -> bool:
-        """Whether nothing is to follow after `epoch` epochs, the best of which is `best_epoch` (-1: none)."""
-        since_best = epoch - 1 - best_epoch if best_epoch >= 0 else epoch
-        return epoch >= self.options.n_epochs or since_best >= self.options.patience
+    def _is_over(self, phase: int, first_epoch: int, epoch: int, best_epoch: int) -> bool:
+        """Whether a phase that began at `first_epoch`, and whose best epoch is `best_epoch` (-1: none), ends here."""
+        since_best = epoch - (best_epoch + 1 if best_epoch >= 0 else first_epoch)
+        this = self.phases[phase]
+        return epoch - first_epoch >= this.epochs or since_best >= this.patience
 
     def _run_epoch(
         self, train: DailyPanels, days: np.ndarray, valid: DailyPanels, valid_days: np.ndarray
     ) -> Epoch:
         record: Epoch = {"epoch": self.epoch}
+        if len(self.phases) > 1:
+            record["phase"] = float(self.phase)
+        if len(self.phases) > 1 or self.plateau is not None:
+            record["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         record.update({f"balance/{name}": value for name, value in self.balancer.report().items()})
         started = time.perf_counter()
         record.update(self._train_epoch(train, days))
@@ -222,6 +283,8 @@ class Trainer:
         record["seconds/evaluate"] = time.perf_counter() - trained
         record["best"] = float(score > self.best_score)
         self.balancer.end_epoch(train_losses, valid_losses)
+        if self.plateau is not None:
+            self.plateau.step(score)
         if score > self.best_score:
             self.best_epoch, self.best_score = self.epoch, score
             self.best_weights = {
@@ -236,10 +299,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["weight_decay"] = self.balancer.weight_decay
         order = np.random.default_rng([self.seed, self.epoch]).permutation(days)
-        norms = torch.zeros(len(self.tasks), device=self.device)
+        norms = torch.zeros(len(self.trained), device=self.device)
         cosine = torch.zeros((), device=self.device)
         bar = tqdm(order, desc=self._progress(), unit="day", leave=False, mininterval=1.0)
-        totals = np.zeros(len(self.tasks))
+        totals = np.zeros(len(self.trained))
         looks = 0
         for step, position in enumerate(bar, start=1):
             losses, gradients = self._step(train, int(position))
@@ -249,7 +312,7 @@ class Trainer:
                 cosine += gradients[1]
                 looks += 1
             if step % 20 == 0:
-                shown = zip(self.tasks, totals / step, strict=True)
+                shown = zip(self.trained, totals / step, strict=True)
                 bar.set_postfix_str(
                     " ".join(f"{task.name} {value:.4f}" for task, value in shown), refresh=False
                 )
@@ -257,9 +320,9 @@ class Trainer:
             return {}
         record = {
             f"gradient/norm/{task.name}": float(norm) / looks
-            for task, norm in zip(self.tasks, norms, strict=True)
+            for task, norm in zip(self.trained, norms, strict=True)
         }
-        if len(self.tasks) > 1:
+        if len(self.trained) > 1:
             record["gradient/cosine"] = float(cosine) / looks
         return record
 
@@ -271,8 +334,8 @@ class Trainer:
         return f"epoch {self.epoch} (valid RankIC {last:.4f}, best epoch {self.best_epoch})"
 
     def _step(self, train: DailyPanels, position: int) -> tuple[np.ndarray, tuple[Tensor, Tensor] | None]:
-        panel = train[position]
-        losses = self._daily_losses(panel, self._predict(panel))  # [K]
+        panel = self.augment(train[position], self.epoch, position)
+        losses = self._daily_losses(panel, self._predict(panel), self.trained)  # [K]
         transformed = self.balancer.transform(losses)
         values, balanced = torch.stack([losses.detach(), transformed.detach()]).cpu().numpy()
         if not np.isfinite(values).all():
@@ -298,11 +361,11 @@ class Trainer:
         self.optimizer.step()
         if self.balancer.needs_losses_after:
             with torch.no_grad():
-                self.balancer.end_step(self._daily_losses(panel, self._predict(panel)))
+                self.balancer.end_step(self._daily_losses(panel, self._predict(panel), self.trained))
         return values, gradients
 
     def _named(self, values: np.ndarray) -> str:
-        return ", ".join(f"{task.name} {value}" for task, value in zip(self.tasks, values, strict=True))
+        return ", ".join(f"{task.name} {value}" for task, value in zip(self.trained, values, strict=True))
 
     def _check_epoch(self, losses: Mapping[str, Mapping[str, float]]) -> None:
         """Stop before weights that the last step has spoilt reach a checkpoint."""
@@ -320,8 +383,8 @@ class Trainer:
         A parameter that a task does not depend on has the gradient 0.
         """
         rows = []
-        last = len(self.tasks) - 1
-        for k, task in enumerate(self.tasks):
+        last = len(self.trained) - 1
+        for k, task in enumerate(self.trained):
             head = self.head_parameters[task.name]
             gradients = torch.autograd.grad(
                 transformed[k],
@@ -361,10 +424,15 @@ class Trainer:
             embedding = self.network.backbone(panel)  # [N, D]
         return self.network.predict_heads(embedding)
 
-    def _daily_losses(self, panel: DailyPanel, predictions: Mapping[str, Tensor]) -> Tensor:
-        """Losses `[K]` of a day."""
+    def _daily_losses(
+        self, panel: DailyPanel, predictions: Mapping[str, Tensor], tasks: Sequence[Task] | None = None
+    ) -> Tensor:
+        """Losses `[K]` of a day, of all tasks or of some."""
         return torch.stack(
-            [task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in self.tasks]
+            [
+                task.daily_loss(predictions[task.name], panel.labels[task.label])
+                for task in (self.tasks if tasks is None else tasks)
+            ]
         )
 
     @torch.inference_mode()
@@ -400,12 +468,16 @@ class Trainer:
 
     def _selection_score(self, record: Mapping[str, float]) -> float:
         """The validation score, higher is better; NaN, which is never the best, where RankIC is undefined."""
-        if self.options.selection == "rank_ic":
+        selection = self.phases[self.phase].selection
+        if selection == "rank_ic":
             return record["valid/rank_ic"]
-        past = (epoch for epoch in self.history if np.isfinite(epoch["valid/rank_ic"]))
-        first = next(past, record)  # epoch 0, unless its scores were all equal
+        if selection == "loss":
+            weights = self.balancer.loss_weights()
+            return -sum(weights[task.name] * record[f"valid/loss/{task.name}"] for task in self.trained)
+        past = (epoch for epoch in self.history[self.first_epoch :] if np.isfinite(epoch["valid/rank_ic"]))
+        first = next(past, record)  # the phase's first, unless its scores were all equal
         score = _relative_gain(record["valid/rank_ic"], first["valid/rank_ic"])
-        for task in self.tasks:
+        for task in self.trained:
             if task.classification:
                 key = f"valid/accuracy/{task.name}"
                 score += _relative_gain(record[key], first[key])
@@ -434,12 +506,16 @@ class Trainer:
                 "best_epoch": self.best_epoch,
                 "best_score": float(self.best_score),
                 "balancer": balancer_values,
+                "phase": self.phase,
+                "first_epoch": self.first_epoch,
+                "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
+                "plateau": {} if self.plateau is None else self.plateau.state_dict(),
             },
         )
 
     def _resume(self, folder: CheckpointFolder) -> Path | None:
         # A checkpoint does not say itself whether it is finished: a longer run continues a shorter one.
-        found = folder.newest_unfinished(lambda state: self._is_over(state.epoch, state.values["best_epoch"]))
+        found = folder.newest_unfinished(self._has_finished)
         if found is None:
             logger.info(
                 "RESUME: no unfinished checkpoint of this configuration and data in %s; a fresh run",
@@ -448,6 +524,8 @@ class Trainer:
             return None
         path, state = found
         checkpoint.reopen(path)
+        self._begin(state.values["phase"])
+        self.first_epoch = state.values["first_epoch"]
         self.network.load_state_dict(state.tensors["network"])
         self.best_weights = {
             name: value.to(self.device) for name, value in state.tensors.get("best", {}).items()
@@ -457,7 +535,10 @@ class Trainer:
             index, _, name = key.partition("/")
             by_parameter.setdefault(int(index), {})[name] = value
         groups = self.optimizer.state_dict()["param_groups"]
+        groups[0]["lr"] = state.values["learning_rate"]
         self.optimizer.load_state_dict({"state": by_parameter, "param_groups": groups})
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state.values["plateau"])
         tensors = {name: value.to(self.device) for name, value in state.tensors.get("balancer", {}).items()}
         self.balancer.load_state(tensors, state.values["balancer"])
         checkpoint.set_random_state(state.tensors["random"], self.device)
@@ -466,6 +547,12 @@ class Trainer:
         self.best_epoch, self.best_score = state.values["best_epoch"], state.values["best_score"]
         logger.info("RESUME: taking up %s after %d epochs", path, self.epoch)
         return path
+
+    def _has_finished(self, state: TrainingState) -> bool:
+        """Whether nothing was left to train when `state` was saved."""
+        phase = state.values["phase"]
+        first_epoch, best_epoch = state.values["first_epoch"], state.values["best_epoch"]
+        return phase == len(self.phases) - 1 and self._is_over(phase, first_epoch, state.epoch, best_epoch)
 
 
 def _gradient_statistics(jacobian: Tensor) -> tuple[Tensor, Tensor]:

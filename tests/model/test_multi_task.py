@@ -149,6 +149,16 @@ class TestConstructor:
                 "`key of trainer` must be one of .*, found 'epochs' .did you mean n_epochs",
             ),
             ("trainer.n_epochs", 0, "`n_epochs` must be at least 1, found 0"),
+            (
+                "trainer.phases",
+                [{"tasks": ["direction"]}, {"tasks": "all"}],
+                r"`phases\[0\].tasks` must be one of momentum, score, found 'direction'",
+            ),
+            (
+                "trainer.augmentations",
+                [{"class": "qlib_ext.model.augmentations.crop.Corp"}],
+                r"`augmentations\[0\].class` names no class: `Corp` .*did you mean Crop",
+            ),
             ("seed", -1, "`seed` must be at least 0, found -1"),
             ("seed", "0", "`seed` must be an integer, found '0'"),
             ("device", "gpu", "`device` must be one of auto, cpu, cuda, found 'gpu'"),
@@ -158,6 +168,28 @@ class TestConstructor:
     def test_messages(self, path, value, message):
         with pytest.raises(UserError, match=message):
             MultiTaskModel(**changed(path, value))
+
+    def test_a_balancer_that_does_not_fit_a_phase(self):
+        balancer = {"class": "qlib_ext.model.balancers.single_task.SingleTask"}
+        phases = [{"tasks": ["momentum"], "selection": "loss"}, {"tasks": "all"}]
+        with pytest.raises(
+            UserError,
+            match=r"the balancer does not work with phases\[0\] \(momentum\): `task` must be one of momentum, found",
+        ):
+            model(balancer=balancer, trainer={"phases": phases})
+        model(balancer=balancer, trainer={"phases": phases[1:]})
+
+    def test_what_only_the_sizes_of_the_data_can_decide_waits_for_them(self, dataset):
+        """Windows of 60 days are not assumed: seven stages need 64, and 5 days of data are too few for three."""
+        resnext = {"class": "qlib_ext.model.backbones.resnext.ResNeXt"}
+        for stages, needed in ((7, 64), (4, 8)):
+            early = model(backbone={**resnext, "kwargs": {"stages": stages}})
+            with pytest.raises(
+                UserError, match=f"needs a dataset with `lookback_days` of at least {needed}, found 5"
+            ):
+                early.fit(dataset)
+        with pytest.raises(UserError, match="`stages` must be at least 1, found 0"):
+            model(backbone={**resnext, "kwargs": {"stages": 0}})
 
     def test_cuda_where_there_is_none(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -420,6 +452,24 @@ class TestResume:
             model(checkpoint_dir=str(tmp_path), resume=True).fit(other)
         assert "no unfinished checkpoint of this configuration and data" in caplog.text
 
+    def test_leaves_that_of_other_phases_but_for_a_longer_last_one(self, dataset, tmp_path, caplog):
+        def run(first, last):
+            phases = [{"tasks": ["momentum"], "epochs": first, "selection": "loss"}, {"tasks": "all"}]
+            trained = model(
+                checkpoint_dir=str(tmp_path), resume=1, trainer={"n_epochs": last, "phases": phases}
+            )
+            with caplog.at_level(logging.INFO, logger="qlib_ext.model"):
+                trained.fit(dataset)
+            return len(trained.history)
+
+        assert run(1, 1) == 2
+        assert "taking up" not in caplog.text
+        assert run(2, 1) == 3
+        assert "taking up" not in caplog.text
+        assert len(list(tmp_path.iterdir())) == 2
+        assert run(1, 2) == 3
+        assert len(list(tmp_path.iterdir())) == 2
+
     def test_takes_up_a_run_of_fewer_epochs(self, fitted, dataset, tmp_path):
         model(checkpoint_dir=str(tmp_path), trainer={**CONFIG["trainer"], "n_epochs": 1}).fit(dataset)
         longer = model(checkpoint_dir=str(tmp_path), resume=1)
@@ -557,6 +607,9 @@ def test_history_frame():
     assert found["epoch"].tolist() == [0, 1]
     assert found["best"].tolist() == [True, False]
     assert np.isnan(found["valid/ic"].iloc[1])
+    phased = history_frame([{**record, "phase": 1.0} for record in history])
+    assert phased["phase"].tolist() == [1, 1]
+    assert phased["phase"].dtype == int
 
 
 class TestTags:

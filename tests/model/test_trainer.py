@@ -142,7 +142,11 @@ class TestOptions:
             ({"patience": 0}, "`patience` must be at least 1, found 0"),
             ({"learning_rate": 0}, "`learning_rate` must be above 0, found 0"),
             ({"precision": "float16"}, "`precision` must be one of bfloat16, float32, found 'float16'"),
-            ({"selection": "ic"}, "`selection` must be one of authors, rank_ic, found 'ic'"),
+            ({"selection": "ic"}, "`selection` must be one of authors, loss, rank_ic, found 'ic'"),
+            ({"phases": {"tasks": "all"}}, "`phases` must be a list of at least 1 phase, found"),
+            ({"plateau": {"factor": 2}}, r"`plateau.factor` must lie in \(0, 1\), found 2"),
+            ({"augmentations": {"class": "a.B"}}, "`augmentations` must be a list, found"),
+            ({"augmentations": [MLP]}, r"`augmentations\[0\].class` must be a Augmentation, found"),
         ],
     )
     def test_messages(self, options, message):
@@ -156,6 +160,9 @@ class TestOptions:
             "learning_rate": 2e-4,
             "precision": "float32",
             "selection": "rank_ic",
+            "phases": None,
+            "plateau": None,
+            "augmentations": (),
         }
 
 

@@ -33,6 +33,12 @@ BACKBONES = {
     "GATs": {"class": f"{FAMILY}.gats.GATs", "kwargs": SMALL},
     "RSR": {"class": f"{FAMILY}.rsr.RSR", "kwargs": {**SMALL, "num_concepts": 3}},
     "HIST": {"class": f"{FAMILY}.hist.HIST", "kwargs": SMALL},
+    "ResNeXt": {
+        "class": f"{FAMILY}.resnext.ResNeXt",
+        "kwargs": {"hidden_size": 8, "cardinality": 2, "width": 8, "stem_channels": 8, "stages": 2},
+    },
+    "DSN": {"class": f"{FAMILY}.dsn.DSN", "kwargs": {"hidden_size": 6, "layer_sizes": [8]}},
+    "MCCNN": {"class": f"{FAMILY}.mccnn.MCCNN", "kwargs": {"hidden_size": 6, "filters": 4}},
 }
 each_backbone = pytest.mark.parametrize("name", BACKBONES)
 
