@@ -233,6 +233,8 @@ class TestPrecision:
         np.testing.assert_array_equal(chart.values["share that rose"], table["precision"])
         np.testing.assert_array_equal(chart.low["share that rose"], table["precision_low"])
         assert [*chart.levels.values()] == [table["base_rate"].iloc[0]]
+        apart: Any = Precision().charts(signal)["precision_difference"]
+        np.testing.assert_array_equal(apart.values["above the base rate"], table["difference"])
         # the list of all fifty stocks is no choice
         assert table.loc[50, "difference"] == pytest.approx(0)
         assert table.loc[50, "lift"] == pytest.approx(1)
@@ -307,5 +309,5 @@ class TestHelpers:
 
 def test_charts_are_charts(signal: RunArtifacts) -> None:
     names = [name for section in SECTIONS for name in section().charts(signal)]
-    assert len(names) == len({*names}) == 20
+    assert len(names) == len({*names}) == 21
     assert all(isinstance(c, Chart) for section in SECTIONS for c in section().charts(signal).values())

@@ -304,7 +304,6 @@ def _shapes(shapes: pd.DataFrame, labels: list[str]) -> str:
             html.percent(row["hit_rate"], 1),
             html.number(row["skewness"], 2),
             html.number(row["kurtosis"], 2),
-            f"{html.number(row['q05'], 3)} to {html.number(row['q95'], 3)}",
         )
         for label in labels
         for measure, row in _of_label(shapes, label).iterrows()
@@ -320,11 +319,10 @@ def _shapes(shapes: pd.DataFrame, labels: list[str]) -> str:
         "Above 0",
         "Skewness",
         "Kurtosis",
-        "5% to 95%",
     ]
-    return html.table(header, rows, numbers=range(2, 11)) + html.paragraph(
+    return html.table(header, rows, numbers=range(2, 10)) + html.paragraph(
         "Of the daily values. The interval is of the mean, by the stationary bootstrap over days; the ratio is mean over "
         "deviation (ICIR); t is robust to autocorrelation (Newey-West). Skewness and excess kurtosis are 0 for a normal "
-        "distribution. The last column is the range of the middle 90% of days.",
+        "distribution.",
         "note",
     )

@@ -104,8 +104,8 @@ def _rules(summary: pd.DataFrame) -> str:
         )
     header = ["", "Accuracy", "Model's lead", "95% interval", "Macro F1", "Kappa", "Matthews"]
     return html.table(header, rows, numbers=range(1, 7)) + html.paragraph(
-        f"Over {html.count(summary.loc['model', 'rows'])} stocks and days. Persistence lets the last known sign go on, which "
-        "is most of the way, since most of a momentum line is known on the day; majority always says the most common "
+        f"Over {html.count(summary.loc['model', 'rows'])} stocks and days. Persistence lets the last known sign go on, "
+        "and is hard to beat where most of what makes a class is known on the day; majority always says the most common "
         "class, known in hindsight. The lead is the mean over days of the model's accuracy less the rule's, with its "
         "interval from the stationary bootstrap over days. Macro F1 weighs all classes alike; kappa and the Matthews "
         "correlation are 0 for chance and 1 for perfection.",
@@ -215,7 +215,7 @@ def _probabilities(scores: Mapping[str, float]) -> str:
     ) + html.paragraph(
         "Log loss is the mean of minus the natural logarithm of the probability given to the class that came true, the "
         "Brier score the mean squared distance of the probabilities from what came true; for both, lower is better. "
-        "`Class shares` gives every stock the shares that the classes turned out to have. The calibration error is the mean "
+        "The row of class shares gives every stock the shares that the classes turned out to have. The calibration error is the mean "
         "distance of the predicted class's points from the line.",
         "note",
     )
@@ -249,5 +249,5 @@ def _adaptive_k(daily: pd.DataFrame, share: float) -> Chart:
         height=260,
         alt="Adaptive k over time",
         caption="Adaptive k: how many stocks the loss ranks at the top, the whole classes from the highest that first hold "
-        f"{share:.0%} of the day's stocks. A high k is a day on which many stocks rise.",
+        f"{share:.0%} of the day's stocks. It jumps where the highest class alone is too small and the next one joins it.",
     )

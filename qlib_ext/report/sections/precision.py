@@ -31,6 +31,8 @@ class Precision(Section):
         found: dict[str, Chart] = {}
         if table["precision"].notna().any():
             found["precision"] = _bars(table)
+        if table["difference_low"].notna().any():
+            found["precision_difference"] = _differences(table)
         if run.has(f"{FOLDER}/ndcg.csv"):
             ndcg = _over_time(run.table(f"{FOLDER}/daily.parquet"), [*run.table(f"{FOLDER}/ndcg.csv").index])
             if ndcg is not None:
@@ -40,7 +42,7 @@ class Precision(Section):
     def render(self, run: RunArtifacts) -> str:
         """The charts and their tables."""
         charts = {name: shown(name, chart) for name, chart in self.charts(run).items()}
-        parts = [charts.get("precision", ""), _precision(_table(run))]
+        parts = [charts.get("precision", ""), charts.get("precision_difference", ""), _precision(_table(run))]
         if not run.has(f"{FOLDER}/precision.csv"):
             by = maker(f"{FOLDER}/precision.csv")
             parts.append(
@@ -121,6 +123,25 @@ def _bars(table: pd.DataFrame) -> Chart:
             if known
             else ""
         ),
+    )
+
+
+def _differences(table: pd.DataFrame) -> Chart:
+    named = table.set_axis([f"top {n}" for n in table.index])
+
+    def one(column: str) -> pd.DataFrame:
+        return named[column].to_frame("above the base rate")
+
+    return Bars(
+        values=one("difference"),
+        low=one("difference_low"),
+        high=one("difference_high"),
+        ylabel="precision less base rate",
+        percent=True,
+        height=240,
+        alt="Precision of the highest scored stocks less the base rate",
+        caption="How much more often the N highest scored stocks rose than all scored stocks, in percentage points, mean "
+        "over days with its 95% interval. An interval that holds 0 leaves open whether the list knows anything.",
     )
 
 
