@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import fnmatch
 import re
 import shlex
@@ -10,6 +11,7 @@ from typing import Any
 
 import click
 import mlflow.cli
+import mlflow.environment_variables
 import pytest
 import yaml
 
@@ -173,3 +175,132 @@ class TestCompose:
         train = compose("compose.data.yaml")["train"]
         (volume,) = train["volumes"]
         assert volume.endswith(f":{train['environment']['QLIB_DATA']}:ro")
+
+
+TEAM = compose("compose.team.yaml")
+ENVIRONMENT = (ROOT / "docker" / ".env.example").read_text(encoding="utf-8")
+SECRETS = (
+    "POSTGRES_PASSWORD",
+    "MLFLOW_AUTH_ADMIN_PASSWORD",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY",
+    "MLFLOW_TRACKING_PASSWORD",
+)
+
+
+def example() -> dict[str, str]:
+    """The variables of .env.example."""
+    lines = [line for line in ENVIRONMENT.splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+class TestTeam:
+    def test_it_has_a_database_a_server_and_training(self) -> None:
+        assert set(TEAM) == {"db", "mlflow", "train"}
+        for service in TEAM.values():
+            assert "privileged" not in service
+        assert TEAM["mlflow"]["depends_on"] == {"db": {"condition": "service_healthy"}}
+        assert TEAM["train"]["depends_on"] == {"mlflow": {"condition": "service_healthy"}}
+
+    def test_no_secret_is_written_down(self) -> None:
+        given = example()
+        for name in SECRETS:
+            assert given[name] == ""
+        for path in sorted((ROOT / "docker").iterdir()):
+            text = path.read_text(encoding="utf-8")
+            for line in text.splitlines():
+                if re.match(r"\s*[A-Z_]*(PASSWORD|SECRET_KEY):", line):
+                    assert re.search(r": \$\{\w+:\?set it in docker/\.env\}$", line), (
+                        f"{path.name}: {line.strip()}"
+                    )
+        assert "docker/.env" in (ROOT / ".gitignore").read_text(encoding="utf-8")
+        assert ignored("docker/.env")
+        assert ignored("docker/.env.example")
+
+    def test_what_must_be_set_is_in_the_example(self) -> None:
+        text = (ROOT / "docker" / "compose.team.yaml").read_text(encoding="utf-8")
+        assert set(re.findall(r"\$\{(\w+):\?", text)) <= set(example())
+        assert {"LISTEN", "PORT", "ALLOWED_HOSTS"} <= set(re.findall(r"\$\{(\w+):-", text)) & set(example())
+
+    def test_only_the_server_is_reached_and_from_this_machine_alone(self) -> None:
+        assert TEAM["mlflow"]["ports"] == ["${LISTEN:-127.0.0.1}:${PORT:-5000}:5000"]
+        assert "LISTEN=127.0.0.1" in ENVIRONMENT
+        assert "ports" not in TEAM["db"]
+        assert "ports" not in TEAM["train"]
+
+    def test_the_server_takes_its_options_and_asks_for_passwords(self) -> None:
+        command = TEAM["mlflow"]["command"]
+        assert command[:3] == ["mlflow", "server", "--app-name=basic-auth"]
+        server = mlflow.cli.cli.get_command(click.Context(mlflow.cli.cli), "server")
+        assert server is not None
+        known = {name for parameter in server.params for name in parameter.opts}
+        assert {option.partition("=")[0] for option in command[2:]} <= known
+        by_environment = {parameter.envvar for parameter in server.params}
+        assert "MLFLOW_BACKEND_STORE_URI" in by_environment
+
+    def test_its_variables_are_mlflows(self) -> None:
+        names = {name for name in TEAM["mlflow"]["environment"] if name.startswith("MLFLOW_")}
+        assert "MLFLOW_FLASK_SERVER_SECRET_KEY" in names
+        for name in names - {"MLFLOW_BACKEND_STORE_URI"}:
+            assert hasattr(mlflow.environment_variables, name), name
+
+    def test_the_database_is_the_one_that_the_server_looks_for(self) -> None:
+        made = TEAM["db"]["environment"]
+        uri = TEAM["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"]
+        assert uri == f"postgresql://{made['POSTGRES_USER']}@db/{made['POSTGRES_DB']}"
+        ini = configparser.ConfigParser()
+        ini.read(ROOT / "docker" / "basic_auth.ini")
+        users = ini["mlflow"]["database_uri"].rpartition("/")[2]
+        sql = (ROOT / "docker" / "create-databases.sql").read_text(encoding="utf-8")
+        assert f"CREATE DATABASE {users} OWNER {made['POSTGRES_USER']};" in sql
+        assert any("create-databases.sql" in volume for volume in TEAM["db"]["volumes"])
+        assert "admin_password" not in ini["mlflow"]
+
+    def test_mlflow_reads_who_may_come_in(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("flask_wtf", reason="MLflow's authentication needs it: pip install 'Flask-WTF<2'")
+        from mlflow.server.auth.config import read_auth_config
+
+        monkeypatch.setenv("MLFLOW_AUTH_CONFIG_PATH", str(ROOT / "docker" / "basic_auth.ini"))
+        monkeypatch.setenv("MLFLOW_AUTH_ADMIN_USERNAME", "chief")
+        monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", "a-password-of-the-test")
+        config = read_auth_config()
+        assert (config.admin_username, config.default_permission) == ("chief", "READ")
+        assert config.database_uri.startswith("postgresql://")
+
+    def test_training_logs_as_a_user_and_keeps_what_it_cannot_send_on_a_volume(self) -> None:
+        environment = TEAM["train"]["environment"]
+        assert environment["MLFLOW_TRACKING_URI"] == TRAIN["environment"]["MLFLOW_TRACKING_URI"]
+        assert environment["MLFLOW_OUTBOX"].partition("/")[0] in {
+            volume.rpartition("/")[2] for volume in TEAM["train"]["volumes"]
+        }
+        unchanged = {
+            name: value for name, value in TRAIN["environment"].items() if name != "MLFLOW_TRACKING_URI"
+        }
+        assert unchanged.items() <= environment.items()
+        assert TEAM["train"]["volumes"] == TRAIN["volumes"]
+
+    @pytest.mark.parametrize("extra", ["compose.data.yaml", "compose.gpu.yaml"])
+    def test_data_and_gpus_go_on_top(self, extra: str) -> None:
+        assert set(compose("compose.team.yaml", extra)) == set(TEAM)
+
+    def test_every_volume_is_declared(self) -> None:
+        document = yaml.safe_load((ROOT / "docker" / "compose.team.yaml").read_text(encoding="utf-8"))
+        mounted = {volume.partition(":")[0] for service in TEAM.values() for volume in service["volumes"]}
+        assert {name for name in mounted if "/" not in name} == set(document["volumes"])
+
+    def test_the_servers_image_has_what_it_imports(self) -> None:
+        text = (ROOT / "docker" / "server.Dockerfile").read_text(encoding="utf-8")
+        assert re.search(
+            r"^RUN pip install --constraint \S+ mlflow \"Flask-WTF<2\" psycopg2-binary$", text, re.MULTILINE
+        )
+        assert text.index("\nUSER keeper") > text.index("RUN useradd")
+        for source, _ in re.findall(r"^COPY (\S+) (\S+)$", text, flags=re.MULTILINE):
+            assert (ROOT / source).is_file()
+            assert not ignored(source), source
+        ini = TEAM["mlflow"]["environment"]["MLFLOW_AUTH_CONFIG_PATH"]
+        assert f"COPY docker/basic_auth.ini {ini}\n" in text
+        assert all(
+            "/mlflow/artifacts" in option
+            for option in TEAM["mlflow"]["command"]
+            if "artifacts-dest" in option
+        )
+        assert TEAM["mlflow"]["volumes"] == ["mlflow:/mlflow/artifacts"]
