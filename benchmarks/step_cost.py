@@ -1,10 +1,12 @@
-"""What a training step costs: backbones against their recurrent part, balancers against equal weighting.
+"""What a training step costs: backbones against their recurrent part, balancers against equal weighting, sizes.
 
     python benchmarks/step_cost.py backbones
     python benchmarks/step_cost.py balancers
+    python benchmarks/step_cost.py sizes
 
 A step is one trading day, on random features of the size of Alpha360: of a backbone forward and backward, of a
-balancer all that the trainer does. Times are minima over repeats, in which the contestants take turns, so that a busy
+balancer all that the trainer does. `sizes` shows all that the trainer does for ResNeXt and its baselines, by the number
+of fields and of tasks. Times are minima over repeats, in which the contestants take turns, so that a busy
 moment of the machine strikes all of them. Peak memory is what the tensors of a step take at once, beyond the model and
 the day's features.
 
@@ -103,13 +105,13 @@ class Report:
 # ---- measuring ----------------------------------------------------------------------------------------------------
 
 
-def day(stocks: int, setup: Setup, concepts: int = 0) -> DailyPanel:
-    """A day of random features; each stock in one of `concepts` industries where there are any."""
+def day(stocks: int, setup: Setup, concepts: int = 0, shape: tuple[int, int] | None = None) -> DailyPanel:
+    """A day of random features, `shape` (T, F); each stock in one of `concepts` industries where there are any."""
     draw = torch.Generator().manual_seed(setup.seed)
     industry = torch.arange(stocks) % concepts if concepts else None
     return DailyPanel(
         date=pd.Timestamp("2020-01-02"),
-        features=torch.randn(stocks, LOOKBACK_DAYS, FEATURES, generator=draw).to(setup.device),
+        features=torch.randn(stocks, *(shape or (LOOKBACK_DAYS, FEATURES)), generator=draw).to(setup.device),
         instruments=torch.arange(stocks).to(setup.device),
         market_value=torch.rand(stocks, generator=draw).exp().to(setup.device),
         labels={},
@@ -389,6 +391,92 @@ def measure_balancers(given: argparse.Namespace, setup: Setup, say: Callable[[st
     return Report(title, EQUAL, tuple(rows), tuple(bars))
 
 
+# ---- sizes --------------------------------------------------------------------------------------------------------
+
+RESNEXT = "ResNeXt"
+SIZED = (RESNEXT, "LSTM", "Transformer", "DSN", "MCCNN")  # with the defaults of their classes
+WINDOW_DAYS, COMMON_FIELDS, COMMON_TASKS = 20, 20, 2  # where another size varies
+KINDS = {"direction": "cross_entropy.CrossEntropy", "return": "mse.MSE"}
+
+
+def sized_step(name: str, fields: int, tasks: int, balancer: str, stocks: int, setup: Setup) -> Step:
+    """A step of the trainer on F fields and K tasks, directions and returns in turn, each with an MLP head."""
+    torch.manual_seed(setup.seed)
+    built: list[Task] = []
+    labels: dict[str, Tensor] = {}
+    draw = torch.Generator().manual_seed(setup.seed)
+    for k in range(tasks):
+        kind = tuple(KINDS)[k % 2]
+        values = (
+            torch.randint(2, (stocks,), generator=draw).float()
+            if kind == "direction"
+            else torch.randn(stocks, generator=draw)
+        )
+        labels[f"{kind}_{k}"] = values.to(setup.device)
+        config = {
+            "label": f"{kind}_{k}",
+            "loss": {"class": f"qlib_ext.model.losses.{KINDS[kind]}"},
+            "head": {"class": "qlib_ext.model.heads.mlp.MLPHead"},
+        }
+        if kind == "direction":
+            config["classes"] = 2
+        built.append(Task.from_config(f"{kind}_{k}", config))
+    network = MultiTaskNetwork(
+        {"class": f"qlib_ext.model.backbones.{name.lower()}.{name}"},
+        built,
+        num_features=fields,
+        lookback_days=WINDOW_DAYS,
+    )
+    trainer = Trainer(
+        network,
+        built,
+        build(_balancer(balancer), Balancer, name="balancer"),
+        TrainerOptions(selection="loss"),
+        seed=setup.seed,
+        device=torch.device(setup.device),
+    )
+    network.train()
+    days = OneDay(replace(day(stocks, setup, shape=(WINDOW_DAYS, fields)), labels=labels))
+    return lambda: _nothing(trainer._step(days, LOOK_EVERY + 1))
+
+
+def measure_sizes(given: argparse.Namespace, setup: Setup, say: Callable[[str], None]) -> Report:
+    """Each backbone by its number of fields F, and ResNeXt by its number of tasks K under two balancers."""
+    for name in ("features", "tasks"):
+        for value in getattr(given, name):
+            checks.integer(name, value, 1)
+    reference = _sized(RESNEXT, COMMON_FIELDS, COMMON_TASKS, EQUAL)
+    wanted = {reference: (RESNEXT, COMMON_FIELDS, COMMON_TASKS, EQUAL)}
+    for fields, name in itertools.product(given.features, SIZED):
+        wanted[_sized(name, fields, COMMON_TASKS, EQUAL)] = (name, fields, COMMON_TASKS, EQUAL)
+    for tasks, balancer in itertools.product(given.tasks, (EQUAL, "CQB")):
+        wanted[_sized(RESNEXT, COMMON_FIELDS, tasks, balancer)] = (RESNEXT, COMMON_FIELDS, tasks, balancer)
+    rows: list[Row] = []
+    for stocks in given.stocks:
+        checks.integer("stocks", stocks, 2)
+        say(f"{stocks:,} stocks ...")
+        peaks = {
+            label: peak_megabytes(sized_step(*size, stocks, setup), setup) for label, size in wanted.items()
+        }
+        times = seconds({label: sized_step(*size, stocks, setup) for label, size in wanted.items()}, setup)
+        rows += [
+            Row(
+                label,
+                stocks,
+                times[label],
+                peaks[label],
+                times[label] / times[reference],
+                peaks[label] / peaks[reference],
+            )
+            for label in wanted
+        ]
+    return Report(f"A step of the trainer on windows of {WINDOW_DAYS} days", reference, tuple(rows), ())
+
+
+def _sized(name: str, fields: int, tasks: int, balancer: str) -> str:
+    return f"{name} F{fields} K{tasks} {balancer}"
+
+
 # ---- the report ---------------------------------------------------------------------------------------------------
 
 
@@ -443,6 +531,11 @@ def _parser() -> argparse.ArgumentParser:
     balancers.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     balancers.add_argument("--all", action="store_true", help="show methods of TorchJD too")
     balancers.set_defaults(measure=measure_balancers)
+    sizes = parts.add_parser("sizes", parents=[common], help="ResNeXt and its baselines by fields and tasks")
+    sizes.add_argument("--stocks", type=int, nargs="+", default=[BALANCER_STOCKS])
+    sizes.add_argument("--features", type=int, nargs="+", default=[5, 20, 80], help="F, fields of a day")
+    sizes.add_argument("--tasks", type=int, nargs="+", default=[1, 2, 4, 8], help="K")
+    sizes.set_defaults(measure=measure_sizes)
     return parser
 
 
