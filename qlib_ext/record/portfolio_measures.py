@@ -91,7 +91,7 @@ def _beside(function: Callable[..., float], *, yearly: bool = True) -> Callable[
 
 RETURN, RISK, FALLS, RATIOS, HITS, INDEX = (
     "Return",
-    "Risk of a day",
+    "Risk",
     "Drawdowns",
     "Return for the risk",
     "Gains and losses",

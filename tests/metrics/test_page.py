@@ -27,8 +27,17 @@ COMPLETE = (
     "classification",
     "calibration",
     "significance",
+    "risk",
+    "drawdowns",
+    "distribution",
+    "relative",
+    "rolling",
+    "periods",
+    "bootstrap",
+    "holdings",
+    "costs",
 )
-SHAPES = {"matrix", "matrices", "present"}  # argument checks, no metrics
+SHAPES = {"matrix", "matrices", "present", "daily_series", "same_days"}  # argument checks, no metrics
 
 
 @pytest.mark.parametrize("name", NAMED)

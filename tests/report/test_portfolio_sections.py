@@ -344,8 +344,8 @@ class TestContributors:
         bars = Contributors().charts(four_years)["contributors"].values["contribution"]
         table = four_years.table("portfolio/contributions.csv")["contribution"]
         assert len(bars) == 20
-        assert bars.iloc[-1] == table.max()
-        assert bars.iloc[0] == table.min()
+        assert bars.iloc[0] == table.max()
+        assert bars.iloc[-1] == table.min()
 
     def test_how_it_adds_up(self, four_years: RunArtifacts) -> None:
         page = text(Contributors().render(four_years))

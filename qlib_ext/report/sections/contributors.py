@@ -29,11 +29,11 @@ class Contributors(Section):
             return {}
         return {
             "contributors": Bars(
-                values=chosen[["contribution"]][::-1],
+                values=chosen[["contribution"]],
                 horizontal=True,
                 percent=True,
                 colours=(BLUE,),
-                xlabel="added to the return before cost",
+                ylabel="added to the return before cost",
                 alt="Contribution of the best and of the worst stocks",
                 caption="What each of these stocks added to the portfolio's return over the whole time, in percentage points, "
                 "before cost.",

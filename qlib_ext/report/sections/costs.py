@@ -30,7 +30,7 @@ class Costs(Section):
         """Bars of months, and lines over the cost."""
         months, sweep = run.table("portfolio/monthly.csv"), run.table("portfolio/cost_sweep.csv")
         setup = run.json("portfolio/setup.json")
-        marks = {} if setup["own_cost_bps"] is None else {"this backtest": setup["own_cost_bps"]}
+        marks = {} if setup["own_cost_bps"] is None else {"this backtest": round(setup["own_cost_bps"], 1)}
         return {
             "turnover": Bars(
                 values=months[["turnover"]].set_axis(["turnover"], axis=1),

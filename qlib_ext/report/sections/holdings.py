@@ -9,10 +9,12 @@ import pandas as pd
 from qlib_ext.report import html
 from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Bars, Chart, Lines
+from qlib_ext.report.figures import COLOURS, MORE_COLOURS
 from qlib_ext.report.sections.base import Section, shown
 
 LARGEST = 10  # industries with a line of their own; the rest are one
 REST = "all others"
+FAINT = "#d5d9de"  # theirs
 
 
 class Holdings(Section):
@@ -93,6 +95,7 @@ def _over_time(weights: pd.DataFrame, overall: pd.DataFrame) -> Chart:
     return Lines(
         series=shares,
         stacked=True,
+        colours=[*COLOURS, *MORE_COLOURS][: len(largest)] + [FAINT],
         percent=True,
         ylabel="share of the stocks held",
         height=340,
@@ -107,7 +110,7 @@ def _beside(overall: pd.DataFrame) -> Chart:
     if "universe" in overall:
         columns["all scored stocks"] = overall["universe"]
     return Bars(
-        values=pd.DataFrame(columns)[::-1],
+        values=pd.DataFrame(columns),
         horizontal=True,
         percent=True,
         ylabel="mean share",

@@ -67,33 +67,29 @@ def _years(years: pd.DataFrame) -> str:
             str(year),
             html.count(values["days"]),
             html.percent(values["portfolio_with_cost"], signed=True),
-            html.percent(values["portfolio_without_cost"], signed=True),
             html.percent(values["benchmark"], signed=True),
             html.percent(values["excess_with_cost"], signed=True),
             html.percent(values["volatility"]),
             html.number(values["sharpe_ratio"], 2),
             html.number(values["information_ratio"], 2),
             html.percent(values["max_drawdown"]),
-            html.percent(values["benchmark_max_drawdown"]),
         )
 
     header = [
         "Year",
         "Days",
         "After cost",
-        "Before cost",
         "Index",
         "Over the index",
-        "Volatility a year",
+        "Volatility",
         "Sharpe ratio",
         "Information ratio",
         "Max drawdown",
-        "Index's",
     ]
     note = (
         "Returns of a year compound over its trading days and are not annualised, so a year of few days shows what those "
-        "brought. Over the index, volatility, ratios and drawdowns are after cost; a year's drawdowns are measured from the "
-        "highest value within it."
+        "brought. Over the index, volatility (of a year), ratios and drawdown are after cost; a drawdown is measured from the "
+        "highest value within the year."
     )
     body = [row(year, values) for year, values in years.iterrows()]
     return html.table(header, body, numbers=range(1, len(header))) + html.paragraph(note, "note")

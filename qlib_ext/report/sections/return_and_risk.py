@@ -21,7 +21,7 @@ COLUMNS = {
 WRITTEN: Mapping[str, Callable[[float], str]] = {
     "percent": html.percent,
     "ratio": lambda value: html.number(value, 2),
-    "days": html.count,
+    "days": lambda value: html.NONE if math.isnan(value) else f"{html.count(value)} days",
 }
 
 
@@ -36,7 +36,9 @@ class ReturnAndRisk(Section):
         metrics, setup = run.table("portfolio/metrics.csv"), run.json("portfolio/setup.json")
         parts = []
         for group, rows in metrics.groupby("group", sort=False):
-            parts.append(html.heading(group) + _table(rows, beside=group == BESIDE))
+            parts.append(
+                html.heading(group) + _table(rows, html.percent(setup["level"], 0), beside=group == BESIDE)
+            )
         parts.append(
             html.details(
                 "How each figure is computed", html.facts(zip(metrics["name"], metrics["how"], strict=True))
@@ -57,7 +59,7 @@ class ReturnAndRisk(Section):
         return "".join(parts)
 
 
-def _table(rows: pd.DataFrame, *, beside: bool) -> str:
+def _table(rows: pd.DataFrame, level: str, *, beside: bool) -> str:
     """A row a measure; the portfolio's columns alone where they are measured beside the index."""
     columns = [*COLUMNS][:2] if beside else [*COLUMNS]
     header, numbers = ["Measure"], []
@@ -65,7 +67,7 @@ def _table(rows: pd.DataFrame, *, beside: bool) -> str:
         header.append(COLUMNS[column])
         numbers.append(len(header) - 1)
         if f"{column}_low" in rows and rows[f"{column}_low"].notna().any():
-            header.append("interval")
+            header.append(f"{level} interval")
             numbers.append(len(header) - 1)
     body = []
     for _, row in rows.iterrows():

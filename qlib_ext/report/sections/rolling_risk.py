@@ -37,7 +37,6 @@ class RollingRisk(Section):
                 series=both("sharpe_ratio"),
                 ylabel="Sharpe ratio",
                 colours=(BLUE, QUIET),
-                levels={"zero": 0.0},
                 height=240,
                 alt="Rolling Sharpe ratio of the portfolio and of the index",
                 caption=f"Mean over standard deviation of the last {window} daily returns, times the root of {year:g}; no "
