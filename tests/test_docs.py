@@ -18,9 +18,11 @@ import yaml
 
 from qlib_ext.build import build, locate
 from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.model.augment import Augmenter
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.losses.base import Loss
+from qlib_ext.model.trainer import TrainerOptions
 from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
@@ -65,7 +67,15 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
 
 class TestExamples:
     def test_there_is_one_of_each(self, examples: Mapping[str, Any]) -> None:
-        assert set(examples) == {"loss", "backbone", "balancer", "strategy", "also"}
+        assert set(examples) == {
+            "loss",
+            "backbone",
+            "balancer",
+            "augmentations",
+            "trainer",
+            "strategy",
+            "also",
+        }
 
     def test_loss(self, examples: Mapping[str, Any]) -> None:
         loss = build(examples["loss"], Loss, name="loss")
@@ -101,6 +111,23 @@ class TestExamples:
         assert balancer.needs_jacobian
         jacobian = torch.tensor([[3.0, 4.0], [0.0, 100.0], [0.0, 0.0]])
         assert balancer.aggregate(jacobian).tolist() == pytest.approx([0.6, 1.8])
+
+    def test_augmentation(self, examples: Mapping[str, Any]) -> None:
+        options = TrainerOptions(augmentations=examples["augmentations"])
+        augmenter = Augmenter(options.augmentations, 0, torch.device("cpu"))
+        panel = DailyPanel(
+            pd.Timestamp("2020-01-02"), torch.ones(200, 20, 3), torch.arange(200), None, {}, {}
+        )
+        found = augmenter(panel, 0, 0).features
+        assert ((found == 0).all(dim=2) == (found == 0).any(dim=2)).all(), "a day is missing as a whole"
+        assert (found == 0).float().mean().item() == pytest.approx(0.5 * 0.2, abs=0.03)
+
+    def test_schedule(self, examples: Mapping[str, Any]) -> None:
+        phases = TrainerOptions(**examples["trainer"]).plan(["score", "direction"])
+        assert [phase.tasks for phase in phases] == [("direction",), ("score",), ("score", "direction")]
+        assert [phase.epochs for phase in phases] == [10, 10, 80]
+        assert [phase.learning_rate for phase in phases] == [2e-4, 1e-3, 2e-4]
+        assert {(phase.patience, phase.selection) for phase in phases} == {(10, "loss")}
 
     def test_strategy(self, examples: Mapping[str, Any]) -> None:
         scores = pd.Series([0.3, 0.1, None, 0.2], index=["SH600000", "SH600004", "SH600006", "SH600007"])
