@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -269,7 +269,8 @@ class Trainer:
             record["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         record.update({f"balance/{name}": value for name, value in self.balancer.report().items()})
         started = time.perf_counter()
-        record.update(self._train_epoch(train, days))
+        with _repeatable_convolutions(self.network):
+            record.update(self._train_epoch(train, days))
         trained = time.perf_counter()
         train_losses = self.losses(train, days)
         valid_losses, valid_scores = self._validate(valid, valid_days)
@@ -553,6 +554,21 @@ class Trainer:
         phase = state.values["phase"]
         first_epoch, best_epoch = state.values["first_epoch"], state.values["best_epoch"]
         return phase == len(self.phases) - 1 and self._is_over(phase, first_epoch, state.epoch, best_epoch)
+
+
+@contextmanager
+def _repeatable_convolutions(network: nn.Module) -> Iterator[None]:
+    """Let CUDA take only such gradients of convolutions as are the same every time; else a resumed run could differ.
+
+    A network without convolutions is left alone.
+    """
+    before = torch.backends.cudnn.deterministic
+    if any(isinstance(module, nn.Conv1d) for module in network.modules()):
+        torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 def _gradient_statistics(jacobian: Tensor) -> tuple[Tensor, Tensor]:

@@ -459,6 +459,23 @@ class TestResume:
             checkpoint.close(trainer.checkpoint_path)
 
 
+@pytest.mark.parametrize(("backbone", "expected"), [(LSTM, False), (RESNEXT, True)])
+def test_convolutions_are_trained_by_gradients_that_repeat(train, valid, backbone, expected):
+    found = set()
+
+    class Looking(Watched):
+        def _step(self, train, position):
+            found.add(torch.backends.cudnn.deterministic)
+            return super()._step(train, position)
+
+    config = {"class": backbone, "kwargs": {"hidden_size": 2}}
+    trainer = build(backbone=config, n_epochs=1)
+    trainer.__class__ = Looking
+    trainer.fit(train, valid)
+    assert found == {expected}
+    assert not torch.backends.cudnn.deterministic
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_resnext_in_phases_with_augmentations(make_panels, tmp_path, device, norm):

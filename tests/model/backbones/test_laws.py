@@ -126,6 +126,15 @@ class TestLaws:
         for order in (torch.arange(len(panel)).flip(0), torch.arange(len(panel)).roll(5)):
             torch.testing.assert_close(backbone(taken(panel, order)), backbone(panel)[order])
 
+    @pytest.mark.parametrize("shape", [(5, 1), (30, 13)])
+    def test_windows_of_any_size(self, kind, make_day, shape):
+        panel = make_day()
+        panel = replace(panel, features=torch.randn(len(panel), *shape))
+        backbone = built(kind, panel).eval()
+        found = backbone(panel)
+        assert found.shape == (len(panel), backbone.out_features)
+        assert torch.isfinite(found).all()
+
     def test_a_single_stock(self, kind, make_day):
         for stock in (1, 2):
             panel = taken(make_day(), torch.tensor([stock]))
