@@ -95,7 +95,7 @@ def _over_time(weights: pd.DataFrame, overall: pd.DataFrame) -> Chart:
     return Lines(
         series=shares,
         stacked=True,
-        colours=[*COLOURS, *MORE_COLOURS][: len(largest)] + [FAINT],
+        colours=(*(*COLOURS, *MORE_COLOURS)[: len(largest)], FAINT),
         percent=True,
         ylabel="share of the stocks held",
         height=340,
