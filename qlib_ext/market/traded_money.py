@@ -100,8 +100,8 @@ def traded_money(
         computed,
         formula,
         False,
-        "volumes are taken to count single shares: the store has no amount to tell shares from lots of 100; "
-        "if they are lots, an order is a hundredth as large beside the market as given here (`volume_unit` of the record says so)",
+        "volumes are taken to count single shares, since the store has no amount to tell shares from lots of 100. If they "
+        "are lots, orders are a hundredth as large beside the market as given here; then set volume_unit to 100",
     )
 
 

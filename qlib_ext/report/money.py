@@ -10,7 +10,7 @@ NAMES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
 def in_words(amount: float) -> str:
-    """An amount in three digits, `146 million`; below a million written out, `12,500`; an en dash for NaN."""
+    """An amount in at most three digits, `146 million`; below a million written out, `12,500`; an en dash for NaN."""
     if amount is None or math.isnan(amount):
         return NONE
     if math.isinf(amount):
@@ -25,4 +25,5 @@ def in_words(amount: float) -> str:
 
 def _three_digits(value: float) -> str:
     decimals = max(0, 2 - max(0, math.floor(math.log10(abs(value)))))
-    return f"{value:,.{decimals}f}"
+    written = f"{value:,.{decimals}f}"
+    return written.rstrip("0").rstrip(".") if "." in written else written

@@ -74,7 +74,6 @@ class Booked(NamedTuple):
     cost: float
 
 
-
 class RememberingQuote(NumpyQuote):
     """Qlib's quotes, each looked up once.
 
@@ -254,18 +253,25 @@ class ObservedExchange(Exchange):
         """What kept an order from filling in full."""
         if not self.check_order(order):
             return self.obstacle(order.stock_id, order.start_time, order.end_time, order.direction)
-        whole = self.round_amount_by_trade_unit(order.amount, order.factor)  # as much as can be wanted
-        if value > NOTHING and order.deal_amount >= whole * (1 - TINY):
+        wanted = self._in_lots(order, order.amount)
+        done = order.deal_amount if value > NOTHING else 0.0
+        if done > 0 and done >= wanted * (1 - TINY):
             return None
         if self.cuts:
             return self.cuts[-1]
         if order.direction == OrderDir.SELL and held < order.amount * (1 - TINY):
-            if value > NOTHING or held == 0:
+            if done > 0 or held == 0:
                 return Reason.NOT_HELD
-            whole = self.round_amount_by_trade_unit(held, order.factor)
-        if whole > 0:  # nothing cut it, and it is no part of a lot: there was no cash for the fee
+            wanted = self._in_lots(order, held)
+        if (
+            done == 0 and wanted > 0
+        ):  # nothing cut it, and it is no part of a lot: there was no cash for the fee
             return Reason.NO_CASH
         return Reason.NO_CASH if self._too_poor(order, cash) else Reason.LOT_SIZE
+
+    def _in_lots(self, order: Order, amount: float) -> float:
+        """Whole lots of an amount; never more of it, as Qlib's rounding gives when a tenth of a share is missing."""
+        return min(amount, self.round_amount_by_trade_unit(amount, order.factor))
 
     def _too_poor(self, order: Order, cash: float) -> bool:
         """Whether the cash of the account does not buy a single lot."""

@@ -25,8 +25,8 @@ from qlib_ext.strategy.topk_dropout import TopkDropout
 # Qlib averages the orders of a day also where there are none.
 pytestmark = pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
 
-CODES = [f"SH6{number:05d}" for number in range(8)]
-PLAIN, UP, DOWN, GONE, STILL, DEAR, ADJUSTED, OTHER = CODES
+CODES = [f"SH6{number:05d}" for number in range(9)]
+PLAIN, UP, DOWN, GONE, STILL, DEAR, ADJUSTED, OTHER, SHRUNK = CODES
 BUY, SELL = OrderDir.BUY, OrderDir.SELL
 DAYS, PLANTED = 14, 5
 SETTINGS = {
@@ -40,7 +40,7 @@ SETTINGS = {
 
 
 class Market:
-    """Eight stocks at about 10 a share; on day `PLANTED` four of them cannot be traded, each for its own reason."""
+    """Nine stocks at about 10 a share; on day `PLANTED` four of them cannot be traded, each for its own reason."""
 
     def __init__(self, root: Path):
         draw = np.random.default_rng(5)
@@ -53,6 +53,7 @@ class Market:
         close[:, column[DEAR]] *= 1000  # 1 million a lot
         factor = np.ones_like(close)
         factor[:, column[ADJUSTED]] = 3.7
+        factor[PLANTED + 1 :, column[SHRUNK]] = 0.99998  # 3,700 shares become 3,699.926
         close[:, column[ADJUSTED]] *= 3.7
         volume = np.full_like(close, 1e5)
         volume[PLANTED, column[STILL]] = 0
@@ -128,6 +129,13 @@ class TestFilled:
         assert row["factor"] == pytest.approx(3.7)
         assert row["lots"] == pytest.approx(37)
         assert row["filled"] == pytest.approx(1000)
+
+    def test_all_that_is_held_is_all_of_it(self, market: Market) -> None:
+        done = market.trade({3: [(SHRUNK, BUY, 3700.0)], PLANTED + 2: [(SHRUNK, SELL, 3700.0)]})
+        row = only(done, PLANTED + 2)
+        assert row["lots"] == pytest.approx(36.99926)
+        assert (row["status"], row["reason"]) == ("filled", None)  # though Qlib would round it up to 37 lots
+        assert done.positions().index.get_level_values("datetime").max() == market.calendar[PLANTED + 1]
 
     def test_without_lots_there_are_none(self, market: Market) -> None:
         row = only(market.trade({3: [(PLAIN, BUY, 0.5)]}, trade_unit=None), 3)
@@ -266,7 +274,7 @@ class TestHeldBack:
         assert [*sold["status"].unique()] == ["filled"]
         # the purchases share the cash equally, those that were held back too
         wanted = orders.loc[best, "wanted_value"]
-        assert wanted.nunique() == 1
+        np.testing.assert_allclose(wanted, wanted.iloc[0])
         assert np.isnan(orders.loc[GONE, "amount"])
 
     def test_sales(self, market: Market) -> None:
@@ -313,7 +321,9 @@ WISHES = st.dictionaries(
     st.integers(1, DAYS - 2),
     st.lists(
         st.tuples(
-            st.sampled_from(CODES),
+            st.sampled_from(
+                CODES[:-1]
+            ),  # Qlib fails where more is sold of a holding that shrank than is held
             st.sampled_from([BUY, SELL]),
             st.one_of(st.sampled_from([0.0, 100.0, 500.0]), st.floats(0, 1e5)),
         ),
@@ -355,7 +365,8 @@ class TestAccounting:
             held.reindex(columns=CODES, fill_value=0.0), expected, rtol=1e-7, atol=1e-4
         )
         assert (orders["reason"].isna() == (orders["status"] == "filled")).all()
-        assert (orders["filled"] <= orders["amount"] * (1 + 1e-9)).all()
+        tenth = 0.1 / orders["factor"].fillna(1)  # of a share, by which Qlib rounds up
+        assert (orders["filled"] <= orders["amount"] * (1 + 1e-9) + tenth).all()
         assert ((orders["filled"] > 0) == (orders["status"] != "not filled")).all()
         lots = orders["lots_filled"][orders["direction"] == "buy"].dropna()
         np.testing.assert_allclose(lots, lots.round(), atol=1e-6)

@@ -73,40 +73,39 @@ class Capacity(Section):
         for limit, group in table.groupby("limit", sort=True):
             sizes = group.set_index("share")["account"]
             rows.append(
-                (
-                    f"more than {_percent(limit)} of the traded amount",
-                    *(in_words(sizes[share]) for share in shares),
-                )
+                (f"{_percent(limit)} of the traded amount", *(in_words(sizes[share]) for share in shares))
             )
-        header = ["Orders that are", *(f"{_percent(share)} of the value" for share in shares)]
+        header = ["Limit", *(f"{_percent(share)} of the value above it" for share in shares)]
         drawn = "".join(shown(name, chart) for name, chart in self.charts(run).items())
-        how = f"The traded amount is {known['formula']} of the store; {known['said']}."
-        if known["orders_without"]:
-            how += f" Of {html.count(known['orders_without'])} orders it is not known; they are left out."
+        left_out = known["orders_without"]
+        how = [f"The traded amount is {known['formula']} of the store's bars"]
+        if known["sure"]:
+            how.append(known["said"])
+        if left_out:
+            how.append(f"of {html.count(left_out)} orders it is not known, and they are left out")
         explained = (
             f"The backtest began with {in_words(account)}. It fills every order at the price of the day, however large. A real "
             "order that is a good part of what its stock is traded for moves the price against itself, so returns do not "
-            "carry over to an account of any size. Below, every order keeps its share of the account; the table says up to "
-            "which account no more than so much of the orders' value would be above a limit. Up to 5% of a day's trading is "
-            "often taken as easy to trade, above 10% as hard."
+            "carry over to an account of any size. Below, every order keeps its share of the account. The table gives the "
+            "account at which so much of the orders' value is above a limit: in a larger one it is more. Up to 5% of a day's "
+            "trading is often taken as easy to trade, above 10% as hard."
         )
-        parts = [html.paragraph(explained), html.table(header, rows, numbers=range(1, len(header)))]
-        parts.append(f'<div class="charts">{drawn}</div>')
-        parts.append(html.paragraph(how, "note"))
-        if not known["sure"]:
-            parts.insert(
-                0, html.box("The unit of the traded amount is assumed", html.paragraph(known["said"] + "."))
-            )
-            parts[-1] = html.paragraph(
-                f"The traded amount is {known['formula']} of the store."
-                + (
-                    f" Of {html.count(known['orders_without'])} orders it is not known; they are left out."
-                    if known["orders_without"]
-                    else ""
-                ),
-                "note",
-            )
-        return "".join(parts)
+        assumed = html.box(
+            "The unit of the traded amount is assumed", html.paragraph(_sentence(known["said"]))
+        )
+        return "".join(
+            [
+                "" if known["sure"] else assumed,
+                html.paragraph(explained),
+                html.table(header, rows, numbers=range(1, len(header))),
+                f'<div class="charts">{drawn}</div>',
+                html.paragraph(_sentence("; ".join(how)), "note"),
+            ]
+        )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _interesting(curve: pd.DataFrame) -> pd.DataFrame:

@@ -87,7 +87,6 @@ class Sweeps(Section):
                 html.percent(row["annualised_return"], 1, signed=True),
                 html.percent(row["annualised_excess_return"], 1, signed=True),
                 html.number(row["information_ratio"], 2),
-                html.percent(row["annualised_volatility"], 1),
                 html.percent(row["max_drawdown"], 1),
                 html.percent(row["excess_max_drawdown"], 1),
                 html.percent(row["turnover"], 1),
@@ -98,15 +97,14 @@ class Sweeps(Section):
         ]
         header = [
             "Stocks",
-            "Replaced a day",
-            "Return a year",
-            "Excess a year",
-            "Information ratio",
-            "Volatility",
-            "Max drawdown",
-            "of the excess",
-            "Turnover a day",
-            "Cost a year",
+            "Replaced",
+            "Return",
+            "Excess",
+            "IR",
+            "Drawdown",
+            "of excess",
+            "Turnover",
+            "Cost",
             "Not filled",
         ]
         told = (
@@ -123,9 +121,11 @@ class Sweeps(Section):
                 drawn["sweep_excess"],
                 html.table(header, rows, numbers=range(1, len(header))),
                 html.paragraph(
-                    "After cost, but for the chart bars before cost. Turnover is bought plus sold value over the account of the "
-                    "day before, mean of the days; not filled is the share of orders that did not fill in full. To choose "
-                    "the best row is to choose by the test period: its figures are then better than the future's.",
+                    "All after cost, but for the bars before cost. Replaced: stocks a day at most. Return, excess over the index "
+                    "and cost are a year's; IR is the information ratio, drawdown the deepest fall of the account and of its "
+                    "value over the index's. Turnover is bought plus sold value a day over the account of the day before; not "
+                    "filled, the share of orders that did not fill in full. To choose the best row is to choose by the test "
+                    "period: its figures are then better than what is to be expected.",
                     "note",
                 ),
             ]
