@@ -160,7 +160,7 @@ def _tests(comparison: Comparison) -> Table:
     from rich.markup import escape
 
     from qlib_ext.report.comparison.compared import TESTED
-    from qlib_ext.report.comparison.words import test_rows
+    from qlib_ext.report.comparison.words import rows_of_tests
 
     table = _table(
         f"Against {comparison.baseline.name}",
@@ -169,7 +169,7 @@ def _tests(comparison: Comparison) -> Table:
         whole=True,
     )
     for measure, name in TESTED.items():
-        rows = test_rows(comparison, measure)
+        rows = rows_of_tests(comparison, measure)
         if rows:
             table.add_section()
             table.add_row(f"[bold]{escape(name)}[/bold]")

@@ -15,7 +15,7 @@ from qlib_ext.report.comparison.words import (
     SHOWN,
     group_rows,
     metrics,
-    test_rows,
+    rows_of_tests,
     value,
     verdict,
 )
@@ -108,7 +108,7 @@ def _differences(comparison: Comparison, drawn: Mapping[str, Chart]) -> str:
         unit = " in basis points" if measure == RETURN else ""
         header = ["Group", "Difference", "95% interval", "p", "p, Holm", "Days", "In the set (p)"]
         parts.append(html.heading(f"{name[0].upper() + name[1:]}{unit}"))
-        parts.append(html.table(header, test_rows(comparison, measure), numbers=range(1, 7)))
+        parts.append(html.table(header, rows_of_tests(comparison, measure), numbers=range(1, 7)))
     parts += [_shown("difference_ic", drawn), _shown("difference_return", drawn)]
     return (
         "".join(parts) + html.paragraph(METHOD, "note")

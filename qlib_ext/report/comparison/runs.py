@@ -95,14 +95,23 @@ def read(client: MlflowClient, runs: Iterable[Run]) -> tuple[list[ComparedRun], 
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 found = RunArtifacts.download(client, run_id, there, Path(folder))
-                compared.append(_compared(found, [path for path in READS if path not in there]))
+                compared.append(view(found, [path for path in READS if path not in there]))
         except (mlflow.exceptions.MlflowException, OSError, ValueError, KeyError) as error:
             reason = masked(str(error)).strip().splitlines() or [type(error).__name__]
             left_out.append(LeftOut(run_id, name, f"its artifacts cannot be read: {reason[0][:300]}"))
     return compared, left_out
 
 
-def _compared(run: RunArtifacts, lacking: Sequence[str]) -> ComparedRun:
+def view(run: RunArtifacts, lacking: Sequence[str] = ()) -> ComparedRun:
+    """What of a run is compared.
+
+    Parameters
+    ----------
+    run
+        With what it has of `READS`.
+    lacking
+        The others of them.
+    """
     ranking = run.table(RANKING) if run.has(RANKING) else None
     backtest = run.table(BACKTEST) if run.has(BACKTEST) else None
     columns: dict[str, pd.Series] = {}

@@ -87,7 +87,7 @@ def p_value(p: float) -> str:
     return html.number(p, 3)
 
 
-def test_rows(comparison: Comparison, measure: str) -> list[list[str]]:
+def rows_of_tests(comparison: Comparison, measure: str) -> list[list[str]]:
     """A row a group: difference to the baseline, interval, p, Holm's p, days, and whether it is in the set."""
     rows = []
     for _, row in comparison.tests[comparison.tests["measure"] == measure].iterrows():

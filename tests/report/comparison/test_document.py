@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qlib_ext.report.charts import Bars, Lines
+from qlib_ext.report.comparison.charts import MANY, charts
+from qlib_ext.report.comparison.compared import Comparison
+from qlib_ext.report.comparison.document import render
+from qlib_ext.report.comparison.words import group_rows, p_value, rows_of_tests, value, verdict
+from qlib_ext.report.figures import drawn
+from tests.report.comparison.conftest import EQUAL, Shelf
+
+
+class TestCharts:
+    def test_every_chart_is_there_and_can_be_drawn(self, comparison: Comparison) -> None:
+        found = charts(comparison)
+        assert [*found] == [
+            "group_ic",
+            "group_excess_return",
+            "difference_ic",
+            "difference_return",
+            "cumulative_return",
+            "cumulative_excess",
+            "cumulative_rank_ic",
+            "cumulative_ic",
+        ]
+        for chart in found.values():
+            drawn(chart)
+
+    def test_lines_are_means_over_seeds_between_their_deviations(self, comparison: Comparison) -> None:
+        chart = charts(comparison)["cumulative_ic"]
+        assert isinstance(chart, Lines)
+        group = comparison.groups[0]
+        paths = np.array([run.daily["IC"].to_numpy().cumsum() for run in group.runs])
+        np.testing.assert_allclose(chart.series["CQB"], paths.mean(axis=0), atol=1e-12)
+        low, high = chart.bands["CQB"]
+        np.testing.assert_allclose(high - low, 2 * paths.std(axis=0, ddof=1), atol=1e-12)
+
+    def test_value_is_compounded_and_ends_where_the_account_does(self, comparison: Comparison) -> None:
+        chart = charts(comparison)["cumulative_return"]
+        assert isinstance(chart, Lines)
+        ends = [np.prod(1 + run.daily["return"].dropna()) for run in comparison.groups[0].runs]
+        assert chart.series["CQB"].iloc[-1] == pytest.approx(np.mean(ends), rel=1e-12)
+        assert "Index SH000300" in chart.series
+        assert chart.log_choice
+
+    def test_intervals_stand_around_the_differences(self, comparison: Comparison) -> None:
+        chart = charts(comparison)["difference_return"]
+        assert isinstance(chart, Bars)
+        row = comparison.tests.query("measure == 'return' and group == 'CQB'").iloc[0]
+        assert chart.low is not None
+        assert chart.values.loc["CQB", "return after cost"] == pytest.approx(1e4 * row["difference"])
+        assert chart.low.loc["CQB", "return after cost"] == pytest.approx(1e4 * row["low"])
+
+    def test_of_many_groups_the_best_and_the_baseline_are_shown_at_first(self, shelf: Shelf) -> None:
+        for k in range(MANY + 3):
+            shelf.run(skill=0.01 + k / 100, days=20, params={"model.kwargs.trainer.n_epochs": str(k)})
+        chart = charts(shelf.compared(draws=20))["cumulative_ic"]
+        assert isinstance(chart, Lines)
+        assert [*chart.hidden] == ["n_epochs 2", "n_epochs 1"]
+
+    def test_one_group_has_nothing_to_differ_from(self, shelf: Shelf) -> None:
+        shelf.run(without=("backtest",))
+        assert [*charts(shelf.compared())] == [
+            "group_ic",
+            "group_excess_return",
+            "cumulative_rank_ic",
+            "cumulative_ic",
+        ]
+
+
+class TestWords:
+    def test_a_better_group_is_said_to_be(self, comparison: Comparison) -> None:
+        claims = verdict(comparison)
+        assert claims[0].answer == "yes"
+        assert claims[0].said.startswith("RankIC is higher than that of EqualWeighting: CQB (+0.03")
+        assert "Of 1 comparisons, p below 0.05 after Holm's correction" in claims[0].because
+        assert "luck of 6 trials" in claims[-1].said
+
+    def test_a_worse_group_is_said_to_be(self, full_shelf: Shelf) -> None:
+        claims = verdict(full_shelf.compared(baseline="CQB"))
+        assert claims[0].answer == "no"
+        assert claims[0].said.startswith("RankIC is lower than that of CQB: EqualWeighting (−0.03")
+
+    def test_no_difference_is_no_claim(self, shelf: Shelf) -> None:
+        shelf.run(seed=1)
+        shelf.run(seed=2, skill=0.0301, params=EQUAL)
+        claims = verdict(shelf.compared())
+        assert claims[0].answer == "unclear"
+        assert claims[0].said == "RankIC: no group differs from CQB by more than chance may bring."
+
+    def test_cells(self, comparison: Comparison) -> None:
+        assert value("IC", 0.04123, 0.00216) == "0.0412 ± 0.0022"
+        assert value("backtest/max_drawdown", -0.2) == "−20.00%"
+        assert value("backtest/max_drawdown", -0.2, 0.013) == "−20.00% ± 1.30"
+        assert p_value(0.0005) == "< 0.001"
+        assert p_value(float("nan")) == "–"
+        assert [row[:2] for row in group_rows(comparison, ["IC"])] == [
+            ["CQB", "3"],
+            ["EqualWeighting (baseline)", "3"],
+        ]
+        names = [row[0] for row in rows_of_tests(comparison, "IC")]
+        assert names == ["CQB", "EqualWeighting (baseline)"]
+
+
+class TestPage:
+    def test_it_holds_every_part(self, comparison: Comparison) -> None:
+        text = render(comparison, "Comparison of main", {"Made by": "qlib-ext compare main"})
+        for part in (
+            "Summary",
+            "Groups",
+            "Differences to the baseline",
+            "Returns",
+            "Information coefficient",
+            "Configuration",
+            "Runs",
+            "Left out: 0 runs",
+            "Provenance",
+        ):
+            assert (f">{part}<" in text) == (part != "Left out: 0 runs"), part
+        assert "qlib-ext compare main" in text
+        assert "model.kwargs.balancer.class" in text
+        for group in comparison.groups:
+            for run in group.runs:
+                assert run.run_id[:8] in text
+
+    def test_it_is_small_enough_to_send(self, comparison: Comparison) -> None:
+        assert len(render(comparison, "x", {}).encode()) < 3e6
+
+    def test_the_same_runs_make_the_same_page(self, comparison: Comparison) -> None:
+        assert render(comparison, "x", {}) == render(comparison, "x", {})
+
+    def test_names_stay_text(self, shelf: Shelf) -> None:
+        evil = "<script>alert(1)</script>"
+        shelf.run(evil, params={"model.kwargs.balancer.class": evil})
+        shelf.run(f"{evil} again", params=EQUAL)
+        assert evil not in render(shelf.compared(), evil, {evil: evil})
