@@ -54,13 +54,41 @@ def fragment(name: str, chart: Chart) -> str:
     """
     if not NAME.fullmatch(name):
         raise UserError(f"a chart's name must be of letters, digits, `_`, `-` and dots, found `{name}`")
-    described = _embedded(description(chart))
+    described = description(chart)
     return (
-        f'<figure class="chart" id="chart-{name}" aria-label="{html.text(chart.alt)}">'
+        f'<figure class="chart" id="chart-{name}" aria-label="{html.text(chart.alt)}">{_tools(described)}'
         f'<div class="plot" style="height:{_height(chart)}px"></div>'
-        f'<script type="application/json">{described}</script>'
+        f'<script type="application/json">{_embedded(described)}</script>'
         f"<figcaption>{html.text(chart.caption)}</figcaption></figure>"
     )
+
+
+def _tools(described: Mapping[str, Any]) -> str:
+    """The legend and the choice of the axis: buttons of the page, so that keys and screen readers reach them.
+
+    They stand in the page from the start, for a page whose charts are drawn while it is read must not move.
+    """
+    legend, parts = described["legend"], []
+    if len(legend) > 1:
+        switches = "".join(
+            f'<button type="button" aria-pressed="{str(entry["shown"]).lower()}" '
+            f'title="Show or hide; double click: only this one">{_swatch(entry)}{html.text(entry["name"])}</button>'
+            for entry in legend
+        )
+        parts.append(f'<div class="legend" role="group" aria-label="Series">{switches}</div>')
+    named = [*(legend if len(legend) == 1 and described["lines"] else []), *described["lines"]]
+    parts += [f'<span class="only">{_swatch(entry)}{html.text(entry["name"])}</span>' for entry in named]
+    if described["log"]:
+        parts.append('<button type="button" class="log" aria-pressed="false">Logarithmic axis</button>')
+    return f'<div class="tools">{"".join(parts)}</div>' if parts else ""
+
+
+def _swatch(entry: Mapping[str, Any]) -> str:
+    if "line" in entry:
+        return (
+            f'<span class="swatch {entry["line"]}" style="border-color:{html.text(entry["colour"])}"></span>'
+        )
+    return f'<span class="swatch" style="background:{html.text(entry["colour"])}"></span>'
 
 
 def description(chart: Chart) -> dict[str, Any]:
@@ -79,7 +107,7 @@ def description(chart: Chart) -> dict[str, Any]:
     lines
         What else the legend names: straight lines, `dashed` or `dotted`.
     log
-        Whether the reader may choose a logarithmic axis.
+        Whether the reader can choose a logarithmic axis.
     """
     for kind, describe in _DESCRIBED.items():
         if isinstance(chart, kind):
@@ -270,7 +298,9 @@ def _height(chart: Chart) -> int:
         rows = len(chart.values) * (1 if chart.stacked else max(1, len(chart.values.columns)) ** 0.5)
         return max(chart.height, round(20 * rows) + 70)
     if isinstance(chart, Heatmap):
-        return max(chart.height, 22 * len(chart.values) + 60)
+        around = 60 + (20 if chart.xlabel else 0)
+        rows = len(chart.values)
+        return max(22 * rows + around, min(chart.height, 44 * rows + around))
     return chart.height
 
 

@@ -40,17 +40,29 @@
     return Array.from(days, (day) => new Date(day * 864e5).toISOString().slice(0, 10));
   }
 
-  function styled(layout) {
-    const axis = (given) => Object.assign({
+  // Breaks an axis's title where it would leave the chart: plotly cuts it.
+  function wrapped(title, pixels) {
+    const most = Math.max(12, Math.floor(pixels / 6.6));
+    const lines = [""];
+    title.split(" ").forEach((word) => {
+      const last = lines[lines.length - 1];
+      if (last && (last + " " + word).replace(/&\w+;/g, "&").length > most) lines.push(word);
+      else lines[lines.length - 1] = last ? last + " " + word : word;
+    });
+    return lines.join("<br>");
+  }
+
+  function styled(layout, plot) {
+    const axis = (given, pixels) => Object.assign({
       automargin: true, gridcolor: GRID, linecolor: QUIET, tickcolor: QUIET, zerolinecolor: "#b9bfc5",
       zerolinewidth: 1, ticks: "outside", ticklen: 4, exponentformat: "none", separatethousands: true,
-    }, given, given.title ? { title: { text: given.title.text, font: { size: 12 }, standoff: 8 } } : {});
+    }, given, given.title ? { title: { text: wrapped(given.title.text, pixels), font: { size: 12 }, standoff: 8 } } : {});
     const full = Object.assign({}, layout, {
       autosize: true, showlegend: false, paper_bgcolor: "#fff", plot_bgcolor: "#fff",
       font: { family: FONT, size: 12, color: INK },
       margin: { l: 8, r: 12, t: 14, b: 8, pad: 0 },
       hoverlabel: { font: { family: FONT, size: 12, color: INK }, bgcolor: "#fff", bordercolor: QUIET, namelength: 40 },
-      xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
+      xaxis: axis(layout.xaxis, plot.clientWidth - 70), yaxis: axis(layout.yaxis, plot.clientHeight - 50),
       // a finger that scrolls the page must not zoom the chart
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     });
@@ -64,76 +76,36 @@
     return full;
   }
 
-  function button(text, pressed) {
-    const made = document.createElement("button");
-    made.type = "button";
-    made.textContent = text;
-    made.setAttribute("aria-pressed", String(pressed));
-    return made;
-  }
-
-  function swatch(entry) {
-    const made = document.createElement("span");
-    made.className = "swatch " + (entry.line || "");
-    if (entry.line) made.style.borderColor = entry.colour; else made.style.background = entry.colour;
-    return made;
-  }
-
-  function named(entry) {
-    const made = document.createElement("span");
-    made.className = "only";
-    made.append(swatch(entry), entry.name);
-    return made;
-  }
-
-  // Switches for the series and for the axis: buttons of the page, so that keys and screen readers reach them.
-  function tools(plot, chart, found) {
-    const bar = document.createElement("div");
-    bar.className = "tools";
-    const switches = [];
+  // The buttons of the legend and of the axis.
+  function connect(chart, plot, legend) {
+    const switches = [...chart.querySelectorAll(".legend button")];
+    const now = () => switches.map((made) => made.getAttribute("aria-pressed") === "true");
     const show = (wanted) => {
-      switches.forEach(({ made, entry }, k) => {
-        if (String(wanted[k]) === made.getAttribute("aria-pressed")) return;
+      const before = now();
+      switches.forEach((made, k) => {
+        if (wanted[k] === before[k]) return;
         made.setAttribute("aria-pressed", String(wanted[k]));
-        Plotly.restyle(plot, { visible: wanted[k] }, entry.traces);
+        Plotly.restyle(plot, { visible: wanted[k] }, legend[k].traces);
       });
     };
-    const now = () => switches.map(({ made }) => made.getAttribute("aria-pressed") === "true");
-    if (found.legend.length > 1) {
-      const group = document.createElement("div");
-      group.className = "legend";
-      group.setAttribute("role", "group");
-      group.setAttribute("aria-label", "Series");
-      found.legend.forEach((entry, k) => {
-        const made = button(entry.name, entry.shown);
-        made.prepend(swatch(entry));
-        made.title = "Show or hide; double click: only this one";
-        made.addEventListener("click", () => show(now().map((on, other) => (other === k ? !on : on))));
-        made.addEventListener("dblclick", () => {
-          const alone = now().every((on, other) => on === (other === k));
-          show(switches.map((_, other) => alone || other === k));
-        });
-        switches.push({ made, entry });
-        group.append(made);
+    switches.forEach((made, k) => {
+      made.addEventListener("click", () => show(now().map((on, other) => (other === k ? !on : on))));
+      made.addEventListener("dblclick", () => {
+        const alone = now().every((on, other) => on === (other === k));
+        show(switches.map((_, other) => alone || other === k));
       });
-      bar.append(group);
-    }
-    if (found.legend.length === 1 && found.lines.length) bar.append(named(found.legend[0]));
-    found.lines.forEach((line) => bar.append(named(line)));
-    if (found.log) {
-      const made = button("Logarithmic axis", false);
-      made.className = "log";
-      made.addEventListener("click", () => {
-        const wanted = made.getAttribute("aria-pressed") !== "true";
-        made.setAttribute("aria-pressed", String(wanted));
+    });
+    const log = chart.querySelector(".log");
+    if (log) {
+      log.addEventListener("click", () => {
+        const wanted = log.getAttribute("aria-pressed") !== "true";
+        log.setAttribute("aria-pressed", String(wanted));
         Plotly.relayout(plot, { "yaxis.type": wanted ? "log" : "linear", "yaxis.autorange": true });
       });
-      bar.append(made);
     }
-    if (bar.children.length) chart.insertBefore(bar, plot);
   }
 
-  const drawn = new Map();
+  const drawn = new Map(), legends = new Map();
   function draw(chart) {
     if (drawn.has(chart)) return drawn.get(chart);
     const plot = chart.querySelector(".plot");
@@ -143,12 +115,17 @@
       found.traces.forEach((trace) => ["x", "y"].forEach((name) => {
         if (trace[name] && trace[name].axis !== undefined) trace[name] = axes[trace[name].axis];
       }));
-      tools(plot, chart, found);
-      return Plotly.newPlot(plot, found.traces, styled(found.layout), {
-        responsive: true, displaylogo: false, doubleClick: "reset",
+      legends.set(chart, found.legend);
+      return Plotly.newPlot(plot, found.traces, styled(found.layout, plot), {
+        displaylogo: false, doubleClick: "reset",
         modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
       });
-    }).then(() => { chart.dataset.drawn = "yes"; });
+    }).then(() => {
+      connect(chart, plot, legends.get(chart));
+      chart.dataset.drawn = "yes";
+      if (printing) fit([chart]);
+      resized.observe(plot);
+    });
     drawn.set(chart, work);
     work.catch((error) => {
       plot.classList.add("failed");
@@ -175,21 +152,22 @@
   }
   window.drawAllCharts = all; // for who prints a page by a program
 
-  // On paper every chart has the width of the sheet, whatever the window's was.
-  function fit(width) {
-    charts.forEach((chart) => {
-      if (chart.dataset.drawn !== "yes") return;
-      const plot = chart.querySelector(".plot");
+  // On paper every chart has the width of the sheet, whatever the window's was; on a screen that of its place.
+  let printing = false;
+  function fit(those) {
+    those.filter((chart) => chart.dataset.drawn === "yes").forEach((chart) => {
       const sheet = chart.closest(".charts") ? PAPER / 2 - 14 : PAPER;
-      Plotly.relayout(plot, width === null ? { autosize: true, width: null } : { width: sheet });
+      Plotly.relayout(chart.querySelector(".plot"), printing ? { width: sheet } : { autosize: true, width: null });
     });
   }
-  let printing = false;
+  const resized = new ResizeObserver((entries) => requestAnimationFrame(() => {
+    if (!printing) fit(entries.map((entry) => entry.target.closest("figure.chart")));
+  }));
   function paper(on) {
     if (on === printing) return;
     printing = on;
     all();
-    fit(on ? PAPER : null);
+    fit(charts);
   }
   window.addEventListener("beforeprint", () => paper(true));
   window.addEventListener("afterprint", () => paper(false));

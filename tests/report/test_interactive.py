@@ -158,6 +158,19 @@ class TestPoints:
 
 
 class TestFragment:
+    def test_the_legend_stands_there_before_anything_is_drawn(self) -> None:
+        made = fragment("c", lines(hidden=["b"], levels={"one": 1.0}, log_choice=True))
+        pressed = re.findall(
+            r'<button type="button" aria-pressed="(\w+)" [^>]*><span [^>]*></span>([^<]*)<', made
+        )
+        assert pressed == [("true", "a"), ("false", "b")]
+        assert '<span class="swatch dashed" style="border-color:#22282f"></span>one, 1</span>' in made
+        assert made.count('class="log"') == 1
+
+    def test_one_series_alone_needs_no_legend(self) -> None:
+        chart = Lines(series={"a": pd.Series([1.0])}, **TOLD)
+        assert 'class="tools"' not in fragment("c", chart)
+
     def test_names_cannot_leave_their_place(self) -> None:
         evil = "</script><script>alert(1)</script>\"'&<b>"
         chart = Lines(series={evil: pd.Series([1.0])}, alt=evil, caption=evil, ylabel=evil, marks={evil: 0})
