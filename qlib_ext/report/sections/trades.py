@@ -18,8 +18,10 @@ FILLED = "filled"
 LARGEST = 10
 UNFILLED = 30  # of the orders that did not fill, on the page
 EXPLAINED = {
-    "price limit up": "the stock closed at its upper price limit: nobody sells",
-    "price limit down": "the stock closed at its lower price limit: nobody buys",
+    "price limit up": "the stock closed at its upper price limit, where nobody sells; a strategy may be set not to sell "
+    "there either",
+    "price limit down": "the stock closed at its lower price limit, where nobody buys; a strategy may be set not to buy "
+    "there either",
     "suspended, no price": "the stock has no price that day",
     "suspended, no volume": "the store has a price and no trade that day: the stock was suspended",
     "volume limit": "the order was more than the share of the day's volume that the settings allow",
