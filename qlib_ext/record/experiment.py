@@ -27,8 +27,12 @@ from qlib_ext.record import git
 from qlib_ext.record.base import check_records
 from qlib_ext.record.outbox import SteadyClient, be_patient, is_away, wait_seconds
 from qlib_ext.record.runs import checked_uri, connect, keep_to_ourselves
+from qlib_ext.record.tags import task_tags
 
 logger = logging.getLogger(__name__)
+
+PARAMS_AT_ONCE = 100  # MLflow takes no more in one request
+LONGEST_PARAM = 500  # characters; MLflow's page shows all of it in one cell
 
 
 class Recorder(MLflowRecorder):
@@ -111,15 +115,23 @@ class Recorder(MLflowRecorder):
         # Qlib saves the task first of all: the one moment before the training at which all of it is known.
         if isinstance(kwargs.get("task"), Mapping):
             check_records(kwargs["task"], self)
+            commit = git.commit()
+            self.set_tags(**task_tags(kwargs["task"]), **({} if commit is None else {"git_commit": commit}))
         super().save_objects(local_path, artifact_path, **kwargs)
 
     def log_params(self, **kwargs: Any) -> None:
-        """Log parameters, a list of mappings item by item: Qlib logs all records as one long text, cut short."""
+        """Log parameters as a person reads them: item by item, where Qlib logs all records as one long text.
+
+        Dates are written as dates. Passwords in URIs are hidden, and what is longer than a few lines is cut: the whole
+        is in the artifact `config.yaml`.
+        """
         flat: dict[str, Any] = {}
         for name, value in kwargs.items():
             flat |= _flatten(name, value)
+        params = [Param(name, _readable(value)) for name, value in flat.items()]
         try:
-            self.client.log_batch(self.id, params=[Param(name, str(value)) for name, value in flat.items()])
+            for start in range(0, len(params), PARAMS_AT_ONCE):
+                self.client.log_batch(self.id, params=params[start : start + PARAMS_AT_ONCE])
         except MlflowException as error:  # of a run that is taken up with another command line
             logger.warning("parameters are as they were: %s", masked(str(error)))
 
@@ -147,6 +159,20 @@ def _flatten(name: str, value: Any) -> dict[str, Any]:
     for key, part in parts.items():
         flat |= _flatten(f"{name}.{key}", part)
     return flat
+
+
+def _readable(value: Any) -> str:
+    written = masked(_written(value))
+    return (
+        written if len(written) <= LONGEST_PARAM else f"{written[: LONGEST_PARAM - 1]}\N{HORIZONTAL ELLIPSIS}"
+    )
+
+
+def _written(value: Any) -> str:
+    """`[datetime.date(2017, 1, 1)]` as `[2017-01-01]`."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_written, value))}]"
+    return str(value)
 
 
 class Experiment(MLflowExperiment):
@@ -185,7 +211,8 @@ class ExperimentManager(MLflowExpManager):
       with status 1, as with any other exception;
     - an interruption (Ctrl-C, SIGTERM) ends the run as KILLED; under Qlib, SIGTERM leaves it RUNNING for ever;
     - a run without a name gets one of experiment and time, where Qlib names every run `mlflow_recorder`;
-    - parameters in lists of mappings, such as the records, are logged one by one;
+    - parameters in lists of mappings, such as the records, are logged one by one, dates as dates;
+    - tags say model, method, tasks, universe, seed, strategy and commit (`qlib_ext.record.tags`), from the start;
     - MLflow's telemetry is off, unless MLFLOW_DISABLE_TELEMETRY says otherwise;
     - the package's records are built once before the training, so that their mistakes show at once;
     - outside a git repository nothing is asked of git.

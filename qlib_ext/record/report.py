@@ -13,7 +13,7 @@ from rich.table import Table
 
 from qlib_ext.build import build
 from qlib_ext.record.base import Record
-from qlib_ext.report import headline, standard
+from qlib_ext.report import headline, note, standard
 from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
@@ -23,7 +23,8 @@ class ReportRecord(Record):
     """Build the HTML report from the run's artifacts, and show the headline on the terminal.
 
     Writes `report/report.html` and `figures/<name>.png`, and a copy of the report to
-    `<out_dir>/<experiment>-<first eight digits of the run id>/report.html`.
+    `<out_dir>/<experiment>-<first eight digits of the run id>/report.html`. The run's description on MLflow becomes the
+    verdict and the headline figures (`qlib_ext.report.note`).
 
     Parameters
     ----------
@@ -70,6 +71,8 @@ class ReportRecord(Record):
             self.save_text("report/report.html", page)
             for name, picture in document.pictures(run).items():
                 self.save_bytes(f"figures/{name}", picture)
+            if headline.has(run, headline.REQUIRES):
+                self.log_tags({note.TAG: note.note(run)})
             self._show(run, self._copy(page, standard.folder_name(run)))
 
     def _copy(self, page: str, folder: str) -> Path:

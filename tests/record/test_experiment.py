@@ -3,9 +3,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 from qlib.workflow import R
@@ -97,6 +99,38 @@ class TestRuns:
             "record.0.kwargs.sections.0.class": "B",
             "seed": "0",
         }
+
+    def test_parameters_are_for_people(self, workplace: Any) -> None:
+        with R.start(experiment_name="naming"):
+            recorder = R.get_recorder()
+            R.log_params(
+                test=[date(2017, 1, 1), pd.Timestamp("2020-12-31").date()],
+                labels=("RETURN", "x"),
+                uri="postgresql://ann:secret@host/mlflow",
+                long="x" * 20000,
+            )
+        params = recorder.list_params()
+        assert params["test"] == "[2017-01-01, 2020-12-31]"
+        assert params["labels"] == "[RETURN, x]"
+        assert params["uri"] == "postgresql://***@host/mlflow"
+        assert params["long"] == "x" * 499 + "\N{HORIZONTAL ELLIPSIS}"
+
+    def test_more_parameters_than_mlflow_takes_at_once(self, workplace: Any) -> None:
+        with R.start(experiment_name="naming"):
+            recorder = R.get_recorder()
+            R.log_params(**{f"p{k}": k for k in range(250)})
+        assert {recorder.list_params()[f"p{k}"] for k in range(250)} == {str(k) for k in range(250)}
+
+    def test_tags_are_there_before_the_training(
+        self, workplace: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(git, "commit", lambda: "abc")
+        task = {"model": {"class": "LGBModel", "kwargs": {"seed": 3}}, "record": []}
+        with R.start(experiment_name="naming"):
+            recorder = R.get_recorder()
+            recorder.save_objects(task=task)
+        expected = {"model": "LGBModel", "method": "LGBModel", "seed": "3", "git_commit": "abc"}
+        assert expected.items() <= recorder.list_tags().items()
 
     def test_outside_a_repository_git_is_not_asked(
         self, workplace: Any, monkeypatch: pytest.MonkeyPatch

@@ -73,6 +73,8 @@ def test_from_scores_to_the_report(
         f"{metrics['backtest/turnover']:.2%}",
     ):
         assert number in shown
+    described = recorded.list_tags()["mlflow.note.content"]
+    assert f"| RankIC | {metrics['RankIC']:.4f} | ".replace("| -", "| −") in described
     assert str(copy) in shown
     assert f"sqlite:///{Path.cwd()}/mlflow.db" in shown
     assert recorded.id in shown

@@ -1,0 +1,75 @@
+"""What a run can be found, grouped and compared by in MLflow's own pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def task_tags(task: Mapping[str, Any]) -> dict[str, str]:
+    """Tags of a run, read off the task of a workflow; they are set before the training, so that a run that fails has them.
+
+    Parameters
+    ----------
+    task
+        As Qlib reads it: `model`, `dataset` and `record`.
+
+    Returns
+    -------
+    Where the task says them:
+
+    - `model`: class of the model;
+    - `backbone`, `balancer`: their classes, with the method of a balancer that stands for several, `TorchJD UPGrad`;
+    - `tasks`: names of the tasks, the score first, `score + momentum`;
+    - `method`: the balancer of several tasks, `single task`, or of other models their class;
+    - `loss`: losses of the tasks in the same order;
+    - `seed`: of the model;
+    - `universe`: the handler's instruments;
+    - `strategy`: of the backtest, with its arguments, `TopkDropout topk 50 n_drop 5`.
+    """
+    model = _mapping(task.get("model"))
+    arguments = _mapping(model.get("kwargs"))
+    handler = _mapping(_mapping(_mapping(task.get("dataset")).get("kwargs")).get("handler"))
+    instruments = _mapping(handler.get("kwargs")).get("instruments")
+    tasks = _mapping(arguments.get("tasks"))
+    order = sorted(tasks, key=lambda name: name != "score")
+    balancer = _named(arguments.get("balancer"), ("method",))
+    seed = arguments.get("seed", arguments.get("random_state"))
+    found = {
+        "model": _class(model),
+        "backbone": _class(arguments.get("backbone")),
+        "balancer": balancer,
+        "tasks": " + ".join(map(str, order)),
+        "loss": " + ".join(filter(None, (_class(_mapping(tasks[name]).get("loss")) for name in order))),
+        "method": "single task" if len(tasks) == 1 else balancer if tasks else _class(model),
+        "seed": "" if seed is None else str(seed),
+        "universe": instruments if isinstance(instruments, str) else "",
+        "strategy": _strategy(task.get("record")),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _class(config: Any) -> str:
+    """The class of a mapping in Qlib's form, without its modules; empty where there is none."""
+    return str(_mapping(config).get("class", "")).rpartition(".")[2]
+
+
+def _named(config: Any, told: tuple[str, ...]) -> str:
+    """A class, and the values of the arguments that say which method it is."""
+    arguments = _mapping(_mapping(config).get("kwargs"))
+    return " ".join([_class(config), *(str(arguments[key]) for key in told if arguments.get(key))])
+
+
+def _strategy(records: Any) -> str:
+    """Strategy of the first record that has one."""
+    for record in [records] if isinstance(records, Mapping) else records or ():
+        strategy = _mapping(_mapping(_mapping(record).get("kwargs")).get("strategy"))
+        if strategy:
+            arguments = _mapping(strategy.get("kwargs"))
+            plain = [f"{key} {value}" for key, value in arguments.items() if isinstance(value, (int, float, str))]
+            return " ".join([_class(strategy), *plain])
+    return ""
