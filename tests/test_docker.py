@@ -246,7 +246,7 @@ class TestTeam:
     def test_the_database_is_the_one_that_the_server_looks_for(self) -> None:
         made = TEAM["db"]["environment"]
         uri = TEAM["mlflow"]["environment"]["MLFLOW_BACKEND_STORE_URI"]
-        assert uri == f"postgresql://{made['POSTGRES_USER']}@db/{made['POSTGRES_DB']}"
+        assert uri == f"postgresql+psycopg2://{made['POSTGRES_USER']}@db/{made['POSTGRES_DB']}"
         ini = configparser.ConfigParser()
         ini.read(ROOT / "docker" / "basic_auth.ini")
         users = ini["mlflow"]["database_uri"].rpartition("/")[2]
@@ -264,7 +264,7 @@ class TestTeam:
         monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", "a-password-of-the-test")
         config = read_auth_config()
         assert (config.admin_username, config.default_permission) == ("chief", "READ")
-        assert config.database_uri.startswith("postgresql://")
+        assert config.database_uri.startswith("postgresql+psycopg2://")
 
     def test_training_logs_as_a_user_and_keeps_what_it_cannot_send_on_a_volume(self) -> None:
         environment = TEAM["train"]["environment"]
