@@ -241,11 +241,9 @@ def _rows(
         for code, reason in withheld.items()
         if code not in holdings.shares
     ]
-    ranks = listed["rank"].astype("Float64")
+    ranks = listed["rank"].astype("float64").reindex([*holdings.shares])
     stays = []
-    for code in sorted(
-        holdings.shares, key=lambda code: (ranks.get(code, pd.NA) is pd.NA, ranks.get(code), code)
-    ):
+    for code in sorted(holdings.shares, key=lambda code: (np.nan_to_num(ranks[code], nan=np.inf), code)):
         rest = holdings.shares[code] + min(0.0, amounts.get(code, 0.0))
         if rest > NO_SHARE:
             why = withheld.get(code) or _why(code, ranks, strategy)
@@ -258,7 +256,6 @@ def _why(code: str, ranks: pd.Series, strategy: BaseStrategy) -> str:
     topk, n_drop = getattr(strategy, "topk", None), getattr(strategy, "n_drop", None)
     if topk is None or n_drop is None:
         return "the strategy does not sell it"
-    rank = ranks.get(code, pd.NA)
-    if rank is not pd.NA and rank <= topk:
+    if ranks[code] <= topk:
         return f"among the best {topk}"
     return f"the strategy sells {n_drop} a day at most, the worst first, and nothing for a worse one"
