@@ -22,6 +22,7 @@ from qlib.utils import init_instance_by_config
 from qlib_ext.build import build, locate
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.made.us_sample import USSampleMarket
 from qlib_ext.market.sources.import_bars import import_bars
 from qlib_ext.market.sources.import_settings import ImportSettings
 from qlib_ext.market.store import QlibStore
@@ -77,6 +78,14 @@ def us_market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return import_bars(folder / "prices", folder / "store", settings).store.root
 
 
+@pytest.fixture(scope="module")
+def us_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A US sample market, whose test days lie in the crisis."""
+    root = tmp_path_factory.mktemp("us_sample") / "tiny"
+    USSampleMarket(seed=3, stocks=30, start="2007-10-01", end="2009-04-30").write(root)
+    return root
+
+
 def run(workflow: str, folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
     """`qrun` as a user starts it, in `folder`."""
     # MLflow puts the store of whatever ran before in this process into the environment.
@@ -89,11 +98,12 @@ def run(workflow: str, folder: Path, **variables: Any) -> subprocess.CompletedPr
 
 class TestFiles:
     @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-    def test_every_part_builds(self, path: Path, market: Path, us_market: Path) -> None:
+    def test_every_part_builds(self, path: Path, market: Path, us_market: Path, us_sample: Path) -> None:
         config = render(path, PANEL_CACHE="off")
         assert config["experiment_name"] == path.stem
         region = config["qlib_init"]["region"]
-        qlib.init(provider_uri=str({"cn": market, "us": us_market}[region]), region=region, kernels=1)
+        markets = {"cn": market, "us": us_sample if path.stem.startswith("resnext") else us_market}
+        qlib.init(provider_uri=str(markets[region]), region=region, kernels=1)
         task = config["task"]
         model = init_instance_by_config(task["model"], accept_types=Model)
         dataset = init_instance_by_config(task["dataset"], accept_types=DailyPanelDataset)
@@ -115,6 +125,10 @@ class TestFiles:
         config = render(path)
         kwargs = config["task"]["dataset"]["kwargs"]
         segments = kwargs["segments"]
+        if set(segments) == {"split"}:  # in the order of time, and fitted on the first of them
+            assert segments["split"] == [0.70, 0.15, 0.15]
+            assert not {"fit_start_time", "fit_end_time"} & set(kwargs["handler"]["kwargs"])
+            return
         assert segments["train"][1] < segments["valid"][0] <= segments["valid"][1] < segments["test"][0]
         handler = kwargs["handler"]["kwargs"]
         assert [handler["fit_start_time"], handler["fit_end_time"]] == segments["train"]
@@ -135,6 +149,26 @@ class TestFiles:
         assert kwargs["balancer"]["kwargs"] == {"beta": 0.5, "decay": 1e-3, "window": 6}
         assert model.seed == 0
         assert not model.resume
+
+    def test_the_defaults_of_resnext_are_the_papers(self) -> None:
+        kwargs = render(ROOT / "workflows" / "resnext_sp500.yaml")["task"]["model"]["kwargs"]
+        model = MultiTaskModel(**kwargs)
+        backbone = kwargs["backbone"]["kwargs"]
+        assert (backbone["width"], backbone["cardinality"], backbone["stages"]) == (128, 32, 3)
+        assert list(model.tasks) == ["direction", "score"]
+        assert [list(phase.tasks) for phase in model.options.plan(list(model.tasks))] == [
+            ["direction"],
+            ["score"],
+            ["direction", "score"],
+        ]
+        assert set(kwargs["balancer"]["kwargs"]["weights"].values()) == {1.0}
+
+    def test_a_forecast_of_resnext_is_turned_back_by_the_unit_that_made_its_label(self) -> None:
+        task = render(ROOT / "workflows" / "resnext_sp500.yaml")["task"]
+        (scaled,) = task["dataset"]["kwargs"]["handler"]["kwargs"]["learn_processors"]
+        (judged,) = (record for record in task["record"] if record["class"].endswith("DirectionRecord"))
+        assert scaled["kwargs"]["unit"] == judged["kwargs"]["unit"] == 0.02
+        assert scaled["kwargs"]["columns"] == [task["model"]["kwargs"]["tasks"]["score"]["label"]]
 
     @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
     def test_the_data_are_audited_and_the_report_shows_it(self, path: Path) -> None:
@@ -219,6 +253,28 @@ class TestRun:
         pd.testing.assert_series_equal(
             daily["benchmark"], index.loc[daily.index], check_names=False, check_dtype=False, rtol=1e-5
         )
+
+    def test_resnext_from_a_made_market_to_the_report(self, us_sample: Path, tmp_path: Path) -> None:
+        sizes = {"HIDDEN_SIZE": 8, "WIDTH": 8, "CARDINALITY": 2, "TOPK": 5, "N_DROP": 1}
+        done = run("resnext_sp500", tmp_path, QLIB_DATA=us_sample, N_EPOCHS=1, **sizes)
+        assert done.returncode == 0, done.stderr[-3000:]
+        (report,) = (tmp_path / "reports" / "runs").glob("*/report.html")
+        page = report.read_text(encoding="utf-8")
+        assert "<h2>Direction and return</h2>" in page
+        assert "crisis of 2008: 2008-09-01 to 2009-03-31" in page
+        (folder,) = tmp_path.glob("mlruns/*/*/artifacts")
+        described = json.loads((folder / "data" / "summary.json").read_text(encoding="utf-8"))
+        assert described["look_ahead"] == []
+        assert described["split"] == [0.70, 0.15, 0.15]
+        assert described["macro"]["stated_lags"] == {}
+        summary = pd.read_csv(folder / "direction" / "summary.csv", index_col=["period", "rule"])
+        model = summary.loc[("all test days", "model")]
+        assert 0.3 < model["accuracy"] < 0.6  # nothing knows the future
+        assert (
+            0.5 * summary.loc[("all test days", "zero"), "mae"] < model["mae"] < 0.2
+        )  # a return, in its own unit
+        audit = json.loads((folder / "data" / "audit.json").read_text(encoding="utf-8"))
+        assert not audit["findings"]
 
     def test_nothing_that_was_trained_is_trained_again(self, market: Path, tmp_path: Path) -> None:
         variables = {"QLIB_DATA": market, "HIDDEN_SIZE": 8, "SEED": 1}

@@ -55,8 +55,8 @@ class DirectionRecord(Record):
 
     Parameters
     ----------
-    recorder, dataset
-        Given by Qlib; of the dataset the training labels are read.
+    recorder, model, dataset
+        Given by Qlib, which gives model and dataset together or not at all; of the dataset the training labels are read.
     task
         Name of the classification task; its probabilities are the columns `<task>_0`, `<task>_1`, ... of the
         predictions.
@@ -98,6 +98,7 @@ class DirectionRecord(Record):
     def __init__(
         self,
         recorder: Any,
+        model: Any,
         dataset: Any,
         task: str = "direction",
         label: str = "RISE",

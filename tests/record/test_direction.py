@@ -66,7 +66,7 @@ def made(run: Any) -> Any:
     def make(found: Mapping[str, pd.DataFrame] | None = None, **kwargs: Any) -> DirectionRecord:
         found = tables() if found is None else found
         record = DirectionRecord(
-            recorder=run, dataset=Dataset(found["train"]), **{"unit": UNIT, "draws": 200} | kwargs
+            recorder=run, model=None, dataset=Dataset(found["train"]), **{"unit": UNIT, "draws": 200} | kwargs
         )
         record.save_table("signal/predictions.parquet", found["predictions"])
         record.save_table("signal/labels.parquet", found["labels"])
@@ -209,7 +209,7 @@ class TestMistakes:
     )
     def test_an_argument_that_does_not_fit(self, kwargs: dict[str, Any], message: str) -> None:
         with pytest.raises(UserError) as caught:
-            DirectionRecord(recorder=None, dataset=None, **kwargs)
+            DirectionRecord(recorder=None, model=None, dataset=None, **kwargs)
         assert str(caught.value).startswith(message)
 
     def test_no_row_with_everything(self, made: Any) -> None:
