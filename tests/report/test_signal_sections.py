@@ -198,7 +198,8 @@ class TestInformationCoefficient:
 
     def test_another_label(self, signal: RunArtifacts) -> None:
         section = InformationCoefficient("NEXT_RETURN")
-        monthly = section.charts(signal)["information_coefficient_monthly"].values
+        chart: Any = section.charts(signal)["information_coefficient_monthly"]
+        monthly = chart.values
         daily = signal.table("ranking/daily.parquet")["rank_ic/NEXT_RETURN"]
         assert monthly.loc["2017", "Mar"] == pytest.approx(daily["2017-03"].mean())
 

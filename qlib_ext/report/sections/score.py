@@ -45,7 +45,7 @@ class Score(Section):
             found["score_turnover"] = Lines(
                 series=lines,
                 percent=True,
-                ylabel="replaced from one day to the next",
+                ylabel="replaced in a day",
                 height=260,
                 alt="Turnover of the highest scored stocks over time",
                 caption="Share of the N highest scored stocks that were not among them the day before, mean of "
@@ -57,7 +57,10 @@ class Score(Section):
         """The charts, and turnover over one and more days."""
         turnover = run.table(f"{FOLDER}/turnover.csv")
         days = [str(column).removeprefix("days_") for column in turnover.columns]
-        rows = [(str(name), *(html.percent(value, 1) for value in row)) for name, row in turnover.iterrows()]
+        rows = [
+            (str(name).replace("quantile", "group"), *(html.percent(value, 1) for value in row))
+            for name, row in turnover.iterrows()
+        ]
         header = ["Replaced within", *(f"{day} day" + ("s" if day != "1" else "") for day in days)]
         return (
             "".join(shown(name, chart) for name, chart in self.charts(run).items())
