@@ -329,10 +329,11 @@ class Trainer:
 
     def _progress(self) -> str:
         """What stands before the bar: the epoch, and what the last one and the best one reached on validation."""
+        now = f"epoch {self.epoch}" + (f" of phase {self.phase}" if len(self.phases) > 1 else "")
         if not self.history:
-            return f"epoch {self.epoch}"
-        last = self.history[-1]["valid/rank_ic"]
-        return f"epoch {self.epoch} (valid RankIC {last:.4f}, best epoch {self.best_epoch})"
+            return now
+        best = f", best epoch {self.best_epoch}" if self.best_epoch >= 0 else ""
+        return f"{now} (valid RankIC {self.history[-1]['valid/rank_ic']:.4f}{best})"
 
     def _step(self, train: DailyPanels, position: int) -> tuple[np.ndarray, tuple[Tensor, Tensor] | None]:
         panel = self.augment(train[position], self.epoch, position)

@@ -207,6 +207,26 @@ class TestPhases:
         assert "best epoch of phase 0 (momentum) 1, validation score 2.0000" in caplog.text
         assert "best epoch of phase 2 (score, momentum) 6, validation score 7.0000" in caplog.text
 
+    def test_the_bar_names_the_phase_and_its_best_epoch(self, train, valid):
+        told = []
+
+        class Told(Watched):
+            def _progress(self):
+                told.append(super()._progress())
+                return told[-1]
+
+        trainer = build(phases=PHASES[:1] + PHASES[2:], script=(0.2, 0.1, 0.3, 0.4, 0.2))
+        trainer.__class__ = Told
+        history = trainer.fit(train, valid)
+        last = [f"{record['valid/rank_ic']:.4f}" for record in history]
+        assert told == [
+            "epoch 0 of phase 0",
+            f"epoch 1 of phase 0 (valid RankIC {last[0]}, best epoch 0)",
+            f"epoch 2 of phase 1 (valid RankIC {last[1]})",
+            f"epoch 3 of phase 1 (valid RankIC {last[2]}, best epoch 2)",
+            f"epoch 4 of phase 1 (valid RankIC {last[3]}, best epoch 3)",
+        ]
+
     def test_the_order_of_the_days_goes_on(self, train, valid):
         plain = build(n_epochs=3)
         phased = build(phases=[{**PHASES[0], "epochs": 1}, {**PHASES[1], "epochs": 1}, {"tasks": "all"}])
