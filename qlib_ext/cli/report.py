@@ -35,7 +35,8 @@ def report(
     ] = None,
 ) -> None:
     """Make the report of a run again from its artifacts; the market's data are not needed."""
-    import tempfile  # here, so that `qlib-ext --help` stays quick
+    import os  # all here, so that `qlib-ext --help` stays quick
+    import tempfile
 
     from qlib_ext.checks import UserError
     from qlib_ext.record.runs import connect, find_run
@@ -43,6 +44,7 @@ def report(
 
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"`--out` must be a folder, found the file {out}")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = connect(tracking_uri)
     found = find_run(client, run)
     with tempfile.TemporaryDirectory() as folder:

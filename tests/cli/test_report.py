@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from qlib_ext.cli import main as cli
+from tests.report.conftest import MadeUpRun
+
+
+class Store:
+    """An MLflow store with a finished run, and one that left no more than its ranking."""
+
+    def __init__(self, root: Path):
+        self.uri = f"sqlite:///{root}/mlflow.db"
+        self.client = MlflowClient(self.uri)
+        made = MadeUpRun(root / "made", days=40, epochs=3)
+        experiment = self.client.create_experiment("a/b <i>", artifact_location=str(root / "artifacts"))
+        self.whole = self._run(experiment, made, "FINISHED", None)
+        self.old = self._run(experiment, made, "FAILED", ["ranking"])
+        self.empty = self._run(experiment, made, "FAILED", [])
+
+    def _run(self, experiment: str, made: MadeUpRun, status: str, folders: list[str] | None) -> str:
+        run = self.client.create_run(experiment).info.run_id
+        for path in sorted(made.root.iterdir()):
+            if folders is None or path.name in folders:
+                self.client.log_artifact(run, str(path))
+        for name, value in made.metrics.items():
+            self.client.log_metric(run, name, value)
+        self.client.set_terminated(run, status)
+        return run
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Exit status of `qlib-ext report` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["qlib-ext", "report", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return int(caught.value.code or 0)
+
+
+class TestReport:
+    def test_it_makes_the_page_where_the_run_put_its_own(
+        self,
+        store: Store,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert run(monkeypatch, store.whole[:8], "--tracking-uri", store.uri) == 0
+        page = tmp_path / "reports" / "runs" / f"a-b-i--{store.whole[:8]}" / "report.html"
+        assert capsys.readouterr().out.splitlines()[-1] == str(page)
+        written = page.read_text(encoding="utf-8")
+        assert f"qlib-ext report {store.whole} --tracking-uri" in written
+        assert "<h1>a/b &lt;i&gt;</h1>" in written
+        assert not (page.parent / "figures").exists()
+
+    def test_an_older_run_is_shown_as_far_as_it_goes(
+        self,
+        store: Store,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        out = tmp_path / "deep" / "out"
+        assert run(monkeypatch, store.old, "--out", str(out), "--figures", "--tracking-uri", store.uri) == 0
+        told = capsys.readouterr()
+        assert "Left out, for want of artifacts: Cumulative return, Drawdown" in told.out
+        assert "The run is FAILED: its report shows what it left so far." in told.err
+        page = (out / "report.html").read_text(encoding="utf-8")
+        assert "The score ranks the stocks" in page or "Whether the score ranks" in page
+        assert "Drawdown: the run has no backtest/daily.parquet, written by qlib_ext.record.backtest" in page
+        assert {path.name for path in (out / "figures").iterdir()} >= {"precision.png"}
+
+    def test_what_is_wrong_is_one_line(
+        self,
+        store: Store,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        (tmp_path / "file").touch()
+        for arguments, message in (
+            (
+                [store.whole, "--out", str(tmp_path / "file")],
+                "error: `--out` must be a folder, found the file",
+            ),
+            (["nothing"], "error: no run or experiment `nothing` in"),
+            ([store.empty], "error: the standard report needs artifacts that this run does not have"),
+        ):
+            assert run(monkeypatch, *arguments, "--tracking-uri", store.uri) == 2
+            captured = capsys.readouterr()
+            assert captured.err.startswith(message)
+            assert captured.err.count("\n") == 1
