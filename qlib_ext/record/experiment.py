@@ -50,6 +50,8 @@ class Recorder(MLflowRecorder):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.client = SteadyClient(self._uri)
+        if masked(self._uri) != self._uri:  # MLflow prints where the run is to be seen, with the password
+            os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         self.on_finished: list[Callable[[], None]] = []
         self._ended = False
 
@@ -111,13 +113,14 @@ class Recorder(MLflowRecorder):
         self.client.log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in kwargs.items()])
 
     def save_objects(self, local_path: Any = None, artifact_path: str | None = None, **kwargs: Any) -> None:
-        """Save objects as Qlib does; the task is checked first."""
+        """Save objects as Qlib does; the task is checked first, and what is configured is kept without passwords."""
         # Qlib saves the task first of all: the one moment before the training at which all of it is known.
         if isinstance(kwargs.get("task"), Mapping):
             check_records(kwargs["task"], self)
             commit = git.commit()
             self.set_tags(**task_tags(kwargs["task"]), **({} if commit is None else {"git_commit": commit}))
-        super().save_objects(local_path, artifact_path, **kwargs)
+        kept = {name: _without_passwords(value) for name, value in kwargs.items()}
+        super().save_objects(local_path, artifact_path, **kept)
 
     def log_params(self, **kwargs: Any) -> None:
         """Log parameters as a person reads them: item by item, where Qlib logs all records as one long text.
@@ -159,6 +162,17 @@ def _flatten(name: str, value: Any) -> dict[str, Any]:
     for key, part in parts.items():
         flat |= _flatten(f"{name}.{key}", part)
     return flat
+
+
+def _without_passwords(value: Any) -> Any:
+    """A configuration without them: Qlib keeps all of it, the tracking URI too. Other objects stay as they are."""
+    if isinstance(value, str):
+        return masked(value)
+    if type(value) is dict:
+        return {key: _without_passwords(part) for key, part in value.items()}
+    if type(value) is list:
+        return [_without_passwords(part) for part in value]
+    return value
 
 
 def _readable(value: Any) -> str:

@@ -132,6 +132,36 @@ class TestRuns:
         expected = {"model": "LGBModel", "method": "LGBModel", "seed": "3", "git_commit": "abc"}
         assert expected.items() <= recorder.list_tags().items()
 
+    def test_a_configuration_is_kept_without_passwords(self, workplace: Any) -> None:
+        uri = "postgresql://ann:secret@host/mlflow"
+        config = {
+            "qlib_init": {"exp_manager": {"kwargs": {"uri": uri}}},
+            "at": [1, uri],
+            "day": date(2020, 1, 2),
+        }
+        with R.start(experiment_name="naming"):
+            recorder = R.get_recorder()
+            recorder.save_objects(config=config)
+        hidden = "postgresql://***@host/mlflow"
+        assert recorder.load_object("config") == {
+            "qlib_init": {"exp_manager": {"kwargs": {"uri": hidden}}},
+            "at": [1, hidden],
+            "day": date(2020, 1, 2),
+        }
+        assert config["at"] == [1, uri], "the caller's own stays"
+
+    @pytest.mark.parametrize(
+        ("uri", "expected"), [("http://ann:secret@localhost:9", "true"), ("http://localhost:9", None)]
+    )
+    def test_mlflow_does_not_print_an_address_with_a_password(
+        self, uri: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        name = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+        experiment.Recorder("1", uri)
+        assert os.environ.get(name) == expected
+
     def test_outside_a_repository_git_is_not_asked(
         self, workplace: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
