@@ -156,8 +156,8 @@ def four_years(tmp_path_factory: pytest.TempPathFactory) -> RunArtifacts:
 
 @pytest.fixture(
     scope="session",
-    params=[(1, True), (3, True), (3, False), (60, False)],
-    ids=["1", "3", "3-quiet", "60-quiet"],
+    params=[(1, True), (3, True), (3, False)],
+    ids=["1", "3", "3-quiet"],
 )
 def odd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunArtifacts:
     """Hardly any day, or no trade at all."""
