@@ -117,6 +117,8 @@ def _told(setup: Mapping[str, object]) -> str:
     limited = (
         f"no trade beyond a move of {html.percent(limit, 1)} or on a day without volume"
         if isinstance(limit, float)
+        else "no price limit"
+        if limit is None
         else f"limits {limit}"
     )
     return (
