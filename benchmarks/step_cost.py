@@ -413,7 +413,7 @@ def sized_step(name: str, fields: int, tasks: int, balancer: str, stocks: int, s
             else torch.randn(stocks, generator=draw)
         )
         labels[f"{kind}_{k}"] = values.to(setup.device)
-        config = {
+        config: dict[str, Any] = {
             "label": f"{kind}_{k}",
             "loss": {"class": f"qlib_ext.model.losses.{KINDS[kind]}"},
             "head": {"class": "qlib_ext.model.heads.mlp.MLPHead"},
