@@ -109,6 +109,8 @@ class TestFiles:
         dataset = init_instance_by_config(task["dataset"], accept_types=DailyPanelDataset)
         assert isinstance(model, Model)
         assert set(dataset.segments) == {"train", "valid", "test"}
+        names = [record["class"] for record in task["record"]]
+        assert len({*names}) == len(names)
         for record in task["record"]:
             kwargs = record.get("kwargs", {})
             assert issubclass(locate(record["class"], name="record"), Record)
