@@ -44,7 +44,7 @@ def recommend(
     ] = None,
 ) -> None:
     """Rank the stocks of a day with a trained run, and ask its strategy for the orders of the next."""
-    with contextlib.redirect_stderr(io.StringIO()):  # an import of Qlib's prints an advertisement there
+    with contextlib.redirect_stderr(io.StringIO()):  # imports of Qlib's print what nobody here asked
         from qlib_ext.recommend.recommendation import recommend as run_recommend
     from rich.console import Console
 
@@ -54,7 +54,8 @@ def recommend(
     logging.getLogger("qlib_ext").addHandler(logging.NullHandler())  # what matters is shown below
     if out is not None and (out.is_dir() or out.suffix.lower() != ".csv"):
         raise UserError(f"`--out` must be a CSV file such as list.csv, found {out}")
-    found = run_recommend(connect(tracking_uri), run, store, date=date, current=current, cash=cash)
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = run_recommend(connect(tracking_uri), run, store, date=date, current=current, cash=cash)
     out = out or Path("recommendations") / f"{found.source['day']}-{found.source['run'][:8]}.csv"
     written = _write(found, out.expanduser())
     console = Console()

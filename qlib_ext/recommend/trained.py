@@ -12,7 +12,6 @@ import pandas as pd
 import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
-from qlib.contrib.model.gbdt import LGBModel
 from qlib.model.base import Model
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -171,7 +170,7 @@ class TrainedRun:
         model = build(config, Model, name="model")
         if isinstance(model, MultiTaskModel):
             model.restore(self.artifacts.root / "training", dataset)
-        elif isinstance(model, LGBModel):
+        elif self.artifacts.has(BOOSTER[1]):  # Qlib's LGBModel, or one that holds its trees as it does
             import lightgbm  # here: only its own models need it
 
             model.model = lightgbm.Booster(model_file=str(self.artifacts.root / BOOSTER[1]))
