@@ -175,10 +175,10 @@ class TestDoor:
         for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
             monkeypatch.delenv(name, raising=False)
         asked = f"{server.uri}/api/2.0/mlflow/experiments/search"
-        assert requests.post(asked, json={"max_results": 1}, timeout=60).status_code == 401
-        wrong = requests.post(asked, json={"max_results": 1}, auth=(CHIEF, "guess"), timeout=60)
+        assert requests.post(asked, json={"max_results": 1}, timeout=300).status_code == 401
+        wrong = requests.post(asked, json={"max_results": 1}, auth=(CHIEF, "guess"), timeout=300)
         assert wrong.status_code == 401
-        assert requests.get(server.uri, timeout=60).status_code == 401
+        assert requests.get(server.uri, timeout=300).status_code == 401
         with pytest.raises(UserError, match="authenticated"):
             connect(server.uri)
 
@@ -196,6 +196,7 @@ class TestRun:
             "MLFLOW_TRACKING_USERNAME": ANN,
             "MLFLOW_TRACKING_PASSWORD": ANN_PASSWORD,
             "MLFLOW_WAIT_SECONDS": LIMIT,
+            "MLFLOW_HTTP_REQUEST_TIMEOUT": 300,  # of a machine under load
             "OMP_NUM_THREADS": 1,
         }
         environment = {**os.environ, **{name: str(value) for name, value in given.items()}}

@@ -43,11 +43,12 @@ WAIT = "MLFLOW_WAIT_SECONDS"  # environment: how long the end of a run waits for
 DEFAULT_WAIT_SECONDS = 600.0
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two tries
 PROBE_SECONDS = 3.0
-# A training waits for a request at most about a minute, not MLflow's twenty; its own settings come first.
+# A training waits for a request a minute and a half at most, not MLflow's twenty; the environment's own settings come
+# first.
 PATIENCE: Mapping[str, str] = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ARTIFACT_UPLOAD_DOWNLOAD_TIMEOUT": "120",
 }
 LOG, ARTIFACTS, WHOSE = "unsent.jsonl", "artifacts", "run.json"
