@@ -110,7 +110,9 @@ class Direction(Section):
             if period in setup["periods_without_rows"]:
                 continue
             parts.append(html.heading(_heading(period, setup)))
-            parts.append(_table(difference.loc[period]))
+            by_over = {over: part for over, part in difference.loc[period].groupby(level="over")}
+            parts.append(_table(by_over["pooled"]))
+            parts.append(html.details("By day, each day counting the same", _table(by_over["by_day"])))
         return "".join(parts)
 
 
@@ -128,7 +130,7 @@ def _heading(period: str, setup: Mapping[str, Any]) -> str:
 
 def _table(difference: pd.DataFrame) -> str:
     rows = []
-    for (metric, over, rule), row in difference.iterrows():
+    for (metric, _, rule), row in difference.iterrows():
         share = metric in ("accuracy", "macro_f1")
 
         def figure(value: float, share: bool = share) -> str:
@@ -139,7 +141,7 @@ def _table(difference: pd.DataFrame) -> str:
 
         rows.append(
             (
-                f"{HEADINGS[metric]}, {'pooled' if over == 'pooled' else 'by day'}",
+                HEADINGS[metric],
                 NAMES[rule],
                 figure(row["model"]),
                 figure(row["baseline"]),
