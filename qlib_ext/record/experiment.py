@@ -32,6 +32,7 @@ from qlib_ext.record.tags import task_tags
 logger = logging.getLogger(__name__)
 
 PARAMS_AT_ONCE = 100  # MLflow takes no more in one request
+OF_MODELS = ("mlflow.experimentKind", "custom_model_development")  # to MLflow's page; it has one for prompts too
 LONGEST_PARAM = 500  # characters; MLflow's page shows all of it in one cell
 
 
@@ -270,6 +271,7 @@ class ExperimentManager(MLflowExpManager):
     def create_exp(self, experiment_name: str | None = None) -> Experiment:
         """Create an experiment of a new name."""
         made = super().create_exp(experiment_name)
+        self.client.set_experiment_tag(made.id, *OF_MODELS)
         return Experiment(made.id, made.name, self.uri)
 
     def _get_exp(self, experiment_id: str | None = None, experiment_name: str | None = None) -> Experiment:

@@ -76,6 +76,12 @@ class TestRuns:
         assert run.info.run_name.startswith("naming 20")
         assert run.info.status == "FINISHED"
 
+    def test_mlflows_page_knows_what_kind_of_experiment_it_is(self, workplace: Any) -> None:
+        with R.start(experiment_name="kind"):
+            pass
+        tags = R.exp_manager.client.get_experiment_by_name("kind").tags
+        assert tags["mlflow.experimentKind"] == "custom_model_development"
+
     def test_a_name_of_the_users_stays(self, workplace: Any) -> None:
         with R.start(experiment_name="naming", recorder_name="mine"):
             assert R.get_recorder().name == "mine"
