@@ -4,7 +4,8 @@
 
 An epoch is measured on a stretch of days of each segment of a workflow and carried over to all of them by their number.
 The bare loop has nothing but one pass forward and one a task backward, on panels that lie ready: no gathering of
-windows, no balancer, no optimizer, no progress bar. The contestants take turns, and the shortest time of each counts.
+windows, no balancer, no optimizer, no progress bar. Seconds are those of the processor, so that other work on the machine
+counts little; the contestants take turns, and the shortest time of each counts.
 The trainer evaluates train and validation; what the test segment would cost beside them is shown, and counted.
 
 Exit status: 0 when every bar is met, 1 when one is missed, 2 when there was nothing to measure.
@@ -13,6 +14,8 @@ Exit status: 0 when every bar is met, 1 when one is missed, 2 when there was not
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import logging
 import os
@@ -49,7 +52,7 @@ TRAINING, EVALUATION = 1.15, 1 / 3  # the bars: over the bare loop, and over the
 
 @dataclass(frozen=True)
 class Epoch:
-    """Seconds of a whole epoch in one precision, and the bars' ratios."""
+    """Processor seconds of a whole epoch in one precision, and the bars' ratios."""
 
     precision: str
     bare: float
@@ -146,10 +149,11 @@ def measure(trainer: Trainer, stretch: Stretch, repeats: int) -> Epoch:
     best = dict.fromkeys(contestants, np.inf)
     for turn in range(repeats + 1):
         for name, (run, share) in contestants.items():
-            started = time.perf_counter()
-            run()
+            started = time.process_time()
+            with contextlib.redirect_stderr(io.StringIO()):  # the progress bar's
+                run()
             if turn:  # the first does not count
-                best[name] = min(best[name], share * (time.perf_counter() - started))
+                best[name] = min(best[name], share * (time.process_time() - started))
     precision = trainer.options.precision
     return Epoch(precision, best["bare"], best["training"], best["train"] + best["valid"], best["test"])
 
