@@ -110,7 +110,7 @@ class Direction(Section):
             if period in setup["periods_without_rows"]:
                 continue
             parts.append(html.heading(_heading(period, setup)))
-            by_over = {over: part for over, part in difference.loc[period].groupby(level="over")}
+            by_over = dict(iter(difference.loc[period].groupby(level="over")))
             parts.append(_table(by_over["pooled"]))
             parts.append(html.details("By day, each day counting the same", _table(by_over["by_day"])))
         return "".join(parts)
