@@ -238,6 +238,7 @@ class ExperimentManager(MLflowExpManager):
         _show_messages()
         keep_to_ourselves()
         be_patient()
+        wait_seconds()  # a wrong setting is said now, not at the end of a run
         super().__init__(uri=checked_uri(uri), default_exp_name=default_exp_name)
 
     def start_exp(
