@@ -19,7 +19,17 @@ from qlib_ext.checks import UserError
 # What a task says of how it is run and shown, not of what comes out of it: left out of a run's digest, so that a
 # new section of the report makes no finished run unfinished.
 HOW = {"model": ("resume", "checkpoint_dir", "device"), "dataset": ("cache",)}
-SHOWS = ("qlib_ext.record.report.ReportRecord", "qlib_ext.record.audit.AuditRecord")
+SHOWS = tuple(
+    f"qlib_ext.record.{name}"
+    for name in (
+        "audit.AuditRecord",
+        "portfolio.PortfolioRecord",
+        "report.ReportRecord",
+        "signal_analysis.SignalAnalysisRecord",
+        "sweeps.SweepRecord",
+        "trades.TradesRecord",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,7 @@ class Grid:
     name -> changes. `tables`: name -> list of methods, to ask for many at once. Changes are any of `model` and
     `dataset` (merged into the kwargs of the task's model and dataset; a null removes a key, another `class` replaces
     the whole mapping) and `records` (dotted class of a record or of a section of the report -> changes of its
-    kwargs, or null to leave it out).
+    kwargs, or null to leave it out). A fifth mapping, `records`, changes those of every run.
 
     Parameters
     ----------
@@ -115,6 +125,7 @@ class Grid:
         self.backbones: dict[str, dict[str, Any]] = dict(content["backbones"])
         self.methods: dict[str, dict[str, Any]] = dict(content["methods"])
         self.tables: dict[str, list[str]] = dict(content["tables"])
+        self.records: dict[str, Any] = dict(content.get("records") or {})
         for table, methods in self.tables.items():
             for method in methods:
                 checks.one_of(f"a method of tables.{table}", method, tuple(self.methods))
@@ -195,6 +206,7 @@ class Grid:
         )
         task = config["task"]
         task["model"]["kwargs"]["trainer"]["patience"] = budget.patience
+        task["record"] = _records(task["record"], self.records)
         for changes in (self.backbones[cell.backbone], self.methods[cell.method]):
             for part in ("model", "dataset"):
                 task[part]["kwargs"] = merged(task[part]["kwargs"], changes.get(part) or {})

@@ -200,3 +200,24 @@ class TestPlan:
         assert rows[1]["method"] == "EW"
         assert rows[1]["epochs"] == 5
         assert not [*path.parent.glob("*.new")]
+
+
+class TestRecordsOfEveryRun:
+    def test_a_record_is_left_out_of_all_of_them(self, grid: Grid) -> None:
+        sweep = "qlib_ext.record.sweeps.SweepRecord"
+        workflow = yaml.safe_load(
+            (ROOT / "workflows" / "mimstocr_csi300.yaml").read_text().replace("{{", "#")
+        )
+        assert sweep in [record["class"] for record in workflow["task"]["record"]]
+        for method in ("MiM-StocR", "STL"):
+            records = job(grid, Cell("CSI300", "LSTM", method, 0)).config["task"]["record"]
+            assert sweep not in [record["class"] for record in records]
+
+    def test_what_only_shows_leaves_a_finished_run_finished(self, grid: Grid, tmp_path: Path) -> None:
+        changed = yaml.safe_load(GRID.read_text())
+        changed["records"] = {"qlib_ext.record.trades.TradesRecord": None}
+        (tmp_path / "grid.yaml").write_text(yaml.safe_dump(changed))
+        assert job(Grid(tmp_path / "grid.yaml", ROOT)).name == job(grid).name
+        changed["records"] = {"qlib_ext.record.backtest.BacktestRecord": {"days_per_year": 252}}
+        (tmp_path / "grid.yaml").write_text(yaml.safe_dump(changed))
+        assert job(Grid(tmp_path / "grid.yaml", ROOT)).name != job(grid).name
