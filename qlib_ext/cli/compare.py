@@ -139,7 +139,7 @@ def _show(comparison: Comparison, written: list[Path]) -> None:
     console.print(
         _table(
             "Groups",
-            ["Group", "Runs", *(SHOWN[metric][0] for metric in wanted)],
+            ["Group", "Runs", *(SHOWN[metric][0].replace("Information", "Info.") for metric in wanted)],
             group_rows(comparison, wanted),
         )
     )
@@ -180,16 +180,28 @@ def _tests(comparison: Comparison) -> Table:
 
 def _table(title: str, header: list[str], rows: list[list[str]], *, whole: bool = False) -> Table:
     """A table whose first column names the rows; `whole` keeps the other cells on one line each."""
+    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        title=escape(title),
+        title_justify="left",
+        title_style="bold",
+    )
     for k, name in enumerate(header):
+        cut = (
+            None if whole or k == 0 else 9
+        )  # `0.0412 ± 0.0031` on two lines, so that 80 columns hold the table
         table.add_column(
             escape(name),
             justify="right" if k else "left",
             no_wrap=whole and k > 0,
-            min_width=None if k else 14,
+            max_width=cut,
+            overflow="fold",
         )
     for row in rows:
         table.add_row(*map(escape, row))

@@ -372,7 +372,7 @@ def _warnings(groups: Sequence[Group], varied: Sequence[str]) -> list[str]:
                     if group.name not in names:
                         names.append(group.name)
         if len(values) > 1:
-            listed = "; ".join(f"{value} ({_few(names)})" for value, names in values.items())
+            listed = " | ".join(f"{value} ({_few(names)})" for value, names in values.items())
             found.append(
                 f"Not comparable as they stand, since the runs differ in their {condition}: {listed}."
             )
@@ -402,10 +402,10 @@ def _warnings(groups: Sequence[Group], varied: Sequence[str]) -> list[str]:
     if counts == {1} and len(groups) > 1:
         found.append("Each group has one run: how much another seed would change its figures is not known.")
     if len(counts) > 1:
-        listed = ", ".join(f"{group.name} {len(group.runs)}" for group in groups)
+        listed = "; ".join(f"{len(group.runs)} of {group.name}" for group in groups)
         found.append(f"The groups have different numbers of runs: {listed}.")
     return found
 
 
 def _few(names: Sequence[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return "; ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

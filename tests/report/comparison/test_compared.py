@@ -93,7 +93,7 @@ class TestGroups:
         shelf.run(tags={"git_commit": "bbbb"})
         found = shelf.compared(by=["git_commit"])
         assert {group.name for group in found.groups} == {"git_commit aaaa", "git_commit bbbb"}
-        assert "The runs were made by 2 versions of the code: aaaa, bbbb." in found.warnings
+        assert "The runs were made by 2 versions of the code: aaaa; bbbb." in found.warnings
 
     def test_a_run_made_again_counts_once(self, shelf: Shelf) -> None:
         old, new = shelf.run("old"), shelf.run("new")
@@ -109,7 +109,7 @@ class TestGroups:
             "all runs has several runs of seed 0, of different data or machines; they count as several seeds."
             in warnings
         )
-        assert any("differ in their data: 1 (all runs); 2 (all runs)" in warning for warning in warnings)
+        assert any("differ in their data: 1 (all runs) | 2 (all runs)" in warning for warning in warnings)
 
 
 class TestBaseline:
@@ -251,10 +251,10 @@ class TestWarnings:
     @pytest.mark.parametrize(
         ("changed", "said"),
         [
-            ({"tags": {"data_fingerprint": "9999"}}, r"their data: 0123 \(CQB\); 9999 \(EqualWeighting\)"),
+            ({"tags": {"data_fingerprint": "9999"}}, r"their data: 0123 \(CQB\) \| 9999 \(EqualWeighting\)"),
             (
                 {"summary": {"segments": {"test": {"start": "2018-01-02", "end": "2018-12-28"}}}},
-                r"their test segment: 2017-01-03 to 2017-12-29 \(CQB\); 2018-01-02 to 2018-12-28",
+                r"their test segment: 2017-01-03 to 2017-12-29 \(CQB\) \| 2018-01-02 to 2018-12-28",
             ),
             ({"summary": {"universe": "csi100"}}, "their universe: csi300"),
             ({"summary": {"labels": {"RETURN": "x"}}}, "their label: RETURN = Ref"),
@@ -263,7 +263,7 @@ class TestWarnings:
                 {"setup": {"exchange": {"open_cost": 0.0, "close_cost": 0.0015}}},
                 "costs and fills: open_cost 0.0005",
             ),
-            ({"setup": {"account": 1e6}}, r"their account: 100,000,000 \(CQB\); 1,000,000"),
+            ({"setup": {"account": 1e6}}, r"their account: 100,000,000 \(CQB\) \| 1,000,000"),
         ],
     )
     def test_what_makes_runs_hard_to_compare(
@@ -283,5 +283,5 @@ class TestWarnings:
         )
         shelf.run(seed=1)
         assert any(
-            "different numbers of runs: CQB 2, EqualWeighting 1" in w for w in shelf.compared().warnings
+            "different numbers of runs: 2 of CQB; 1 of EqualWeighting" in w for w in shelf.compared().warnings
         )
