@@ -262,7 +262,7 @@ class TestRun:
         assert done.returncode == 0, done.stderr[-3000:]
         (report,) = (tmp_path / "reports" / "runs").glob("*/report.html")
         page = report.read_text(encoding="utf-8")
-        assert "<h2>Direction and return</h2>" in page
+        assert "Direction and return</h2>" in page
         assert "crisis of 2008: 2008-09-01 to 2009-03-31" in page
         (folder,) = tmp_path.glob("mlruns/*/*/artifacts")
         described = json.loads((folder / "data" / "summary.json").read_text(encoding="utf-8"))
