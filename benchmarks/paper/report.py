@@ -239,28 +239,41 @@ def _precision(page: Page, metrics: pd.DataFrame, grid: Grid, published: dict) -
 def _significance(page: Page, results: Results) -> None:
     page.heading("How sure the differences are")
     page.text(
-        f"Mean daily IC and RankIC of {OURS} minus the baseline's, averaged over the seeds that both have, with a 95 % "
+        f"Mean daily IC and RankIC of {OURS} minus the baseline's, each the mean over the seeds that both have, with a 95 % "
         "interval from the stationary block bootstrap of days. SPA p: Hansen's test of superior predictive ability "
         f"with the baseline as benchmark and {OURS} as the only rival, on the daily RankIC; small says that {OURS} is "
-        "better. In the set: whether the method stays in the model confidence set at 10 % of all methods of its block."
+        "better. In the set: whether the method stays in the model confidence set at 10 % of all methods of its block, each the mean over all its seeds."
     )
     rows: list[dict[str, object]] = []
     for (universe, setting, backbone), runs in _by(results.done, "universe", "setting", "backbone").items():
-        daily = {method: _daily(results, seeds) for (method,), seeds in _by(runs, "method").items()}
-        if OURS not in daily or len(daily) < 2:
+        by_method = {method: seeds for (method,), seeds in _by(runs, "method").items()}
+        if OURS not in by_method or len(by_method) < 2:
             continue
+        daily = {method: _daily(results, seeds) for method, seeds in by_method.items()}
         rank_ic = pd.DataFrame({name: table["rank_ic/RETURN"] for name, table in daily.items()})
         kept = {*rank_ic.columns[model_confidence_set(rank_ic) > 0.10]}
-        for method, table in daily.items():
+        for method, seeds in by_method.items():
             if method == OURS:
                 continue
-            row: dict[str, object] = {"universe": universe, "backbone": backbone, "against": method}
+            both = {run.cell.seed for run in by_method[OURS]} & {run.cell.seed for run in seeds}
+            if not both:
+                continue
+            ours, theirs = (
+                _daily(results, [run for run in of if run.cell.seed in both])
+                for of in (by_method[OURS], seeds)
+            )
+            row: dict[str, object] = {
+                "universe": universe,
+                "backbone": backbone,
+                "against": method,
+                "seeds": len(both),
+            }
             for name, column in (("IC", "ic/RETURN"), ("RankIC", "rank_ic/RETURN")):
-                ours, theirs = daily[OURS][column].align(table[column])
-                difference = bootstrap_difference(ours, theirs)
+                difference = bootstrap_difference(*ours[column].align(theirs[column]))
                 row[name] = f"{difference.mean:+.4f}"
                 row[f"{name}, 95 %"] = f"{difference.low:+.4f} to {difference.high:+.4f}"
-            row["SPA p"] = f"{superior_predictive_ability(rank_ic[method], rank_ic[[OURS]]):.3f}"
+            rival = ours[["rank_ic/RETURN"]]
+            row["SPA p"] = f"{superior_predictive_ability(theirs['rank_ic/RETURN'], rival):.3f}"
             row["in the set"] = "yes" if method in kept else "no"
             row[f"{OURS} in the set"] = "yes" if OURS in kept else "no"
             row["epochs"] = setting.epochs
