@@ -32,7 +32,10 @@ from qlib_ext.record.tags import task_tags
 logger = logging.getLogger(__name__)
 
 PARAMS_AT_ONCE = 100  # MLflow takes no more in one request
-OF_MODELS = ("mlflow.experimentKind", "custom_model_development")  # to MLflow's page; it has one for prompts too
+OF_MODELS = (
+    "mlflow.experimentKind",
+    "custom_model_development",
+)  # to MLflow's page; it has one for prompts too
 LONGEST_PARAM = 500  # characters; MLflow's page shows all of it in one cell
 
 

@@ -70,6 +70,8 @@ def _strategy(records: Any) -> str:
         strategy = _mapping(_mapping(_mapping(record).get("kwargs")).get("strategy"))
         if strategy:
             arguments = _mapping(strategy.get("kwargs"))
-            plain = [f"{key} {value}" for key, value in arguments.items() if isinstance(value, (int, float, str))]
+            plain = [
+                f"{key} {value}" for key, value in arguments.items() if isinstance(value, (int, float, str))
+            ]
             return " ".join([_class(strategy), *plain])
     return ""
