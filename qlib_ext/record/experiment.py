@@ -155,17 +155,31 @@ class Recorder(MLflowRecorder):
 
 
 def _flatten(name: str, value: Any) -> dict[str, Any]:
-    """`{"record": [{"class": "A"}]}` as `{"record.0.class": "A"}`; lists of plain values stay whole."""
+    """`{"record": [{"class": "m.A"}]}` as `{"record.A.class": "m.A"}`; lists of plain values stay whole.
+
+    By its class an item has the same name in every run, wherever it stands in its list.
+    """
     if isinstance(value, Mapping):
         parts = {str(key): part for key, part in value.items()}
     elif isinstance(value, list) and any(isinstance(part, Mapping) for part in value):
-        parts = {str(k): part for k, part in enumerate(value)}
+        parts = dict(zip(_item_names(value), value, strict=True))
     else:
         return {name: value}
     flat: dict[str, Any] = {}
     for key, part in parts.items():
         flat |= _flatten(f"{name}.{key}", part)
     return flat
+
+
+def _item_names(items: list[Any]) -> list[str]:
+    """Classes without their modules, a number behind those that come again; places where an item has no class."""
+    classes = [
+        str(part.get("class", "")).rpartition(".")[2] if isinstance(part, Mapping) else "" for part in items
+    ]
+    return [
+        (name if name not in classes[:k] else f"{name}-{classes[: k + 1].count(name)}") if name else str(k)
+        for k, name in enumerate(classes)
+    ]
 
 
 def _without_passwords(value: Any) -> Any:
@@ -229,7 +243,7 @@ class ExperimentManager(MLflowExpManager):
       with status 1, as with any other exception;
     - an interruption (Ctrl-C, SIGTERM) ends the run as KILLED; under Qlib, SIGTERM leaves it RUNNING for ever;
     - a run without a name gets one of experiment and time, where Qlib names every run `mlflow_recorder`;
-    - parameters in lists of mappings, such as the records, are logged one by one, dates as dates;
+    - parameters in lists of mappings, such as the records, are logged one by one under their classes, dates as dates;
     - tags say model, method, tasks, universe, seed, strategy and commit (`qlib_ext.record.tags`), from the start;
     - MLflow's telemetry is off, unless MLFLOW_DISABLE_TELEMETRY says otherwise;
     - the package's records are built once before the training, so that their mistakes show at once;

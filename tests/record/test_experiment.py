@@ -94,15 +94,20 @@ class TestRuns:
             assert isinstance(R.get_recorder(), experiment.Recorder)
 
     def test_parameters_in_lists_are_logged_one_by_one(self, workplace: Any) -> None:
-        record = [{"class": "A", "kwargs": {"at": [10, 20], "sections": [{"class": "B"}]}}]
+        sections = [{"class": "m.B"}, {"class": "B", "kwargs": {"x": 1}}, {"y": 2}, "z"]
+        record = [{"class": "some.module.A", "kwargs": {"at": [10, 20], "sections": sections}}]
         with R.start(experiment_name="naming"):
             recorder = R.get_recorder()
             R.log_params(record=record, seed=0)
         params = {k: v for k, v in recorder.list_params().items() if k != "cmd-sys.argv"}
         assert params == {
-            "record.0.class": "A",
-            "record.0.kwargs.at": "[10, 20]",
-            "record.0.kwargs.sections.0.class": "B",
+            "record.A.class": "some.module.A",
+            "record.A.kwargs.at": "[10, 20]",
+            "record.A.kwargs.sections.B.class": "m.B",
+            "record.A.kwargs.sections.B-2.class": "B",
+            "record.A.kwargs.sections.B-2.kwargs.x": "1",
+            "record.A.kwargs.sections.2.y": "2",
+            "record.A.kwargs.sections.3": "z",
             "seed": "0",
         }
 

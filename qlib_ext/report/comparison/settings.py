@@ -16,7 +16,8 @@ _MACHINERY = re.compile(
     r"|dataset\.kwargs\.(cache|record_fields)"
 )
 _SEED = re.compile(r"(.*\.)?(seed|random_state)")
-_RECORD = re.compile(r"record(?:\.(\d+))?\.(.+)")
+_ITEM = re.compile(r"(.+?)\.(\d+)(\..+)")
+_RECORD = re.compile(r"record(?:\.([^.]+))?\.((?:class|module_path|kwargs)(?:\..+)?)")
 _TASK = re.compile(r"model\.kwargs\.tasks\.([^.]+)\.")
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _DATE = re.compile(r"(?:datetime\.)?(?:date|datetime)\((\d{4}), (\d{1,2}), (\d{1,2})(?:, 0, 0)?\)")
@@ -44,6 +45,7 @@ def settings(params: Mapping[str, str]) -> dict[str, str]:
     arguments stay that decide the figures compared, under `record.<Class>.<argument>`, wherever the record stood in its
     list. `tasks` names the tasks of a multi-task model. Dates are written as such: `[2017-01-01, 2020-12-31]`.
     """
+    params = _by_class(params)
     found: dict[str, str] = {}
     for key, value in params.items():
         record = _RECORD.fullmatch(key)
@@ -125,15 +127,32 @@ def find_key(wanted: str, keys: Iterable[str]) -> str:
     )
 
 
-def _of_record(params: Mapping[str, str], number: str | None, rest: str) -> str | None:
+def _by_class(params: Mapping[str, str]) -> dict[str, str]:
+    """Items of lists under their classes, as runs have them now; older runs have their places: `record.4.class`."""
+    renamed: dict[str, str] = {}
+    taken: dict[str, str] = {}  # new name -> old name
+    for key, value in params.items():
+        while (item := _ITEM.fullmatch(key)) and (dotted := params.get(f"{item[1]}.{item[2]}.class")):
+            old, name = f"{item[1]}.{item[2]}", dotted.rpartition(".")[2]
+            number = 1
+            new = f"{item[1]}.{name}"
+            while taken.setdefault(new, old) != old:
+                number += 1
+                new = f"{item[1]}.{name}-{number}"
+            key = new + item[3]
+        renamed[key] = value
+    return renamed
+
+
+def _of_record(params: Mapping[str, str], item: str | None, rest: str) -> str | None:
     """The key of a record's argument by the record's class; None where it does not count."""
-    where = "record" if number is None else f"record.{number}"
+    where = "record" if item is None else f"record.{item}"
     record = ".".join(filter(None, [params.get(f"{where}.module_path"), params.get(f"{where}.class")]))
     argument = rest.removeprefix("kwargs.")
     pattern = _COUNTS.get(record)
     if pattern is None or argument == rest or not pattern.fullmatch(argument):
         return None
-    return f"record.{record.rpartition('.')[2]}.{argument}"
+    return f"record.{item or record.rpartition('.')[2]}.{argument}"
 
 
 def _readable(value: str) -> str:

@@ -59,6 +59,30 @@ class TestSettings:
             settings(params(1)) == settings(params(4)) == {"record.BacktestRecord.strategy.kwargs.topk": "50"}
         )
 
+    def test_items_of_lists_by_place_or_by_class_are_one(self) -> None:
+        old = {
+            "a.processors.0.class": "q.Norm",
+            "a.processors.0.kwargs.x": "1",
+            "a.processors.1.class": "q.Norm",
+            "a.processors.1.kwargs.x": "2",
+            "a.processors.2.class": "q.Line",
+            "record.3.class": "qlib_ext.record.backtest.BacktestRecord",
+            "record.3.kwargs.strategy.class": "s.Top",
+            "a.layers.0.size": "8",
+        }
+        new = {
+            "a.processors.Norm.class": "q.Norm",
+            "a.processors.Norm.kwargs.x": "1",
+            "a.processors.Norm-2.class": "q.Norm",
+            "a.processors.Norm-2.kwargs.x": "2",
+            "a.processors.Line.class": "q.Line",
+            "record.BacktestRecord.class": "qlib_ext.record.backtest.BacktestRecord",
+            "record.BacktestRecord.kwargs.strategy.class": "s.Top",
+            "a.layers.0.size": "8",
+        }
+        assert settings(old) == settings(new)
+        assert settings(new)["record.BacktestRecord.strategy.class"] == "s.Top"
+
     def test_a_single_record_and_its_module(self) -> None:
         params = {
             "record.class": "RankingRecord",
