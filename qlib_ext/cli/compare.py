@@ -192,17 +192,10 @@ def _table(title: str, header: list[str], rows: list[list[str]], *, whole: bool 
         title_justify="left",
         title_style="bold",
     )
-    for k, name in enumerate(header):
-        cut = (
-            None if whole or k == 0 else 9
-        )  # `0.0412 ± 0.0031` on two lines, so that 80 columns hold the table
-        table.add_column(
-            escape(name),
-            justify="right" if k else "left",
-            no_wrap=whole and k > 0,
-            max_width=cut,
-            overflow="fold",
-        )
+    narrow = None if whole else 9  # `0.0412 ± 0.0031` on two lines, so that 80 columns hold the table
+    table.add_column(escape(header[0]), overflow="fold")
+    for name in header[1:]:
+        table.add_column(escape(name), justify="right", no_wrap=whole, max_width=narrow, overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
     return table
