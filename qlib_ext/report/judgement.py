@@ -138,7 +138,8 @@ def _forecasts(run: RunArtifacts, known: Mapping[str, Estimate]) -> Claim:
     ends = between(html.points(over.low), html.points(over.high))
     because = (
         f"Accuracy {html.percent(rules['model'], 1)} beside {html.percent(rules['persistence'], 1)} of the rule that the "
-        f"last known sign stays: {html.points(over.value)}" + (f", 95% interval {ends}." if ends else ".")
+        f"last known sign stays; on a mean day the lead is {html.points(over.value)}"
+        + (f", 95% interval {ends}." if ends else ".")
     )
     if over.sign > 0:
         return Claim("yes", "The momentum classes are forecast better than by persistence.", because)

@@ -67,7 +67,9 @@ class TestGroups:
         assert f"base rate {metrics['base_rate']:.2%}" in rows["Precision@30"].beside
         assert rows["Accuracy"].value == "69.17%"
         assert rows["Accuracy"].beside == "persistence 67.43%, majority 41.02%"
-        assert rows["Accuracy over persistence"].value == "+1.74 pp"
+        daily = made.view().table("momentum/daily.parquet")
+        lead = (daily["accuracy"] - daily["persistence_accuracy"]).mean()
+        assert rows["Lead over persistence"].value == f"{100 * lead:+.2f} pp"
         excess = metrics["backtest/annualised_excess_return"]
         assert rows["Excess return a year, after cost"].value == f"{excess:+.2%}".replace("-", "−")
         ratio = f"{metrics['backtest/information_ratio']:.2f}".replace("-", "−")
@@ -84,6 +86,14 @@ class TestGroups:
                 file.unlink()
         titles = [group.title for group in headline.groups(run.view())]
         assert titles == ["Ranking against RETURN", "Precision of the top of the list"]
+
+    def test_the_lead_over_persistence_is_the_records(self, make: Callable[..., Any]) -> None:
+        run = make(days=5, epochs=1)
+        summary = run.view().table("momentum/summary.csv")
+        for column, value in (("difference", 0.02), ("difference_low", -0.01), ("difference_high", 0.05)):
+            summary[column] = [np.nan, value, np.nan]  # model, persistence, majority
+        run.put("momentum/summary.csv", summary)
+        assert headline.estimates(run.view())["momentum/over_persistence"] == Estimate(0.02, -0.01, 0.05)
 
     def test_one_day_has_no_interval(self, make: Callable[..., Any]) -> None:
         run = make(days=3, epochs=1)  # the last two have no return
