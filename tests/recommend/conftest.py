@@ -92,7 +92,14 @@ def client(trained: QlibStore, tmp_path_factory: pytest.TempPathFactory) -> Mlfl
         ]
         task["record"][-1]["kwargs"]["strategy"]["kwargs"] = {"topk": 6, "n_drop": 2}
         if workflow.startswith("lightgbm"):
-            task["model"]["kwargs"] |= {"num_boost_round": 30, "lambda_l1": 0.1, "lambda_l2": 0.1}
+            small = {
+                "num_boost_round": 8,
+                "num_leaves": 15,
+                "num_threads": 1,
+                "lambda_l1": 0.0,
+                "lambda_l2": 0.0,
+            }
+            task["model"]["kwargs"] |= small
         qlib.init(**config["qlib_init"])
         task_train(task, config["experiment_name"])
     os.chdir(before)
