@@ -90,6 +90,12 @@ class TestWords:
         assert claims[0].answer == "unclear"
         assert claims[0].said == "RankIC: no group differs from CQB by more than chance may bring."
 
+    def test_a_loss_is_no_luck(self, shelf: Shelf) -> None:
+        shelf.run(skill=-0.05)
+        claim = verdict(shelf.compared())[-1]
+        assert claim.answer == "no"
+        assert claim.said == "None of 1 trial earned more than the index, after cost."
+
     def test_cells(self, comparison: Comparison) -> None:
         assert value("IC", 0.04123, 0.00216) == "0.0412 ± 0.0022"
         assert value("backtest/max_drawdown", -0.2) == "−20.00%"
