@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
+import pandas as pd
 import pytest
 from hypothesis import settings
 
@@ -23,8 +24,13 @@ for variable in (
     "PRECISION",
     "PANEL_CACHE",
     "UNIVERSE",
+    "MLFLOW_OUTBOX",
+    "MLFLOW_WAIT_SECONDS",
 ):
     os.environ.pop(variable, None)  # a developer's own settings must not reach a test
+
+# A library that only the tests ask for brings bottleneck, with which pandas rounds otherwise than without it.
+pd.set_option("compute.use_bottleneck", False)
 
 # No deadline: speed belongs in benchmarks. Derandomized: a failure on one machine is a failure on all.
 settings.register_profile("qlib-ext", deadline=None, derandomize=True, print_blob=True)

@@ -46,7 +46,8 @@ def connect(uri: str | None = None) -> MlflowClient:
                 f"no MLflow store: MLFLOW_TRACKING_URI is not set and `{DEFAULT_DATABASE}` is not in {Path.cwd()}. "
                 f"Name one by `--tracking-uri`, such as sqlite:////path/to/{DEFAULT_DATABASE} or http://localhost:5000"
             )
-        uri = f"sqlite:///{DEFAULT_DATABASE}"
+        # In full: MLflow keeps a database open by its address, wherever the process goes in the meantime.
+        uri = f"sqlite:///{Path(DEFAULT_DATABASE).resolve()}"
     checked_uri(uri)
     _check_database_file(uri)
     keep_to_ourselves()
