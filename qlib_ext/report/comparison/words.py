@@ -156,13 +156,13 @@ def verdict(comparison: Comparison) -> list[Claim]:
         answer = "yes" if trials.probability > 1 - LEVEL else "unclear" if trials.ratio > 0 else "no"
         word = "is more than the luck of" if answer == "yes" else "may be the luck of"
         count = f"{trials.count} {'trial' if trials.count == 1 else 'trials'}"
-        said = f"The best excess return over the index {word} {count}."
+        sentence = f"The best excess return over the index {word} {count}."
         if answer == "no":
-            said = f"None of {count} earned more than the index, after cost."
+            sentence = f"None of {count} earned more than the index, after cost."
         claims.append(
             Claim(
                 answer,
-                said,
+                sentence,
                 f"{trials.best.name or trials.best.run_id[:8]} has an information ratio of {html.number(trials.ratio, 2)} a "
                 f"year, after cost; the best of {trials.count} without any skill is expected to have "
                 f"{html.number(trials.luck, 2)}; deflated Sharpe ratio {html.number(trials.probability, 3)}, which is the "
