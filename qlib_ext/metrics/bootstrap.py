@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -42,19 +42,33 @@ def stationary_days(
     UserError
         If an argument lies outside its range.
     """
+    steps = day_by_day(days, block_days=block_days, draws=draws, seed=seed)
+    return np.ascontiguousarray(np.stack([*steps]).T)
+
+
+def day_by_day(
+    days: int, *, block_days: float | None = None, draws: int = 2000, seed: int = 0
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Draw what `stationary_days` draws, one resampled day ``[draws]`` of all series after the other.
+
+    For sums over long series, which then need not be held.
+    """
     integer("days", days, 1)
     integer("draws", draws, 1)
     integer("seed", seed, 0)
     if block_days is not None:
         at_least("block_days", block_days, 1)
-    anew = 1 / (block_days if block_days is not None else days ** (1 / 3))
+    return _day_by_day(days, 1 / (block_days if block_days is not None else days ** (1 / 3)), draws, seed)
+
+
+def _day_by_day(days: int, anew: float, draws: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
     rng = np.random.default_rng(seed)
-    drawn = np.empty((days, draws), dtype=np.int64)
-    drawn[0] = rng.integers(days, size=draws)
-    for k in range(1, days):  # all draws advance together by a day
+    day = rng.integers(days, size=draws)
+    yield day
+    for _ in range(days - 1):  # all draws advance together by a day
         jump = rng.random(draws) < anew
-        drawn[k] = np.where(jump, rng.integers(days, size=draws), (drawn[k - 1] + 1) % days)
-    return np.ascontiguousarray(drawn.T)
+        day = np.where(jump, rng.integers(days, size=draws), (day + 1) % days)
+        yield day
 
 
 def bootstrap_intervals(

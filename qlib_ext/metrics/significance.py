@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qlib_ext.checks import UserError, at_least, between, integer
-from qlib_ext.metrics.bootstrap import stationary_days
+from qlib_ext.metrics.bootstrap import day_by_day, stationary_days
 from qlib_ext.metrics.cross_section import Floats, present
 from qlib_ext.metrics.moments import moments
 
@@ -81,14 +81,8 @@ def bootstrap_mean(
     days = len(values)
     if days < 2:
         return Interval(math.nan, math.nan)
-    anew = 1 / (block_days if block_days is not None else days ** (1 / 3))
-
-    rng = np.random.default_rng(seed)
-    day = rng.integers(days, size=draws)
-    total = values[day]
-    for _ in range(days - 1):  # all draws advance together by a day
-        jump = rng.random(draws) < anew
-        day = np.where(jump, rng.integers(days, size=draws), (day + 1) % days)
+    total = np.zeros(draws)
+    for day in day_by_day(days, block_days=block_days, draws=draws, seed=seed):
         total += values[day]
     low, high = np.quantile(total / days, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
