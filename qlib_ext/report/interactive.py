@@ -358,8 +358,16 @@ def _lines(chart: Lines) -> dict[str, Any]:
         hovermode="x unified",
         shapes=_levels(chart.levels) + _marks(chart.marks),
     )
+    if (height := _constant(chart)) and not chart.levels:
+        layout["yaxis"] |= {"range": sorted((0.0, 2 * height))}
     lines = _named(chart, chart.levels, chart.marks)
     return _described(traces, axes, layout, legend, lines=lines, log=chart.log_choice)
+
+
+def _constant(chart: Lines) -> float:
+    """The one value that all lines have, where it is so; plotly would draw it on an axis of a unit either way."""
+    values = {float(value) for series in chart.series.values() for value in series.dropna().unique()}
+    return values.pop() if len(values) == 1 else 0.0
 
 
 def _bars(chart: Bars) -> dict[str, Any]:

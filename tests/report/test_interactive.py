@@ -199,3 +199,13 @@ class TestFragment:
         draw = np.random.default_rng(0)
         chart = Lines(series={f"s{k}": pd.Series(draw.normal(size=1000), days) for k in range(4)}, **TOLD)
         assert len(fragment("c", chart)) < 30_000  # 4 lines of 5.3 kB each, and the days once
+
+
+class TestConstantLines:
+    def test_a_small_constant_is_told_from_zero(self) -> None:
+        decay = Lines(alt="a", caption="c", series={"decay": pd.Series([3e-4, 3e-4])})
+        assert description(decay)["layout"]["yaxis"]["range"] == [0.0, 6e-4]
+
+    def test_what_moves_chooses_its_own_axis(self) -> None:
+        moving = Lines(alt="a", caption="c", series={"decay": pd.Series([3e-4, 4e-4])})
+        assert "range" not in description(moving)["layout"]["yaxis"]
