@@ -1,0 +1,1 @@
+"""What an exchange allows and what it charges, by board, status and date."""
