@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,10 @@ from torch import Tensor
 
 from qlib_ext.checks import UserError
 
-FORMAT = 1
+logger = logging.getLogger(__name__)
+
+FORMAT = 2  # 1 had no checksum and did not say whose it was
+LEFTOVER_SECONDS = 24 * 3600  # what a killed run left half written is removed after a day
 
 
 @dataclass
@@ -53,7 +57,7 @@ class CheckpointFolder:
     Notes
     -----
     A file is written beside its place and moved there, so a run that is killed at any point leaves its last whole
-    checkpoint. Nothing is pickled.
+    checkpoint. It holds a checksum of all that it says and the key of its configuration. Nothing is pickled.
     """
 
     def __init__(self, root: str | Path, identity: Mapping[str, Any]) -> None:
@@ -76,13 +80,23 @@ class CheckpointFolder:
         Raises
         ------
         UserError
-            If the newest file cannot be read; it names the file, and to delete it or to start afresh.
+            If the newest file cannot be read, is damaged or belongs to another configuration; it names the file, and
+            to delete it or to start afresh.
         """
+        self._tidy()
         for path in sorted(self.folder.glob("*.safetensors"), reverse=True):
             state = load(path)
             if not (finished(state) and _mark(path).exists()):
                 return path, state
         return None
+
+    def _tidy(self) -> None:
+        for part in self.folder.glob("*.part"):
+            try:
+                if time.time() - part.stat().st_mtime > LEFTOVER_SECONDS:
+                    part.unlink()
+            except FileNotFoundError:  # another run was quicker
+                continue
 
 
 def close(path: Path) -> None:
@@ -100,39 +114,92 @@ def _mark(path: Path) -> Path:
 
 
 def save(path: Path, state: TrainingState) -> None:
-    """Write `state` to `path`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write `state` to `path`, whole or not at all; it is on the disk when this returns.
+
+    Raises
+    ------
+    UserError
+        If there is no room, or the place cannot be written; the checkpoint before stays as it was.
+    """
     tensors = {
         f"{group}/{name}": tensor.detach().cpu().clone().contiguous()
         for group, named in state.tensors.items()
         for name, tensor in named.items()
     }
-    header = {"format": FORMAT, "epoch": state.epoch, "values": state.values}
+    header = {
+        "format": FORMAT,
+        "configuration": path.parent.name,
+        "epoch": state.epoch,
+        "values": state.values,
+    }
+    text = json.dumps(header)
     beside = path.with_suffix(f".{os.getpid()}.part")
     try:
-        save_file(tensors, beside, metadata={"state": json.dumps(header)})
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(tensors, beside, metadata={"state": text, "check": _checksum(text, tensors)})
+            _to_disk(beside)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"the checkpoint of epoch {state.epoch - 1} cannot be written to {path.parent} ({error}): make room or name "
+            "another `checkpoint_dir`; RESUME=1 goes on from the checkpoint before, which is whole"
+        ) from error
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of the header and of every tensor: name, type, shape and bytes."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def load(path: Path) -> TrainingState:
-    """Read what `save` wrote."""
+    """Read what `save` wrote.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, a bit of it is another than was written, or it lies in the folder of another
+        configuration than its own.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["state"])
-            tensors: dict[str, dict[str, Tensor]] = {}
-            for key in file.keys():  # noqa: SIM118 - not a mapping
-                group, _, name = key.partition("/")
-                tensors.setdefault(group, {})[name] = file.get_tensor(key)
-    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+            metadata = file.metadata() or {}
+            flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        header = json.loads(metadata["state"])
+        version = header["format"]
+        if version == FORMAT and metadata["check"] != _checksum(metadata["state"], flat):
+            raise ValueError("its checksum is another: it was damaged after it was written")
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(
             f"the checkpoint {path} cannot be read ({error}): delete it, or start afresh without RESUME"
         ) from error
-    if header.get("format") != FORMAT:
+    if version == 1:
+        logger.warning("the checkpoint %s is of an older version and has no checksum", path)
+    elif version != FORMAT:
         raise UserError(
-            f"the checkpoint {path} has format {header.get('format')}, expected {FORMAT}: start afresh without RESUME"
+            f"the checkpoint {path} has format {version}, expected {FORMAT}: start afresh without RESUME"
         )
+    elif header["configuration"] != path.parent.name:
+        raise UserError(
+            f"the checkpoint {path} belongs to the configuration {header['configuration']}, not to that of its folder: "
+            "move it back, or start afresh without RESUME"
+        )
+    tensors: dict[str, dict[str, Tensor]] = {}
+    for key, value in flat.items():
+        group, _, name = key.partition("/")
+        tensors.setdefault(group, {})[name] = value
     return TrainingState(header["epoch"], tensors, header["values"])
 
 

@@ -1,4 +1,6 @@
 import json
+import os
+import time
 
 import pytest
 import torch
@@ -112,8 +114,49 @@ class TestFile:
         monkeypatch.setattr(checkpoint, "FORMAT", 7)
         save(path, state())
         monkeypatch.undo()
-        with pytest.raises(UserError, match="has format 7, expected 1: start afresh without RESUME"):
+        with pytest.raises(UserError, match="has format 7, expected 2: start afresh without RESUME"):
             load(path)
+
+    def test_one_of_an_older_version_serves_and_is_told(self, tmp_path, caplog):
+        path = tmp_path / "1.safetensors"
+        given = state()
+        flat = {
+            f"{group}/{name}": x.contiguous()
+            for group, named in given.tensors.items()
+            for name, x in named.items()
+        }
+        header = {"format": 1, "epoch": given.epoch, "values": given.values}
+        save_file(flat, path, metadata={"state": json.dumps(header)})
+        assert_same(load(path), given)
+        assert "is of an older version and has no checksum" in caplog.text
+
+    def test_a_bit_that_turns_is_noticed_wherever_it_lies(self, tmp_path):
+        """Most of a checkpoint is numbers: safetensors reads them as they lie, right or wrong."""
+        path = tmp_path / "1.safetensors"
+        small = TrainingState(2, {"network": {"w": torch.arange(3.0)}}, {"best_score": 0.5})
+        save(path, small)
+        whole = path.read_bytes()
+        unnoticed = []
+        for byte in range(len(whole)):
+            damaged = bytearray(whole)
+            damaged[byte] ^= 1 << byte % 8
+            path.write_bytes(damaged)
+            try:
+                assert_same(load(path), small)
+            except UserError as error:
+                assert "1.safetensors" in str(error)
+            else:
+                unnoticed.append(byte)
+        assert not unnoticed
+
+    def test_one_of_another_configuration(self, tmp_path):
+        path = tmp_path / "one" / "1.safetensors"
+        save(path, state())
+        path.parent.rename(tmp_path / "other")
+        with pytest.raises(
+            UserError, match="belongs to the configuration one, not to that of its folder: move it back"
+        ):
+            load(tmp_path / "other" / path.name)
 
 
 class TestRandomState:
@@ -179,6 +222,16 @@ class TestFolder:
         save(path, state())
         path.with_suffix(".123.part").write_bytes(b"half")
         assert folder.newest_unfinished(lambda state: False)[0] == path
+
+    def test_and_it_goes_after_a_day(self, folder):
+        path = folder.new_path()
+        save(path, state())
+        old, new = (path.with_suffix(f".{pid}.part") for pid in (1, 2))
+        for part in (old, new):
+            part.write_bytes(b"half")
+        os.utime(old, (0, time.time() - 25 * 3600))
+        folder.newest_unfinished(lambda state: False)
+        assert sorted(folder.folder.iterdir()) == [new, path]
 
     def test_the_folder_belongs_to_the_configuration(self, tmp_path):
         identity = {"backbone": {"class": "LSTM", "kwargs": {"hidden_size": 64}}, "seed": 0, "data": "abc"}
