@@ -23,16 +23,17 @@ from qlib_ext import checks
 from qlib_ext.build import build
 from qlib_ext.checks import UserError
 from qlib_ext.data.alpha360 import FIELDS
-from qlib_ext.data.daily_panel import DailyPanels
+from qlib_ext.data.daily_panel import DailyPanel, DailyPanels
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.model import checkpoint, schedule
 from qlib_ext.model.backbones.base import SizeError
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder
+from qlib_ext.model.memory import told_what_to_set
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.schedule import SCORE
 from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import Epoch, Trainer, TrainerOptions
+from qlib_ext.model.trainer import Epoch, NotFinite, Trainer, TrainerOptions
 
 logger = logging.getLogger(__name__)
 
@@ -157,7 +158,8 @@ class MultiTaskModel(Model):
         for task in tasks:
             _check_label(task, dataset)
         device = torch.device(self.device)
-        train, valid = dataset.panels("train", device), dataset.panels("valid", device)
+        with told_what_to_set(f"moving the market to {device}"):
+            train, valid = dataset.panels("train", device), dataset.panels("valid", device)
         for task in tasks:
             if task.classification:
                 self.classes[task.name] = task.classes = _count_classes(task, train, valid)
@@ -196,6 +198,29 @@ class MultiTaskModel(Model):
                 recorder.on_finished.append(close)
             else:
                 close()
+
+    def initialise(self, dataset: DailyPanelDataset) -> None:
+        """Take the untrained weights that the seed draws, so that `predict` shows what a score depends on.
+
+        Parameters
+        ----------
+        dataset
+            Gives the sizes of the features, and the classes of the labels of `train` and `valid`.
+
+        Raises
+        ------
+        UserError
+            If a task's label is not among those of the dataset, or the backbone does not fit the features.
+        """
+        torch.manual_seed(self.seed)
+        tasks = self._build_tasks()
+        for task in tasks:
+            _check_label(task, dataset)
+        segments = [dataset.panels(name) for name in ("train", "valid") if name in dataset.segments]
+        for task in tasks:
+            if task.classification:
+                self.classes[task.name] = task.classes = _count_classes(task, *segments)
+        self._network = self._build_network(dataset, tasks).to(self.device)
 
     def restore(self, folder: str | Path, dataset: DailyPanelDataset) -> None:
         """Take the weights that `fit` left among a run's artifacts, so that `predict` needs no training.
@@ -251,19 +276,24 @@ class MultiTaskModel(Model):
         DataFrame
             Indexed (datetime, instrument). Column `score` first; a classification task named X with C classes adds
             its probabilities X_0 ... X_{C-1}.
+
+        Raises
+        ------
+        UserError
+            If a prediction is not finite, which no record could rank, or the device has no room.
         """
         if self._network is None:
             raise RuntimeError("the model has no weights yet: call `fit` first")
-        panels: DailyPanels = dataset.panels(segment, self.device)
         self._network.eval()
         tasks = {task.name: task for task in self._build_tasks()}
         parts: dict[str, list[np.ndarray]] = {}
-        with torch.inference_mode():
+        with torch.inference_mode(), told_what_to_set(f"scoring `{segment}`"):
+            panels: DailyPanels = dataset.panels(segment, self.device)
             for panel in panels:
                 for name, prediction in self._network(panel).items():
                     if tasks[name].classification:
                         prediction = tasks[name].probabilities(prediction)
-                    parts.setdefault(name, []).append(prediction.cpu().numpy())
+                    parts.setdefault(name, []).append(_finite(name, prediction.cpu().numpy(), panel))
         columns: dict[str, np.ndarray] = {SCORE: np.concatenate(parts[SCORE])}
         for name, chunks in parts.items():
             values = np.concatenate(chunks)
@@ -329,6 +359,16 @@ class MultiTaskModel(Model):
             frame.to_csv(root / "history.csv", index=False)
             for path in sorted(root.iterdir()):
                 recorder.log_artifact(str(path), "training")
+
+
+def _finite(name: str, predictions: np.ndarray, panel: DailyPanel) -> np.ndarray:
+    if not np.isfinite(predictions).all():
+        raise NotFinite(
+            f"the task {name} has predictions that are no numbers for {int((~np.isfinite(predictions)).sum())} of "
+            f"{predictions.size} values on {panel.date:%Y-%m-%d}: look for infinite prices, or train again with a lower "
+            "`learning_rate`"
+        )
+    return predictions
 
 
 def history_frame(history: list[Epoch]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from qlib_ext.build import build
 from qlib_ext.data.daily_panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.memory import EvaluationParts
 from qlib_ext.model.task import Task
 
 
@@ -45,14 +46,18 @@ class MultiTaskNetwork(nn.Module):
                 for task in tasks
             }
         )
+        self._evaluation_parts = EvaluationParts()
 
     def forward(self, panel: DailyPanel) -> dict[str, Tensor]:
         """Predictions by task: `[N]` for a regression, logits `[N, C]` for a classification.
 
         Heads run in float32 whatever precision the backbone runs in: rounded scores would tie stocks.
         """
-        embedding = self.backbone(panel)  # [N, D]
-        return self.predict_heads(embedding)
+        return self.predict_heads(self.embed(panel))
+
+    def embed(self, panel: DailyPanel) -> Tensor:
+        """Embeddings `[N, D]`; in evaluation part by part where the device has no room for the whole day."""
+        return self.backbone(panel) if self.training else self._evaluation_parts(self.backbone, panel)
 
     def predict_heads(self, embedding: Tensor) -> dict[str, Tensor]:
         """Heads alone, on embeddings `[N, D]`."""

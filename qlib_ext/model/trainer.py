@@ -23,6 +23,7 @@ from qlib_ext.model import checkpoint, schedule
 from qlib_ext.model.augment import Augmenter
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder, TrainingState
+from qlib_ext.model.memory import told_what_to_set
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.schedule import SCORE, SELECTIONS, Phase, Plateau
 from qlib_ext.model.task import Task
@@ -88,6 +89,10 @@ class TrainerOptions:
         """The phases of a training of these tasks, at least one."""
         default = Phase(tuple(tasks), self.n_epochs, self.patience, self.learning_rate, self.selection)
         return schedule.plan(self.phases, tasks, default)
+
+
+class NotFinite(UserError, FloatingPointError):
+    """A loss, or a score, that is no number: the message says where, and what to do about it."""
 
 
 class Trainer:
@@ -183,8 +188,9 @@ class Trainer:
         Raises
         ------
         UserError
-            If no training or validation day has labels for all tasks, or no epoch has a validation score.
-        FloatingPointError
+            If no training or validation day has labels for all tasks, no epoch has a validation score, the device has no
+            room, or a checkpoint cannot be written.
+        NotFinite
             If a loss is not finite, in a step or after an epoch; the last checkpoint is whole, and from before it.
         """
         days = train.labelled(tuple(task.label for task in self.tasks))
@@ -269,11 +275,12 @@ class Trainer:
             record["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         record.update({f"balance/{name}": value for name, value in self.balancer.report().items()})
         started = time.perf_counter()
-        with _repeatable_convolutions(self.network):
+        with _repeatable_convolutions(self.network), told_what_to_set(f"training epoch {self.epoch}"):
             record.update(self._train_epoch(train, days))
         trained = time.perf_counter()
-        train_losses = self.losses(train, days)
-        valid_losses, valid_scores = self._validate(valid, valid_days)
+        with told_what_to_set(f"measuring epoch {self.epoch}"):
+            train_losses = self.losses(train, days)
+            valid_losses, valid_scores = self._validate(valid, valid_days)
         self._check_epoch({"train": train_losses, "valid": valid_losses})
         record.update({f"train/loss/{name}": value for name, value in train_losses.items()})
         record.update({f"valid/loss/{name}": value for name, value in valid_losses.items()})
@@ -341,12 +348,12 @@ class Trainer:
         transformed = self.balancer.transform(losses)
         values, balanced = torch.stack([losses.detach(), transformed.detach()]).cpu().numpy()
         if not np.isfinite(values).all():
-            raise FloatingPointError(
+            raise NotFinite(
                 f"a loss is not finite on {panel.date:%Y-%m-%d} in epoch {self.epoch} ({self._named(values)}): lower "
                 "`learning_rate`, or look for infinite prices that day; resuming starts from the last whole epoch"
             )
         if not np.isfinite(balanced).all():
-            raise FloatingPointError(
+            raise NotFinite(
                 f"{type(self.balancer).__name__} makes a loss not finite on {panel.date:%Y-%m-%d} in epoch "
                 f"{self.epoch} ({self._named(values)}): a balancer that takes logarithms needs losses of at least 0"
             )
@@ -374,7 +381,7 @@ class Trainer:
         for segment, by_task in losses.items():
             for name, value in by_task.items():
                 if not np.isfinite(value):
-                    raise FloatingPointError(
+                    raise NotFinite(
                         f"the loss of task {name} on `{segment}` is not finite after epoch {self.epoch} ({value}): "
                         "lower `learning_rate`, or look for infinite prices; resuming starts from the epoch before"
                     )
@@ -423,7 +430,7 @@ class Trainer:
     def _predict(self, panel: DailyPanel) -> dict[str, Tensor]:
         """Predictions of a day by task, the backbone in the precision of the training."""
         with self._autocast():
-            embedding = self.network.backbone(panel)  # [N, D]
+            embedding = self.network.embed(panel)  # [N, D]
         return self.network.predict_heads(embedding)
 
     def _daily_losses(

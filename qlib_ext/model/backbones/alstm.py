@@ -42,6 +42,8 @@ class ALSTM(Backbone):
     panel.features `[N, T, F]` -> `[N, 2 H]`. Stocks do not see each other: permuting them permutes the output.
     """
 
+    stocks_see_each_other = False
+
     def __init__(
         self,
         num_features: int,

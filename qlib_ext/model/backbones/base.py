@@ -25,9 +25,13 @@ class Backbone(nn.Module, ABC):
     ----------
     out_features
         D, the size of an embedding.
+    stocks_see_each_other
+        Whether the embedding of a stock follows from other stocks of the day too, in evaluation. Where it does not, a
+        day that the device has no room for is evaluated in parts.
     """
 
     out_features: int
+    stocks_see_each_other: bool = True
 
     @abstractmethod
     def forward(self, panel: DailyPanel) -> Tensor:

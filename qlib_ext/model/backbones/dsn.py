@@ -44,6 +44,8 @@ class DSN(Backbone):
     The paper gives neither the kind of the shared layers nor their number and sizes.
     """
 
+    stocks_see_each_other = False
+
     def __init__(
         self,
         num_features: int,

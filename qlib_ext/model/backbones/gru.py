@@ -31,6 +31,8 @@ class GRU(Backbone):
     panel.features `[N, T, F]` -> `[N, D]`. Stocks do not see each other: permuting them permutes the output.
     """
 
+    stocks_see_each_other = False
+
     def __init__(
         self,
         num_features: int,

@@ -54,6 +54,8 @@ class MCCNN(Backbone):
     of filters; windows are filled with zeros at their ends, so that a convolution keeps the number of days.
     """
 
+    stocks_see_each_other = False
+
     def __init__(
         self,
         num_features: int,

@@ -78,6 +78,8 @@ class ResNeXt(Backbone):
     to a window, such as how large its moves are, and learns more slowly.
     """
 
+    stocks_see_each_other = False
+
     def __init__(
         self,
         num_features: int,

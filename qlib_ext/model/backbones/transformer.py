@@ -47,6 +47,8 @@ class Transformer(Backbone):
 
     positions: Tensor
 
+    stocks_see_each_other = False
+
     def __init__(
         self,
         num_features: int,

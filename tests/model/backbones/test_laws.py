@@ -179,6 +179,15 @@ class TestLaws:
         assert torch.equal(first, again)
         assert all(torch.equal(first_gradients[name], gradients_again[name]) for name in first_gradients)
 
+    def test_whether_stocks_see_each_other_is_said(self, kind, make_day):
+        """By this a day may be evaluated in parts, or must not."""
+        panel = make_day()
+        backbone = built(kind, panel).eval()
+        half = torch.arange(len(panel)) < len(panel) // 2
+        parts = torch.cat([backbone(taken(panel, half)), backbone(taken(panel, ~half))])
+        alike = torch.allclose(parts, backbone(panel), atol=1e-5)
+        assert alike is not backbone.stocks_see_each_other
+
     def test_the_same_without_a_graph(self, kind, make_day):
         panel = make_day()
         backbone = built(kind, panel).eval()
