@@ -18,6 +18,7 @@ from qlib.strategy.base import BaseStrategy
 from qlib_ext.checks import UserError
 from qlib_ext.strategy.observed_exchange import ObservedExchange
 from qlib_ext.strategy.position import OrderedPosition
+from qlib_ext.strategy.ruled_exchange import RuledExchange
 
 EXECUTOR = {
     "class": "SimulatorExecutor",
@@ -100,7 +101,7 @@ def simulate(
 
 def make_exchange(
     codes: Sequence[str], first: pd.Timestamp, last: pd.Timestamp, settings: Mapping[str, Any]
-) -> tuple[ObservedExchange, list[str]]:
+) -> tuple[RuledExchange, list[str]]:
     """The market that the orders meet.
 
     Parameters
@@ -110,7 +111,7 @@ def make_exchange(
     first, last
         Days to trade from and to.
     settings
-        As Qlib's `Exchange` takes them; lists stand for tuples, which YAML and JSON do not have.
+        As `RuledExchange` takes them; lists stand for tuples, which YAML and JSON do not have.
 
     Returns
     -------
@@ -119,11 +120,13 @@ def make_exchange(
     Raises
     ------
     UserError
-        If a price limit is asked for and the field `change` is not in the store.
+        If one price limit for all is asked for and the field `change` is not in the store; or if a stock is of no board
+        of the rules, or they have none for a day.
     """
     kwargs, notes = with_price_limit(settings, list(codes), first, last)
     with only_errors_of_qlib():
-        exchange = ObservedExchange(freq="day", start_time=first, end_time=last, codes=list(codes), **kwargs)
+        exchange = RuledExchange(freq="day", start_time=first, end_time=last, codes=list(codes), **kwargs)
+    notes += exchange.notes
     if exchange.trade_w_adj_price:
         notes.append(
             "the store has no complete `factor`: lots are of adjusted shares, and orders are not rounded to them"
@@ -154,7 +157,7 @@ def with_price_limit(
         If a price limit is asked for and the field `change` is not in the store.
     """
     kwargs, notes = {key: _tuples(value) for key, value in exchange_kwargs.items()}, []
-    if isinstance(kwargs["limit_threshold"], float):
+    if isinstance(kwargs.get("limit_threshold"), float):
         unit = unit_of_change(codes, first, last)
         limit = kwargs["limit_threshold"] * unit
         # Some stores carry the close over a suspension: on a day without volume nothing can be traded either way.

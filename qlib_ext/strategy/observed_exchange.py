@@ -31,6 +31,7 @@ class Reason(StrEnum):
     LOT_SIZE = "lot size"
     HOLDING = "holding threshold"
     NOT_HELD = "not held"
+    BOUGHT_TODAY = "bought today"
 
 
 class Status(StrEnum):
@@ -184,14 +185,14 @@ class ObservedExchange(Exchange):
             return Reason.NO_PRICE
         if not self.check_stock_limit(stock_id, start, end, direction):
             return None
-        volume = _number(self.get_volume(stock_id, start, end))
+        volume = number(self.get_volume(stock_id, start, end))
         if volume <= 0:
             return Reason.NO_VOLUME
         up, down = (
             self.check_stock_limit(stock_id, start, end, way) for way in (OrderDir.BUY, OrderDir.SELL)
         )
         if up and down:  # an expression of the user's that forbids both: the move of the day tells
-            change = _number(self.get_quote_info(stock_id, start, end, "$change"))
+            change = number(self.get_quote_info(stock_id, start, end, "$change"))
             up = change > 0 if not math.isnan(change) else direction != OrderDir.SELL
         return Reason.LIMIT_UP if up else Reason.LIMIT_DOWN
 
@@ -271,7 +272,8 @@ class ObservedExchange(Exchange):
 
     def _in_lots(self, order: Order, amount: float) -> float:
         """Whole lots of an amount; never more of it, as Qlib's rounding gives when a tenth of a share is missing."""
-        return min(amount, self.round_amount_by_trade_unit(amount, order.factor))
+        code, start, end = order.stock_id, order.start_time, order.end_time
+        return min(amount, self.round_amount_by_trade_unit(amount, order.factor, code, start, end))
 
     def _too_poor(self, order: Order, cash: float) -> bool:
         """Whether the cash of the account does not buy a single lot."""
@@ -279,8 +281,12 @@ class ObservedExchange(Exchange):
         if order.direction == OrderDir.SELL or unit is None:
             return False
         price = self.get_deal_price(order.stock_id, order.start_time, order.end_time, order.direction)
-        lot = unit * _number(price)
+        lot = unit * number(price)
         return cash < lot + max(lot * self.open_cost, self.min_cost)
+
+    def _unit(self, order: Order) -> float | None:
+        """Real shares of a lot; None where lots do not count."""
+        return self.trade_unit
 
     def _book(
         self,
@@ -298,11 +304,12 @@ class ObservedExchange(Exchange):
         code, start, end = order.stock_id, order.start_time, order.end_time
         price = math.nan
         if not self.check_stock_suspended(code, start, end):
-            price = _number(self.get_deal_price(code, start, end, order.direction))
-        factor = _number(order.factor)
+            price = number(self.get_deal_price(code, start, end, order.direction))
+        factor = number(order.factor)
         if math.isnan(factor):
-            factor = _number(self.get_factor(code, start, end))
-        in_lots = factor / self.trade_unit if self.trade_unit and not self.trade_w_adj_price else math.nan
+            factor = number(self.get_factor(code, start, end))
+        unit = self._unit(order)
+        in_lots = factor / unit if unit and not self.trade_w_adj_price else math.nan
         status = Status.NOT if filled == 0 else Status.FILLED if reason is None else Status.PARTLY
         self.book.append(
             Booked(
@@ -325,6 +332,6 @@ class ObservedExchange(Exchange):
         )
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
     """A quote as a number; Qlib has None, NaN or nothing at all for what is not there."""
     return math.nan if value is None or np.size(value) == 0 else float(value)

@@ -114,6 +114,19 @@ class ExchangeRules:
     ------
     UserError
         If the table does not fit, names an unknown board, or lacks what every table has.
+
+    Attributes
+    ----------
+    market
+        What the table is of.
+    tick
+        Limit prices are multiples of it, in currency.
+    boards, statuses
+        Name -> the beginnings of the codes, and the words of a store.
+    first_days
+        The most trading days after its listing for which a stock has a price limit of its own.
+    digest
+        16 hex digits of the content.
     """
 
     def __init__(self, table: Mapping[str, Any], name: str):
@@ -136,6 +149,7 @@ class ExchangeRules:
             str(levy): parse(rows, f"levies.{levy}", takes=LEVY, **known) for levy, rows in levies.items()
         }
         self._check_values()
+        self.first_days = max((row.first_days or 0 for row in self._rows["price_limit"]), default=0)
         self._boards: dict[str, str] = {}
         self.digest = hashlib.sha256(json.dumps(table, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -208,6 +222,14 @@ class ExchangeRules:
         """Shares of which a purchase may be."""
         values = self._choose("lots", self._rows["lots"], board, day).values
         return Lot(values["minimum"], values["step"])
+
+    def largest_step(self, boards: Iterable[str]) -> int:
+        """The largest step in which any of `boards` trades or traded."""
+        wanted = set(boards)
+        steps = [
+            row.values["step"] for row in self._rows["lots"] if row.boards is None or row.boards & wanted
+        ]
+        return max(steps, default=1)
 
     def fees(self, board: str, day: pd.Timestamp) -> Fees:
         """What a trade costs."""
