@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,11 @@ class TopkDropout(TopkDropoutStrategy):
     equally among the stocks to buy, in whole lots. What cannot be traded that day is not sent; an
     `ObservedExchange` is told of it.
 
+    There are `topk` places. A stock that cannot be sold today keeps its place, whatever its score, and the others
+    are looked at as if there were so many places less; tomorrow it is looked at again. Nothing is bought before a
+    place is free: as many stocks come as places are empty after the sales that fill. So an account never grows
+    beyond `topk` stocks.
+
     Parameters
     ----------
     signal
@@ -37,8 +43,8 @@ class TopkDropout(TopkDropoutStrategy):
     hold_thresh
         Trading days that a stock is held at least.
     only_tradable
-        Choose among the stocks that can be traded that day. Off, as in Qlib: a stock that is suspended or at
-        its limit takes its place in the list, and its order does not fill.
+        Choose what to buy among the stocks that can be bought that day. Off, as in Qlib: a stock that is suspended
+        or at its limit takes its place among the best, and its part of the cash is kept.
     forbid_all_trade_at_limit
         No trade in either direction at a price limit.
     risk_degree
@@ -55,14 +61,19 @@ class TopkDropout(TopkDropoutStrategy):
     ----------
     Qlib's `TopkDropoutStrategy`, except that
 
+    - a purchase waits for a free place, where Qlib buys for a sale that did not fill, and holds up to
+      `topk + n_drop` stocks;
+    - who cannot be sold takes none of the `n_drop` sales of a day, where in Qlib stocks that are suspended for
+      months, or no longer listed, hold them all in the end, and nothing is traded any more;
+    - `only_tradable` asks for the direction of the order where `forbid_all_trade_at_limit` is off;
     - `n_drop=0` holds, where Qlib sells every stock (`list[-0:]` is the whole list);
     - equal scores have an order, where Qlib leaves it to an unstable sort, and sales go from the worst, where
       Qlib takes them in the order of a set, which changes from process to process;
     - a stock without a score (NaN) is never bought;
     - on a day with fewer than `topk + n_drop` candidates only what is beyond `topk` goes, where Qlib sells
       `n_drop`, even the best, for nothing;
-    - an account that holds more than `topk + n_drop` stocks sells `n_drop` a day and buys nothing until it is
-      down to that, where Qlib's negative slice buys nearly the whole market;
+    - an account that begins with more than `topk` stocks sells `n_drop` a day and buys nothing until it is down
+      to that, where Qlib's negative slice buys nearly the whole market;
     - the random methods of Qlib are left out: two backtests of one signal give one result.
     """
 
@@ -107,35 +118,33 @@ class TopkDropout(TopkDropoutStrategy):
         def tradable(code: str, direction: OrderDir | None = None) -> bool:
             return self.trade_exchange.is_stock_tradable(code, start, end, direction)
 
-        position = copy.deepcopy(self.trade_position)
-        sell, buy = choose(
-            ranking(scores),
-            position.get_stock_list(),
-            topk=self.topk,
-            n_drop=self.n_drop,
-            eligible=tradable if self.only_tradable else _anyone,
-        )
-
         def sellable(code: str) -> bool:
             return tradable(code, None if self.forbid_all_trade_at_limit else OrderDir.SELL)
 
         def buyable(code: str) -> bool:
             return tradable(code, None if self.forbid_all_trade_at_limit else OrderDir.BUY)
 
-        sales = []
-        for code in sell:
+        position = copy.deepcopy(self.trade_position)
+        held = position.get_stock_list()
+        frequency = self.trade_calendar.get_freq()
+        young = {code for code in held if position.get_stock_count(code, bar=frequency) < self.hold_thresh}
+        locked = {code for code in held if not sellable(code)}
+        select = functools.partial(choose, ranking(scores), held, topk=self.topk, n_drop=self.n_drop)
+
+        for code in select()[0]:  # what would go, could it be sold
             order = Order(code, position.get_stock_amount(code), OrderDir.SELL, start, end)
-            if not sellable(code):
+            if code in locked:
                 self._withhold(order, value=order.amount * position.get_stock_price(code))
-            elif position.get_stock_count(code, bar=self.trade_calendar.get_freq()) < self.hold_thresh:
+            elif code in young:
                 self._withhold(order, reason=Reason.HOLDING)
-            else:
-                self.trade_exchange.deal_order(
-                    order, position=position
-                )  # on the copy: what the sale brings in
-                sales.append(order)
+
+        sell, buy = select(stay=young | locked, eligible=buyable if self.only_tradable else _anyone)
+        sales = [Order(code, position.get_stock_amount(code), OrderDir.SELL, start, end) for code in sell]
+        for order in sales:  # on the copy: what the sale brings in, and whether it empties the place
+            self.trade_exchange.deal_order(order, position=position)
 
         purchases = []
+        buy = buy[: max(0, self.topk - len(position.get_stock_list()))]
         part = position.get_cash() * self.risk_degree / max(1, len(buy))
         for code in buy:
             if not buyable(code):
@@ -150,7 +159,7 @@ class TopkDropout(TopkDropoutStrategy):
         factor = self.trade_exchange.get_factor(code, start, end)
         if price is None or np.isnan(price):
             return IntendedOrder(code, math.nan, OrderDir.BUY, start, end)
-        amount = self.trade_exchange.round_amount_by_trade_unit(money / price, factor)
+        amount = self.trade_exchange.round_amount_by_trade_unit(money / price, factor, code, start, end)
         return IntendedOrder(code, amount, OrderDir.BUY, start, end, intended=money / price)
 
     def _withhold(self, order: Order, *, value: float = math.nan, reason: Reason | None = None) -> None:
@@ -180,14 +189,15 @@ def choose(
     *,
     topk: int,
     n_drop: int,
+    stay: Collection[str] = (),
     eligible: Callable[[str], bool] = lambda code: True,
 ) -> tuple[list[str], list[str]]:
     """Who goes and who comes.
 
     Take the best `n_drop` stocks that are not held, and as many more as places are free. Put them in one order
-    with the held stocks: `topk + n_drop` of them, or fewer where the day has fewer. The held stocks among those
-    beyond `topk` go, `n_drop` at most; the best of those taken come, as many as go and as many as places are
-    free. So nothing is sold for something worse.
+    with the held stocks, but for those that stay in any case: they, and their places, are left out. The held stocks
+    among those beyond the places that are left go, `n_drop` at most; the best of those taken come, as many as go
+    and as many as places are free. So nothing is sold for something worse.
 
     Parameters
     ----------
@@ -197,23 +207,26 @@ def choose(
         Codes that are held; those not in `ranked` count as last, by code.
     topk, n_drop
         As in `TopkDropout`.
+    stay
+        Held codes that cannot be sold today.
     eligible
-        Whether a code may be bought or sold at all.
+        Whether a code may be bought at all.
 
     Returns
     -------
     sell, buy : lists of codes
-        What is sold from the worst, what is bought from the best.
+        What is sold from the worst, what is bought from the best where all sales fill.
     """
     holding = set(held)
     free = topk - len(held)
     outside = (code for code in ranked if code not in holding and eligible(code))
     candidates = [*itertools.islice(outside, max(0, n_drop + free))]
-    either = {*held, *candidates}
-    combined = [code for code in ranked if code in either] + sorted(holding.difference(ranked))
-    surplus = min(n_drop, max(0, len(combined) - topk))
-    last = itertools.islice(filter(eligible, reversed(combined)), surplus)
-    sell = [code for code in last if code in holding]
+    going = holding.difference(stay)
+    either = {*going, *candidates}
+    combined = [code for code in ranked if code in either] + sorted(going.difference(ranked))
+    places = max(0, topk - (len(held) - len(going)))
+    surplus = min(n_drop, max(0, len(combined) - places))
+    sell = [code for code in itertools.islice(reversed(combined), surplus) if code in going]
     return sell, candidates[: max(0, len(sell) + free)]
 
 

@@ -1,0 +1,42 @@
+"""A made market as plain lists: nothing of Qlib, of pandas or of the package in it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from dataclasses import dataclass
+
+MISSING = math.nan
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A stock's bar of a day, adjusted, as a store holds it; NaN is missing."""
+
+    close: float = MISSING
+    change: float = MISSING
+    factor: float = MISSING
+    volume: float = MISSING
+
+    @property
+    def priced(self) -> bool:
+        return not math.isnan(self.close)
+
+
+@dataclass(frozen=True)
+class Market:
+    """Trading days, and for each stock a bar and a score a day.
+
+    A score is None where the signal has no row, NaN where it has one without a number.
+    """
+
+    days: list[dt.date]
+    bars: dict[str, list[Bar]]
+    scores: dict[str, list[float | None]]
+
+    def bar(self, code: str, day: int) -> Bar:
+        return self.bars[code][day]
+
+    def scores_of(self, day: int) -> dict[str, float]:
+        """Code to score of a day, of the stocks that have a row."""
+        return {code: row[day] for code, row in self.scores.items() if row[day] is not None}
