@@ -25,13 +25,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib.backends.backend_agg
+import matplotlib.backends.backend_agg  # noqa: F401 - imported once for all runs, like those below
 import mlflow.store.artifact.local_artifact_repo as local
-import mlflow.store.tracking.sqlalchemy_store
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 import numpy as np
 import qlib.cli.run
 import qlib.contrib.strategy
-import torch._dynamo
+import torch._dynamo  # noqa: F401
 from mlflow.tracking import MlflowClient
 
 import qlib_ext.data.dataset
@@ -42,7 +42,7 @@ import qlib_ext.record.experiment
 import qlib_ext.record.ranking
 import qlib_ext.record.report
 import qlib_ext.record.signal
-import qlib_ext.strategy.topk_dropout
+import qlib_ext.strategy.topk_dropout  # noqa: F401
 from qlib_ext.model import checkpoint
 from qlib_ext.model.trainer import Trainer
 
