@@ -133,6 +133,24 @@ class RuledExchange(ObservedExchange):
             )
         return position.bought_on(code, day)
 
+    def describe(self) -> dict[str, Any] | None:
+        """The rules that hold for the stocks and days of the exchange, for a record; None without rules.
+
+        Returns
+        -------
+        Mapping with `name`, `market`, `digest` of the table, and `in_force`, as `ExchangeRules.in_force` has it.
+        """
+        if self.rules is None:
+            return None
+        boards = {self.rules.board(code) for code in self.quote.get_all_stock()}
+        first, last = pd.Timestamp(self.start_time), pd.Timestamp(self.end_time)
+        return {
+            "name": self.rules.name,
+            "market": self.rules.market,
+            "digest": self.rules.digest,
+            "in_force": self.rules.in_force(first, last, boards),
+        }
+
     # -- what Qlib calls ---------------------------------------------------------------------------------------
 
     def _update_limit(self, limit_threshold: Any) -> None:

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qlib_ext.market.rules.exchange_rules import ExchangeRules, read_rules
+from qlib_ext.market.store import QlibStore, write_store
+from qlib_ext.strategy.price_limits import AtLimit, at_limit
+
+CALENDAR = pd.bdate_range("2020-08-17", periods=14)  # ChiNext's limit is 20 % from day 5
+PLANTED = 6
+CN = read_rules("cn")
+REAL = Path(__file__).parents[3] / "shared" / "market" / "cn"
+
+# What a stock closed at the day before `PLANTED`, at what it is traded on it, and whether it stands at a limit.
+AT = {
+    "SH600001": (10.25, 11.28, "up"),  # 11.275, rounded half up
+    "SH600002": (10.25, 11.27, None),  # +9.95 %, and a fen below the limit
+    "SH600003": (10.25, 9.23, "down"),  # 9.225
+    "SH600004": (10.25, 9.24, None),
+    "SH600005": (0.04, 0.05, "up"),  # a tenth of it is less than a fen
+    "SH600006": (0.04, 0.03, "down"),
+    "SH600007": (2.51, 2.77, "up"),  # beyond the limit of 2.76
+    "SZ300001": (10.00, 11.00, None),
+    "SZ300002": (10.00, 12.00, "up"),
+    "SZ300003": (10.00, 8.00, "down"),
+    "SH688001": (10.00, 11.99, None),
+    "SH688002": (10.00, 12.00, "up"),
+}
+
+
+class Store:
+    """Stocks whose closes stand still until something is planted."""
+
+    def __init__(self, codes: list[str], price: float = 10.0):
+        self.codes = codes
+        shape = len(CALENDAR), len(codes)
+        self.close, self.factor = np.full(shape, price), np.ones(shape)
+
+    def plant(self, code: str, day: int, *prices: float) -> None:
+        column = self.codes.index(code)
+        self.close[day : day + len(prices), column] = prices
+        self.close[day + len(prices) :, column] = prices[-1]
+
+    def look(self, root: Path, rules: ExchangeRules = CN, **given: object) -> tuple[AtLimit, pd.DataFrame]:
+        bars = {"close": self.close * self.factor, "factor": self.factor}
+        spells = pd.DataFrame({"instrument": self.codes, "start": CALENDAR[0], "end": CALENDAR[-1]})
+        if not (root / "features").exists():
+            write_store(root, CALENDAR, self.codes, bars, {"csi300": spells})
+        store = QlibStore(root)
+        close, factor = store.read(["close", "factor"], self.codes)
+        index = pd.MultiIndex.from_product([self.codes, CALENDAR[1:]], names=["instrument", "datetime"])
+        quotes = pd.DataFrame(
+            {"$close": close[1:].T.ravel(), "$factor": factor[1:].T.ravel()}, index=index, dtype="float64"
+        )
+        arguments = {"buy": "$close", "sell": "$close", "factors": True} | given
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = at_limit(quotes, rules, store, **arguments)  # type: ignore[arg-type]
+        return found, pd.DataFrame({"up": found.up, "down": found.down}, index=index)
+
+
+def day_of(table: pd.DataFrame, code: str, day: int) -> str | None:
+    row = table.loc[(code, CALENDAR[day])]
+    assert not (row["up"] and row["down"])
+    return "up" if row["up"] else "down" if row["down"] else None
+
+
+class TestByFen:
+    @pytest.mark.parametrize("factor", [1.0, 3.7, 0.0213])
+    def test_the_limit_price_is_rounded_half_up(self, tmp_path: Path, factor: float) -> None:
+        made = Store([*AT])
+        made.factor *= factor
+        for code, (before, price, _) in AT.items():
+            made.plant(code, PLANTED - 1, before, price)
+        found, table = made.look(tmp_path)
+        assert {code: day_of(table, code, PLANTED) for code in AT} == {
+            code: limit for code, (_, _, limit) in AT.items()
+        }
+        assert [note for note in found.notes if "multiple" in note] == []
+
+    def test_by_board_and_date(self, tmp_path: Path) -> None:
+        made = Store(["SH600000", "SH688001", "SZ300001"])
+        for code in made.codes:
+            made.plant(code, 3, 11.0, 11.0, 12.1, 12.1)
+        _, table = made.look(tmp_path)
+        assert [day_of(table, "SH600000", day) for day in (3, 4, 5)] == ["up", None, "up"]
+        assert [day_of(table, "SZ300001", day) for day in (3, 4, 5)] == ["up", None, None]
+        assert [day_of(table, "SH688001", day) for day in (3, 4, 5)] == [None, None, None]
+
+    def test_a_dividend_lowers_the_reference(self, tmp_path: Path) -> None:
+        made = Store(["SH600000", "SH600001"])
+        for code, price in (("SH600000", 5.50), ("SH600001", 5.49)):
+            column = made.codes.index(code)
+            made.close[PLANTED:, column] = price  # after one new share for each
+            made.factor[PLANTED:, column] = 2.0
+        _, table = made.look(tmp_path)
+        assert (day_of(table, "SH600000", PLANTED), day_of(table, "SH600001", PLANTED)) == ("up", None)
+
+    def test_after_a_suspension_the_last_close_counts(self, tmp_path: Path) -> None:
+        made = Store(["SH600000"])
+        made.close[4:8] = np.nan
+        made.factor[4:8] = np.nan
+        made.close[8:] = 11.0
+        _, table = made.look(tmp_path)
+        assert day_of(table, "SH600000", 8) == "up"
+        assert [day_of(table, "SH600000", day) for day in (4, 7, 9)] == [None] * 3
+
+    def test_the_price_of_the_trade_counts(self, tmp_path: Path) -> None:
+        made = Store(["SH600000"])
+        made.plant("SH600000", PLANTED, 11.0)
+        _, table = made.look(tmp_path)
+        assert day_of(table, "SH600000", PLANTED) == "up"
+        store = QlibStore(tmp_path)
+        index = pd.MultiIndex.from_product(
+            [["SH600000"], CALENDAR[PLANTED:]], names=["instrument", "datetime"]
+        )
+        quotes = pd.DataFrame({"$close": 11.0, "$factor": 1.0, "$open": 10.5, "$vwap": 0.0}, index=index)
+        at_open = at_limit(quotes, CN, store, buy="$open", sell="$open", factors=True)
+        assert not at_open.up.any()  # the stock was bought before it rose
+        without = at_limit(quotes, CN, store, buy="$vwap", sell="$vwap", factors=True)
+        assert [*np.flatnonzero(without.up)] == [0]  # no price of its own: Qlib trades at the close
+
+
+class TestStatus:
+    def test_special_treatment_has_a_limit_of_its_own(self, tmp_path: Path) -> None:
+        made = Store(["SH600000", "SH600001", "SZ300001"])
+        for code in made.codes:
+            made.plant(code, 2, 10.5, 10.5, 10.5, 10.5, 11.03)
+        made.look(tmp_path)
+        (tmp_path / "side").mkdir()
+        rows = [("SH600000", CALENDAR[4], pd.NaT, "*ST"), ("SZ300001", CALENDAR[4], pd.NaT, "ST")]
+        rows += [("SH600001", CALENDAR[0], CALENDAR[3], "ST"), ("SH600001", CALENDAR[4], pd.NaT, "sane")]
+        table = pd.DataFrame(rows, columns=["instrument", "start", "end", "status"])
+        table.to_parquet(tmp_path / "side" / "status.parquet")
+        found, at = made.look(tmp_path)
+        assert [day_of(at, "SH600000", day) for day in (2, 6)] == [None, "up"]
+        assert [day_of(at, "SH600001", day) for day in (2, 6)] == ["up", None]
+        assert [day_of(at, "SZ300001", day) for day in (2, 6)] == [None, None]
+        assert [*found.notes] == ["the side table `status` has words without rules of their own: sane"]
+
+    def test_without_the_table_nobody_has_it_and_that_is_told(self, tmp_path: Path) -> None:
+        found, _ = Store(["SH600000"]).look(tmp_path)
+        (note,) = found.notes
+        assert "no stock is known to be ST: each has the price limit of its board" in note
+
+
+class TestFirstDays:
+    def test_days_without_a_limit(self, tmp_path: Path) -> None:
+        made = Store(["SH600000", "SH688001"])
+        made.close[:3, 1] = made.factor[:3, 1] = np.nan
+        for day in range(4, 10):
+            made.plant("SH688001", day, made.close[day - 1, 1] * 2)
+        _, table = made.look(tmp_path)
+        assert [day_of(table, "SH688001", day) for day in range(3, 9)] == [None] * 5 + ["up"]
+
+    def test_a_limit_of_the_issue_price_closes_the_day_to_buyers(self, tmp_path: Path) -> None:
+        made = Store(["SH600000", "SH600001"])
+        made.close[:3, 1] = made.factor[:3, 1] = np.nan
+        _, table = made.look(tmp_path)
+        assert [day_of(table, "SH600001", day) for day in range(2, 5)] == [None, "up", None]
+
+    def test_the_first_day_of_the_store_is_no_listing(self, tmp_path: Path) -> None:
+        made = Store(["SH688001"])
+        made.plant("SH688001", 1, 12.0)
+        _, table = made.look(tmp_path)
+        assert day_of(table, "SH688001", 1) == "up"
+
+
+class TestByMove:
+    def test_a_factor_that_leads_to_no_prices(self, tmp_path: Path) -> None:
+        made = Store(["SH600000", "SH600001", "SH600002"], price=10 / 3)
+        for code, move in (("SH600000", 1.0951), ("SH600001", 1.0949), ("SH600002", 0.904)):
+            made.plant(code, PLANTED, 10 / 3 * move)
+        found, table = made.look(tmp_path)
+        assert [day_of(table, code, PLANTED) for code in made.codes] == ["up", None, "down"]
+        (note,) = [note for note in found.notes if "multiple" in note]
+        assert note.startswith("of 3 of 3 stocks close over factor is no multiple of 0.01")
+
+    def test_a_store_without_factors(self, tmp_path: Path) -> None:
+        made = Store(["SH600000"], price=10 / 3)
+        made.plant("SH600000", PLANTED, 10 / 3 * 1.1)
+        found, table = made.look(tmp_path, factors=False)
+        assert day_of(table, "SH600000", PLANTED) == "up"
+        assert not [note for note in found.notes if "multiple" in note]
+
+    def test_a_market_without_limits(self, tmp_path: Path) -> None:
+        made = Store(["SH600000"], price=10 / 3)
+        made.plant("SH600000", PLANTED, 30.0)
+        found, table = made.look(tmp_path, read_rules("us"))
+        assert not table.to_numpy().any()
+        assert found.notes == []
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real market at {REAL}")
+class TestRealMarket:
+    """Nobody can trade beyond a price limit: if the table is right, no close of eleven years lies beyond one."""
+
+    @pytest.mark.parametrize("begin", ["SH600", "SZ002", "SZ300", "SH688"])
+    def test_closes_stand_at_their_limits_and_not_a_fen_beyond(self, begin: str) -> None:
+        store = QlibStore(REAL)
+        codes = [code for code in store.instruments() if code.startswith(begin)]
+        close, factor = store.read(["close", "factor"], codes).astype(np.float64)
+        index = pd.MultiIndex.from_product([codes, store.calendar], names=["instrument", "datetime"])
+        quotes = pd.DataFrame({"$close": close.T.ravel(), "$factor": factor.T.ravel()}, index=index)
+
+        def moved(fen: int) -> AtLimit:
+            moved = quotes.assign(price=quotes["$close"] + 0.01 * fen * quotes["$factor"])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return at_limit(moved, CN, store, buy="price", sell="price", factors=True)
+
+        here = moved(0)
+        assert not [note for note in here.notes if "multiple" in note]
+        priced = quotes["$close"].notna().to_numpy()
+        first = np.zeros_like(priced)
+        there = priced.reshape(len(codes), -1)
+        first.reshape(there.shape)[np.arange(len(codes)), there.argmax(axis=1)] = True
+        up, down = here.up & ~first, here.down & ~first
+        assert up.sum() > 0 < priced.sum()
+        # a fen lower nearly all of them are not at the limit any more; what is left are a few resumptions without limit
+        for side, beyond in ((up, moved(-1).up), (down, moved(1).down)):
+            assert (beyond & side).sum() <= 0.003 * side.sum() + 1

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import qlib
+from qlib.backtest.decision import Order, OrderDir, TradeDecisionWO
+from qlib.backtest.position import Position
+from qlib.strategy.base import BaseStrategy
+
+from qlib_ext.checks import UserError
+from qlib_ext.market.store import write_store
+from qlib_ext.record.simulation import Simulated, make_exchange, simulate
+from qlib_ext.strategy.position import OrderedPosition
+from qlib_ext.strategy.ruled_exchange import RuledExchange
+
+# Qlib averages the orders of a day also where there are none.
+pytestmark = pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
+
+BUY, SELL = OrderDir.BUY, OrderDir.SELL
+CALENDAR = pd.bdate_range("2023-08-17", periods=14)  # stamp duty is halved on 2023-08-28, day 7
+HALVED = 7
+INDEX, PLAIN, ADJUSTED, GROWTH, STAR, SHRINKING = CODES = [
+    "SH000300",
+    "SH600000",
+    "SH600001",
+    "SZ300001",
+    "SH688001",
+    "SH600002",
+]
+PRICE = {INDEX: 3000.0, PLAIN: 10.0, ADJUSTED: 20.0, GROWTH: 30.0, STAR: 50.0, SHRINKING: 8.0}
+FACTOR = {ADJUSTED: 3.7}
+
+
+class Scripted(BaseStrategy):
+    """Sends what it is told, whether it can fill or not."""
+
+    def __init__(self, wishes: Mapping[int, Sequence[tuple[Any, ...]]]):
+        super().__init__()
+        self.wishes = wishes
+
+    def generate_trade_decision(self, execute_result: Any = None) -> TradeDecisionWO:
+        start, end = self.trade_calendar.get_step_time()
+        wanted = self.wishes.get(CALENDAR.get_loc(start), ())
+        return TradeDecisionWO([Order(*wish[:1], wish[2], wish[1], start, end) for wish in wanted], self)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("market")
+    shape = len(CALENDAR), len(CODES)
+    raw = np.tile([PRICE[code] for code in CODES], (shape[0], 1))
+    factor = np.tile([FACTOR.get(code, 1.0) for code in CODES], (shape[0], 1))
+    column = CODES.index(SHRINKING)
+    factor[5:, column] = 1.13  # new shares for nothing: 100 shares become 113
+    bars = {"close": raw * factor, "factor": factor, "volume": np.full(shape, 1e8), "open": raw * factor}
+    spells = pd.DataFrame({"instrument": CODES, "start": CALENDAR[0], "end": CALENDAR[-1]})
+    write_store(root, CALENDAR, CODES, bars, {"csi300": spells})
+    return root
+
+
+@pytest.fixture
+def market(store: Path) -> Market:
+    return Market(store)
+
+
+class Market:
+    """Five stocks whose prices stand still, and an index."""
+
+    def __init__(self, root: Path):
+        qlib.init(provider_uri=str(root), region="cn", kernels=1)
+
+    def exchange(self, **settings: Any) -> RuledExchange:
+        made, _ = make_exchange(CODES[1:], CALENDAR[1], CALENDAR[-2], {"rules": "cn", **settings})
+        return made
+
+    def trade(
+        self, wishes: Mapping[int, Sequence[tuple[Any, ...]]], account: float = 1e6, **settings: Any
+    ) -> Simulated:
+        """Send (code, direction, amount) on the days `wishes` names."""
+        exchange = self.exchange(**settings)
+        return simulate(
+            Scripted(wishes), exchange, CALENDAR[1], CALENDAR[-2], account=account, benchmark=INDEX
+        )
+
+
+def rows(done: Simulated, day: int) -> pd.DataFrame:
+    return done.orders.loc[[CALENDAR[day]]].reset_index()
+
+
+class TestFees:
+    def test_of_the_day_and_the_direction(self, market: Market) -> None:
+        wish = [(PLAIN, BUY, 4000.0)]
+        done = market.trade({2: wish, HALVED - 1: [(PLAIN, SELL, 2000.0)], HALVED: [(PLAIN, SELL, 2000.0)]})
+        cost = done.orders["cost"]
+        # 0.05 % commission; 0.001 % transfer fee; 0.1 %, then 0.05 % stamp duty on sales
+        assert [*cost] == pytest.approx([40_000 * 0.00051, 20_000 * 0.00151, 20_000 * 0.00101])
+        assert done.daily["cash"].iloc[-1] == pytest.approx(1e6 - cost.sum())
+
+    def test_the_least_commission(self, market: Market) -> None:
+        done = market.trade({2: [(PLAIN, BUY, 100.0)], 8: [(PLAIN, SELL, 100.0)]})
+        assert [*done.orders["cost"]] == pytest.approx([5 + 0.01, 5 + 0.51])
+
+    @pytest.mark.parametrize(
+        ("given", "buy", "sell"),
+        [
+            ({"commission": 0.0002}, 8.4, 28.4),
+            ({"commission": 0.0001, "min_cost": 0}, 4.4, 24.4),
+            ({"min_cost": 50}, 50.4, 70.4),
+            ({"open_cost": 0.001, "close_cost": 0.002}, 40, 80),
+            ({"close_cost": 0.002}, 20.4, 80),
+        ],
+    )
+    def test_what_is_given_takes_the_place_of_the_table(
+        self, market: Market, given: dict[str, float], buy: float, sell: float
+    ) -> None:
+        done = market.trade({8: [(PLAIN, BUY, 4000.0)], 9: [(PLAIN, SELL, 4000.0)]}, **given)
+        assert [*done.orders["cost"]] == pytest.approx([buy, sell])
+
+    def test_a_large_order_moves_its_price(self, market: Market) -> None:
+        done = market.trade({8: [(PLAIN, BUY, 50_000.0)]}, impact_cost=0.1)
+        share = 50_000 / 1e8
+        assert [*done.orders["cost"]] == pytest.approx([500_000 * (0.00051 + 0.1 * share**2)])
+
+
+class TestLots:
+    @pytest.mark.parametrize(
+        ("code", "wanted", "filled"),
+        [
+            (PLAIN, 99.9, 0),
+            (PLAIN, 199, 100),
+            (ADJUSTED, 1099, 1000),
+            (GROWTH, 250, 200),
+            (STAR, 199, 0),
+            (STAR, 251.5, 251),
+        ],
+    )
+    def test_a_purchase(self, market: Market, code: str, wanted: float, filled: float) -> None:
+        factor = FACTOR.get(code, 1.0)
+        (row,) = rows(market.trade({2: [(code, BUY, wanted / factor)]}), 2).to_dict("records")
+        assert row["filled"] * factor == pytest.approx(filled)
+        assert row["reason"] == (None if filled else "lot size")
+
+    def test_what_is_left_over_is_sold_with_the_rest(self, market: Market) -> None:
+        done = market.trade({2: [(SHRINKING, BUY, 300.0)], 8: [(SHRINKING, SELL, 300.0)]})
+        row = rows(done, 8).iloc[0]
+        assert row["filled"] * row["factor"] == pytest.approx(339)
+        assert (row["status"], row["reason"]) == ("filled", None)
+        assert SHRINKING not in done.held[CALENDAR[8]].get_stock_list()
+
+    def test_a_part_of_a_holding_is_sold_in_lots(self, market: Market) -> None:
+        done = market.trade(
+            {2: [(STAR, BUY, 350.0), (PLAIN, BUY, 300.0)], 8: [(STAR, SELL, 199.0), (PLAIN, SELL, 250.0)]}
+        )
+        star, plain = rows(done, 8).to_dict("records")
+        assert (star["filled"], star["reason"]) == (0, "lot size")
+        assert plain["filled"] == 200
+        whole = market.trade({2: [(STAR, BUY, 350.0)], 8: [(STAR, SELL, 201.0)], 9: [(STAR, SELL, 149.0)]})
+        assert [*whole.orders["filled"]] == [350, 201, 149]  # the rest is below a lot, and goes whole
+
+    def test_none_where_the_workflow_says_so(self, market: Market) -> None:
+        done = market.trade({2: [(STAR, BUY, 0.5)]}, trade_unit=None)
+        assert done.orders["filled"].iloc[0] == 0.5
+        done = market.trade({2: [(STAR, BUY, 35.0)]}, trade_unit=10)
+        assert done.orders["filled"].iloc[0] == 30
+
+    def test_lots_of_the_book(self, market: Market) -> None:
+        done = market.trade({2: [(PLAIN, BUY, 1000.0), (STAR, BUY, 1000.0)]})
+        assert [*done.orders["lots_filled"]] == [10, 1000]
+        assert market.exchange().trade_unit == 100
+        assert market.exchange(rules="us").trade_unit == 1
+
+
+class TestCash:
+    @pytest.mark.parametrize("account", [1004.9, 1005.005, 1005.02, 3333.3, 1e5])
+    @pytest.mark.parametrize("code", [PLAIN, STAR])
+    def test_a_purchase_takes_all_there_is_and_no_more(
+        self, market: Market, account: float, code: str
+    ) -> None:
+        done = market.trade({2: [(code, BUY, 1e6)]}, account=account)
+        (filled,) = done.orders["filled"]
+        (cash,) = done.daily["cash"].iloc[[-1]]
+        assert cash >= 0
+        lot, least = (1, 200) if code == STAR else (100, 100)
+
+        def total(shares: float) -> float:
+            value = shares * PRICE[code]
+            return max(0.0005 * value, 5) + 1.00001 * value
+
+        assert total(filled + lot if filled else least) > account
+        if filled:
+            assert cash == pytest.approx(account - total(filled))
+            assert done.orders["reason"].iloc[0] == "no cash"
+
+    def test_the_fee_of_a_sale_is_paid_out_of_it(self, market: Market) -> None:
+        done = market.trade({2: [(SHRINKING, BUY, 100.0)], 8: [(SHRINKING, SELL, 100.0)]}, account=806.0)
+        assert done.daily["cash"].min() >= 0
+        assert [*done.orders["status"]] == ["filled", "filled"]
+
+
+class TestResale:
+    def test_what_was_bought_today_stays(self, market: Market) -> None:
+        done = market.trade({2: [(PLAIN, BUY, 300.0)], 3: [(PLAIN, BUY, 500.0), (PLAIN, SELL, 700.0)]})
+        sale = rows(done, 3).iloc[1]
+        assert (sale["filled"], sale["status"], sale["reason"]) == (300, "partly", "bought today")
+
+    def test_all_of_it_was_bought_today(self, market: Market) -> None:
+        done = market.trade({3: [(PLAIN, BUY, 500.0), (PLAIN, SELL, 500.0)], 4: [(PLAIN, SELL, 500.0)]})
+        assert [*done.orders["filled"]] == [500, 0, 500]
+        assert done.orders["reason"].iloc[1] == "bought today"
+
+    def test_it_may_be_sold_where_the_rule_is_t_plus_0(self, market: Market) -> None:
+        wishes = {3: [(PLAIN, BUY, 500.0), (PLAIN, SELL, 500.0)]}
+        assert [*market.trade(wishes, rules="us").orders["filled"]] == [500, 500]
+
+    def test_a_position_that_does_not_know_is_refused(self, market: Market) -> None:
+        exchange = market.exchange()
+        order = Order(PLAIN, 100.0, SELL, CALENDAR[3], CALENDAR[3] + pd.Timedelta(hours=23))
+        held = {PLAIN: {"amount": 100.0, "price": 10.0}}
+        with pytest.raises(UserError, match=r"`pos_type` must be qlib_ext.strategy.position.OrderedPosition"):
+            exchange.deal_order(order, position=Position(1e6, held))
+        exchange.deal_order(order, position=OrderedPosition(1e6, held))
+        assert order.deal_amount == 100
+
+
+class TestOrderedPosition:
+    def test_it_knows_what_was_bought_today(self) -> None:
+        position = OrderedPosition(1e6)
+        for day, amount in ((1, 100.0), (2, 200.0), (2, 300.0)):
+            start = CALENDAR[day]
+            order = Order(PLAIN, amount, BUY, start, start + pd.Timedelta(hours=23))
+            position.update_order(order, amount * 10, 5.0, 10.0)
+        assert position.bought_on(PLAIN, CALENDAR[2]) == 500
+        assert position.bought_on(PLAIN, CALENDAR[3]) == position.bought_on(STAR, CALENDAR[2]) == 0
+        assert position.get_stock_amount(PLAIN) == 600
+
+    def test_a_small_rest_is_kept(self) -> None:
+        held = {PLAIN: {"amount": 1e8, "price": 10.0}}
+        order = Order(PLAIN, 1e8 - 100, SELL, CALENDAR[2], CALENDAR[2])
+        position, qlibs = OrderedPosition(0.0, dict(held)), Position(0.0, dict(held))
+        for each in (position, qlibs):
+            each.update_order(order, (1e8 - 100) * 10, 0.0, 10.0)
+        assert position.get_stock_amount(PLAIN) == pytest.approx(100)
+        assert qlibs.get_stock_amount(PLAIN) == 0  # Qlib drops it
+
+
+class TestWithoutRules:
+    def test_it_is_the_observed_exchange(self, market: Market) -> None:
+        exchange = market.exchange(rules=None, limit_threshold=None, open_cost=0.001, min_cost=7)
+        assert exchange.rules is None
+        assert exchange.describe() is None
+        wishes = {2: [(PLAIN, BUY, 1000.0)], 3: [(STAR, BUY, 100.0)]}
+        done = market.trade(wishes, rules=None, limit_threshold=None, open_cost=0.001, min_cost=7)
+        assert [*done.orders["cost"]] == pytest.approx([10, 7])  # and a lot of STAR is of 100
+
+    def test_no_limit_is_none_whatever_the_region(self, market: Market) -> None:
+        exchange = market.exchange(rules=None, limit_threshold=None)
+        assert exchange.limit_threshold is None
+        assert not exchange.quote_df["limit_buy"].any()
+
+
+class TestDescribes:
+    def test_the_rules_in_force(self, market: Market) -> None:
+        told = market.exchange().describe()
+        assert told is not None
+        assert (told["name"], len(told["digest"])) == ("cn", 16)
+        duties = [row["from"] for row in told["in_force"] if row["rule"] == "stamp duty"]
+        assert duties == ["2008-09-19", "2023-08-28"]
+
+    def test_notes_go_to_the_reader(self, market: Market) -> None:
+        _, notes = make_exchange([PLAIN], CALENDAR[1], CALENDAR[-2], {"rules": "cn"})
+        (note,) = notes
+        assert "no side table `status`" in note
+        assert make_exchange([PLAIN], CALENDAR[1], CALENDAR[-2], {"rules": "us"})[1] == []
+
+
+class TestRefuses:
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"rules": "china"}, "`rules` must be one of cn, us"),
+            ({"rules": None, "commission": 0.0003}, "set `rules` too, or `open_cost` and `close_cost`"),
+            ({"commission": 0.0003, "open_cost": 0.001}, "set `commission` or `open_cost`, not both"),
+            ({"commission": 3}, r"`commission` must lie in \[0, 1\), found 3"),
+            ({"min_cost": -5}, "`min_cost` must be at least 0, found -5"),
+        ],
+    )
+    def test_wrong_arguments(self, market: Market, settings: dict[str, Any], message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            market.exchange(**settings)
+
+    def test_a_stock_of_no_board(self, market: Market) -> None:
+        with pytest.raises(UserError, match="name no board for SH000300"):
+            make_exchange([PLAIN, INDEX], CALENDAR[1], CALENDAR[-2], {"rules": "cn"})
