@@ -25,7 +25,8 @@ def at_least(name: str, value: T, minimum: float) -> T:
 
 
 def above(name: str, value: T, bound: float) -> T:
-    """Return `value` if it is a number above `bound`."""
+    """Return `value` if it is a finite number above `bound`."""
+    _check_finite(name, value)
     if not _is_number(value) or not value > bound:  # type: ignore[operator]
         raise UserError(f"`{name}` must be above {bound:g}, found {value!r}")
     return value
@@ -64,6 +65,16 @@ def one_of(name: str, value: T, choices: Collection[T]) -> T:
     return value
 
 
+def words(name: str, value: object) -> tuple[str, ...]:
+    """Return `value` as a tuple if it is a list of texts, none twice."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(word, str) for word in value):
+        raise UserError(f"`{name}` must be a list of names, found {value!r}")
+    for word in value:
+        if value.count(word) > 1:
+            raise UserError(f"`{name}` must name each once, found {word!r} more than once")
+    return tuple(value)
+
+
 def instance(name: str, value: object, kind: type[T]) -> T:
     """Return `value` if it is an instance of `kind`."""
     if not isinstance(value, kind):
@@ -75,6 +86,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """A hint ' (did you mean X?)' with the closest known words, or nothing when none is close."""
     close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
+def _check_finite(name: str, value: object) -> None:
+    if isinstance(value, float) and math.isinf(value):
+        raise UserError(f"`{name}` must be a finite number, found {value!r}")
 
 
 def _is_number(value: object) -> bool:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "qlib_ext"
 
 # Any stage may import these; they import nothing of the package but each other.
-COMMON = {"qlib_ext", "qlib_ext.build", "qlib_ext.checks", "qlib_ext.masking"}
+COMMON = {"qlib_ext", "qlib_ext.build", "qlib_ext.checks", "qlib_ext.masking", "qlib_ext.packages", "qlib_ext.paths"}
 
 # Downstream imports upstream, never the reverse.
 MAY_IMPORT = {

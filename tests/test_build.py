@@ -37,6 +37,13 @@ class Broken(Shape):
 
 class Other: ...
 
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+class Idea(ABC, Shape):
+    @abstractmethod
+    def draw(self): ...
+
 CONSTANT = 1
 def function(): ...
 """
@@ -51,6 +58,7 @@ def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     (package / "shapes.py").write_text(MODULE)
     (package / "needs_more.py").write_text("import a_library_that_is_not_there\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("QLIB_EXT_PACKAGES", "drawing, paintings")
     import drawing.shapes  # type: ignore[import-not-found]
 
     yield drawing.shapes
@@ -74,7 +82,7 @@ class TestLocate:
             f"`shape.class` must be a dotted class such as `package.module.Class`, found {path!r}"
         )
 
-    @pytest.mark.parametrize("module", ["drawing.shape", "paintings", "drawing.shapes.Square"])
+    @pytest.mark.parametrize("module", ["drawing.figures", "paintings", "drawing.shapes.Square"])
     def test_names_the_module_that_does_not_exist(self, module: str) -> None:
         assert message(locate, f"{module}.Circle", name="shape") == (
             f"`shape.class` names a module that does not exist: `{module}` (from '{module}.Circle')"
@@ -89,6 +97,12 @@ class TestLocate:
     def test_takes_classes_only(self, found: str) -> None:
         assert message(locate, f"drawing.shapes.{found}", name="shape") == (
             f"`shape.class` names no class: `{found}` is not in `drawing.shapes`"
+        )
+
+    def test_names_the_nearest_module(self) -> None:
+        assert (
+            "does not exist: `drawing.shape` (did you mean shapes?) (from 'drawing.shape.Point')"
+            in message(locate, "drawing.shape.Point", name="shape")
         )
 
     def test_a_missing_library_is_not_taken_for_a_missing_module(self) -> None:
@@ -158,6 +172,11 @@ class TestBuild:
             "`shape.kwargs` has no place for `x`; Point takes no arguments"
         )
 
+    def test_a_class_that_others_are_founded_on_is_not_built(self, shapes: Any) -> None:
+        assert message(build, {"class": "drawing.shapes.Idea"}, shapes.Shape, name="shape") == (
+            "`shape.class` must be a class that can be built, found drawing.shapes.Idea, on which others are founded"
+        )
+
     def test_leaves_open_arguments_to_the_class(self, shapes: Any) -> None:
         config = {"class": "drawing.shapes.Free", "kwargs": {"anything": 1}}
         assert build(config, shapes.Shape, name="shape").kwargs == {"anything": 1}
@@ -184,3 +203,48 @@ class TestBuild:
         assert message(build, config, Loss, name="loss") == (
             "`loss.kwargs` has no place for `k`; MSE takes no arguments"
         )
+
+
+class TestPackages:
+    @pytest.fixture(autouse=True)
+    def own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("QLIB_EXT_PACKAGES")
+
+    @pytest.mark.parametrize(
+        "path", ["drawing.shapes.Point", "subprocess.Popen", "builtins.object", "qlib_extra.X"]
+    )
+    def test_of_others_nothing_is_imported(self, path: str) -> None:
+        for name in ("drawing", "drawing.shapes"):
+            sys.modules.pop(name, None)
+        said = message(locate, path, name="shape")
+        package = path.partition(".")[0]
+        assert said == (
+            f"`shape.class` must be of one of the packages qlib, qlib_ext, torch.nn, torchjd, found {path!r}: where you know "
+            f"and trust that code, allow it by the environment, QLIB_EXT_PACKAGES={package}"
+        )
+        assert "drawing" not in sys.modules
+
+    def test_the_environment_allows_a_package_or_a_module(
+        self, shapes: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("QLIB_EXT_PACKAGES", "some.other,drawing.shapes")
+        assert locate("drawing.shapes.Point", name="shape").__name__ == "Point"
+        assert "must be of one of the packages" in message(locate, "drawing.needs_more.Class", name="shape")
+
+    def test_a_class_that_an_allowed_module_imported_is_of_its_own_package(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("QLIB_EXT_PACKAGES", "drawing")
+        assert "must be of one of the packages" in message(locate, "drawing.shapes.Path", name="shape")
+
+    @pytest.mark.parametrize("word", ["drawing/shapes", "x-y", "a..b", "../a"])
+    def test_the_variable_names_packages(self, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("QLIB_EXT_PACKAGES", f"drawing,{word}")
+        assert message(locate, "drawing.shapes.Point", name="shape") == (
+            "`QLIB_EXT_PACKAGES` must name packages or modules, separated by commas, such as my_losses,my.package; found "
+            f"{word!r}"
+        )
+
+    def test_what_the_package_needs_is_allowed(self) -> None:
+        for path in ("qlib.contrib.model.gbdt.LGBModel", "torch.nn.Linear", "qlib_ext.model.losses.mse.MSE"):
+            assert locate(path, name="x").__name__ == path.rpartition(".")[2]

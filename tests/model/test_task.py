@@ -66,8 +66,8 @@ class TestConfig:
                 "`tasks.score.head` must be a mapping with `class`, found None",
             ),
             (
-                {"label": "RETURN", "loss": MSE_CONFIG, "head": {"class": "pathlib.Path"}},
-                "`tasks.score.head.class` must be a torch module, found 'pathlib.Path'",
+                {"label": "RETURN", "loss": MSE_CONFIG, "head": {"class": "qlib_ext.checks.UserError"}},
+                "`tasks.score.head.class` must be a torch module, found 'qlib_ext.checks.UserError'",
             ),
             (
                 {"label": "RETURN", "loss": MSE_CONFIG, "classes": 5},
