@@ -27,6 +27,7 @@ from qlib.data.ops import (
 )
 
 from qlib_ext.checks import UserError
+from qlib_ext.data.expression_text import check_expression
 from qlib_ext.data.market_panel import MarketPanel
 
 # The operators whose code in Qlib works on a `[day, stock]` frame as it does on one stock's series, since they keep
@@ -60,7 +61,8 @@ class _Plane(Expression):
 
 
 def parse(expression: str) -> Expression:
-    """Let Qlib parse `expression`; a `UserError` names the expression where it cannot."""
+    """Let Qlib parse `expression`; a `UserError` names the expression where it cannot, or where it is another program."""
+    check_expression(expression)  # before Qlib evaluates it
     try:
         tree = ExpressionD.get_expression_instance(expression)
     except (NameError, SyntaxError, TypeError, ValueError, AttributeError) as error:
