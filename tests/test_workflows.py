@@ -238,7 +238,7 @@ class TestRun:
         assert "| RankIC | +0.00000 | +0.00000 | +0.00000 |" in table
 
     def test_imported_us_shares_from_bars_to_report(self, us_market: Path, tmp_path: Path) -> None:
-        done = run("mimstocr_us", tmp_path, QLIB_DATA=us_market, N_EPOCHS=1, HIDDEN_SIZE=8)
+        done = run("mimstocr_us", tmp_path, QLIB_DATA=us_market, N_EPOCHS=1, HIDDEN_SIZE=8, TOPK=20)
         assert done.returncode == 0, done.stderr[-3000:]
         (report,) = (tmp_path / "reports" / "runs").glob("*/report.html")
         assert report.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")

@@ -194,7 +194,6 @@ class Grid:
             cell.universe,
             {
                 "QLIB_DATA": str(store),
-                "MLFLOW_TRACKING_URI": tracking_uri,
                 "N_EPOCHS": str(budget.epochs),
                 "HIDDEN_SIZE": str(budget.hidden_size),
                 "PRECISION": budget.precision,
@@ -204,6 +203,7 @@ class Grid:
                 "PANEL_CACHE": "off" if panel_cache is None else str(panel_cache),
             },
         )
+        config["qlib_init"]["exp_manager"]["kwargs"]["uri"] = tracking_uri
         task = config["task"]
         task["model"]["kwargs"]["trainer"]["patience"] = budget.patience
         task["record"] = _records(task["record"], self.records)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.check import check as check_workflow
 from qlib_ext.cli.compare import compare
 from qlib_ext.cli.data.check import check
 from qlib_ext.cli.data.download import download
@@ -17,6 +18,7 @@ from qlib_ext.cli.data.update import update
 from qlib_ext.cli.recommend import recommend
 from qlib_ext.cli.report import report
 from qlib_ext.cli.send import send
+from qlib_ext.masking import masked
 
 app = typer.Typer(
     help="Backtests of multi-task stock recommendation on Qlib.",
@@ -27,6 +29,7 @@ app = typer.Typer(
 data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
+app.command("check")(check_workflow)
 app.command("compare")(compare)
 app.command("recommend")(recommend)
 app.command("send")(send)
@@ -52,7 +55,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {masked(str(error))}", err=True)
         raise SystemExit(2) from error
 
 

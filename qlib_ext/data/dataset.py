@@ -19,15 +19,14 @@ from qlib_ext.build import build
 from qlib_ext.checks import UserError
 from qlib_ext.data.concepts import ConceptGather, Concepts, ConceptSpells
 from qlib_ext.data.daily_panel import DailyPanels
+from qlib_ext.data.foreseen import Foreseen
 from qlib_ext.data.handlers.panel import PanelHandler, require
 from qlib_ext.data.market_value import MarketValue, fill
+from qlib_ext.data.segments import SPLIT, Segments, check_segments, check_shares, split_days
 from qlib_ext.data.source import Source
 from qlib_ext.market.store import QlibStore
 
 logger = logging.getLogger(__name__)
-
-SPLIT = "split"
-PARTS = ("train", "valid", "test")
 
 
 class DailyPanelDataset(DatasetH):
@@ -64,11 +63,11 @@ class DailyPanelDataset(DatasetH):
     StoreError
         If the store is missing, or lacks the universe, the benchmark or a field.
     UserError
-        If a segment is reversed, overlaps another, or holds no day of the store; if shares are not three that make
-        1 together.
+        If a segment is reversed, overlaps another, or holds no day of the store; if `test` lies before `train` or
+        `valid`; if shares are not three that make 1 together.
     """
 
-    segments: dict[str, tuple[pd.Timestamp, pd.Timestamp]]
+    segments: Segments
 
     def __init__(
         self,
@@ -82,21 +81,84 @@ class DailyPanelDataset(DatasetH):
         concepts: Mapping[str, Any] | Concepts | None = None,
         cache: str | Path | None = None,
     ) -> None:
-        self.shares = _check_shares(segments[SPLIT]) if set(segments) == {SPLIT} else None
-        checked = {} if self.shares is not None else _check_segments(segments)
-        self.benchmark = benchmark
-        self.record_fields = tuple(record_fields)
-        self.purge = purge
-        self.table_labels = tuple(table_labels)
+        described, days = self._check(
+            handler, segments, benchmark, record_fields, purge, table_labels, market_value, concepts, cache
+        )
+        super().__init__(build(described, PanelHandler, name="handler"), days)
+
+    def _check(
+        self,
+        handler: Mapping[str, Any] | PanelHandler,
+        segments: Mapping[str, Sequence[Any]],
+        benchmark: str | None = None,
+        record_fields: Sequence[str] = (),
+        purge: bool = True,
+        table_labels: Sequence[str] = ("RETURN",),
+        market_value: Mapping[str, Any] | MarketValue | None = None,
+        concepts: Mapping[str, Any] | Concepts | None = None,
+        cache: str | Path | None = None,
+    ) -> tuple[Mapping[str, Any] | PanelHandler, Segments]:
+        """Check and keep the arguments, before anything is loaded; the handler as it is to be built, and the segments."""
+        if not isinstance(handler, (Mapping, PanelHandler)):
+            raise UserError(f"`handler` must be a mapping with `class` and `kwargs`, found {handler!r}")
+        split = isinstance(segments, Mapping) and SPLIT in segments
+        if split and len(segments) > 1:
+            others = ", ".join(str(name) for name in segments if name != SPLIT)
+            raise UserError(
+                f"`segments.{SPLIT}` makes all segments, found {others} beside it: leave them out"
+            )
+        self.shares = check_shares(segments[SPLIT]) if split else None
+        checked = {} if split else check_segments(segments)
+        self.benchmark = None if benchmark is None else checks.instance("benchmark", benchmark, str)
+        self.record_fields = checks.words("record_fields", record_fields)
+        self.purge = checks.instance("purge", purge, bool)
+        self.table_labels = checks.words("table_labels", table_labels)
         self.market_value = (
             None if market_value is None else build(market_value, MarketValue, name="market_value")
         )
         self.concepts = None if concepts is None else build(concepts, Concepts, name="concepts")
+        handler = _with_cache(handler, cache)
         self.store = self._open()  # before the handler loads anything
         if self.shares is not None:
-            checked = _split_days(self.store, handler, self.shares)
+            checked = split_days(self.store, handler, self.shares)
             handler = _with_fit(handler, checked["train"])
-        super().__init__(build(_with_cache(handler, cache), PanelHandler, name="handler"), checked)
+        return handler, checked
+
+    @classmethod
+    def foresee(cls, **kwargs: Any) -> Foreseen:
+        """Check the arguments of a dataset, and say what is known of it while nothing is loaded.
+
+        Parameters
+        ----------
+        kwargs
+            As a workflow gives them to the constructor.
+
+        Raises
+        ------
+        UserError
+            As from the constructor, but for what only the data can tell.
+        """
+        dataset = cls.__new__(cls)
+        config, segments = dataset._check(**kwargs)
+        if isinstance(config, Mapping):
+            config = {**config, "kwargs": {**(config.get("kwargs") or {}), "init_data": False}}
+        handler = build(config, PanelHandler, name="handler")
+        handler.check(dataset.store)
+        raw, learned = handler.foresee_labels()
+        if learned is not None:
+            for name in dataset.table_labels:
+                checks.one_of("table_labels", name, learned)
+        known = Foreseen(
+            dataset.store,
+            str(handler.instruments),
+            dataset.benchmark,
+            segments,
+            raw_labels=raw,
+            labels=learned,
+        )
+        for name in segments:
+            known.require_days(name)
+        return known
 
     def setup_data(self, handler_kwargs: dict | None = None, **kwargs: Any) -> None:
         """Set the handler up where asked to, and work out which days each segment holds.
@@ -107,7 +169,7 @@ class DailyPanelDataset(DatasetH):
         self.store = self._open()
         self._planes: dict[str, dict[str, np.ndarray]] = {}
         self._padded_on: tuple[torch.device, torch.Tensor] | None = None
-        self.segments = _check_segments(self.segments)  # `config` may have set others
+        self.segments = check_segments(self.segments)  # `config` may have set others
         super().setup_data(handler_kwargs=handler_kwargs, **kwargs)
         self.store = self.handler.store  # what the data were read from, and of the same moment
         labels = self.handler.get_cols(col_set="label", data_key=DataHandlerLP.DK_L)
@@ -367,70 +429,7 @@ def _with_cache(
         raise UserError(
             "`cache` must be given to the handler where that is made already, found it at the dataset"
         )
-    return {**handler, "kwargs": {**handler.get("kwargs", {}), "cache": cache}}
-
-
-def _check_segments(segments: Mapping[str, Sequence[Any]]) -> dict[str, tuple[pd.Timestamp, pd.Timestamp]]:
-    checked: dict[str, tuple[pd.Timestamp, pd.Timestamp]] = {}
-    for name, bounds in segments.items():
-        if isinstance(bounds, str) or len(bounds) != 2:
-            raise UserError(f"segment `{name}` must be a pair of dates, found {bounds!r}")
-        try:
-            start, end = (pd.Timestamp(bound) for bound in bounds)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"segment `{name}` must be a pair of dates, found {bounds!r}") from error
-        if start is pd.NaT or end is pd.NaT:
-            raise UserError(f"segment `{name}` must have a first and a last day, found {bounds!r}")
-        if start > end:
-            raise UserError(
-                f"segment `{name}` must not end before it begins, found {start:%Y-%m-%d} to {end:%Y-%m-%d}"
-            )
-        for other, (other_start, other_end) in checked.items():
-            if start <= other_end and other_start <= end:
-                raise UserError(f"segments `{other}` and `{name}` overlap: give each its own days")
-        checked[name] = (start, end)
-    if not checked:
-        raise UserError("`segments` must name at least one segment, found none")
-    return checked
-
-
-def _check_shares(given: Any) -> tuple[float, ...]:
-    if not isinstance(given, (list, tuple)) or len(given) != len(PARTS):
-        raise UserError(f"`segments.split` must be the shares of {', '.join(PARTS)}, found {given!r}")
-    for share in given:
-        checks.between("segments.split", share, 0, 1, open_low=True, open_high=True)
-    if abs(sum(given) - 1) > 1e-6:
-        raise UserError(f"`segments.split` must make 1 together, found {given!r}, which make {sum(given):g}")
-    return tuple(given)
-
-
-def _split_days(
-    store: QlibStore, handler: Mapping[str, Any] | PanelHandler, shares: Sequence[float]
-) -> dict[str, tuple[pd.Timestamp, pd.Timestamp]]:
-    """The trading days of the handler's range, cut at the shares: first and last day of each part."""
-    if isinstance(handler, Mapping):
-        kwargs = handler.get("kwargs", {})
-        universe, start, end = (kwargs.get(name) for name in ("instruments", "start_time", "end_time"))
-    else:
-        universe, start, end = handler.instruments, handler.start_time, handler.end_time
-    if universe is None:
-        raise UserError("the handler must name its universe as `instruments`, found none")
-    require(store, universe=universe)
-    spells = store.membership(universe)
-    days = store.calendar[(store.calendar >= spells["start"].min()) & (store.calendar <= spells["end"].max())]
-    if start is not None:
-        days = days[days >= pd.Timestamp(start)]
-    if end is not None:
-        days = days[days <= pd.Timestamp(end)]
-    cuts = [round(float(share) * len(days)) for share in np.cumsum([0.0, *shares])]
-    parts = {name: days[a:b] for name, a, b in zip(PARTS, cuts[:-1], cuts[1:], strict=True)}
-    for name, part in parts.items():
-        if not len(part):
-            raise UserError(
-                f"`segments.split` gives `{name}` none of the {len(days)} trading days of `{universe}` in the store "
-                f"{store.root} from {start or 'its first'} to {end or 'its last'}: take a longer range"
-            )
-    return {name: (part[0], part[-1]) for name, part in parts.items()}
+    return {**handler, "kwargs": {**(handler.get("kwargs") or {}), "cache": cache}}
 
 
 def _with_fit(
@@ -443,7 +442,7 @@ def _with_fit(
                 "a handler that is made already must have been fitted, where the dataset splits the days"
             )
         return handler
-    kwargs = dict(handler.get("kwargs", {}))
+    kwargs = dict(handler.get("kwargs") or {})
     if kwargs.get("fit_start_time") is None and kwargs.get("fit_end_time") is None:
         kwargs["fit_start_time"], kwargs["fit_end_time"] = train
     return {**handler, "kwargs": kwargs}

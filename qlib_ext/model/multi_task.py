@@ -25,6 +25,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.data.alpha360 import FIELDS
 from qlib_ext.data.daily_panel import DailyPanel, DailyPanels
 from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.data.foreseen import Foreseen
 from qlib_ext.model import checkpoint, schedule
 from qlib_ext.model.backbones.base import SizeError
 from qlib_ext.model.balancers.base import Balancer
@@ -106,6 +107,8 @@ class MultiTaskModel(Model):
         self.options = TrainerOptions(**(trainer or {}))
         self.seed = checks.integer("seed", seed, 0)
         self.device = _device(device)
+        if checkpoint_dir is not None and not (isinstance(checkpoint_dir, (str, Path)) and str(checkpoint_dir)):
+            raise UserError(f"`checkpoint_dir` must be a folder, or null for none, found {checkpoint_dir!r}")
         self.checkpoint_dir = checkpoint_dir
         self.resume = bool(checks.one_of("resume", resume, (0, 1)))
         built = self._build_tasks()
@@ -136,6 +139,17 @@ class MultiTaskModel(Model):
                     raise UserError(
                         f"the balancer does not work with phases[{i}] ({', '.join(phase.tasks)}): {error}"
                     ) from error
+
+    def classifications(self) -> dict[str, bool]:
+        """Task -> whether it predicts a class."""
+        return {task.name: task.classification for task in self._build_tasks()}
+
+    def check_before(self, known: Foreseen) -> None:
+        """Hold segments and labels of the tasks against what is known of the dataset."""
+        for segment in ("train", "valid"):
+            known.require_segment(segment, "MultiTaskModel")
+        for task in self._build_tasks():
+            known.require_label(f"tasks.{task.name}.label", task.label)
 
     def _build_tasks(self) -> list[Task]:
         return [Task.from_config(name, config) for name, config in self.tasks.items()]

@@ -16,9 +16,14 @@ import mlflow.entities
 import pandas as pd
 from qlib.workflow.record_temp import RecordTemp
 
-from qlib_ext.build import build, locate
+from qlib_ext.build import build, in_one_form, locate
 from qlib_ext.checks import UserError
+from qlib_ext.data.foreseen import Foreseen
+from qlib_ext.masking import masked
+from qlib_ext.paths import inside
 from qlib_ext.report.artifacts import maker, missing_message
+
+OF_QLIB = "qlib.workflow.record_temp"
 
 
 class Record(RecordTemp, ABC):
@@ -53,6 +58,12 @@ class Record(RecordTemp, ABC):
     def list(self) -> list[str]:
         """The artifact paths that the record writes."""
         return [*self.makes]
+
+    def check_before(self, known: Foreseen) -> None:
+        """Hold the arguments against what is known before the training; raise a UserError where they do not fit.
+
+        A record overrides this to say at once what it would otherwise find hours later.
+        """
 
     def generate(self, **kwargs: Any) -> None:
         """Check the inputs, then write the artifacts and log the metrics.
@@ -113,18 +124,19 @@ class Record(RecordTemp, ABC):
 
     def log_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags of the run in one call."""
-        batch = [mlflow.entities.RunTag(name, value) for name, value in tags.items()]
+        batch = [mlflow.entities.RunTag(name, masked(value)) for name, value in tags.items()]
         self.recorder.client.log_batch(self.recorder.id, tags=batch)
 
     def _log(self, path: str, write: Callable[[Path], Any]) -> None:
         where = PurePosixPath(path)
         with tempfile.TemporaryDirectory() as folder:
+            inside(Path(folder), path, what="an artifact")
             file = Path(folder) / where.name
             write(file)
             self.recorder.log_artifact(str(file), None if str(where.parent) == "." else str(where.parent))
 
 
-def check_records(task: Mapping[str, Any], recorder: Any) -> None:
+def check_records(task: Mapping[str, Any], recorder: Any, known: Foreseen | None = None) -> None:
     """Build the package's own records of a task once, so that their mistakes show before hours of training.
 
     Parameters
@@ -133,27 +145,43 @@ def check_records(task: Mapping[str, Any], recorder: Any) -> None:
         The task of a workflow, as Qlib reads it.
     recorder
         Qlib's recorder of the run.
+    known
+        What is known of the dataset, where anything is.
 
     Raises
     ------
     UserError
-        If a record does not take its arguments, or reads an artifact that a record of the package writes and no
-        record before it. What a user's own records write is known when it is read.
+        If a record is none or does not take its arguments, does not fit what is known of the data and the model, or
+        reads an artifact that a record of the package writes and no record before it. What a user's own records write
+        is known when it is read.
     """
-    records = task.get("record", [])
+    records = task.get("record") or []
+    if not isinstance(records, (Mapping, list, tuple)):
+        raise UserError(f"`task.record` must be a list of records, found {records!r}")
     written = {_dotted(task.get("model", {}))}
     for k, config in enumerate([records] if isinstance(records, Mapping) else records):
         name = f"task.record[{k}]"
-        path = _dotted(config)
-        if not path.startswith("qlib_ext."):
-            continue  # Qlib's own, or a user's: not for this package to judge
-        kwargs = config.get("kwargs") or {}
-        takes = inspect.signature(locate(path, name=name)).parameters
+        described = in_one_form(config, name)
+        path, kwargs = described["class"], described["kwargs"]
+        if "." not in path:
+            path = f"{OF_QLIB}.{path}"  # where Qlib looks a bare name up
+        if not path.startswith(
+            "qlib_ext."
+        ):  # Qlib's own, or a user's: what it does is not for this package to judge
+            if not issubclass(locate(path, name=name), RecordTemp):
+                raise UserError(f"`{name}.class` must be a record, found {path}")
+            continue
+        kind = locate(path, name=name)
+        if not issubclass(kind, Record):
+            raise UserError(f"`{name}.class` must be a Record, found {path}")
+        takes = inspect.signature(kind).parameters
         given = {key: None for key in ("model", "dataset") if key in takes and key not in kwargs}
         record = build({"class": path, "kwargs": kwargs}, Record, name=name, recorder=recorder, **given)
         missing = [artifact for artifact in record.needs if maker(artifact) not in written | {None}]
         if missing:
             raise UserError(missing_message(f"`{name}`, {type(record).__name__},", missing))
+        if known is not None:
+            record.check_before(known)
         written.add(path)
 
 

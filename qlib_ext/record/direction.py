@@ -12,6 +12,8 @@ import pandas as pd
 from qlib.data.dataset.handler import DataHandlerLP
 
 from qlib_ext.checks import UserError, above, between, instance, integer
+from qlib_ext.data.days import as_day
+from qlib_ext.data.foreseen import Foreseen
 from qlib_ext.metrics.bootstrap import bootstrap_intervals
 from qlib_ext.metrics.classification import confusion_matrix, macro_f1, pooled_accuracy
 from qlib_ext.metrics.cross_section import Floats
@@ -119,10 +121,21 @@ class DirectionRecord(Record):
         self.returns = instance("returns", returns, str)
         self.forecast = instance("forecast", forecast, str)
         self.unit = above("unit", unit, 0)
-        self.periods = {name: _period(name, days) for name, days in (periods or {}).items()}
+        if periods is not None and not isinstance(periods, Mapping):
+            raise UserError(
+                f"`periods` must be a mapping from names to a first and a last day, found {periods!r}"
+            )
+        self.periods = {str(name): _period(str(name), days) for name, days in (periods or {}).items()}
         self.level = between("level", level, 0, 1, open_low=True, open_high=True)
         self.draws = integer("draws", draws, 1)
         self.seed = integer("seed", seed, 0)
+
+    def check_before(self, known: Foreseen) -> None:
+        """Task and labels, against those of the model and the dataset."""
+        known.require_classification("task", self.task)
+        for argument in ("label", "persistence", "returns"):
+            if getattr(self, argument) is not None:
+                known.require_raw_label(argument, getattr(self, argument))
 
     def _generate(self) -> None:
         predictions = self.load_table("signal/predictions.parquet")
@@ -326,11 +339,10 @@ class DirectionRecord(Record):
 def _period(name: str, days: Sequence[Any]) -> tuple[pd.Timestamp, pd.Timestamp]:
     if name == WHOLE:
         raise UserError(f"`periods` must not name `{WHOLE}`, which is always there")
-    try:
-        first, last = (pd.Timestamp(day) for day in days)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"`periods[{name!r}]` must be a first and a last day, found {days!r}") from error
-    if first is pd.NaT or last is pd.NaT or first > last:
+    if not isinstance(days, (list, tuple)) or len(days) != 2:
+        raise UserError(f"`periods[{name!r}]` must be a first and a last day, found {days!r}")
+    first, last = (as_day(f"periods[{name!r}]", day) for day in days)
+    if first > last:
         raise UserError(f"`periods[{name!r}]` must be a first day and one not before it, found {days!r}")
     return first, last
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import errno
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -20,14 +25,18 @@ from qlib.workflow import R
 from qlib.workflow.exp import MLflowExperiment
 from qlib.workflow.expm import MLflowExpManager
 from qlib.workflow.recorder import MLflowRecorder
+from sqlalchemy.exc import SQLAlchemyError
 
 from qlib_ext.checks import UserError
-from qlib_ext.masking import masked
+from qlib_ext.data.expression_text import guard
+from qlib_ext.masking import mask_logs, masked
 from qlib_ext.record import git
 from qlib_ext.record.base import check_records
 from qlib_ext.record.outbox import SteadyClient, be_patient, is_away, wait_seconds
-from qlib_ext.record.runs import checked_uri, connect, keep_to_ourselves
+from qlib_ext.record.runs import DEFAULT_DATABASE, checked_uri, connect, keep_to_ourselves
 from qlib_ext.record.tags import task_tags
+from qlib_ext.record.workflow.settings import check_settings, of_qrun
+from qlib_ext.record.workflow.task import check_task
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +45,7 @@ OF_MODELS = (
     "mlflow.experimentKind",
     "custom_model_development",
 )  # to MLflow's page; it has one for prompts too
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LONGEST_PARAM = 500  # characters; MLflow's page shows all of it in one cell
 
 
@@ -58,6 +68,7 @@ class Recorder(MLflowRecorder):
             os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         self.on_finished: list[Callable[[], None]] = []
         self._ended = False
+        self._saved: dict[str, Any] = {}
 
     def start_run(self) -> Any:
         """Start the run, or take it up."""
@@ -71,32 +82,38 @@ class Recorder(MLflowRecorder):
         ------
         UserError
             If a finished run could not be sent in MLFLOW_WAIT_SECONDS; all of it is kept, and the message says how it
-            is sent later.
+            is sent later. Or if there is no room to keep it either; then the run has failed, and its checkpoint is
+            there to be taken up.
         """
         if self._ended:
             return
         self._ended = True
         finished = status == MLflowRecorder.STATUS_FI
-        kept = None
+        kept = lost = None
         try:
             complete = self.client.deliver(self.id, wait_seconds() if finished else 0.0)
         except (MlflowException, requests.RequestException) as error:
             logger.error("the server refuses a part of the run: %s", masked(str(error)))
             complete = False
         if not complete:
-            kept = self.client.keep_end(self.id, status)
+            kept, lost = self._keep_end(status)
         try:
-            super().end_run(status)
+            super().end_run(status if lost is None else MLflowRecorder.STATUS_FA)
         except (MlflowException, requests.RequestException) as error:
             if not is_away(error):
                 raise
             if complete:
-                kept = self.client.keep_end(self.id, status)
+                kept, lost = self._keep_end(status)
+            complete = False
         self.client.forget(self.id)
-        if finished and kept is None:
+        if finished and complete:
             for call in self.on_finished:
                 call()
         self.on_finished.clear()
+        if lost is not None:
+            if finished:
+                raise lost
+            logger.error("that the run %s is %s could not be noted: %s", self.id, status, lost)
         if kept is not None:
             message = (
                 f"{masked(self.uri)} has not got all of the run {self.id}. The rest is kept in {kept}; once the server "
@@ -106,6 +123,13 @@ class Recorder(MLflowRecorder):
                 raise UserError(message)
             logger.warning(message)
 
+    def _keep_end(self, status: str) -> tuple[Path | None, UserError | None]:
+        """Keep the end of the run for later: where it lies, or why that is not possible."""
+        try:
+            return self.client.keep_end(self.id, status), None
+        except UserError as error:
+            return None, error
+
     def log_metrics(self, step: int | None = None, **kwargs: Any) -> None:
         """Log metrics of one step in one request."""
         now = int(time.time() * 1000)
@@ -114,7 +138,9 @@ class Recorder(MLflowRecorder):
 
     def set_tags(self, **kwargs: Any) -> None:
         """Set tags in one request."""
-        self.client.log_batch(self.id, tags=[RunTag(name, str(value)) for name, value in kwargs.items()])
+        self.client.log_batch(
+            self.id, tags=[RunTag(name, masked(str(value))) for name, value in kwargs.items()]
+        )
 
     def save_objects(self, local_path: Any = None, artifact_path: str | None = None, **kwargs: Any) -> None:
         """Save objects as Qlib does; the task is checked first, and what is configured is kept without passwords."""
@@ -125,6 +151,34 @@ class Recorder(MLflowRecorder):
             self.set_tags(**task_tags(kwargs["task"]), **({} if commit is None else {"git_commit": commit}))
         kept = {name: _without_passwords(value) for name, value in kwargs.items()}
         super().save_objects(local_path, artifact_path, **kept)
+        folder = "" if artifact_path is None else f"{artifact_path}/"
+        self._saved |= {f"{folder}{name}": value for name, value in kept.items()}
+
+    def load_object(self, name: str, unpickler: Any = None) -> Any:
+        """An object that this process saved in the run; a copy of it, and nothing is unpickled.
+
+        Parameters
+        ----------
+        name
+            Its artifact path.
+        unpickler
+            Such as `pickle.Unpickler`: where it is given, the artifact is fetched and unpickled, as Qlib does it.
+
+        Raises
+        ------
+        UserError
+            If another process saved it and no unpickler is given: whoever can write to the run could have put a pickle
+            there that runs a program when it is opened.
+        """
+        if unpickler is not None:
+            return super().load_object(name, unpickler)
+        if name not in self._saved:
+            raise UserError(
+                f"`{name}` of the run {self.id} is a pickle that this process did not write, and to open it is to run "
+                "what it holds: take what the run keeps as Parquet, JSON and safetensors, or say that you trust it by "
+                "load_object(name, unpickler=pickle.Unpickler)"
+            )
+        return copy.deepcopy(self._saved[name])
 
     def log_params(self, **kwargs: Any) -> None:
         """Log parameters as a person reads them: item by item, where Qlib logs all records as one long text.
@@ -151,7 +205,7 @@ class Recorder(MLflowRecorder):
             "code_status.txt": ["status"],
             "code_cached.txt": ["diff", "--cached"],
         }.items():
-            self.client.log_text(self.id, git.output(*arguments) or "", file)
+            self.client.log_text(self.id, masked(git.output(*arguments) or ""), file)
 
 
 def _flatten(name: str, value: Any) -> dict[str, Any]:
@@ -226,7 +280,9 @@ class ExperimentManager(MLflowExpManager):
     ----------
     uri
         MLflow's tracking URI: a database such as `sqlite:///mlflow.db`, or a server such as
-        `http://localhost:5000`.
+        `http://localhost:5000`. By default the environment's MLFLOW_TRACKING_URI, and without one
+        `sqlite:///mlflow.db`. Qlib prints what a workflow's template takes from the environment: a URI with a password
+        belongs into the variable, and the variable not into a template.
     default_exp_name
         Name of the experiment where a workflow gives none.
 
@@ -246,17 +302,27 @@ class ExperimentManager(MLflowExpManager):
     - parameters in lists of mappings, such as the records, are logged one by one under their classes, dates as dates;
     - tags say model, method, tasks, universe, seed, strategy and commit (`qlib_ext.record.tags`), from the start;
     - MLflow's telemetry is off, unless MLFLOW_DISABLE_TELEMETRY says otherwise;
-    - the package's records are built once before the training, so that their mistakes show at once;
+    - a workflow that `qrun` runs is checked as a whole before its run begins, and the package's records are built once
+      before the training in any case, so that mistakes show at once;
+    - an expression is read before Qlib evaluates it (`qlib_ext.data.expression_text`);
     - outside a git repository nothing is asked of git.
     """
 
-    def __init__(self, uri: str, default_exp_name: str = "Experiment"):
+    def __init__(self, uri: str | None = None, default_exp_name: str = "Experiment"):
         _install_excepthook()  # for what goes wrong before a run starts, here too
         _show_messages()
         keep_to_ourselves()
         be_patient()
         wait_seconds()  # a wrong setting is said now, not at the end of a run
+        if uri is None:
+            uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_DATABASE}"
         super().__init__(uri=checked_uri(uri), default_exp_name=default_exp_name)
+        mask_logs("qlib", "qlib_ext", "mlflow")
+        guard()  # from here on Qlib evaluates no text that is no expression
+        workflow = of_qrun()
+        if workflow is not None and multiprocessing.parent_process() is None:
+            check_settings(workflow)
+            check_task(workflow["task"])
 
     def start_exp(
         self,
@@ -276,15 +342,23 @@ class ExperimentManager(MLflowExpManager):
             connect(uri or self.uri)  # a server that is not there, or refuses us, is said now and in one line
         if recorder_id is None and recorder_name is None and not resume:
             recorder_name = f"{experiment_name or self._default_exp_name} {datetime.now():%Y-%m-%d %H:%M:%S}"
-        return super().start_exp(
-            experiment_id=experiment_id,
-            experiment_name=experiment_name,
-            recorder_id=recorder_id,
-            recorder_name=recorder_name,
-            uri=None if uri is None else checked_uri(uri),
-            resume=resume,
-            **kwargs,
-        )
+        try:
+            return super().start_exp(
+                experiment_id=experiment_id,
+                experiment_name=experiment_name,
+                recorder_id=recorder_id,
+                recorder_name=recorder_name,
+                uri=None if uri is None else checked_uri(uri),
+                resume=resume,
+                **kwargs,
+            )
+        except (MlflowException, SQLAlchemyError) as error:
+            if isinstance(error, MlflowException) and not is_away(error):
+                raise
+            raise UserError(
+                f"no run can be started in {masked(uri or self.uri)} ({masked(str(error)).splitlines()[0][:200]}): wait "
+                "until nothing else locks it, make room on its disk, or set MLFLOW_TRACKING_URI to another store"
+            ) from error
 
     def create_exp(self, experiment_name: str | None = None) -> Experiment:
         """Create an experiment of a new name."""
@@ -306,10 +380,19 @@ class _Excepthook:
     def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, UserError):
             _end_run("FAILED")
-            sys.stderr.write(f"\n{error}\n")
+            sys.stderr.write(f"\n{masked(str(error))}\n")
+        elif isinstance(error, OSError) and error.errno in NO_ROOM:
+            _end_run("FAILED")
+            sys.stderr.write(
+                f"\nno room left on the disk ({masked(str(error))}): make some, and take the run up with RESUME=1; its "
+                "last checkpoint is whole\n"
+            )
         elif issubclass(kind, KeyboardInterrupt):
             run_id = _end_run("KILLED")
             sys.stderr.write("\nInterrupted" + (f"; run {run_id} is marked KILLED.\n" if run_id else ".\n"))
+        elif masked(str(error)) != str(error):  # what came before this hook shows the message as it is
+            _end_run("FAILED")
+            sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
         else:
             self.previous(kind, error, trace)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, between, instance, integer
+from qlib_ext.data.foreseen import Foreseen
 from qlib_ext.data.processors import momentum_line, rise_or_fall
 from qlib_ext.metrics.calibration import (
     Reliability,
@@ -127,6 +128,12 @@ class MomentumRecord(Record):
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self.share = between("share", share, 0, 1, open_low=True)
         self.bins = integer("bins", bins, 1)
+
+    def check_before(self, known: Foreseen) -> None:
+        """Task and labels, against those of the model and the dataset."""
+        known.require_classification("task", self.task)
+        known.require_raw_label("label", self.label)
+        known.require_raw_label("persistence", self.persistence)
 
     def _generate(self) -> None:
         predictions = self.load_table("signal/predictions.parquet")

@@ -34,6 +34,7 @@ from mlflow.tracking import MlflowClient
 
 from qlib_ext.checks import UserError
 from qlib_ext.masking import masked
+from qlib_ext.paths import inside
 
 logger = logging.getLogger(__name__)
 
@@ -105,22 +106,49 @@ class Outbox:
         return not (self.folder / LOG).is_file()
 
     def keep(self, entry: Mapping[str, Any], whose: Mapping[str, Any]) -> None:
-        """Add an entry; it is on disk when this returns."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / WHOSE).is_file():
-            (self.folder / WHOSE).write_text(json.dumps(whose, indent=2) + "\n", encoding="utf-8")
-        with (self.folder / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        """Add an entry; it is on disk when this returns.
+
+        Raises
+        ------
+        UserError
+            If it cannot be written either.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (self.folder / WHOSE).is_file():
+                _put(self.folder / WHOSE, json.dumps(whose, indent=2) + "\n")
+            self._append(f"{json.dumps(entry)}\n".encode())
+        except OSError as error:
+            raise self._no_place(error) from error
+
+    def _append(self, line: bytes) -> None:
+        """Add a line behind the last whole one; what a crash or a full disk cut short goes."""
+        with (self.folder / LOG).open("ab+") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(line)
             file.flush()
             os.fsync(file.fileno())
 
+    def _no_place(self, error: OSError) -> UserError:
+        return UserError(
+            f"MLflow does not take what the run logs, and it cannot be kept in {self.folder} ({error.strerror or error}): "
+            f"make room or name another folder by {FOLDER}, then take the run up with RESUME=1"
+        )
+
     def keep_file(self, source: Path, path: str, whose: Mapping[str, Any]) -> None:
         """Add an artifact."""
-        target = self.folder / ARTIFACTS / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = inside(self.folder / ARTIFACTS, path, what="an artifact")
         beside = target.with_name(f"{target.name}.part")
-        shutil.copyfile(source, beside)
-        beside.replace(target)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(source, beside)
+                beside.replace(target)
+            finally:
+                beside.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._no_place(error) from error
         self.keep({"artifact": path}, whose)
 
     def entries(self) -> list[dict[str, Any]]:
@@ -154,10 +182,7 @@ class Outbox:
             if sent == len(entries):
                 shutil.rmtree(self.folder, ignore_errors=True)
             elif sent:
-                rest = "".join(json.dumps(entry) + "\n" for entry in entries[sent:])
-                beside = self.folder / f"{LOG}.part"
-                beside.write_text(rest, encoding="utf-8")
-                beside.replace(self.folder / LOG)
+                _put(self.folder / LOG, "".join(json.dumps(entry) + "\n" for entry in entries[sent:]))
         return sent
 
     def _send_one(self, client: MlflowClient, run_id: str, entry: Mapping[str, Any]) -> None:
@@ -165,7 +190,10 @@ class Outbox:
         if "artifact" in entry:
             path = PurePosixPath(entry["artifact"])
             folder = None if str(path.parent) == "." else str(path.parent)
-            MlflowClient.log_artifact(client, run_id, str(self.folder / ARTIFACTS / path), folder)
+            file = inside(
+                self.folder / ARTIFACTS, entry["artifact"], what="an artifact"
+            )  # nothing else is sent
+            MlflowClient.log_artifact(client, run_id, str(file), folder)
         elif "status" in entry:
             MlflowClient.set_terminated(client, run_id, entry["status"], entry["end_time"])
         else:
@@ -254,17 +282,16 @@ class SteadyClient(MlflowClient):
             source = Path(local_path)
             path = str(PurePosixPath(artifact_path or "") / source.name)
             if self.remote:
-                copy = self._copy(run_id, path)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, copy)
-            if not self._ready(run_id):
-                self._outbox(run_id).keep_file(source, path, self._whose(run_id))
-                return
-            try:
-                super().log_artifact(run_id, str(source), artifact_path)
-            except (MlflowException, requests.RequestException) as error:
-                self._went_away(error)
-                self._outbox(run_id).keep_file(source, path, self._whose(run_id))
+                self._keep_copy(run_id, source, path)
+            if self._ready(run_id):
+                try:
+                    super().log_artifact(run_id, str(source), artifact_path)
+                    return
+                except (MlflowException, requests.RequestException) as error:
+                    self._went_away(error)
+            if not self.remote:
+                self._keep_copy(run_id, source, path)
+            self._outbox(run_id).keep_file(source, path, self._whose(run_id))
 
     def log_artifacts(self, run_id: str, local_dir: str, artifact_path: str | None = None) -> None:
         root = Path(local_dir)
@@ -288,7 +315,8 @@ class SteadyClient(MlflowClient):
     def list_artifacts(self, run_id: str, path: str | None = None) -> list[FileInfo]:
         with self._lock:
             found = {item.path: item for item in self._copied(run_id, path)}
-            if self._ready(run_id) or not found:
+            # the files of a database's runs lie on this machine's disk, whatever the database is at
+            if self._ready(run_id) or not found or not self.remote:
                 try:
                     found |= {item.path: item for item in super().list_artifacts(run_id, path)}
                 except (MlflowException, requests.RequestException) as error:
@@ -361,7 +389,7 @@ class SteadyClient(MlflowClient):
     def forget(self, run_id: str) -> None:
         """Remove the temporary copies of a run's files."""
         if self._copies is not None:
-            shutil.rmtree(Path(self._copies.name) / run_id, ignore_errors=True)
+            shutil.rmtree(inside(Path(self._copies.name), run_id, what="a run's id"), ignore_errors=True)
 
     # ---------------------------------------------------------------------------------------------------------
 
@@ -416,7 +444,7 @@ class SteadyClient(MlflowClient):
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _outbox(self, run_id: str) -> Outbox:
-        return Outbox(self.root / run_id)
+        return Outbox(inside(self.root, run_id, what="a run's id"))
 
     def _whose(self, run_id: str) -> dict[str, Any]:
         run = self._runs.get(run_id)
@@ -432,8 +460,6 @@ class SteadyClient(MlflowClient):
         self, run_id: str, metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence[RunTag]
     ) -> None:
         """Know the run as the server would, should it be away when somebody asks."""
-        if not self.remote:
-            return
         if run_id not in self._runs:
             if self._away:
                 return
@@ -455,7 +481,13 @@ class SteadyClient(MlflowClient):
     def _copy(self, run_id: str, path: str) -> Path:
         if self._copies is None:
             self._copies = tempfile.TemporaryDirectory(prefix="mlflow-run-")
-        return Path(self._copies.name) / run_id / path
+        root = inside(Path(self._copies.name), run_id, what="a run's id")
+        return inside(root, path, what="an artifact") if path else root
+
+    def _keep_copy(self, run_id: str, source: Path, path: str) -> None:
+        copy = self._copy(run_id, path)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)
 
     def _copied(self, run_id: str, path: str | None) -> Iterator[FileInfo]:
         """Files and folders of the run that lie in the temporary folder, one level of them."""
@@ -518,6 +550,16 @@ def _entry_of(metrics: Sequence[Metric], params: Sequence[Param], tags: Sequence
 def _batch_of(entry: Mapping[str, Any]) -> tuple[list[Metric], list[Param], list[RunTag]]:
     metrics = [Metric(key, float(value), made, step) for key, value, made, step in entry["metrics"]]
     return metrics, [Param(*pair) for pair in entry["params"]], [RunTag(*pair) for pair in entry["tags"]]
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    beside = path.with_name(f"{path.name}.part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _texts(items: Sequence[Param] | Sequence[RunTag]) -> dict[str, str]:

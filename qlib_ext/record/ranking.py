@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, integer
+from qlib_ext.checks import UserError, integer, words
+from qlib_ext.data.foreseen import Foreseen
 from qlib_ext.metrics.cross_section import information_ratio, newey_west_t, pearson, spearman
 from qlib_ext.metrics.precision import base_rate, precision_at
 from qlib_ext.record.base import Record, matrices
@@ -50,10 +51,18 @@ class RankingRecord(Record):
         precision_at: Sequence[int] = (10, 20, 30, 50),
     ):
         super().__init__(recorder)
-        if isinstance(labels, str) or not labels:
+        self.labels = [*words("labels", labels)]
+        if not self.labels:
             raise UserError(f"`labels` must be a list of at least one label column, found {labels!r}")
-        self.labels = [*labels]
+        if not isinstance(precision_at, (list, tuple)):
+            raise UserError(f"`precision_at` must be a list of numbers of stocks, found {precision_at!r}")
         self.precision_at = [integer("precision_at", n, 1) for n in precision_at]
+
+    def check_before(self, known: Foreseen) -> None:
+        """The labels, against those of the dataset."""
+        known.require_segment("test", "RankingRecord")
+        for label in self.labels:
+            known.require_raw_label("labels", label)
 
     def _generate(self) -> None:
         predictions = self.load_table("signal/predictions.parquet")

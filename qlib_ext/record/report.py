@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from qlib_ext.build import build
+from qlib_ext.checks import UserError
 from qlib_ext.record.base import Record
 from qlib_ext.report import headline, note, standard
 from qlib_ext.report.artifacts import RunArtifacts
@@ -60,6 +61,8 @@ class ReportRecord(Record):
         named = [*(self.sections or []), *self.also]
         if named or sections is not None:
             self.needs = tuple(Document(named).requires)
+        if not isinstance(out_dir, (str, Path)) or not str(out_dir):
+            raise UserError(f"`out_dir` must be a folder, found {out_dir!r}")
         self.out_dir = Path(out_dir)
 
     def _generate(self) -> None:
@@ -97,6 +100,8 @@ class ReportRecord(Record):
 
 
 def _built(name: str, sections: Sequence[Mapping[str, Any]]) -> list[Section]:
+    if not isinstance(sections, (list, tuple)):
+        raise UserError(f"`{name}` must be a list of sections, found {sections!r}")
     return [build(section, Section, name=f"{name}[{k}]") for k, section in enumerate(sections)]
 
 

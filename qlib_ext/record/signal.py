@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 import qlib_ext
 from qlib_ext.checks import UserError
+from qlib_ext.data.foreseen import Foreseen
 from qlib_ext.record import git
 from qlib_ext.record.base import Record
 
@@ -60,6 +61,10 @@ class SignalRecord(Record):
         super().__init__(recorder)
         self.model = model
         self.dataset = dataset
+
+    def check_before(self, known: Foreseen) -> None:
+        """There must be days to predict."""
+        known.require_segment("test", "SignalRecord")
 
     def _generate(self) -> None:
         for method in ("describe", "coverage", "prepare"):

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from qlib.config import C
 
-from qlib_ext.checks import UserError, integer
+from qlib_ext.checks import UserError, integer, words
+from qlib_ext.data.foreseen import Foreseen
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats, information_ratio, newey_west_t, pearson, spearman
 from qlib_ext.metrics.decay import lagged_correlation
@@ -116,9 +117,12 @@ class SignalAnalysisRecord(Record):
         min_stocks: int = 5,
     ):
         super().__init__(recorder)
-        if isinstance(labels, str) or not labels:
+        self.labels = [*words("labels", labels)]
+        if not self.labels:
             raise UserError(f"`labels` must be a list of at least one label column, found {labels!r}")
-        self.labels = [*labels]
+        for name, given in (("autocorrelation_days", autocorrelation_days), ("top", top)):
+            if not isinstance(given, (list, tuple)):
+                raise UserError(f"`{name}` must be a list of numbers, found {given!r}")
         self.quantiles = integer("quantiles", quantiles, 2)
         self.max_lag_days = integer("max_lag_days", max_lag_days, 0)
         self.autocorrelation_days = [integer("autocorrelation_days", x, 1) for x in autocorrelation_days]
@@ -126,6 +130,11 @@ class SignalAnalysisRecord(Record):
         if not self.top or not self.autocorrelation_days:
             raise UserError("`top` and `autocorrelation_days` must each name at least one number, found none")
         self.min_stocks = integer("min_stocks", min_stocks, 2)
+
+    def check_before(self, known: Foreseen) -> None:
+        """The labels, against those of the dataset."""
+        for label in self.labels:
+            known.require_raw_label("labels", label)
 
     def _generate(self) -> None:
         predictions = self.load_table("signal/predictions.parquet")

@@ -10,12 +10,15 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import pandas as pd
 from mlflow.tracking import MlflowClient
 
 from qlib_ext.checks import UserError
 from qlib_ext.masking import masked
+from qlib_ext.paths import inside
 
 # Folder of artifacts -> what writes it. The longest prefix of a path counts.
 MAKERS: Mapping[str, str] = {
@@ -69,6 +72,13 @@ def stored(client: MlflowClient, run_id: str, paths: Iterable[str]) -> list[str]
     return [path for path in wanted if path in found]
 
 
+def _check_source(artifact_uri: str | None, path: str) -> None:
+    """An artifact on this machine must lie among the run's: MLflow would follow a link to any file."""
+    place = urlparse(artifact_uri or "")
+    if place.scheme in ("", "file") and place.path:
+        inside(Path(url2pathname(place.path)), path, what="an artifact")
+
+
 @dataclasses.dataclass(frozen=True)
 class RunArtifacts:
     """A read-only view of one run.
@@ -104,15 +114,22 @@ class RunArtifacts:
             Artifact paths to fetch; the run must have them.
         root
             An empty folder to fetch into.
+
+        Raises
+        ------
+        UserError
+            If a path leads out of the folder, or to something outside of a run's artifacts on this machine.
         """
+        run = client.get_run(run_id)
         for path in paths:
+            target = inside(root, path, what="an artifact")
+            _check_source(run.info.artifact_uri, path)
             with (
                 tempfile.TemporaryDirectory() as folder
             ):  # stores differ in how they lay out what they hand over
                 found = client.download_artifacts(run_id, path, folder)
-                (root / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(found, root / path)
-        run = client.get_run(run_id)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(found, target)
         started = datetime.fromtimestamp(run.info.start_time / 1000)
         return cls(
             root,
@@ -131,7 +148,7 @@ class RunArtifacts:
 
     def has(self, path: str) -> bool:
         """Whether the run has the artifact."""
-        return (self.root / path).is_file()
+        return inside(self.root, path, what="an artifact").is_file()
 
     def table(self, path: str) -> pd.DataFrame:
         """A Parquet artifact, or a CSV artifact with its first column as index."""

@@ -100,6 +100,8 @@ def client(trained: QlibStore, tmp_path_factory: pytest.TempPathFactory) -> Mlfl
                 "lambda_l2": 0.0,
             }
             task["model"]["kwargs"] |= small
+        # said in full: MLflow leaves the store of whatever ran before in this process in the environment
+        config["qlib_init"]["exp_manager"]["kwargs"]["uri"] = "sqlite:///mlflow.db"
         qlib.init(**config["qlib_init"])
         task_train(task, config["experiment_name"])
     os.chdir(before)

@@ -20,10 +20,11 @@ from qlib.utils.serial import Serializable
 
 from qlib_ext import checks
 from qlib_ext.build import build
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, nearest
 from qlib_ext.data import expressions
 from qlib_ext.data.cache import PanelCache, key_of
-from qlib_ext.data.label_planes import GROUP, LabelPlanes, label_table, works_per_day
+from qlib_ext.data.days import as_day, check_range
+from qlib_ext.data.label_planes import GROUP, LabelPlanes, label_table, run, works_per_day
 from qlib_ext.data.market_panel import MarketPanel
 from qlib_ext.data.prepared import Prepared
 from qlib_ext.data.windows import Windows
@@ -168,6 +169,10 @@ class PanelHandler(DataHandlerLP):
         cache: str | Path | None = None,
         init_data: bool = True,
     ) -> None:
+        checks.instance("instruments", instruments, str)
+        if not isinstance(labels, Mapping):
+            raise UserError(f"`labels` must be a mapping from names to Qlib expressions, found {labels!r}")
+        check_range(start_time, end_time)
         self.cache = _cache_directory(cache)
         self.fit_start_time, self.fit_end_time = _fit_range(fit_start_time, fit_end_time)
         self.windows = windows
@@ -242,13 +247,7 @@ class PanelHandler(DataHandlerLP):
         fits = init_type != self.IT_LS
         self._labels = None
         self._store = QlibStore(C.dpm.get_data_uri("day"))
-        require(self._store, universe=self.instruments, fields=self.data_loader.needed)
-        self.check_store(self._store)
-        if fits and self.fit_start_time is None:
-            raise UserError(
-                "`fit_start_time` and `fit_end_time` must be given, as the days of the training segment, found none: "
-                "only a dataset that splits the days (`segments: {split: ...}`) gives them itself"
-            )
+        self.check(self._store, fits=fits)
         slow = [x for x in [*self.infer_processors, *self.learn_processors] if not works_per_day(x)]
         if slow:
             if self.cache is not None:
@@ -268,6 +267,31 @@ class PanelHandler(DataHandlerLP):
             self._prepare(fits)
         else:
             self._prepare_with(PanelCache(self.cache), fits)
+
+    def check(self, store: QlibStore, *, fits: bool = True) -> None:
+        """Raise a UserError if the store lacks what the handler reads, or `fits` is asked for and no days are given."""
+        require(store, universe=self.instruments, fields=self.data_loader.needed)
+        self.check_store(store)
+        if fits and self.fit_start_time is None:
+            raise UserError(
+                "`fit_start_time` and `fit_end_time` must be given, as the days of the training segment, found none: "
+                "only a dataset that splits the days (`segments: {split: ...}`) gives them itself"
+            )
+
+    def foresee_labels(self) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+        """Names of the labels, as the infer processors and then the learn processors leave them.
+
+        They are read off what the processors make of a table without rows. None where a processor may need rows: it
+        does not say that it works per day.
+        """
+        if not all(works_per_day(x) for x in [*self.infer_processors, *self.learn_processors]):
+            return None, None
+        columns = pd.MultiIndex.from_tuples([(GROUP, name) for name in self.data_loader.labels])
+        index = pd.MultiIndex.from_arrays([pd.DatetimeIndex([]), []], names=["datetime", "instrument"])
+        table = run(self.infer_processors, pd.DataFrame(index=index, columns=columns, dtype="float32"))
+        raw = tuple(name for group, name in table.columns if group == GROUP)
+        table = run(self.learn_processors, table.copy())
+        return raw, tuple(name for group, name in table.columns if group == GROUP)
 
     def _prepare(self, fits: bool) -> None:
         """Read the market, fit the windows where asked to, and make the labels."""
@@ -461,7 +485,11 @@ def require(
     problems = []
     if universe is not None and universe not in store.universes():
         known = ", ".join(store.universes()) or "none"
-        problems.append(f"no universe `{universe}` (instruments/{universe}.txt); it has {known}")
+        problems.append(
+            f"no universe `{universe}` (instruments/{universe}.txt){nearest(universe, store.universes())}; it has {known}"
+        )
+    elif universe is not None and store.membership(universe).empty:
+        problems.append(f"no member of the universe `{universe}`: instruments/{universe}.txt is empty")
     known_instruments = set(store.instruments())
     for code in instruments:
         if code.upper() not in known_instruments:
@@ -476,6 +504,8 @@ def require(
 
 
 def _processors(given: Sequence[Any], name: str) -> list[Processor]:
+    if not isinstance(given, (list, tuple)):
+        raise UserError(f"`{name}_processors` must be a list of processors, found {given!r}")
     return [build(config, Processor, name=f"{name}_processors[{i}]") for i, config in enumerate(given)]
 
 
@@ -486,7 +516,7 @@ def _fit_range(start: Any, end: Any) -> tuple[pd.Timestamp | None, pd.Timestamp 
         )
     if start is None:
         return None, None
-    first, last = pd.Timestamp(start), pd.Timestamp(end)
+    first, last = as_day("fit_start_time", start), as_day("fit_end_time", end)
     if first > last:
         raise UserError(f"`fit_start_time` must not lie after `fit_end_time`, found {start} and {end}")
     return first, last

@@ -38,7 +38,7 @@ class CrossSectionNorm(Processor):
     def __init__(
         self, columns: Sequence[str] = ("RETURN",), method: str = "rank", fields_group: str = "label"
     ) -> None:
-        self.columns = tuple(columns)
+        self.columns = checks.words("columns", columns)
         self.method = checks.one_of("method", method, ("rank", "zscore"))
         self.fields_group = fields_group
 

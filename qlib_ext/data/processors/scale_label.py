@@ -37,9 +37,7 @@ class ScaleLabel(Processor):
     def __init__(
         self, columns: Sequence[str] = ("NEXT_RETURN",), unit: float = 0.02, fields_group: str = "label"
     ) -> None:
-        if isinstance(columns, str):
-            raise UserError(f"`columns` must be a list of labels, found {columns!r}")
-        self.columns = tuple(columns)
+        self.columns = checks.words("columns", columns)
         self.unit = float(checks.above("unit", unit, 0))
         self.fields_group = fields_group
 

@@ -33,7 +33,7 @@ class TestScaleLabel:
         ("arguments", "message"),
         [
             ({"unit": 0}, "`unit` must be above 0, found 0"),
-            ({"columns": "NEXT_RETURN"}, "`columns` must be a list of labels, found 'NEXT_RETURN'"),
+            ({"columns": "NEXT_RETURN"}, "`columns` must be a list of names, found 'NEXT_RETURN'"),
         ],
     )
     def test_what_is_wrong_is_said(self, arguments: dict, message: str) -> None:  # type: ignore[type-arg]

@@ -1,0 +1,104 @@
+"""Which days a dataset trains on, chooses by and is judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qlib_ext import checks
+from qlib_ext.checks import UserError
+from qlib_ext.data.days import as_day, check_range
+from qlib_ext.data.handlers.panel import PanelHandler, require
+from qlib_ext.market.store import QlibStore
+
+SPLIT = "split"
+PARTS = ("train", "valid", "test")
+
+Segments = dict[str, tuple[pd.Timestamp, pd.Timestamp]]
+
+
+def check_segments(segments: Any) -> Segments:
+    """First and last day of each segment, checked.
+
+    Parameters
+    ----------
+    segments
+        Name -> (first day, last day), both included; as dates, or as texts such as `2014-12-31`.
+
+    Raises
+    ------
+    UserError
+        If there is none, or one is no pair of days, ends before it begins, or shares days with another; if `test`
+        lies before `train` or `valid`, which would have seen what comes after it.
+    """
+    if not isinstance(segments, Mapping) or not segments:
+        raise UserError(
+            f"`segments` must name at least one segment, such as `train: [2007-01-01, 2014-12-31]`, found "
+            f"{segments or 'none'}"
+        )
+    checked: Segments = {}
+    for name, bounds in segments.items():
+        if not isinstance(bounds, (list, tuple)) or len(bounds) != 2:
+            raise UserError(f"segment `{name}` must be a pair of dates, found {bounds!r}")
+        if any(bound is None or bound is pd.NaT for bound in bounds):
+            raise UserError(f"segment `{name}` must have a first and a last day, found {bounds!r}")
+        start, end = (as_day(f"segments.{name}[{k}]", bound) for k, bound in enumerate(bounds))
+        if start > end:
+            raise UserError(
+                f"segment `{name}` must not end before it begins, found {start:%Y-%m-%d} to {end:%Y-%m-%d}"
+            )
+        for other, (other_start, other_end) in checked.items():
+            if start <= other_end and other_start <= end:
+                raise UserError(f"segments `{other}` and `{name}` overlap: give each its own days")
+        checked[name] = (start, end)
+    for name in ("train", "valid"):
+        if name in checked and "test" in checked and checked["test"][0] < checked[name][0]:
+            raise UserError(
+                f"segment `test` must lie after `{name}`, or the model would be judged on a past of which it knows the "
+                f"future; found `test` from {checked['test'][0]:%Y-%m-%d} and `{name}` from {checked[name][0]:%Y-%m-%d}"
+            )
+    return checked
+
+
+def check_shares(given: Any) -> tuple[float, ...]:
+    """Shares of `train`, `valid` and `test`, checked to be three that make 1 together."""
+    if not isinstance(given, (list, tuple)) or len(given) != len(PARTS):
+        raise UserError(f"`segments.split` must be the shares of {', '.join(PARTS)}, found {given!r}")
+    for share in given:
+        checks.between("segments.split", share, 0, 1, open_low=True, open_high=True)
+    if abs(sum(given) - 1) > 1e-6:
+        raise UserError(f"`segments.split` must make 1 together, found {given!r}, which make {sum(given):g}")
+    return tuple(given)
+
+
+def split_days(
+    store: QlibStore, handler: Mapping[str, Any] | PanelHandler, shares: Sequence[float]
+) -> Segments:
+    """The trading days of the handler's range, cut at the shares: first and last day of each part."""
+    if isinstance(handler, Mapping):
+        kwargs = handler.get("kwargs") or {}
+        universe, start, end = (kwargs.get(name) for name in ("instruments", "start_time", "end_time"))
+    else:
+        universe, start, end = handler.instruments, handler.start_time, handler.end_time
+    if universe is None:
+        raise UserError("the handler must name its universe as `instruments`, found none")
+    check_range(start, end)
+    require(store, universe=checks.instance("instruments", universe, str))
+    spells = store.membership(universe)
+    days = store.calendar[(store.calendar >= spells["start"].min()) & (store.calendar <= spells["end"].max())]
+    if start is not None:
+        days = days[days >= pd.Timestamp(start)]
+    if end is not None:
+        days = days[days <= pd.Timestamp(end)]
+    cuts = [round(float(share) * len(days)) for share in np.cumsum([0.0, *shares])]
+    parts = {name: days[a:b] for name, a, b in zip(PARTS, cuts[:-1], cuts[1:], strict=True)}
+    for name, part in parts.items():
+        if not len(part):
+            raise UserError(
+                f"`segments.split` gives `{name}` none of the {len(days)} trading days of `{universe}` in the store "
+                f"{store.root} from {start or 'its first'} to {end or 'its last'}: take a longer range"
+            )
+    return {name: (part[0], part[-1]) for name, part in parts.items()}

@@ -1,0 +1,82 @@
+"""A workflow file read as `qrun` reads it, but for what a template could do beside filling in values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from qlib.utils.data import update_config
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from qlib_ext.checks import UserError
+
+
+def read_workflow(path: Path, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Fill in the values of the environment, and read the YAML.
+
+    Parameters
+    ----------
+    path
+        The file.
+    environment
+        Variable -> value; the process's own by default.
+
+    Raises
+    ------
+    UserError
+        If the file is not there, is no template or no YAML, names a key twice or a day that does not exist, or its
+        template reaches for more than values.
+
+    Departures
+    ----------
+    Qlib renders a template without a sandbox, where it can run any program; here it cannot. What Qlib's own reader raises
+    as a traceback is one line here.
+    """
+    config = _loaded(_rendered(_text(path), path, os.environ if environment is None else environment), path)
+    base = config.get("BASE_CONFIG_PATH")
+    if base is None:
+        return config
+    if not isinstance(base, str):
+        raise UserError(f"`BASE_CONFIG_PATH` must be a file, found {base!r}")
+    found = Path(base) if Path(base).exists() else path.absolute().parent / base  # as Qlib looks for it
+    return update_config(_loaded(_text(found), found), config)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the workflow {path} cannot be read: {error}") from error
+
+
+def _rendered(text: str, path: Path, environment: Mapping[str, str]) -> str:
+    sandbox = ImmutableSandboxedEnvironment()
+    try:
+        wanted = jinja2.meta.find_undeclared_variables(sandbox.parse(text))
+        given = {name: environment[name] for name in wanted if name in environment}
+        return sandbox.from_string(text).render(given)
+    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, AttributeError) as error:
+        line = getattr(error, "lineno", None)
+        where = f" in line {line}" if line else ""
+        raise UserError(f"the workflow {path} is no template that fills in values{where}: {error}") from error
+
+
+def _loaded(text: str, path: Path) -> dict[str, Any]:
+    try:
+        config = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" in line {mark.line + 1}"
+        problem = getattr(error, "problem", None) or str(error)
+        raise UserError(f"the workflow {path} is no YAML{where}: {' '.join(problem.split())}") from error
+    except ValueError as error:  # of a date such as 2015-02-30
+        raise UserError(f"the workflow {path} has a value that cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"the workflow {path} must be a mapping with qlib_init and task, found {config!r}")
+    return config
