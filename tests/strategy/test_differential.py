@@ -10,19 +10,30 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 
-from qlib_ext.record.backtest import EXCHANGE
 from qlib_ext.record.simulation import Simulated
 from qlib_ext.strategy.observed_exchange import Reason
 from tests.strategy.reference.backtest import Close, Plan, backtest
 from tests.strategy.reference.made import close_to, install, markets, plans, run, timestamps
 from tests.strategy.reference.market import Market
-from tests.strategy.reference.rules import PlainRules
+from tests.strategy.reference.rules import China, OneForAll, Rules
 
-CASES = int(os.environ.get("BACKTEST_CASES", "150"))
+# What a workflow gives the exchange, and the same said once more.
+ONE_FOR_ALL = {
+    "deal_price": "close",
+    "limit_threshold": 0.095,
+    "open_cost": 0.0005,
+    "close_cost": 0.0015,
+    "min_cost": 5,
+}
+TABLE = {"deal_price": "close", "rules": "cn"}
+CASES = int(os.environ.get("BACKTEST_CASES", "80"))
 
 
 def differences(market: Market, plan: Plan, ours: Simulated, theirs: list[Close]) -> list[str]:
@@ -67,7 +78,14 @@ def broken(ours: Simulated, plan: Plan) -> list[str]:
     return found
 
 
-def test_every_day_agrees_with_the_reference(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("exchange", "rules"),
+    [(ONE_FOR_ALL, OneForAll()), (TABLE, China())],
+    ids=["one rule for all", "the table of rules"],
+)
+def test_every_day_agrees_with_the_reference(
+    tmp_path: Path, exchange: Mapping[str, Any], rules: Rules
+) -> None:
     seen: Counter[str] = Counter()
 
     @settings(max_examples=CASES, suppress_health_check=[*HealthCheck])
@@ -76,10 +94,10 @@ def test_every_day_agrees_with_the_reference(tmp_path: Path) -> None:
         root = Path(tempfile.mkdtemp(dir=tmp_path))
         try:
             install(market, root)
-            ours = run(market, plan, EXCHANGE)
+            ours = run(market, plan, exchange)
         finally:
             shutil.rmtree(root)
-        assert differences(market, plan, ours, backtest(market, PlainRules(), plan)) == []
+        assert differences(market, plan, ours, backtest(market, rules, plan)) == []
         assert broken(ours, plan) == []
         seen.update(situations(market, plan, ours))
 

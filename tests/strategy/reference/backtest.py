@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from tests.strategy.reference.market import Market
-from tests.strategy.reference.rules import PlainRules
+from tests.strategy.reference.rules import Rules
 
 NOTHING = 1e-5  # in currency; a trade of no more is no trade
 
@@ -55,7 +55,7 @@ class Close:
         return sum(self.shares[code] * self.prices[code] for code in sorted(self.shares))
 
 
-def backtest(market: Market, rules: PlainRules, plan: Plan) -> list[Close]:
+def backtest(market: Market, rules: Rules, plan: Plan) -> list[Close]:
     """Trade from the second day to the last but one, each by the scores of the day before."""
     account = Account(plan.account)
     closes = []
@@ -75,7 +75,7 @@ def backtest(market: Market, rules: PlainRules, plan: Plan) -> list[Close]:
 
 
 def trade(
-    account: Account, market: Market, rules: PlainRules, plan: Plan, day: int, scores: dict[str, float]
+    account: Account, market: Market, rules: Rules, plan: Plan, day: int, scores: dict[str, float]
 ) -> None:
     """The sales of a day, then its purchases."""
 
@@ -113,10 +113,10 @@ def trade(
             buy(account, market, rules, code, day, part)
 
 
-def sell(account: Account, market: Market, rules: PlainRules, code: str, day: int) -> None:
+def sell(account: Account, market: Market, rules: Rules, code: str, day: int) -> None:
     """All of it."""
     value = account.held[code].shares * market.bar(code, day).close
-    fee = rules.fee("sell", value)
+    fee = rules.fee(market, "sell", day, value)
     if value > NOTHING and account.cash + value >= fee:
         account.cash += value - fee
         account.traded += value
@@ -124,15 +124,15 @@ def sell(account: Account, market: Market, rules: PlainRules, code: str, day: in
         del account.held[code]
 
 
-def buy(account: Account, market: Market, rules: PlainRules, code: str, day: int, part: float) -> None:
+def buy(account: Account, market: Market, rules: Rules, code: str, day: int, part: float) -> None:
     """As many whole lots as the part of the cash pays for, fewer where the cash does not pay the fee as well."""
     price = market.bar(code, day).close
     amount = rules.lots(market, code, day, part / price)
-    if account.cash < amount * price + rules.fee("buy", amount * price):
-        amount = rules.lots(market, code, day, min(amount, rules.payable(account.cash) / price))
+    if account.cash < amount * price + rules.fee(market, "buy", day, amount * price):
+        amount = rules.lots(market, code, day, min(amount, rules.payable(market, day, account.cash) / price))
     value = amount * price
     if value > NOTHING:
-        fee = rules.fee("buy", value)
+        fee = rules.fee(market, "buy", day, value)
         account.cash -= value + fee
         account.traded += value
         account.paid += fee

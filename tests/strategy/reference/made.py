@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,65 +20,68 @@ from qlib_ext.record.simulation import Simulated, make_exchange, simulate
 from qlib_ext.strategy.topk_dropout import TopkDropout
 from tests.strategy.reference.backtest import Plan
 from tests.strategy.reference.market import MISSING, Bar, Market
+from tests.strategy.reference.rules import half_up, single
 
 INDEX = "SH000300"  # always there, always moving: the benchmark, and where the unit of `change` is read off
-CODES = ["SH600000", "SH600001", "SZ000002", "SH600003", "SZ000004", "SH600005", "SH600006"]
+# By turns of the main board, of ChiNext and of the STAR market.
+CODES = ["SH600000", "SZ300001", "SH688002", "SZ000003", "SH688004", "SZ300005", "SH600006"]
+# Before rules change: ChiNext's limits on 2020-08-24, transfer fees on 2022-04-29, main board on 2023-04-10, stamp duty
+# on 2023-08-28.
+STARTS = [*map(dt.date.fromisoformat, ("2019-12-30", "2020-08-19", "2022-04-26", "2023-04-05", "2023-08-23"))]
 MOVES = [0.0, 0.011, -0.013, 0.04, -0.06, 0.08, -0.0905]
-UP, DOWN = 0.1, -0.1
-
-
-def single(number: float) -> float:
-    """As a store keeps it: in single precision."""
-    return float(np.float32(number))
+KINDS = [*["move"] * 8, *["limit"] * 5, "gone", "gone", "still", "still", "split", "gap"]
 
 
 @st.composite
 def bars(draw: st.DrawFn, days: int) -> list[Bar]:
-    """A stock from its listing to its delisting.
+    """A stock from its listing to its delisting, at prices of whole hundredths.
 
-    On most days it moves a little; on some it stands at a limit, has no bar at all, has one with the close of the day
-    before and no volume, lacks a field, or is split.
+    On most days it moves a little; on some it stands at a limit or a hundredth beside it, has no bar at all, has one
+    with the close of the day before and no volume, lacks a field, or is split.
     """
     listed = draw(st.sampled_from([0, 0, 0, 0, 1, 2, days // 2, days]))
     delisted = draw(st.sampled_from([days, days, days, days - 1, days // 2 + 1]))
-    close = draw(st.sampled_from([10.0, 2.5, 97.3, 1450.0]))
-    factor = draw(st.sampled_from([1.0, 1.0, 3.7, 0.25]))
-    kinds = ["move"] * 9 + ["up", "down", "up", "down", "gone", "still", "split", "gap", "gone", "still"]
+    ticks = draw(st.sampled_from([1000, 250, 9730, 145000]))
+    factor = single(draw(st.sampled_from([1.0, 1.0, 3.7, 0.25])))
     row = [Bar()] * min(listed, days)
     for _ in range(listed, min(delisted, days)):
-        kind = draw(st.sampled_from(kinds))
-        move = {"up": UP, "down": DOWN}.get(kind)
-        if move is None:
-            move = 0.0 if kind in {"gone", "still"} else draw(st.sampled_from(MOVES))
-        close *= 1 + move
+        kind = draw(st.sampled_from(KINDS))
         if kind == "split":
-            factor *= draw(st.sampled_from([2.0, 1.3, 0.5]))
-        bar = Bar(single(close * factor), single(move), single(factor), 0.0 if kind == "still" else 1e6)
+            times = draw(st.sampled_from([2.0, 1.3, 0.5]))
+            ticks, factor = max(1, half_up(ticks / times)), single(factor * times)
+        before = ticks
+        if kind == "limit":
+            size = draw(st.sampled_from([0.05, 0.1, 0.1, 0.2])) * draw(st.sampled_from([1, -1]))
+            ticks = half_up(ticks * (1 + size)) + draw(st.sampled_from([0, 0, 0, -1, 1]))
+        elif kind not in {"gone", "still"}:
+            ticks = half_up(ticks * (1 + draw(st.sampled_from(MOVES))))
+        ticks = max(1, ticks)
+        volume = 0.0 if kind == "still" else 1e6
+        bar = Bar(single(ticks / 100 * factor), single(ticks / before - 1), factor, volume)
         if kind == "gone":
             bar = Bar()
         if kind == "gap":
-            lacks = draw(st.sampled_from(["change", "volume", "close"]))
-            bar = Bar(**{**vars(bar), lacks: MISSING})
+            bar = replace(bar, **{draw(st.sampled_from(["change", "volume", "close"])): MISSING})
         row.append(bar)
     return (row + [Bar()] * days)[:days]
 
 
 @st.composite
-def markets(draw: st.DrawFn, codes: list[str] = CODES) -> Market:
-    """One to seven stocks on three to twelve days, with few scores and many ties."""
-    days = draw(st.integers(4, 12))
-    names = codes[: draw(st.integers(1, len(codes)))]
-    first = draw(st.sampled_from([dt.date(2019, 12, 30), dt.date(2020, 8, 19), dt.date(2023, 8, 23)]))
-    dates = [day.date() for day in pd.bdate_range(first, periods=days)]
+def markets(draw: st.DrawFn) -> Market:
+    """One to seven stocks on four to fourteen days, with few scores and many ties."""
+    days = draw(st.integers(4, 14))
+    names = sorted(draw(st.lists(st.sampled_from(CODES), min_size=1, max_size=len(CODES), unique=True)))
+    dates = [day.date() for day in pd.bdate_range(draw(st.sampled_from(STARTS)), periods=days)]
     score = st.sampled_from([*[float(n) for n in range(6)] * 3, None, MISSING])
     silent = draw(st.sampled_from([days, days, days, days // 2]))  # a day without any score
     scores: dict[str, list[float | None]] = {
         code: [None if day == silent else draw(score) for day in range(days)] for code in names
     }
     rows = {code: draw(bars(days)) for code in names}
-    if draw(st.sampled_from([False] * 9 + [True])):  # a store without the factor of a day
-        rows = {code: [Bar(b.close, b.change, MISSING, b.volume) for b in row] for code, row in rows.items()}
-    return Market(dates, rows, scores)
+    if draw(st.sampled_from([False] * 9 + [True])):  # a store without factors
+        rows = {code: [replace(bar, factor=MISSING) for bar in row] for code, row in rows.items()}
+    special = {code: (days // 3, days - 3) for code in names if draw(st.sampled_from([False, False, True]))}
+    return Market(dates, rows, scores, special)
 
 
 @st.composite
@@ -87,7 +91,7 @@ def plans(draw: st.DrawFn) -> Plan:
     return Plan(
         topk=topk,
         n_drop=draw(st.sampled_from([0, 1, topk, min(2, topk)])),
-        hold_thresh=draw(st.sampled_from([1, 1, 1, 2, 4])),
+        hold_thresh=draw(st.sampled_from([1, 1, 2, 3, 4])),
         only_tradable=draw(st.booleans()),
         forbid_all_trade_at_limit=draw(st.booleans()),
         risk_degree=draw(st.sampled_from([0.95, 1.0, 0.5])),
@@ -110,6 +114,11 @@ def install(market: Market, root: Path, unit: float = 1.0) -> None:
     calendar = timestamps(market)
     spells = pd.DataFrame({"instrument": [*rows], "start": calendar[0], "end": calendar[-1]})
     write_store(root, calendar, [*rows], fields, {"csi300": spells})
+    special = [(code, calendar[one], calendar[two], "ST") for code, (one, two) in market.special.items()]
+    if special:
+        (root / "side").mkdir()
+        table = pd.DataFrame(special, columns=["instrument", "start", "end", "status"])
+        table.to_csv(root / "side" / "status.csv", index=False)
     qlib.init(provider_uri=str(root), region="cn", kernels=1)
 
 
@@ -152,7 +161,8 @@ def run(
 ) -> Simulated:
     """The backtest of a workflow on the market that is installed."""
     days = timestamps(market)
-    exchange, _ = make_exchange([*market.bars, INDEX], days[1], days[-2], settings)
+    others = [] if "rules" in settings else [INDEX]  # which is of no board
+    exchange, _ = make_exchange([*market.bars, *others], days[1], days[-2], settings)
     return simulate(
         strategy(market, plan, kind), exchange, days[1], days[-2], account=plan.account, benchmark=INDEX
     )
