@@ -10,6 +10,7 @@ import copy
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,13 +64,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def start(
     stores: dict[str, Path], workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[dict[str, Any]], None]:
+) -> Iterator[Callable[[dict[str, Any]], None]]:
     """`qrun` of a configuration, with an end where the training would begin."""
 
     def training(self: Any, *args: Any, **kwargs: Any) -> None:
         raise TrainingBeganError
 
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # Qlib's and ours go when the test ends
+    terminate = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(LGBModel, "fit", training)
     fit = MultiTaskModel.fit
 
@@ -90,7 +92,8 @@ def start(
         finally:
             logging.disable(logging.NOTSET)
 
-    return run
+    yield run
+    signal.signal(signal.SIGTERM, terminate)
 
 
 def made(name: str, stores: dict[str, Path]) -> dict[str, Any]:

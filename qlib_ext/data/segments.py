@@ -36,8 +36,8 @@ def check_segments(segments: Any) -> Segments:
     """
     if not isinstance(segments, Mapping) or not segments:
         raise UserError(
-            f"`segments` must name at least one segment, such as `train: [2007-01-01, 2014-12-31]`, found "
-            f"{segments or 'none'}"
+            f"`segments` must name at least one segment, found {segments or 'none'}: give a mapping such as "
+            "`train: [2007-01-01, 2014-12-31]`"
         )
     checked: Segments = {}
     for name, bounds in segments.items():

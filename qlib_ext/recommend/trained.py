@@ -21,6 +21,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.model.multi_task import STATISTICS, MultiTaskModel
+from qlib_ext.record.workflow.classes import check_classes
 from qlib_ext.report.artifacts import RunArtifacts, stored
 
 NETWORK = ("training/weights.safetensors", "training/network.json")
@@ -64,7 +65,8 @@ class TrainedRun:
         Raises
         ------
         UserError
-            If the run did not finish, or does not keep its configuration or what its model learned.
+            If the run did not finish, does not keep its configuration or what its model learned, or its configuration
+            names what no configuration may.
         """
         called = f"the run `{run.info.run_name}` ({run.info.run_id})"
         if run.info.status != "FINISHED":
@@ -85,6 +87,13 @@ class TrainedRun:
             )
         artifacts = RunArtifacts.download(client, run.info.run_id, sorted(have), root)
         config = yaml.safe_load(artifacts.text("config.yaml"))
+        if not isinstance(config, Mapping) or not {"model", "dataset"} <= set(config):
+            raise UserError(
+                f"{called} must keep model and dataset in config.yaml, found {config!r:.100}: {AGAIN}"
+            )
+        check_classes(
+            config, f"config.yaml of the run {run.info.run_id}"
+        )  # whoever wrote it: before any of it is built
         return cls(run.info.run_id, run.info.run_name, config, artifacts.json("data/summary.json"), artifacts)
 
     @property

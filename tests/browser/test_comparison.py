@@ -16,7 +16,7 @@ from tests.browser.test_report import check_every_chart
 from tests.report.comparison.conftest import EQUAL, Shelf
 
 ROOT = Path(__file__).parents[2]
-EVIL = "<img src=x onerror=alert(1)><b>bold</b>&amp;</script>"
+EVIL = "</script><script>alert(2)</script><img src=x onerror=alert(1)><b>bold</b>&amp; \"' onload=alert(3) <!-- ]]>"
 
 
 def page_of(shelf: Shelf, folder: Path, title: str = "Comparison") -> Path:

@@ -18,7 +18,7 @@ from qlib_ext.report.page import page
 from qlib_ext.report.sections.base import shown
 from tests.report.conftest import MadeUpRun
 
-EVIL = "<img src=x onerror=alert(1)><b>bold</b>&amp;"
+EVIL = "</script><script>alert(2)</script><img src=x onerror=alert(1)><b>bold</b>&amp; \"' onload=alert(3) <!-- ]]>"
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,10 @@ class TestErrors:
             ),
             ({"test": "2018-01-01"}, "segment `test` must be a pair of dates, found '2018-01-01'"),
             ({"test": ["2018-01-01"]}, "segment `test` must be a pair of dates"),
-            ({"test": ["2018-01-01", "soon"]}, r"segment `test` must be a pair of dates, found .*'soon'"),
+            (
+                {"test": ["2018-01-01", "soon"]},
+                r"`segments.test.*` must be a day such as 2014-12-31, found 'soon'",
+            ),
             (
                 {"test": ["2018-01-01", None]},
                 r"segment `test` must have a first and a last day, found .*None",
