@@ -1,0 +1,59 @@
+"""Which days are looked at, and which of them in one changed market."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qlib_ext.causality.changed_market import Block
+
+BLOCK_DAYS = 10  # after each day of a wave so many days become others
+
+
+def choose(segments: Sequence[np.ndarray], days: int, number: int) -> list[int]:
+    """`number` days t of the segments that have a day after them, spread evenly, with the last of each segment.
+
+    Parameters
+    ----------
+    segments
+        Positions of the days of each segment.
+    days
+        D, the days of the calendar.
+    number
+        How many; all where there are fewer.
+    """
+    pool = np.unique(np.concatenate([np.asarray(part, dtype=int) for part in segments]))
+    pool = pool[pool < days - 1]
+    last = {int(part[part < days - 1][-1]) for part in map(np.asarray, segments) if (part < days - 1).any()}
+    if len(pool) <= number:
+        return pool.tolist()
+    spread = pool[np.linspace(0, len(pool) - 1, max(0, number - len(last))).round().astype(int)]
+    chosen = {*spread.tolist(), *last}
+    rest = iter(sorted({*pool.tolist()} - chosen, key=lambda day: (day * 7919) % len(pool)))
+    while len(chosen) < number:
+        chosen.add(next(rest))
+    return sorted(chosen)
+
+
+def plan(days: Sequence[int], spacing: int) -> list[list[int]]:
+    """Waves: days apart by at least `spacing`, each day in one wave, as few waves as that takes.
+
+    One changed market serves a whole wave: the days after each of its days are others, and by the next of its days
+    what a feature remembers of them is forgotten, if it remembers no more than `spacing` less the changed days.
+    """
+    waves: list[list[int]] = []
+    for day in sorted(days):
+        ready = [wave for wave in waves if day - wave[-1] >= spacing]
+        if ready:
+            min(ready, key=lambda wave: wave[-1]).append(day)
+        else:
+            waves.append([day])
+    return waves
+
+
+def blocks(wave: Sequence[int], days: int) -> list[Block]:
+    """The days that become others after each day of a wave; all days where the wave is one day."""
+    if len(wave) == 1:
+        return [(wave[0] + 1, days)]
+    return [(day + 1, min(day + 1 + BLOCK_DAYS, days)) for day in wave]
