@@ -12,7 +12,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "qlib_ext"
 
 # Any stage may import these; they import nothing of the package but each other.
-COMMON = {"qlib_ext", "qlib_ext.build", "qlib_ext.checks", "qlib_ext.masking", "qlib_ext.packages", "qlib_ext.paths"}
+COMMON = {
+    "qlib_ext",
+    "qlib_ext.build",
+    "qlib_ext.checks",
+    "qlib_ext.masking",
+    "qlib_ext.classes",
+    "qlib_ext.packages",
+    "qlib_ext.paths",
+}
 
 # Downstream imports upstream, never the reverse.
 MAY_IMPORT = {
@@ -20,14 +28,15 @@ MAY_IMPORT = {
     "data": {"market", "data"},
     "metrics": {"metrics"},
     "model": {"market", "data", "metrics", "model"},
+    "causality": {"market", "data", "model", "causality"},
     "strategy": {"market", "data", "metrics", "model", "strategy"},
-    "record": {"market", "data", "metrics", "model", "strategy", "record", "report"},
+    "record": {"market", "data", "metrics", "model", "causality", "strategy", "record", "report"},
     "report": {"market", "data", "metrics", "report"},
     "recommend": {"market", "data", "metrics", "model", "strategy", "record", "report", "recommend"},
 }
 
 # The modules that may know Qlib; everything else is numpy, pandas and torch.
-QLIB_AT_HOME = ("market", "data", "model.multi_task", "strategy", "record", "recommend")
+QLIB_AT_HOME = ("market", "data", "model.multi_task", "causality", "strategy", "record", "recommend")
 
 FAMILIES = ("backbones", "heads", "losses", "balancers", "augmentations")
 

@@ -18,10 +18,10 @@ from safetensors.numpy import load_file
 
 from qlib_ext.build import build
 from qlib_ext.checks import UserError
+from qlib_ext.classes import check_classes
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.model.multi_task import STATISTICS, MultiTaskModel
-from qlib_ext.record.workflow.classes import check_classes
 from qlib_ext.report.artifacts import RunArtifacts, stored
 
 NETWORK = ("training/weights.safetensors", "training/network.json")

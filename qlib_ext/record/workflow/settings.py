@@ -10,7 +10,7 @@ from typing import Any
 from qlib.config import MODE_CONF, REG_CN, REG_TW, REG_US, C
 
 from qlib_ext.checks import UserError, instance, integer, nearest, one_of
-from qlib_ext.record.workflow.classes import check_classes
+from qlib_ext.classes import check_classes
 
 KEYS = ("experiment_name", "qlib_init", "task", "sys", "BASE_CONFIG_PATH")
 # What a workflow may hold beside these: anchors that several places share, and what a person notes.

@@ -11,10 +11,10 @@ from qlib.model.base import Model
 
 from qlib_ext.build import build, check_config, in_one_form
 from qlib_ext.checks import UserError, one_of
+from qlib_ext.classes import check_classes
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.foreseen import Foreseen
 from qlib_ext.record.base import check_records
-from qlib_ext.record.workflow.classes import check_classes
 
 KEYS = ("model", "dataset", "record", "reweighter")
 
