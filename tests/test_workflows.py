@@ -245,7 +245,8 @@ class TestRun:
         (folder,) = tmp_path.glob("mlruns/*/*/artifacts")
         setup = json.loads((folder / "backtest" / "setup.json").read_text(encoding="utf-8"))
         assert (setup["benchmark"], setup["trade_unit"], setup["days_per_year"]) == ("QQQ", 1, 252)
-        assert setup["exchange"]["limit_threshold"] is None
+        assert setup["exchange"] == {"deal_price": "close", "rules": "us"}
+        assert setup["rules"]["market"] == "US shares"
         positions = pd.read_parquet(folder / "backtest" / "positions.parquet")
         assert "QQQ" not in positions.index.get_level_values("instrument")
         assert positions.groupby(level="datetime").size().iloc[0] == 20

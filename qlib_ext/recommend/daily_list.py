@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from qlib.backtest.decision import OrderDir
-from qlib.backtest.exchange import Exchange
 from qlib.data import D
 
 from qlib_ext.market.sides.side import SideData
@@ -16,8 +15,9 @@ from qlib_ext.market.sides.side_table import INDUSTRY
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.scoring import Scored
 from qlib_ext.recommend.trained import TrainedRun
-from qlib_ext.record.backtest import EXCHANGE
+from qlib_ext.record.backtest import completed
 from qlib_ext.record.simulation import only_errors_of_qlib, with_price_limit
+from qlib_ext.strategy.ruled_exchange import RuledExchange
 
 NAME = "name"  # the side table with the firms' names
 PRICE_DIGITS = 4  # a store holds prices in single precision
@@ -111,7 +111,7 @@ def backtest_settings(run: TrainedRun) -> dict[str, Any] | None:
 def exchange_settings(run: TrainedRun) -> dict[str, Any]:
     """What the run's backtest gave its exchange, the package's defaults filled in."""
     kwargs = backtest_settings(run) or {}
-    return {**EXCHANGE, **((kwargs.get("backtest") or {}).get("exchange_kwargs") or {})}
+    return completed((kwargs.get("backtest") or {}).get("exchange_kwargs") or {})
 
 
 def limits(run: TrainedRun, codes: list[str], store: QlibStore, day: pd.Timestamp) -> pd.DataFrame:
@@ -119,7 +119,7 @@ def limits(run: TrainedRun, codes: list[str], store: QlibStore, day: pd.Timestam
     calendar = store.calendar
     begin = calendar[max(0, calendar.get_loc(day) - UNIT_DAYS)]
     kwargs, _ = with_price_limit(exchange_settings(run), codes, begin, day)
-    exchange = Exchange(freq="day", start_time=day, end_time=day, codes=codes, **kwargs)
+    exchange = RuledExchange(freq="day", start_time=day, end_time=day, codes=codes, **kwargs)
     volume = D.features(codes, ["$close", "$volume"], day, day)
     volume.columns = ["close", "volume"]
     volume = volume.droplevel("datetime").reindex(codes)

@@ -21,15 +21,15 @@ from qlib_ext.recommend.daily_list import PRICE_DIGITS, backtest_settings, excha
 from qlib_ext.recommend.holdings import Holdings
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.record.simulation import only_errors_of_qlib
-from qlib_ext.strategy.observed_exchange import ObservedExchange
 from qlib_ext.strategy.position import OrderedPosition
+from qlib_ext.strategy.ruled_exchange import RuledExchange
 
 LONG_AGO = 1_000_000  # days: a holding of unknown age is past every holding period
 SUSPENDED = "$volume <= 0"
 NO_SHARE = 1e-6  # what rounding leaves of a holding that is sold whole
 
 
-class NextDayExchange(ObservedExchange):
+class NextDayExchange(RuledExchange):
     """The exchange of the backtest on the day after the newest, of which nothing is known yet.
 
     Every stock is taken to trade at its close of `day`, without a price limit; one that was suspended on `day` is
@@ -40,7 +40,7 @@ class NextDayExchange(ObservedExchange):
     day, next_day
         The day whose quotes are taken, and the one that they are given to.
     kwargs
-        As Qlib's `Exchange` takes them.
+        As `RuledExchange` takes them.
     """
 
     def __init__(self, day: pd.Timestamp, next_day: pd.Timestamp, **kwargs: Any) -> None:

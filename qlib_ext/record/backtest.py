@@ -14,10 +14,15 @@ from qlib.data import D
 from qlib.strategy.base import BaseStrategy
 
 from qlib_ext.build import build
-from qlib_ext.checks import UserError, above, nearest
+from qlib_ext.checks import UserError, above, instance, nearest
+from qlib_ext.data.days import as_day
+from qlib_ext.data.foreseen import Foreseen
+from qlib_ext.market.rules.exchange_rules import read_rules
 from qlib_ext.metrics import risk
 from qlib_ext.record.base import Record
 from qlib_ext.record.simulation import make_exchange, only_errors_of_qlib, simulate
+from qlib_ext.strategy.exchange_settings import check_exchange
+from qlib_ext.strategy.ruled_exchange import ARGUMENTS, RuledExchange, check_costs
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +35,9 @@ EXCHANGE: Mapping[str, Any] = {
     "close_cost": 0.0015,
     "min_cost": 5,
 }
+RULED: Mapping[str, Any] = {"deal_price": "close"}  # beside rules, which have all else
 GIVEN = {"self", "kwargs", "start_time", "end_time", "codes", "freq"}
+OBJECTS = {"extra_quote", "quote_cls"}  # no text could stand for them
 
 
 class BacktestRecord(Record):
@@ -54,9 +61,11 @@ class BacktestRecord(Record):
     strategy
         `{class: dotted path, kwargs: {...}}` of a Qlib strategy that takes `signal`.
     backtest
-        `account` (currency, by default 100 million), `benchmark` (instrument code) and `exchange_kwargs` (as
-        Qlib's `Exchange` takes them: `deal_price`, `open_cost`, `close_cost`, `min_cost`, `limit_threshold`,
-        `volume_threshold`, ...; lists stand for its tuples).
+        `account` (currency, by default 100 million), `benchmark` (instrument code) and `exchange_kwargs`: `rules`, the
+        name of a dated table of price limits, T+1, lots and costs (`cn`, `us` or a YAML file), and what takes the place
+        of parts of it, as `qlib_ext.strategy.ruled_exchange.RuledExchange` explains it; or, without rules, what Qlib's
+        `Exchange` takes: `deal_price`, `open_cost`, `close_cost`, `min_cost`, `limit_threshold`, `volume_threshold`, ...
+        Lists stand for its tuples.
     start, end
         Days to trade from and to, inside the period above.
     days_per_year
@@ -101,17 +110,62 @@ class BacktestRecord(Record):
         self.strategy = strategy
         self._strategy(_no_scores())  # wrong arguments show now, not after hours of training
         settings: dict[str, Any] = {"account": ACCOUNT, "benchmark": None, "exchange_kwargs": {}}
-        _check_keys("backtest", backtest or {}, settings)
+        _check_keys("backtest", {} if backtest is None else backtest, settings)
         settings |= backtest or {}
         self.account = float(above("backtest.account", settings["account"], 0))
         self.benchmark = settings["benchmark"] or getattr(dataset, "benchmark", None)
-        self.exchange_kwargs = {**EXCHANGE, **settings["exchange_kwargs"]}
-        takes = {*inspect.signature(Exchange.__init__).parameters, "trade_unit"} - GIVEN
+        if self.benchmark is not None:
+            instance("backtest.benchmark", self.benchmark, str)
+        if not isinstance(settings["exchange_kwargs"], Mapping):
+            raise UserError(
+                f"`backtest.exchange_kwargs` must be a mapping, found {settings['exchange_kwargs']!r}"
+            )
+        self.exchange_kwargs = completed(settings["exchange_kwargs"])
+        takes = {*inspect.signature(Exchange.__init__).parameters, "trade_unit", *ARGUMENTS} - GIVEN - OBJECTS
         _check_keys("backtest.exchange_kwargs", self.exchange_kwargs, takes)
-        self.start = None if start is None else pd.Timestamp(start)
-        self.end = None if end is None else pd.Timestamp(end)
+        self.fields = check_exchange(self.exchange_kwargs)
+        rules = self.exchange_kwargs.get("rules")
+        self.rules = None if rules is None else read_rules(rules)
+        check_costs(rules is not None, self.exchange_kwargs)
+        self.start = None if start is None else as_day("start", start)
+        self.end = None if end is None else as_day("end", end)
+        if self.start is not None and self.end is not None and self.start > self.end:
+            raise UserError(f"`start` must not lie after `end`, found {start} and {end}")
         self.days_per_year = float(above("days_per_year", days_per_year, 0))
         self.notes: list[str] = []
+
+    def check_before(self, known: Foreseen) -> None:
+        """Benchmark, prices and number of stocks, against the store and the test segment."""
+        known.require_segment("test", "BacktestRecord")
+        for field in sorted(self.fields):
+            known.require_field("backtest.exchange_kwargs", field)
+        benchmark = self.benchmark or known.benchmark
+        if benchmark is None:
+            raise UserError(
+                "`backtest.benchmark` must be an instrument code such as SH000300, since the dataset names none; found "
+                "None"
+            )
+        if benchmark.upper() not in known.store.instruments():
+            raise UserError(
+                f"`backtest.benchmark` must be an instrument of the store {known.store.root}, found {benchmark!r}"
+                f"{nearest(benchmark.upper(), known.store.instruments())}"
+            )
+        first, last = known.segments["test"]
+        if self.rules is not None:
+            spells = known.store.membership(known.universe)
+            codes = spells["instrument"][(spells["start"] <= last) & (spells["end"] >= first)]
+            self.rules.require({*codes} & {*known.store.instruments()}, first, last)
+        if (self.start is not None and self.start > last) or (self.end is not None and self.end < first):
+            raise UserError(
+                f"`start` and `end` must leave days of the test segment, {first:%Y-%m-%d} to {last:%Y-%m-%d}, to trade "
+                f"on; found {self.start or first:%Y-%m-%d} to {self.end or last:%Y-%m-%d}"
+            )
+        wanted, there = getattr(self._strategy(_no_scores()), "topk", None), known.most_members("test")
+        if isinstance(wanted, int) and wanted > there:
+            raise UserError(
+                f"`topk` must be at most {there}, the most stocks that `{known.universe}` has on a day from "
+                f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; found {wanted}: hold fewer, or take a larger universe"
+            )
 
     def _strategy(self, signal: pd.Series) -> BaseStrategy:
         return build(self.strategy, BaseStrategy, name="strategy", signal=signal)
@@ -188,7 +242,7 @@ class BacktestRecord(Record):
             )
         return self.benchmark
 
-    def _setup(self, exchange: Exchange, first: pd.Timestamp, last: pd.Timestamp) -> dict[str, Any]:
+    def _setup(self, exchange: RuledExchange, first: pd.Timestamp, last: pd.Timestamp) -> dict[str, Any]:
         return {
             "start": f"{first:%Y-%m-%d}",
             "end": f"{last:%Y-%m-%d}",
@@ -196,13 +250,21 @@ class BacktestRecord(Record):
             "benchmark": self.benchmark,
             "strategy": dict(self.strategy),
             "exchange": self.exchange_kwargs,
+            "rules": exchange.describe(),
             "trade_unit": exchange.trade_unit,
             "days_per_year": self.days_per_year,
             "notes": self.notes,
         }
 
 
-def _check_keys(name: str, given: Collection[str], known: Collection[str]) -> None:
+def completed(exchange_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a workflow says of the exchange, with Qlib's own costs and price limit where it names no rules."""
+    return {**(EXCHANGE if exchange_kwargs.get("rules") is None else RULED), **exchange_kwargs}
+
+
+def _check_keys(name: str, given: Any, known: Collection[str]) -> None:
+    if not isinstance(given, Mapping):
+        raise UserError(f"`{name}` must be a mapping, found {given!r}")
     for key in given:
         if key not in known:
             raise UserError(

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.record.backtest import BacktestRecord, summarise
+from qlib_ext.record.backtest import EXCHANGE, BacktestRecord, summarise
 from qlib_ext.record.signal import SignalRecord
 
 STRATEGY = {"class": "qlib_ext.strategy.topk_dropout.TopkDropout", "kwargs": {"topk": 8, "n_drop": 2}}
@@ -268,3 +268,38 @@ class TestSummary:
         pd.testing.assert_series_equal(
             table.loc["excess_with_cost"], table.loc["excess_without_cost"], check_names=False
         )
+
+
+class TestRules:
+    def test_they_are_told_and_traded_by(self, scored: Any, workplace: Any, read: Any) -> None:
+        made = record(scored, workplace, backtest={"exchange_kwargs": {"rules": "cn", "commission": 0.0003}})
+        assert made.exchange_kwargs == {"deal_price": "close", "rules": "cn", "commission": 0.0003}
+        made.generate()
+        setup = json.loads(Path(scored.download_artifact("backtest/setup.json")).read_text())
+        assert setup["rules"]["name"] == "cn"
+        duty = [row["says"] for row in setup["rules"]["in_force"] if row["rule"] == "stamp duty"]
+        assert duty == ["0% of a purchase, 0.1% of a sale"]
+        assert any("no side table `status`" in note for note in setup["notes"])
+        orders = read("backtest/orders.parquet")
+        traded = orders[orders["filled"] > 0]
+        levy = np.where(traded["direction"] == "sell", 0.00102, 0.00002)
+        due = np.maximum(0.0003 * traded["value"], 5) + levy * traded["value"]
+        np.testing.assert_allclose(traded["cost"], due)
+        assert len(traded) > 100
+
+    def test_without_any_the_costs_are_qlibs(self, workplace: Any) -> None:
+        assert record(None, workplace).exchange_kwargs == dict(EXCHANGE)
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"rules": "ch"}, r"`rules` must be one of cn, us, or a YAML file; found 'ch'"),
+            ({"commission": 0.0003}, "`commission` takes the place of that of a table of rules"),
+            ({"rules": "cn", "comission": 0.0003}, r"no place for `comission` \(did you mean commission"),
+        ],
+    )
+    def test_wrong_ones_show_before_the_training(
+        self, workplace: Any, given: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(UserError, match=message):
+            record(None, workplace, backtest={"exchange_kwargs": given})

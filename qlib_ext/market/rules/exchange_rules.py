@@ -242,6 +242,20 @@ class ExchangeRules:
             float(sum(levy["sell"] for levy in levies)),
         )
 
+    def require(self, codes: Iterable[str], first: pd.Timestamp, last: pd.Timestamp) -> None:
+        """Raise a UserError unless every stock has a board, and its board all rules from `first` to `last`.
+
+        Of a board that opened after `first` the rules must reach from its opening on, which its lots tell.
+        """
+        for board in sorted({self.board(code) for code in codes}):
+            opened = min(
+                (row.start for row in self._rows["lots"] if row.boards is None or board in row.boards),
+                default=first,
+            )
+            for day in (max(first, opened), max(last, opened)):
+                for ask in (self.price_limit, self.resale_days, self.lot, self.fees):
+                    ask(board, day)
+
     def in_force(
         self, first: pd.Timestamp, last: pd.Timestamp, boards: Iterable[str]
     ) -> list[dict[str, str]]:

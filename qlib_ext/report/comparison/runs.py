@@ -146,6 +146,8 @@ def _conditions(run: RunArtifacts, label: str | None) -> dict[str, str]:
     asked = settings(run.params).get("dataset.kwargs.segments.test")
     rule = summary.get("labels", {}).get(label)
     exchange = ", ".join(f"{key} {value}" for key, value in setup.get("exchange", {}).items())
+    if setup.get("rules"):
+        exchange += f" (digest {setup['rules']['digest']})"
     account = setup.get("account")
     found = {
         "test segment": f"{test['start']} to {test['end']}" if test else asked,

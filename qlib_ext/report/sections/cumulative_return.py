@@ -20,6 +20,17 @@ SERIES = {
     "excess_with_cost": "Over the index, after cost",
     "excess_without_cost": "Over the index, before cost",
 }
+# What may stand beside exchange rules and takes the place of a part of them.
+REPLACED = (
+    "commission",
+    "open_cost",
+    "close_cost",
+    "min_cost",
+    "impact_cost",
+    "limit_threshold",
+    "volume_threshold",
+    "trade_unit",
+)
 
 
 class CumulativeReturn(Section):
@@ -86,6 +97,7 @@ class CumulativeReturn(Section):
         return "".join(
             [
                 html.paragraph(_told(setup)),
+                _rules(setup),
                 html.items(note[0].upper() + note[1:] + "." for note in setup["notes"])
                 if setup["notes"]
                 else "",
@@ -113,17 +125,47 @@ def _told(setup: Mapping[str, object]) -> str:
     assert isinstance(exchange, Mapping)
     name = str(strategy["class"]).rpartition(".")[2]
     arguments = ", ".join(f"{key} {value}" for key, value in (strategy.get("kwargs") or {}).items())
-    limit = exchange["limit_threshold"]
-    limited = (
-        f"no trade beyond a move of {html.percent(limit, 1)} or on a day without volume"
-        if isinstance(limit, float)
-        else "no price limit"
-        if limit is None
-        else f"limits {limit}"
-    )
     return (
         f"{name} ({arguments}) trades from {setup['start']} to {setup['end']}, each day on the scores of the day before, "
-        f"with {float(str(setup['account'])):,.0f} to begin with. Orders fill at the day's {exchange['deal_price']}; to buy "
-        f"costs {html.percent(exchange['open_cost'])} of the value, to sell {html.percent(exchange['close_cost'])}, at least "
-        f"{exchange['min_cost']} each; {limited}; lots of {setup['trade_unit']} shares."
+        f"with {float(str(setup['account'])):,.0f} to begin with. Orders fill at the day's {exchange['deal_price']}; "
+        f"{_by_rules(setup, exchange) if setup.get('rules') else _flat(setup, exchange)}."
+    )
+
+
+def _flat(setup: Mapping[str, object], exchange: Mapping[str, object]) -> str:
+    """Costs, limit and lots that are the same for all stocks and days."""
+    buy, sell = (html.percent(float(str(exchange[name]))) for name in ("open_cost", "close_cost"))
+    return (
+        f"to buy costs {buy} of the value, to sell {sell}, at least {exchange['min_cost']} each; "
+        f"{_limited(exchange['limit_threshold'])}; lots of {setup['trade_unit']} shares"
+    )
+
+
+def _limited(limit: object) -> str:
+    if isinstance(limit, float):
+        return f"no trade beyond a move of {html.percent(limit, 1)} or on a day without volume"
+    return "no price limit" if limit is None else f"limits {limit}"
+
+
+def _by_rules(setup: Mapping[str, object], exchange: Mapping[str, object]) -> str:
+    """Which rules hold, and what the workflow put in the place of parts of them."""
+    rules = setup["rules"]
+    assert isinstance(rules, Mapping)
+    told = (
+        f"price limits, suspensions, lots, the day of resale and costs are those of the exchange rules {rules['name']} "
+        f"({rules['market']}) by date"
+    )
+    own = [f"{name} {exchange[name]}" for name in REPLACED if name in exchange]
+    return f"{told}, but for {', '.join(own)}" if own else told
+
+
+def _rules(setup: Mapping[str, object]) -> str:
+    """The rules that were in force, to unfold; nothing for a run without."""
+    rules = setup.get("rules")
+    if not isinstance(rules, Mapping):
+        return ""
+    rows = [[row[key] for key in ("rule", "of", "from", "says", "source")] for row in rules["in_force"]]
+    return html.details(
+        f"Exchange rules {rules['name']} in force, {len(rows)} rows (digest {rules['digest']})",
+        html.table(["Rule", "Of", "From", "Says", "Source"], rows),
     )

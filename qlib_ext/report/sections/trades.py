@@ -29,6 +29,7 @@ EXPLAINED = {
     "lot size": "what was to be spent on the stock was less than one lot costs",
     "holding threshold": "the strategy had not held the stock for as long as it must",
     "not held": "more was to be sold than the account held",
+    "bought today": "what is bought on a day may be sold from the next one on (T+1)",
 }
 
 

@@ -178,14 +178,28 @@ class TestName:
         (tmp_path / "workflows" / "mimstocr_csi300.yaml").write_text(text.replace(line, line + also))
         assert job(Grid(GRID, tmp_path)).name == job(grid).name
 
-    def test_other_costs_of_the_backtest_do(self, grid: Grid, tmp_path: Path) -> None:
+    def test_another_account_of_the_backtest_does(self, grid: Grid, tmp_path: Path) -> None:
         text = (ROOT / "workflows" / "mimstocr_csi300.yaml").read_text()
-        assert "close_cost: 0.0015" in text
+        assert "account: 100000000" in text
         (tmp_path / "workflows").mkdir()
         (tmp_path / "workflows" / "mimstocr_csi300.yaml").write_text(
-            text.replace("close_cost: 0.0015", "close_cost: 0.001")
+            text.replace("account: 100000000", "account: 200000000")
         )
         assert job(Grid(GRID, tmp_path)).name != job(grid).name
+
+    def test_the_cells_are_traded_with_costs_that_are_the_same_on_all_days(self, grid: Grid) -> None:
+        (record,) = [
+            record
+            for record in job(grid).config["task"]["record"]
+            if record["class"] == "qlib_ext.record.backtest.BacktestRecord"
+        ]
+        assert record["kwargs"]["backtest"]["exchange_kwargs"] == {
+            "deal_price": "close",
+            "limit_threshold": 0.095,
+            "open_cost": 0.0005,
+            "close_cost": 0.0015,
+            "min_cost": 5,
+        }
 
 
 class TestPlan:
@@ -212,9 +226,9 @@ class TestRecordsOfEveryRun:
 
     def test_what_only_shows_leaves_a_finished_run_finished(self, grid: Grid, tmp_path: Path) -> None:
         changed = yaml.safe_load(GRID.read_text())
-        changed["records"] = {"qlib_ext.record.trades.TradesRecord": None}
+        changed["records"]["qlib_ext.record.trades.TradesRecord"] = None
         (tmp_path / "grid.yaml").write_text(yaml.safe_dump(changed))
         assert job(Grid(tmp_path / "grid.yaml", ROOT)).name == job(grid).name
-        changed["records"] = {"qlib_ext.record.backtest.BacktestRecord": {"days_per_year": 252}}
+        changed["records"]["qlib_ext.record.backtest.BacktestRecord"]["days_per_year"] = 252
         (tmp_path / "grid.yaml").write_text(yaml.safe_dump(changed))
         assert job(Grid(tmp_path / "grid.yaml", ROOT)).name != job(grid).name

@@ -161,6 +161,22 @@ class TestChina:
             CN.fees("main", day("2002-04-30"))
 
 
+class TestRequires:
+    def test_a_board_may_open_in_between(self) -> None:
+        CN.require(["SH600000", "SH688001", "SZ300001"], day("2017-01-03"), day("2020-12-31"))
+
+    @pytest.mark.parametrize(
+        ("codes", "first", "message"),
+        [
+            (["SH600000", "SH510300"], "2017-01-03", "name no board for SH510300"),
+            (["SH600000"], "2001-01-02", "no row of `commission` for the board main on 2001-01-02"),
+        ],
+    )
+    def test_what_is_missing_is_told(self, codes: list[str], first: str, message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            CN.require(codes, day(first), day("2020-12-31"))
+
+
 class TestUs:
     def test_no_limits_and_single_shares(self) -> None:
         rules = read_rules("us")
