@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qlib_ext.market.rules.exchange_rules import read_rules
 from qlib_ext.record import portfolio_tables as tables
 from qlib_ext.record.backtest import summarise
 from qlib_ext.record.portfolio import PortfolioRecord
@@ -206,6 +207,33 @@ class TestAll:
 
 
 class TestCumulativeReturn:
+    def test_flat_costs_are_told(self, four_years: RunArtifacts) -> None:
+        page = CumulativeReturn().render(four_years)
+        assert "to buy costs 0.10% of the value, to sell 0.10%, at least 0 each" in page
+        assert "<details>" not in page
+
+    def test_exchange_rules_are_told_row_by_row(self, four_years: RunArtifacts, tmp_path: Path) -> None:
+        rules = read_rules("cn")
+        first, last = pd.Timestamp("2019-01-02"), pd.Timestamp("2020-12-31")
+        told = {"name": "cn", "market": rules.market, "digest": rules.digest}
+        setup = four_years.json("backtest/setup.json")
+        setup["rules"] = told | {"in_force": rules.in_force(first, last, ["main", "chinext"])}
+        setup["exchange"] = {"deal_price": "open", "rules": "cn", "commission": 0.0002, "trade_unit": None}
+        for path in CumulativeReturn.requires:
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_bytes((four_years.root / path).read_bytes())
+        (tmp_path / "backtest" / "setup.json").write_text(json.dumps(setup))
+        page = CumulativeReturn().render(RunArtifacts(tmp_path))
+        assert (
+            "those of the exchange rules cn (A-shares of Shanghai, Shenzhen and Beijing) by date, but for"
+            in page
+        )
+        assert "commission 0.0002, trade_unit None." in page
+        assert f"digest {rules.digest}" in page
+        for cell in ("chinext", "2020-08-24", "±20%", "0% of a purchase, 0.1% of a sale"):
+            assert f">{cell}</td>" in page
+        assert "2023-08-28" not in page
+
     def test_the_lines_end_where_the_table_says(self, four_years: RunArtifacts) -> None:
         charts = CumulativeReturn().charts(four_years)
         summary = four_years.table("backtest/summary.csv")["cumulative_return"]
