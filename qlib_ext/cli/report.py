@@ -41,6 +41,7 @@ def report(
     from qlib_ext.checks import UserError
     from qlib_ext.record.runs import connect, find_run
     from qlib_ext.report import standard
+    from qlib_ext.report.artifacts import put
 
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"`--out` must be a folder, found the file {out}")
@@ -52,11 +53,9 @@ def report(
         page = document.render(artifacts)
         pictures = document.pictures(artifacts) if figures else {}
     place = out if out is not None else Path("reports/runs") / standard.folder_name(artifacts)
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "report.html").write_text(page, encoding="utf-8")
+    put(place / "report.html", page)
     for name, picture in pictures.items():
-        (place / "figures").mkdir(exist_ok=True)
-        (place / "figures" / name).write_bytes(picture)
+        put(place / "figures" / name, picture)
     if found.info.status != "FINISHED":
         typer.echo(f"The run is {found.info.status}: its report shows what it left so far.", err=True)
     left_out = [part.title for part in artifacts.info["left_out"]]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -137,12 +138,12 @@ def save(path: Path, state: TrainingState) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            save_file(tensors, beside, metadata={"state": text, "check": _checksum(text, tensors)})
+            write_tensors(beside, tensors, {"state": text, "check": checksum(text, tensors)})
             _to_disk(beside)
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
         raise UserError(
             f"the checkpoint of epoch {state.epoch - 1} cannot be written to {path.parent} ({error}): make room or name "
             "another `checkpoint_dir`; RESUME=1 goes on from the checkpoint before, which is whole"
@@ -154,13 +155,26 @@ def _to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Of the header and of every tensor: name, type, shape and bytes."""
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file; what the system refuses is an `OSError`, as with any other file."""
+    try:
+        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Of a text and of every tensor: name, type, shape and bytes, wherever they lie."""
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -179,7 +193,7 @@ def load(path: Path) -> TrainingState:
             flat = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         header = json.loads(metadata["state"])
         version = header["format"]
-        if version == FORMAT and metadata["check"] != _checksum(metadata["state"], flat):
+        if version == FORMAT and metadata["check"] != checksum(metadata["state"], flat):
             raise ValueError("its checksum is another: it was damaged after it was written")
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(

@@ -17,7 +17,7 @@ import torch
 from qlib.model.base import Model
 from qlib.workflow import R
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from qlib_ext import checks
 from qlib_ext.build import build
@@ -107,7 +107,9 @@ class MultiTaskModel(Model):
         self.options = TrainerOptions(**(trainer or {}))
         self.seed = checks.integer("seed", seed, 0)
         self.device = _device(device)
-        if checkpoint_dir is not None and not (isinstance(checkpoint_dir, (str, Path)) and str(checkpoint_dir)):
+        if checkpoint_dir is not None and not (
+            isinstance(checkpoint_dir, (str, Path)) and str(checkpoint_dir)
+        ):
             raise UserError(f"`checkpoint_dir` must be a folder, or null for none, found {checkpoint_dir!r}")
         self.checkpoint_dir = checkpoint_dir
         self.resume = bool(checks.one_of("resume", resume, (0, 1)))
@@ -256,8 +258,12 @@ class MultiTaskModel(Model):
         try:
             described = json.loads((root / "network.json").read_text(encoding="utf-8"))
             weights = load_file(root / "weights.safetensors")
-        except (OSError, json.JSONDecodeError, SafetensorError) as error:
-            raise UserError(f"the weights in {root} cannot be read: {error}") from error
+            if described.get("weights_checksum") not in (None, checkpoint.checksum("", weights)):
+                raise ValueError("their checksum is another: they were damaged after they were written")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise UserError(
+                f"the weights in {root} cannot be read: {error}: train the model again"
+            ) from error
         windows = dataset.handler.windows
         for what, trained, now in (
             ("fields", list(described["fields"]), list(windows.fields)),
@@ -366,7 +372,8 @@ class MultiTaskModel(Model):
             weights.update(
                 {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in statistics.items()}
             )
-            save_file(weights, root / "weights.safetensors")
+            checkpoint.write_tensors(root / "weights.safetensors", weights)
+            description["weights_checksum"] = checkpoint.checksum("", weights)
             (root / "network.json").write_text(json.dumps(description, indent=2, default=str))
             frame = history_frame(self.history)
             frame.to_parquet(root / "history.parquet", index=False)

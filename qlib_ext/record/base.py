@@ -21,7 +21,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.data.foreseen import Foreseen
 from qlib_ext.masking import masked
 from qlib_ext.paths import inside
-from qlib_ext.report.artifacts import maker, missing_message
+from qlib_ext.report.artifacts import maker, missing_message, read_table
 
 OF_QLIB = "qlib.workflow.record_temp"
 
@@ -90,9 +90,9 @@ class Record(RecordTemp, ABC):
         return path in self.recorder.list_artifacts(None if folder == "." else folder)
 
     def load_table(self, path: str) -> pd.DataFrame:
-        """Read a Parquet artifact."""
+        """Read a Parquet artifact; a UserError says where it is damaged."""
         with tempfile.TemporaryDirectory() as folder:
-            return pd.read_parquet(self.recorder.download_artifact(path, folder))
+            return read_table(Path(self.recorder.download_artifact(path, folder)), path)
 
     # -- out -----------------------------------------------------------------------------------------------
 

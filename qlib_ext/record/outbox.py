@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import requests
 from mlflow.entities import (
@@ -314,9 +316,8 @@ class SteadyClient(MlflowClient):
 
     def list_artifacts(self, run_id: str, path: str | None = None) -> list[FileInfo]:
         with self._lock:
-            found = {item.path: item for item in self._copied(run_id, path)}
-            # the files of a database's runs lie on this machine's disk, whatever the database is at
-            if self._ready(run_id) or not found or not self.remote:
+            found = {item.path: item for item in self._here(run_id, path)}
+            if self._ready(run_id) or not found:
                 try:
                     found |= {item.path: item for item in super().list_artifacts(run_id, path)}
                 except (MlflowException, requests.RequestException) as error:
@@ -324,13 +325,17 @@ class SteadyClient(MlflowClient):
             return sorted(found.values(), key=lambda item: item.path)
 
     def download_artifacts(self, run_id: str, path: str, dst_path: str | None = None) -> str:
-        copy = self._copy(run_id, path)
-        if not copy.is_file():
-            return super().download_artifacts(run_id, path, dst_path)
-        target = Path(dst_path or tempfile.mkdtemp()) / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(copy, target)
-        return str(target)
+        for root in self._places(run_id):
+            file = inside(root, path, what="an artifact")
+            if not file.is_file():
+                continue
+            if dst_path is None and root != self._copy(run_id, ""):
+                return str(file)  # as MLflow does with what lies on this disk
+            target = Path(dst_path or tempfile.mkdtemp()) / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
+            return str(target)
+        return super().download_artifacts(run_id, path, dst_path)
 
     def get_run(self, run_id: str) -> Run:
         with self._lock:
@@ -489,12 +494,19 @@ class SteadyClient(MlflowClient):
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
 
-    def _copied(self, run_id: str, path: str | None) -> Iterator[FileInfo]:
-        """Files and folders of the run that lie in the temporary folder, one level of them."""
-        root = self._copy(run_id, "")
-        folder = root / (path or "")
-        if folder.is_dir():
-            for item in folder.iterdir():
+    def _places(self, run_id: str) -> Iterator[Path]:
+        """Folders of this machine that hold files of the run: the temporary one, and a database's own."""
+        yield self._copy(run_id, "")
+        if not self.remote and run_id in self._runs:
+            uri = urlparse(self._runs[run_id].info.artifact_uri)
+            if uri.scheme in ("", "file"):  # it is on this disk, whatever the database is at
+                yield Path(url2pathname(uri.path))
+
+    def _here(self, run_id: str, path: str | None) -> Iterator[FileInfo]:
+        """Files and folders of the run that lie on this machine, one level of them."""
+        for root in self._places(run_id):
+            folder = root / (path or "")
+            for item in folder.iterdir() if folder.is_dir() else ():
                 size = None if item.is_dir() else item.stat().st_size
                 yield FileInfo(item.relative_to(root).as_posix(), item.is_dir(), size)
 

@@ -15,7 +15,7 @@ from qlib_ext.build import build
 from qlib_ext.checks import UserError
 from qlib_ext.record.base import Record
 from qlib_ext.report import headline, note, standard
-from qlib_ext.report.artifacts import RunArtifacts
+from qlib_ext.report.artifacts import RunArtifacts, put
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
 
@@ -81,8 +81,7 @@ class ReportRecord(Record):
     def _copy(self, page: str, folder: str) -> Path:
         """Put the report where a person looks for it."""
         target = self.out_dir / folder / "report.html"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(page, encoding="utf-8")
+        put(target, page)
         return target.resolve()
 
     def _show(self, run: RunArtifacts, report: Path) -> None:

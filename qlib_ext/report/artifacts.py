@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,7 @@ MAKERS: Mapping[str, str] = {
     "signal/": "qlib_ext.record.signal.SignalRecord",
     "data/": "qlib_ext.record.signal.SignalRecord",
     "data/audit.json": "qlib_ext.record.audit.AuditRecord",
+    "causality/": "qlib_ext.record.causality.CausalityRecord",
     "config.yaml": "qlib_ext.record.signal.SignalRecord",
     "environment.json": "qlib_ext.record.signal.SignalRecord",
     "model/": "qlib_ext.record.signal.SignalRecord",
@@ -77,6 +79,52 @@ def _check_source(artifact_uri: str | None, path: str) -> None:
     place = urlparse(artifact_uri or "")
     if place.scheme in ("", "file") and place.path:
         inside(Path(url2pathname(place.path)), path, what="an artifact")
+
+
+def unreadable_message(path: str, error: object) -> str:
+    """What to say of an artifact that is there and cannot be read."""
+    by = maker(path)
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    return (
+        f"the artifact `{path}` is damaged or only half there ({reason}): make it again by a run of the workflow "
+        f"({'RESUME=1 trains nothing twice' if by is None else f'{by} makes it; RESUME=1 trains nothing twice'})"
+    )
+
+
+def read_table(file: Path, path: str) -> pd.DataFrame:
+    """Read a Parquet file, or a CSV file with its first column as index.
+
+    Parameters
+    ----------
+    file
+        Where it lies.
+    path
+        Its artifact path, for messages.
+
+    Raises
+    ------
+    UserError
+        If it is no such file, or was cut short: a table as CSV ends with the end of a line.
+    """
+    try:
+        if file.suffix == ".parquet":
+            return pd.read_parquet(file)
+        if not file.read_bytes().endswith(b"\n"):
+            raise ValueError("its last line has no end")
+        return pd.read_csv(file, index_col=0)
+    except (ValueError, OSError) as error:  # pyarrow's and pandas' own are kinds of these
+        raise UserError(unreadable_message(path, error)) from error
+
+
+def put(path: Path, content: str | bytes) -> None:
+    """Write a file in its folder, whole or not at all; what was there before stays until then."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,17 +199,28 @@ class RunArtifacts:
         return inside(self.root, path, what="an artifact").is_file()
 
     def table(self, path: str) -> pd.DataFrame:
-        """A Parquet artifact, or a CSV artifact with its first column as index."""
-        file = self._file(path)
-        return pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file, index_col=0)
+        """A Parquet artifact, or a CSV artifact with its first column as index.
+
+        Raises
+        ------
+        UserError
+            If the run has not got it, or it cannot be read.
+        """
+        return read_table(self._file(path), path)
 
     def json(self, path: str) -> Any:
         """A JSON artifact."""
-        return json.loads(self.text(path))
+        try:
+            return json.loads(self.text(path))
+        except json.JSONDecodeError as error:
+            raise UserError(unreadable_message(path, error)) from error
 
     def text(self, path: str) -> str:
         """A text artifact."""
-        return self._file(path).read_text(encoding="utf-8")
+        try:
+            return self._file(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(unreadable_message(path, error)) from error
 
     def metric(self, name: str) -> float:
         """A metric of the run.

@@ -589,6 +589,20 @@ class TestRecorder:
         assert np.array_equal(score.numpy(), expected["score"].to_numpy())
         assert np.array_equal(momentum.numpy(), expected.filter(like="momentum_").to_numpy())
 
+    @pytest.mark.parametrize("damage", ["a bit", "the end"])
+    def test_damaged_weights_are_not_scored_with(self, run, artifact, damage):
+        folder = artifact("network.json").parent
+        weights = artifact("weights.safetensors")
+        model().restore(folder, run[2])
+        content = bytearray(weights.read_bytes())
+        if damage == "a bit":
+            content[-30] ^= 16  # of a number
+        else:
+            del content[-30:]
+        weights.write_bytes(content)
+        with pytest.raises(UserError, match=r"the weights in .* cannot be read: .*train the model again"):
+            model().restore(folder, run[2])
+
     def test_the_description(self, run, artifact):
         _, trained, _ = run
         description = json.loads(artifact("network.json").read_text())
