@@ -89,7 +89,7 @@ def audit(
     Raises
     ------
     UserError
-        If the task has no dataset or model, or the features do not come from the store that Qlib reads.
+        If the task has no dataset or model, or its segments hold no day to look at.
     """
     check_task(task)
     checks.integer("dates", dates, 1)
@@ -216,7 +216,9 @@ class _Audit:
                 reach = max(reach, self._reach(other, t))
                 names = moved(self.state, fitted_state(other.handler))
                 same = self._check_handed(other, t, max(reach, declared or 0))
-                if number == 0 and same and not found and not names:  # else a model is trained on other numbers
+                if (
+                    number == 0 and same and not found and not names
+                ):  # else a model is trained on other numbers
                     self._check_fit(other, t)
             frozen = self._frozen(t, list(found)) if found else {}
             for day in sorted(frozen):
@@ -230,10 +232,7 @@ class _Audit:
                 size = found[min(fitted)][0].said() if fitted else ""
                 self._add("statistics-look-ahead", what, [t], size)
         if not reacts:
-            raise UserError(
-                "the features do not change where the store does, so nothing can be seen: they come from a file or a "
-                "cache, not from the store that Qlib reads; let the handler read the store"
-            )
+            self._add("store-not-read", "the features do not change where the store does", [])
         if declared is not None and reach > declared:
             what = f"labels reach {reach} days ahead, and their expressions {declared}"
             self._add("label-longer-than-declared", what, self.boundaries[:1])
@@ -367,7 +366,10 @@ class _Audit:
             first = unlike[min(unlike)]
             names = leaks.columns_said(self.columns, first.columns)
             self._add(
-                "levels-hold-later-splits", f"{names} {'move' if len(first.columns) > 1 else 'moves'} with a later split", list(unlike), first.said()
+                "levels-hold-later-splits",
+                f"{names} {'move' if len(first.columns) > 1 else 'moves'} with a later split",
+                list(unlike),
+                first.said(),
             )
         self.checks.append(
             Check("splits", "features where shares are split after the last day", len(self.dates))

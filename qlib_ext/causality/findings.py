@@ -149,6 +149,11 @@ KINDS = {
             "let `fit` read `train` and `valid` only",
         ),
         Kind(
+            "store-not-read",
+            "features do not come from the store that Qlib reads, so that nothing can be seen",
+            "let the handler read the store: a file or a cache of its own may hold anything",
+        ),
+        Kind(
             "declared-look-ahead",
             "the workflow says itself that its features read the future",
             "keep it for comparison with a paper that does so, and trust no backtest of it",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import qlib
 from qlib.config import C
 from qlib.data.cache import H
 from qlib.workflow import R
@@ -42,3 +44,9 @@ def unrecorded() -> Iterator[None]:
         yield
     finally:
         R._provider = before
+
+
+def start(settings: Mapping[str, Any]) -> None:
+    """Let Qlib read what the `qlib_init` of a workflow says; no experiment is begun, and Qlib says errors only."""
+    given = {key: value for key, value in settings.items() if key != "exp_manager"}
+    qlib.init(**{**given, "logging_level": logging.ERROR})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.audit import audit
 from qlib_ext.cli.check import check as check_workflow
 from qlib_ext.cli.compare import compare
 from qlib_ext.cli.data.check import check
@@ -30,6 +31,7 @@ data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 app.command("check")(check_workflow)
+app.command("audit")(audit)
 app.command("compare")(compare)
 app.command("recommend")(recommend)
 app.command("send")(send)

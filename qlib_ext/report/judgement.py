@@ -21,12 +21,14 @@ FEW_DAYS = 250  # about a trading year
 HIGH_IC = 0.15  # daily mean; good signals of daily bars lie between 0.02 and 0.08
 HIGH_ICIR = 1.5  # daily, not annualised
 LOW_COVERAGE = 0.9  # of the universe's members of a day that have a score, mean over the test days
+MOST_LEAKS = 3  # of the causality audit are told
 LOW_DAY = 0.5  # the same on the worst day
 
 OPTIONAL = (
     "data/summary.json",
     "data/coverage.parquet",
     "data/audit.json",
+    "causality/audit.json",
     "config.yaml",
     "backtest/setup.json",
 )
@@ -37,8 +39,9 @@ RULES = (
     "days in blocks of random length (mean: the cube root of the number of days), so that what happens on one day and on "
     f"neighbouring days stays together. Warned of are: fewer than {FEW_DAYS} days, a mean daily IC beyond {HIGH_IC} or an "
     f"ICIR beyond {HIGH_ICIR}, scores for less than {LOW_COVERAGE:.0%} of the universe (or {LOW_DAY:.0%} on a day), errors "
-    "and warnings of the data audit, labels that reach into the next segment or that nobody could have traded. Intervals "
-    "say how far chance on these days could carry the figures; they know nothing of how many models were tried before."
+    "and warnings of the data audit, alarms of the causality audit, labels that reach into the next segment or that nobody "
+    "could have traded. Intervals say how far chance on these days could carry the figures; they know nothing of how many "
+    "models were tried before."
 )
 
 REFERENCE = re.compile(r"Ref\(\s*\$\w+\s*,\s*(-?\d+)\s*\)|\$\w+")
@@ -91,7 +94,15 @@ def verdict(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Claim]:
 
 def remarks(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Remark]:
     """What a reviewer should look at, warnings first."""
-    found = [*_days(run), *_suspicious(known), *_coverage(run), *_audit(run), *_labels(run), *_trading(run)]
+    found = [
+        *_causality(run),
+        *_days(run),
+        *_suspicious(known),
+        *_coverage(run),
+        *_audit(run),
+        *_labels(run),
+        *_trading(run),
+    ]
     return sorted(found, key=lambda remark: remark.kind != "warning")
 
 
@@ -153,6 +164,32 @@ def _forecasts(run: RunArtifacts, known: Mapping[str, Estimate]) -> Claim:
 
 
 # -- what to look at -----------------------------------------------------------------------------------------------
+
+
+def _causality(run: RunArtifacts) -> list[Remark]:
+    """Whether the run was seen to know the future."""
+    if not run.has("causality/audit.json"):
+        said = "Whether anything follows from later days was not looked at: the run has no causality/audit.json."
+        return [Remark("note", said)]
+    found = run.json("causality/audit.json")
+    findings, dates = found["findings"], _counted(int(found["dates"]), "date")
+    if not findings:
+        return [
+            Remark(
+                "note",
+                f"The causality audit changed everything after {dates} ({found['first']} to {found['last']}): features, "
+                "side data, labels and scores up to there stayed equal bit for bit. `qlib-ext audit` looks at more.",
+            )
+        ]
+    told = "; ".join(f"{finding['kind']}: {finding['message']}" for finding in findings[:MOST_LEAKS])
+    more = f"; and {len(findings) - MOST_LEAKS} more" if len(findings) > MOST_LEAKS else ""
+    return [
+        Remark(
+            "warning",
+            f"The causality audit raises {_counted(len(findings), 'alarm')} on {dates}, and figures of a run that knows "
+            f"the future mean nothing: {told}{more}.",
+        )
+    ]
 
 
 def _days(run: RunArtifacts) -> list[Remark]:

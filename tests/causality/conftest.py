@@ -93,10 +93,10 @@ def read(root: Path) -> None:
 
 
 @pytest.fixture
-def use(store: QlibStore) -> Iterator[Callable[[Path], None]]:
+def use(store: QlibStore) -> Callable[[Path], None]:
     """Let Qlib read a store, by default the one above."""
     read(store.root)
-    yield read
+    return read
 
 
 @pytest.fixture

@@ -97,7 +97,9 @@ class TestFeatures:
     def test_windows(self, leak: str, task: Any, audited: Any) -> None:
         result = audited(task({"leak": leak}, kind="planted_leaks.LeakyPanel"))
         kind, words = WINDOWS[leak]
-        follows = {"levels-hold-later-splits"} if leak == "WholeSample" else set()  # it is of prices, not of ratios
+        follows = (
+            {"levels-hold-later-splits"} if leak == "WholeSample" else set()
+        )  # it is of prices, not of ratios
         assert kinds(result) == {kind} | follows
         assert words in told(result, kind)
 
@@ -113,7 +115,9 @@ class TestFeatures:
     def test_expressions(self, expression: str, kind: str, table_task: Any, audited: Any) -> None:
         features = {"CHANGE": "$close/Ref($close, 1)-1", "LEAK": expression}
         result = audited(table_task(features))
-        follows = {"training-data-look-ahead"} if "-30" in expression else set()  # it reaches into the next segment
+        follows = (
+            {"training-data-look-ahead"} if "-30" in expression else set()
+        )  # it reaches into the next segment
         assert kinds(result) == {kind} | follows
         assert "`LEAK`" in told(result, kind)
         assert "`CHANGE`" not in told(result, kind)
@@ -247,7 +251,9 @@ class TestSegments:
         result = audited(task({"fit_end_time": segments["test"][1]}))
         assert kinds(result) == {"fit-range", "statistics-look-ahead"}
 
-    def test_a_processor_that_is_fitted_on_all_days(self, table_task: Any, segments: Any, audited: Any) -> None:
+    def test_a_processor_that_is_fitted_on_all_days(
+        self, table_task: Any, segments: Any, audited: Any
+    ) -> None:
         norm = {
             "class": "ZScoreNorm",
             "kwargs": {

@@ -268,6 +268,8 @@ class MadeUpRun:
         found = Audit((finding,), tuple(kinds), {"root": "cn", "days": 2674})
         self.metrics |= {f"audit/{severity}s": count for severity, count in found.counts.items()}
         self.put("data/audit.json", json.dumps(found.to_json()))
+        looked = {"dates": 12, "alarms": 0, "first": "2009-01-05", "last": "2013-12-27", "findings": []}
+        self.put("causality/audit.json", json.dumps(looked))
 
 
 @pytest.fixture

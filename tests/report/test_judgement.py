@@ -132,6 +132,19 @@ class TestRemarks:
         if worst != scored and warned:
             assert "2017-01-09" in said(run, known)
 
+    def test_causality(self, run: Any, known: dict[str, Estimate]) -> None:
+        assert "causality" not in said(run, known)
+        assert "changed everything after 12 dates (2009-01-05 to 2013-12-27)" in said(run, known, "note")
+        leak = {"kind": "feature-looks-ahead", "message": "`X` follows from bars of later days: <b>mend it</b>"}
+        change(run, "causality/audit.json", findings=[leak] * 4)
+        warned = said(run, known)
+        assert "raises 4 alarms on 12 dates" in warned
+        assert warned.count("feature-looks-ahead: `X`") == 3
+        assert "and 1 more." in warned
+        assert "&lt;b&gt;mend it" in Summary().render(run.view())
+        (run.root / "causality/audit.json").unlink()
+        assert "was not looked at" in said(run, known, "note")
+
     def test_audit(self, run: Any, known: dict[str, Estimate]) -> None:
         counts = {"error": 2, "warning": 1, "note": 4}
         change(run, "data/audit.json", counts=counts)
