@@ -72,10 +72,10 @@ def at_limit(
     stocks = pd.Index(codes).get_indexer(quotes.index.get_level_values("instrument"))
     dates = quotes.index.get_level_values("datetime")
     days = store.calendar.get_indexer(dates)
-    history = store.read(["close"], codes)[0].astype(np.float64)
-    last, first = _last_and_first(history)
+    closes, ratios = store.read(["close", "factor"], codes)[:, : days.max(initial=-1) + 1].astype(np.float64)
+    last, first = _last_and_first(closes)
     previous = last[days, stocks]
-    reference = np.where(previous >= 0, history[previous, stocks], np.nan)
+    reference = np.where(previous >= 0, closes[previous, stocks], np.nan)
     statuses, notes = _statuses(rules, store, codes, dates, stocks)
     limit, of_issue = _limits(rules, store, codes, stocks, days, first, statuses)
 
@@ -83,7 +83,7 @@ def at_limit(
     factor = quotes["$factor"].to_numpy(dtype=np.float64)
     on_tick = np.zeros(len(codes), dtype=bool)
     if factors:
-        on_tick = _on_tick(close / factor / rules.tick, stocks, len(codes))
+        on_tick = _on_tick(closes / ratios / rules.tick)
         limited = np.zeros(len(codes), dtype=bool)
         limited[stocks[~np.isnan(limit).all(axis=0)]] = True
         off = int((limited & ~on_tick).sum())
@@ -124,12 +124,10 @@ def _half_up(ticks: np.ndarray) -> np.ndarray:
     return np.floor(ticks + 0.5 + 1e-6)
 
 
-def _on_tick(ticks: np.ndarray, stocks: np.ndarray, count: int) -> np.ndarray:
-    """By stock, whether nearly all of its prices are multiples of the tick."""
-    there = ~np.isnan(ticks)
-    near = there & (np.abs(ticks - np.round(ticks)) < NEAR_A_TICK)
-    total = np.bincount(stocks[there], minlength=count)
-    return np.bincount(stocks[near], minlength=count) >= np.maximum(MOST * total, 1)
+def _on_tick(ticks: np.ndarray) -> np.ndarray:
+    """By stock, whether nearly all of its prices `[D, S]` are multiples of the tick."""
+    near = np.abs(ticks - np.round(ticks)) < NEAR_A_TICK
+    return near.sum(axis=0) >= np.maximum(MOST * (~np.isnan(ticks)).sum(axis=0), 1)
 
 
 def _last_and_first(close: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

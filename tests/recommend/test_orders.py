@@ -19,6 +19,7 @@ from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.daily_list import backtest_settings, exchange_settings
 from qlib_ext.recommend.recommendation import recommend
 from qlib_ext.recommend.trained import TrainedRun
+from qlib_ext.record.backtest import completed
 from qlib_ext.record.runs import find_run
 from qlib_ext.record.simulation import Simulated, make_exchange, simulate
 
@@ -124,8 +125,10 @@ class TestOrders:
         assert (bought["value"] + 100 * bought["price"] > 600_000 * 0.95 / 6 * 0.999).all()  # not a lot fewer
 
     def test_a_limit_of_today_says_nothing_of_tomorrow(
-        self, client: MlflowClient, newest: QlibStore, cut: Cut
+        self, client: MlflowClient, newest: QlibStore, cut: Cut, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        # Without exchange rules a mark in `change` makes a limit.
+        monkeypatch.setattr("qlib_ext.recommend.daily_list.exchange_settings", lambda run: completed({}))
         best = recommend(client, RUN, newest.root).listed.index[0]
 
         def change(bars: dict[str, np.ndarray], calendar: pd.DatetimeIndex, codes: list[str]) -> None:

@@ -154,15 +154,17 @@ class TestList:
         self, newest: QlibStore, today: Recommendation
     ) -> None:
         codes = [*today.listed.index]
-        close, factor, change, volume = newest.read(["close", "factor", "change", "volume"], codes)[
-            :, -1
-        ].astype(float)
+        bars = newest.read(["close", "factor", "volume"], codes).astype(float)
+        close, factor, volume = bars[:, -1]
         assert today.listed["close"].to_numpy() == pytest.approx(close / factor, abs=1e-3, nan_ok=True)
         suspended = np.isnan(close) | (volume <= 0)
         assert [*today.listed["suspended"]] == [*suspended]
-        with np.errstate(invalid="ignore"):
-            assert [*today.listed["limit_up"]] == [*((change >= 0.095) & ~suspended)]
-            assert [*today.listed["limit_down"]] == [*((change <= -0.095) & ~suspended)]
+        before = pd.DataFrame(bars[0, :-1]).ffill().iloc[-1].to_numpy()
+        fen, reference = np.round(100 * close / factor), np.round(100 * before / factor)
+        with np.errstate(invalid="ignore"):  # 10 % of the last close, rounded half up
+            up, down = np.floor(1.1 * reference + 0.5 + 1e-6), np.floor(0.9 * reference + 0.5 + 1e-6)
+            assert [*today.listed["limit_up"]] == [*((fen >= up) & ~suspended)]
+            assert [*today.listed["limit_down"]] == [*((fen <= down) & ~suspended)]
         table = pd.read_parquet(next((newest.root / "side").glob("industry.parquet")))
         one = table[table["instrument"] == codes[0]]
         one = one[(one["start"] <= today.day) & (one["end"].isna() | (one["end"] >= today.day))]
