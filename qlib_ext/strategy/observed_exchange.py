@@ -17,6 +17,7 @@ from qlib.backtest.high_performance_ds import NumpyQuote
 
 TINY = 1e-9  # relative; amounts are divided by factors and multiplied again
 NOTHING = 1e-5  # Qlib books no trade of a lower value
+FORGIVEN = 0.1  # real shares that may be missing for Qlib to round up to a whole lot
 
 
 class Reason(StrEnum):
@@ -105,6 +106,9 @@ class ObservedExchange(Exchange):
     A strategy that knows that an order cannot fill and does not send it can say so by `withhold`; what Qlib's own
     `generate_order_for_target_amount_position` leaves out is booked as well.
 
+    A purchase that the cash cuts is never more than the cash pays for: Qlib rounds up to a whole lot where a tenth of
+    a share is missing, and so spends cash that is not there.
+
     Parameters
     ----------
     **kwargs
@@ -114,7 +118,8 @@ class ObservedExchange(Exchange):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"quote_cls": RememberingQuote} | kwargs)
         self.book: list[Booked] = []
-        self.cuts: list[Reason] = []  # what cut the order that is being dealt, in this order
+        self.dealing: Order  # the order that is being dealt
+        self.cuts: list[Reason] = []  # what cut it, in this order
 
     def orders(self) -> pd.DataFrame:
         """Every order since the book was opened, in the order of the trades.
@@ -206,6 +211,7 @@ class ObservedExchange(Exchange):
         dealt_order_amount: Mapping[str, float] | None = None,
     ) -> tuple[float, float, float]:
         dealt = defaultdict(float) if dealt_order_amount is None else dealt_order_amount
+        self.dealing = order
         if trade_account is None:
             return super().deal_order(order, None, position, dealt)
         before = trade_account.current_position
@@ -226,7 +232,10 @@ class ObservedExchange(Exchange):
 
     def _get_buy_amount_by_cash_limit(self, trade_price: float, cash: float, cost_ratio: float) -> float:
         self.cuts.append(Reason.NO_CASH)  # Qlib asks only where the cash does not suffice
-        return super()._get_buy_amount_by_cash_limit(trade_price, cash, cost_ratio)
+        most = max(0.0, min(cash / (1 + cost_ratio), cash - self.min_cost)) / trade_price
+        if self.trade_w_adj_price or not self.trade_unit:
+            return most
+        return max(0.0, most - FORGIVEN / self.dealing.factor)  # which no cash is there for
 
     def generate_order_for_target_amount_position(
         self,

@@ -20,7 +20,10 @@ from tests.strategy.reference.backtest import Plan
 from tests.strategy.reference.made import INDEX, install, run, strategy, timestamps
 from tests.strategy.reference.market import MISSING, Bar, Market
 
-A, B, C, D, E = CODES = [f"SH60000{number}" for number in range(5)]
+A, B, C, D, E = MAIN = [f"SH60000{number}" for number in range(5)]
+F = "SH688006"  # of the STAR market
+CODES = [*MAIN, F]
+RULES = {"rules": "cn"}
 DAYS = 8
 ORDINARY, GONE = Bar(10.0, 0.0, 1.0, 1e6), Bar()
 CARRIED = Bar(10.0, 0.0, 1.0, 0.0)  # suspended, with the close of the day before
@@ -29,12 +32,13 @@ Holdings = list[set[str]]
 
 
 class Twice:
-    """A market of five stocks that never move, but for the days that a test plants."""
+    """A market of six stocks that never move, but for the days that a test plants."""
 
     def __init__(self, root: Path):
         self.root, self.unit = root, 1.0
         self.bars = {code: [ORDINARY] * DAYS for code in CODES}
         self.scores: dict[str, list[float | None]] = {}
+        self.special: dict[str, tuple[int, int]] = {}
         self.rank(range(DAYS), A, B, C, D, E)
 
     def rank(self, days: Any, *codes: str) -> None:
@@ -50,13 +54,15 @@ class Twice:
 
     def market(self) -> Market:
         days = [day.date() for day in pd.bdate_range(dt.date(2020, 1, 1), periods=DAYS)]
-        market = Market(days, self.bars, self.scores)
+        market = Market(days, self.bars, self.scores, self.special)
         if not self.root.exists():
             install(market, self.root, self.unit)
         return market
 
     def ours(self, plan: Plan, **changed: Any) -> tuple[pd.DataFrame, Holdings]:
-        done = run(self.market(), plan, {**EXCHANGE, **changed})
+        """As a workflow does it, by one rule for all stocks or by a table of rules."""
+        settings = {"deal_price": "close", **changed} if "rules" in changed else {**EXCHANGE, **changed}
+        done = run(self.market(), plan, settings)
         return done.daily, [set(position.get_stock_list()) for position in done.held.values()]
 
     def theirs(self, plan: Plan, **changed: Any) -> tuple[pd.DataFrame, Holdings]:
@@ -175,3 +181,47 @@ class TestLimits:
         plan = Plan(topk=1, n_drop=1, only_tradable=True, forbid_all_trade_at_limit=False)
         assert twice.theirs(plan)[1] == [{A}] * 6
         assert twice.ours(plan)[1] == [{A}] * 2 + [{B}] * 4
+
+    def test_a_special_stock_is_bought_at_its_limit(self, twice: Twice) -> None:
+        """ST stocks have a limit of 5 %, where Qlib has one for all."""
+        twice.special[A] = (0, DAYS - 1)
+        twice.plant(A, range(1, DAYS), Bar(10.5, 0.0, 1.0, 1e6))
+        twice.plant(A, [1], Bar(10.5, 0.05, 1.0, 1e6))
+        plan = Plan(topk=1, n_drop=1)
+        assert twice.theirs(plan)[1][0] == {A}
+        assert twice.ours(plan, **RULES)[1] == [set()] + [{A}] * 5
+
+    def test_a_stock_is_not_bought_though_its_limit_is_far(self, twice: Twice) -> None:
+        """On the STAR market 12 % is no limit."""
+        twice.plant(F, range(2, DAYS), Bar(11.2, 0.0, 1.0, 1e6))
+        twice.plant(F, [2], Bar(11.2, 0.12, 1.0, 1e6))
+        twice.rank(range(DAYS), F)
+        twice.scores[F][0] = None
+        plan = Plan(topk=1, n_drop=1)
+        assert twice.theirs(plan)[1][:3] == [set(), set(), {F}]
+        assert twice.ours(plan, **RULES)[1] == [set()] + [{F}] * 5
+
+    def test_the_limit_is_a_price_and_no_percentage(self, twice: Twice) -> None:
+        """10 % of 0.96 is 0.096, so that the price may rise to 1.06: by 10.4 %, and 9.4 % is the limit downwards."""
+        twice.plant(A, [0], Bar(0.96, 0.0, 1.0, 1e6))
+        twice.plant(A, [1], Bar(1.05, 1.05 / 0.96 - 1, 1.0, 1e6))
+        twice.plant(A, range(2, DAYS), Bar(1.05, 0.0, 1.0, 1e6))
+        plan = Plan(topk=1, n_drop=1)
+        assert 1.05 / 0.96 - 1 < 0.095
+        assert twice.ours(plan, **RULES)[1][0] == twice.theirs(plan)[1][0] == {A}
+
+
+class TestCash:
+    """Where a tenth of a share is missing for a lot, Qlib rounds up."""
+
+    PLAN = Plan(topk=1, n_drop=1, risk_degree=1.0, account=10004.5 + 5.0)
+
+    def test_more_is_spent_than_there_is(self, twice: Twice) -> None:
+        twice.plant(A, range(DAYS), Bar(100.05, 0.0, 1.0, 1e6))
+        theirs, held = twice.theirs(self.PLAN)
+        assert held[0] == {A}
+        assert theirs["cash"].min() < -0.4
+        for exchange in ({}, RULES):
+            ours, held = twice.ours(self.PLAN, **exchange)
+            assert held[0] == set()
+            assert ours["cash"].min() == self.PLAN.account

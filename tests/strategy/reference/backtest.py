@@ -129,7 +129,8 @@ def buy(account: Account, market: Market, rules: Rules, code: str, day: int, par
     price = market.bar(code, day).close
     amount = rules.lots(market, code, day, part / price)
     if account.cash < amount * price + rules.fee(market, "buy", day, amount * price):
-        amount = rules.lots(market, code, day, min(amount, rules.payable(market, day, account.cash) / price))
+        most = min(amount, rules.payable(market, day, account.cash) / price)
+        amount = rules.lots(market, code, day, most, forgiven=False)
     value = amount * price
     if value > NOTHING:
         fee = rules.fee(market, "buy", day, value)

@@ -42,8 +42,8 @@ class Rules(ABC):
     def at_lower_limit(self, market: Market, code: str, day: int) -> bool: ...
 
     @abstractmethod
-    def lots(self, market: Market, code: str, day: int, amount: float) -> float:
-        """What of some adjusted shares can be bought."""
+    def lots(self, market: Market, code: str, day: int, amount: float, forgiven: bool = True) -> float:
+        """What of some adjusted shares can be bought; a trifle that is missing for a lot may be forgiven."""
 
     @abstractmethod
     def fee(self, market: Market, side: str, day: int, value: float) -> float:
@@ -66,11 +66,11 @@ class OneForAll(Rules):
     def at_lower_limit(self, market: Market, code: str, day: int) -> bool:
         return market.bar(code, day).change <= -single(self.limit)
 
-    def lots(self, market: Market, code: str, day: int, amount: float) -> float:
+    def lots(self, market: Market, code: str, day: int, amount: float, forgiven: bool = True) -> float:
         if not market.lots_known():
             return amount
         factor = market.bar(code, day).factor
-        return math.floor((amount * factor + 0.1) / 100) * 100 / factor  # a tenth of a share is forgiven
+        return math.floor((amount * factor + (0.1 if forgiven else 0.0)) / 100) * 100 / factor
 
     def fee(self, market: Market, side: str, day: int, value: float) -> float:
         return max((self.buying if side == "buy" else self.selling) * value, self.least)
@@ -134,11 +134,11 @@ class China(Rules):
             return price >= max(half_up(reference * (1 + limit)), reference + 1)
         return price <= max(min(half_up(reference * (1 - limit)), reference - 1), 1)
 
-    def lots(self, market: Market, code: str, day: int, amount: float) -> float:
+    def lots(self, market: Market, code: str, day: int, amount: float, forgiven: bool = True) -> float:
         if not market.lots_known():
             return amount
         factor = market.bar(code, day).factor
-        shares = math.floor(amount * factor + 1e-6)  # real ones
+        shares = math.floor(amount * factor + (1e-6 if forgiven else 0.0))  # real ones
         if self.board(code) == "star":
             return shares / factor if shares >= 200 else 0.0
         return shares // 100 * 100 / factor
