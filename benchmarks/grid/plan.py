@@ -23,6 +23,7 @@ SHOWS = tuple(
     f"qlib_ext.record.{name}"
     for name in (
         "audit.AuditRecord",
+        "causality.CausalityRecord",
         "portfolio.PortfolioRecord",
         "report.ReportRecord",
         "signal_analysis.SignalAnalysisRecord",
@@ -96,7 +97,8 @@ class Job:
 class Grid:
     """Universes, backbones and methods by name, and how each changes a workflow.
 
-    The YAML file has four mappings. `universes`: name -> workflow file. `backbones`: name -> changes. `methods`:
+    The YAML file has four mappings. `universes`: name -> workflow file, or
+    `{workflow, environment}` with variables that the file is rendered with. `backbones`: name -> changes. `methods`:
     name -> changes. `tables`: name -> list of methods, to ask for many at once. Changes are any of `model` and
     `dataset` (merged into the kwargs of the task's model and dataset; a null removes a key, another `class` replaces
     the whole mapping) and `records` (dotted class of a record or of a section of the report -> changes of its
@@ -121,7 +123,10 @@ class Grid:
             if not isinstance(content.get(part), Mapping):
                 raise UserError(f"`{path}` must have a mapping `{part}`, found {content.get(part)!r}")
         self.root = root
-        self.universes: dict[str, str] = dict(content["universes"])
+        self.universes: dict[str, dict[str, Any]] = {
+            name: {"workflow": given} if isinstance(given, str) else dict(given)
+            for name, given in content["universes"].items()
+        }
         self.backbones: dict[str, dict[str, Any]] = dict(content["backbones"])
         self.methods: dict[str, dict[str, Any]] = dict(content["methods"])
         self.tables: dict[str, list[str]] = dict(content["tables"])
@@ -217,8 +222,10 @@ class Grid:
         return Job(cell, budget, config, f"{cell} {_digest(task, fingerprint)}")
 
     def _rendered(self, universe: str, variables: Mapping[str, str]) -> dict[str, Any]:
-        path = self.root / self.universes[universe]
-        text = jinja2.Template(path.read_text(encoding="utf-8")).render(variables)
+        of = self.universes[universe]
+        path = self.root / of["workflow"]
+        environment = {**of.get("environment", {}), **variables}
+        text = jinja2.Template(path.read_text(encoding="utf-8")).render(environment)
         return yaml.safe_load(text)
 
 

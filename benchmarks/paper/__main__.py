@@ -6,141 +6,26 @@ python -m benchmarks.paper report
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from mlflow import MlflowClient
-
-from benchmarks.grid.plan import Budget, Grid, Plan
-from benchmarks.grid.work import Outcome
-from qlib_ext.checks import UserError
-
-ROOT = Path(__file__).parents[2]
-EXPERIMENT = "paper"
+from benchmarks.grid.command import Command, Defaults
+from benchmarks.grid.plan import Budget
 
 
-def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.paper", description=(__doc__ or "").split("\n")[0]
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run what is not finished yet")
-    report = commands.add_parser("report", help="write tables and figures of what is finished")
-    for command in (run, report):
-        command.add_argument(
-            "--work",
-            type=Path,
-            default=Path("paper_runs"),
-            help="plan, checkpoints, logs (default: paper_runs)",
-        )
-        command.add_argument(
-            "--uri", default=None, help="MLflow tracking URI (default: a database in --work)"
-        )
-    run.add_argument("--store", type=Path, default=os.environ.get("QLIB_DATA"), help="Qlib data directory")
-    run.add_argument("--universes", nargs="+", default=["SSE50", "CSI100", "CSI300"])
-    run.add_argument("--backbones", nargs="+", default=["LSTM", "GATs", "HIST"])
-    run.add_argument("--methods", nargs="+", default=["table1"], help="methods, or tables of grid.yaml")
-    run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    run.add_argument("--epochs", type=int, default=100)
-    run.add_argument("--patience", type=int, default=30)
-    run.add_argument("--hidden-size", type=int, default=128)
-    run.add_argument("--precision", default="float32", choices=["float32", "bfloat16"])
-    run.add_argument("--address", default=None, help="of a Ray cluster; without it, this machine")
-    run.add_argument("--workers", type=int, default=1, help="runs side by side on this machine")
-    run.add_argument("--cpus", type=int, default=1, help="CPUs a run takes")
-    run.add_argument("--gpus", type=float, default=0.0, help="GPUs a run takes; a fraction shares one")
-    run.add_argument("--list", action="store_true", help="say what would be run, and stop")
-    report.add_argument("--out", type=Path, default=Path("reports/paper"))
-    return parser.parse_args(given)
-
-
-def tracking_uri(given: str | None, work: Path) -> str:
-    """Where the runs are logged."""
-    return given or f"sqlite:///{(work / 'mlflow.db').resolve()}"
-
-
-def run(options: argparse.Namespace) -> int:
-    """Run the grid; the exit status is 1 where a run failed."""
-    from benchmarks.grid.cluster import Resources
-    from benchmarks.grid.cluster import run as run_jobs
-    from benchmarks.grid.work import finished
-    from qlib_ext.market.store import QlibStore
-
-    if options.store is None:
-        raise UserError("`--store` must name a Qlib data directory, or QLIB_DATA: found neither")
-    resources = Resources(options.address, options.workers, options.cpus, options.gpus)
-    grid = Grid(Path(__file__).parent / "grid.yaml", ROOT)
-    budget = Budget(options.epochs, options.patience, options.hidden_size, options.precision)
-    cells = grid.cells(options.universes, options.backbones, grid.expand(options.methods), options.seeds)
-    store = QlibStore(options.store)
-    fingerprint = store.fingerprint()
-    uri = tracking_uri(options.uri, options.work)
-    jobs = [
-        grid.job(
-            cell,
-            budget,
-            store=store.root.resolve(),
-            tracking_uri=uri,
-            fingerprint=fingerprint,
-            panel_cache=(options.work / "panel_cache").resolve(),
-        )
-        for cell in cells
-    ]
-    options.work.mkdir(parents=True, exist_ok=True)
-    done = finished(MlflowClient(uri), EXPERIMENT, [job.name for job in jobs])
-    _make_experiment(MlflowClient(uri))
-    left = [job for job in jobs if job.name not in done]
-    print(f"{len(jobs)} runs asked for, {len(done)} finished before, {len(left)} to run")
-    if options.list:
-        print("\n".join(f"{'done' if job.name in done else 'to run'}  {job.name}" for job in jobs))
-        return 0
-    Plan(options.work / "plan.json").add(jobs, store=str(store.root.resolve()), fingerprint=fingerprint)
-    began = time.monotonic()
-
-    def on_outcome(outcome: Outcome, so_far: int, of: int) -> None:
-        minutes = (time.monotonic() - began) / 60
-        remaining = minutes / so_far * (of - so_far)
-        print(
-            f"[{so_far}/{of}] {outcome.name}: {outcome.how}{': ' if outcome.message else ''}{outcome.message}"
-            f"{' on node ' if outcome.node else ''}{outcome.node[:8]} ({minutes:.1f} min so far, about {remaining:.0f} to go)",
-            flush=True,
-        )
-
-    outcomes = run_jobs(
-        left, experiment=EXPERIMENT, work=options.work, resources=resources, on_outcome=on_outcome
-    )
-    return 1 if any(outcome.how == "failed" for outcome in outcomes) else 0
-
-
-def _make_experiment(client: MlflowClient) -> None:
-    """Make the experiment before workers do so at the same time."""
-    if client.get_experiment_by_name(EXPERIMENT) is None:
-        client.create_experiment(EXPERIMENT)
-
-
-def report(options: argparse.Namespace) -> int:
-    """Write the report."""
+def _write(work: Path, uri: str, experiment: str, out: Path) -> list[Path]:
     from benchmarks.paper.report import write
 
-    for path in write(options.work, tracking_uri(options.uri, options.work), EXPERIMENT, options.out):
-        print(path)
-    return 0
+    return write(work, uri, experiment, out)
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Run as a command."""
-    options = arguments(given)
-    try:
-        return run(options) if options.command == "run" else report(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
+COMMAND = Command(
+    name="paper",
+    about=(__doc__ or "").split("\n")[0],
+    defaults=Defaults(("SSE50", "CSI100", "CSI300"), ("LSTM", "GATs", "HIST"), ("table1",), Budget()),
+    write=_write,
+)
+main = COMMAND.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,8 +13,10 @@ import yaml
 from mlflow import MlflowClient
 
 from benchmarks.grid.page import Page
+from benchmarks.grid.pictures import cumulative, losses
 from benchmarks.grid.plan import Grid, Plan
 from benchmarks.grid.results import Result, Results, Setting
+from benchmarks.grid.tables import by, percent, printed, spread
 from benchmarks.paper import pictures
 from benchmarks.paper.pictures import OURS
 from qlib_ext.checks import UserError
@@ -26,7 +28,6 @@ from qlib_ext.metrics.significance import (
 )
 
 ROOT = Path(__file__).parents[2]
-NONE = "–"
 FINDINGS = "findings.md"  # written by hand, beside the page
 
 
@@ -139,9 +140,9 @@ def _table_1(page: Page, metrics: pd.DataFrame, grid: Grid, published: dict) -> 
                         "method": method,
                         "seeds": len(ours),
                         "IC": spread(ours["IC"]),
-                        "paper's IC": _printed(paper[0], paper[1]),
+                        "paper's IC": printed(paper[0], paper[1]),
                         "RankIC": spread(ours["RankIC"]),
-                        "paper's RankIC": _printed(paper[2], paper[3]),
+                        "paper's RankIC": printed(paper[2], paper[3]),
                         "excess return a year": percent(ours["backtest/annualised_excess_return"]),
                         "best epoch": f"{ours['best epoch'].mean():.0f}",
                     }
@@ -188,8 +189,8 @@ def _ablations(page: Page, metrics: pd.DataFrame, grid: Grid, published: dict) -
                         "RankIC": spread(ours["RankIC"]),
                         **(
                             {
-                                "paper's IC": _printed(paper[0], paper[1]),
-                                "paper's RankIC": _printed(paper[2], paper[3]),
+                                "paper's IC": printed(paper[0], paper[1]),
+                                "paper's RankIC": printed(paper[2], paper[3]),
                             }
                             if table != "readings"
                             else {}
@@ -245,8 +246,8 @@ def _significance(page: Page, results: Results) -> None:
         "better. In the set: whether the method stays in the model confidence set at 10 % of all methods of its block, each the mean over all its seeds."
     )
     rows: list[dict[str, object]] = []
-    for (universe, setting, backbone), runs in _by(results.done, "universe", "setting", "backbone").items():
-        by_method = {method: seeds for (method,), seeds in _by(runs, "method").items()}
+    for (universe, setting, backbone), runs in by(results.done, "universe", "setting", "backbone").items():
+        by_method = {method: seeds for (method,), seeds in by(runs, "method").items()}
         if OURS not in by_method or len(by_method) < 2:
             continue
         daily = {method: _daily(results, seeds) for method, seeds in by_method.items()}
@@ -341,12 +342,12 @@ def _figures(page: Page, results: Results, grid: Grid) -> None:
     first = [run for run in results.done if run.cell.seed == min(r.cell.seed for r in results.done)]
     compared = set(grid.tables["table1"])
     first = [run for run in first if run.cell.method in compared]
-    blocks = _by(first, "universe", "setting", "backbone")
+    blocks = by(first, "universe", "setting", "backbone")
     for number, ((universe, setting, backbone), runs) in enumerate(blocks.items(), 1):
         histories = {run.cell.method: results.table(run, "training/history.parquet") for run in runs}
         page.figure(
             f"figure4_{number}_{universe}_{backbone}",
-            pictures.losses(histories),
+            losses(histories, OURS),
             f"{universe}, {backbone}: loss of each task on train (dashed) and validation; {setting}.",
         )
         balance = pictures.balance(histories)
@@ -361,9 +362,7 @@ def _figures(page: Page, results: Results, grid: Grid) -> None:
     for number, ((universe, setting, backbone), runs) in enumerate(blocks.items(), 1):
         page.figure(
             f"figure3_{number}_{universe}_{backbone}",
-            pictures.cumulative(
-                {run.cell.method: results.table(run, "backtest/daily.parquet") for run in runs}
-            ),
+            cumulative({run.cell.method: results.table(run, "backtest/daily.parquet") for run in runs}, OURS),
             f"{universe}, {backbone}: return after cost, compounded; seed {runs[0].cell.seed}; {setting}.",
         )
     page.heading("Figure 5: adaptive k")
@@ -381,7 +380,7 @@ def _figures(page: Page, results: Results, grid: Grid) -> None:
 
 def _what_was_run(page: Page, results: Results, grid: Grid) -> None:
     page.heading("What was run, and what was not")
-    done = _by(results.done, "setting")
+    done = by(results.done, "setting")
     lines = []
     for (setting,), runs in done.items():
         universes = ", ".join(dict.fromkeys(run.cell.universe for run in runs))
@@ -402,29 +401,3 @@ def _what_was_run(page: Page, results: Results, grid: Grid) -> None:
     )
     if missing:
         page.items(missing)
-
-
-def _by(runs: Sequence[Result], *keys: str) -> dict[tuple, list[Result]]:
-    """Runs by what they share, in the order in which they were asked for."""
-    groups: dict[tuple, list[Result]] = {}
-    for run in runs:
-        values = tuple(run.setting if key == "setting" else getattr(run.cell, key) for key in keys)
-        groups.setdefault(values, []).append(run)
-    return groups
-
-
-def spread(values: pd.Series) -> str:
-    """Mean, and the standard deviation over seeds in 1e-3, as the paper prints it."""
-    return _printed(values.mean(), 1e3 * values.std(ddof=1) if len(values) > 1 else np.nan)
-
-
-def percent(values: pd.Series) -> str:
-    """Mean in per cent, and the standard deviation over seeds in points."""
-    mean = f"{values.mean():.2%}"
-    return f"{mean} ({100 * values.std(ddof=1):.2f})" if len(values) > 1 else mean
-
-
-def _printed(mean: float, deviation: float) -> str:
-    if np.isnan(mean):
-        return NONE
-    return f"{mean:.4f}" if np.isnan(deviation) else f"{mean:.4f} ({deviation:.1f})"
