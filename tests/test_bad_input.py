@@ -323,6 +323,8 @@ CASES: list[tuple[str, str, Any, str]] = [
     (MAIN, f"{EXCHANGE}/limit_threshold", 9.5, "`backtest.exchange_kwargs.limit_threshold` must lie in (0, 1), found 9.5"),
     (MAIN, f"{EXCHANGE}/limit_threshold", "10%", "`backtest.exchange_kwargs.limit_threshold` must be a fraction such as 0.095"),
     (MAIN, f"{EXCHANGE}/volume_threshold", ["all", "$volume"], "must be one of cum, current, found 'all'"),
+    (MAIN, f"{EXCHANGE}/rules", "cnn", "`rules` must be one of cn, us, or a YAML file; found 'cnn' (did you mean cn"),
+    (MAIN, f"{EXCHANGE}/commission", 2, "`commission` must lie in [0, 1), found 2"),
     (MAIN, f"{EXCHANGE}/quote_cls", "x", "`backtest.exchange_kwargs` has no place for `quote_cls`"),
     (MAIN, "task/record/BacktestRecord/kwargs/days_per_year", 0, "`days_per_year` must be above 0, found 0"),
     (MAIN, "task/record/BacktestRecord/kwargs/start", "2016-13-01", "`start` must be a day such as 2014-12-31"),

@@ -62,6 +62,7 @@ CALLS = {
     "mktemp": "races",
 }
 ALLOWED = {
+    ("qlib_ext/record/causality.py", "load_object"),
     ("qlib_ext/record/signal.py", "load_object"),  # of what the run itself saved, from memory
     ("qlib_ext/record/experiment.py", "load_object"),  # Qlib's, where the caller brings an unpickler
     ("qlib_ext/causality/subject.py", "init_instance_by_config"),  # of a task that `check_classes` has passed
