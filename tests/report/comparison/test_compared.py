@@ -263,6 +263,7 @@ class TestWarnings:
                 {"setup": {"exchange": {"open_cost": 0.0, "close_cost": 0.0015}}},
                 "costs and fills: open_cost 0.0005",
             ),
+            ({"setup": {"rules": {"digest": "0123abcd"}}}, r"close_cost 0.0015 \(digest 0123abcd\)"),
             ({"setup": {"account": 1e6}}, r"their account: 100,000,000 \(CQB\) \| 1,000,000"),
         ],
     )
