@@ -5,22 +5,32 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from qlib_ext.checks import UserError
 from qlib_ext.cli.main import app
 from qlib_ext.market.store import QlibStore
+from qlib_ext.model.checkpoint import load as load_checkpoint
 from qlib_ext.recommend.recommendation import recommend
 from qlib_ext.record.experiment import ExperimentManager
 from qlib_ext.record.runs import find_run
 
 PICKLES = ("task", "params.pkl", "dataset", "config", "signal/pred.pkl", "pred.pkl", "signal/label.pkl")
+
+
+def load_array(path: Path) -> Any:
+    """As the panel cache reads its arrays."""
+    return np.load(path, allow_pickle=False)
 
 
 class Bomb:
@@ -93,6 +103,16 @@ class TestBombs:
         recorder.load_object("task", unpickler=pickle.Unpickler)
         assert mark.is_dir()  # who says that he trusts it, has it opened
 
+    @pytest.mark.parametrize("read", [load_checkpoint, load_file, pd.read_parquet, load_array])
+    def test_nor_is_one_opened_under_the_name_of_something_else(
+        self, read: Callable[[Path], Any], tmp_path: Path
+    ) -> None:
+        for name in ("00000000000000000001.safetensors", "weights.safetensors", "scores.parquet", "0.npy"):
+            (tmp_path / name).write_bytes(pickle.dumps(Bomb(tmp_path / "mark")))
+            with pytest.raises((UserError, SafetensorError, ValueError)):
+                read(tmp_path / name)
+        assert not (tmp_path / "mark").exists()
+
     def test_a_configuration_that_names_a_program_is_refused(
         self, client: MlflowClient, newest: QlibStore, tmp_path: Path
     ) -> None:
@@ -103,7 +123,7 @@ class TestBombs:
         assert evil != kept
         try:
             place.write_text(evil, encoding="utf-8")
-            with pytest.raises(UserError, match="must be of one of the packages .* found 'subprocess.Popen'"):
+            with pytest.raises(UserError, match=r"must be of one of the packages .* found 'subprocess.Popen'"):
                 recommend(client, "mimstocr_csi300", newest.root)
         finally:
             place.write_text(kept, encoding="utf-8")

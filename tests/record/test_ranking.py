@@ -77,7 +77,7 @@ def test_an_unknown_label_is_named(scored: Any) -> None:
     ("arguments", "message"),
     [
         ({"labels": []}, "`labels` must be a list of at least one label column"),
-        ({"labels": "RETURN"}, "`labels` must be a list of at least one label column"),
+        ({"labels": "RETURN"}, "`labels` must be a list of names"),
         ({"precision_at": [0]}, "`precision_at` must be at least 1, found 0"),
     ],
 )
