@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,11 +90,22 @@ class Results:
         return pd.DataFrame(rows)
 
     def table(self, result: Result, path: str) -> pd.DataFrame:
-        """A Parquet artifact of a run."""
+        """A table that a run left, Parquet or CSV."""
         assert result.run is not None
         key = (result.run.info.run_id, path)
         if key not in self._tables:
-            with tempfile.TemporaryDirectory() as folder:
-                file = self.client.download_artifacts(result.run.info.run_id, path, folder)
-                self._tables[key] = pd.read_parquet(Path(file))
+            read = pd.read_csv if path.endswith(".csv") else pd.read_parquet
+            with self._file(result, path) as file:
+                self._tables[key] = read(file)
         return self._tables[key]
+
+    def json(self, result: Result, path: str) -> Any:
+        """What a JSON artifact of a run says."""
+        with self._file(result, path) as file:
+            return json.loads(file.read_text(encoding="utf-8"))
+
+    @contextlib.contextmanager
+    def _file(self, result: Result, path: str) -> Iterator[Path]:
+        assert result.run is not None
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(self.client.download_artifacts(result.run.info.run_id, path, folder))
