@@ -28,12 +28,9 @@ def choose(segments: Sequence[np.ndarray], days: int, number: int) -> list[int]:
     last = {int(part[part < days - 1][-1]) for part in map(np.asarray, segments) if (part < days - 1).any()}
     if len(pool) <= number:
         return pool.tolist()
-    spread = pool[np.linspace(0, len(pool) - 1, max(0, number - len(last))).round().astype(int)]
-    chosen = {*spread.tolist(), *last}
-    rest = iter(sorted({*pool.tolist()} - chosen, key=lambda day: (day * 7919) % len(pool)))
-    while len(chosen) < number:
-        chosen.add(next(rest))
-    return sorted(chosen)
+    rest = np.setdiff1d(pool, [*last])
+    spread = rest[np.linspace(0, len(rest) - 1, max(0, number - len(last))).round().astype(int)]
+    return sorted({*spread.tolist(), *last})
 
 
 def plan(days: Sequence[int], spacing: int) -> list[list[int]]:
