@@ -72,7 +72,7 @@ def at_limit(
     stocks = pd.Index(codes).get_indexer(quotes.index.get_level_values("instrument"))
     dates = quotes.index.get_level_values("datetime")
     days = store.calendar.get_indexer(dates)
-    closes, ratios = store.read(["close", "factor"], codes)[:, : days.max(initial=-1) + 1].astype(np.float64)
+    closes, ratios = store.read(["close", "factor"], codes)[:, : days.max(initial=0) + 1].astype(np.float64)
     last, first = _last_and_first(closes)
     previous = last[days, stocks]
     reference = np.where(previous >= 0, closes[previous, stocks], np.nan)

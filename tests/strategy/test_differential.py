@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import os
 import shutil
@@ -21,7 +22,7 @@ from qlib_ext.record.simulation import Simulated
 from qlib_ext.strategy.observed_exchange import Reason
 from tests.strategy.reference.backtest import Close, Plan, backtest
 from tests.strategy.reference.made import close_to, install, markets, plans, run, timestamps
-from tests.strategy.reference.market import Market
+from tests.strategy.reference.market import Bar, Market
 from tests.strategy.reference.rules import China, OneForAll, Rules
 
 # What a workflow gives the exchange, and the same said once more.
@@ -151,3 +152,14 @@ def situations(market: Market, plan: Plan, ours: Simulated) -> set[str]:
         if priced and priced[-1] < len(row) - 2:
             found |= {"delisted", "delisted while held"} if code in last else {"delisted"}
     return found
+
+
+def test_a_market_without_a_single_bar(tmp_path: Path) -> None:
+    days = [dt.date(2020, 1, day) for day in (6, 7, 8, 9)]
+    market = Market(days, {"SH600000": [Bar()] * 4}, {"SH600000": [1.0] * 4})
+    install(market, tmp_path / "store")
+    plan = Plan(topk=1, n_drop=1)
+    for exchange, rules in ((ONE_FOR_ALL, OneForAll()), (TABLE, China())):
+        ours = run(market, plan, exchange)
+        assert differences(market, plan, ours, backtest(market, rules, plan)) == []
+        assert (ours.daily["account"] == plan.account).all()

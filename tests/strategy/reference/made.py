@@ -169,5 +169,9 @@ def run(
 
 
 def close_to(one: float, other: float, account: float) -> bool:
-    """Equal to 1e-9 of themselves, or to 1e-14 of the account's first cash: what doubles leave of a difference."""
-    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-14 * account)
+    """Equal to 1e-9 of themselves, or to 1e-11 of the account's first cash.
+
+    The second is for what is left of the cash where all of it is spent: a difference of two large numbers, of which the
+    exchange keeps back a trillionth, so that it is never negative.
+    """
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-11 * account)
