@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -519,6 +520,7 @@ class Trainer:
                 "first_epoch": self.first_epoch,
                 "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
                 "plateau": {} if self.plateau is None else self.plateau.state_dict(),
+                "threads": torch.get_num_threads(),
             },
         )
 
@@ -555,7 +557,20 @@ class Trainer:
         self.history = state.values["history"]
         self.best_epoch, self.best_score = state.values["best_epoch"], state.values["best_score"]
         logger.info("RESUME: taking up %s after %d epochs", path, self.epoch)
+        self._compare_threads(state.values.get("threads"))
         return path
+
+    def _compare_threads(self, before: int | None) -> None:
+        now = torch.get_num_threads()
+        strict = "STRICT" in os.environ.get("MKL_CBWR", "").upper()
+        if self.device.type == "cpu" and before not in (None, now) and not strict:
+            logger.warning(
+                "this training was begun with %d threads and goes on with %d: sums may differ in their last bits from those "
+                "of a run that was not interrupted; OMP_NUM_THREADS=%d goes on as before",
+                before,
+                now,
+                before,
+            )
 
     def _has_finished(self, state: TrainingState) -> bool:
         """Whether nothing was left to train when `state` was saved."""

@@ -16,48 +16,51 @@ from qlib_ext.data.daily_panel import DailyPanels
 LOOKBACK_DAYS = 4
 
 
+def panels(
+    days: int = 10,
+    stocks: int = 8,
+    seed: int = 0,
+    *,
+    device: str = "cpu",
+    change: Callable[[dict[str, np.ndarray]], None] = lambda arrays: None,
+) -> DailyPanels:
+    """Panels of a random market in which the last day's move says something about the return.
+
+    `change` may edit the `[D, S]` arrays `present`, `RETURN` and `MOMENTUM` in place.
+    """
+    draw = np.random.default_rng(seed)
+    move = draw.normal(0, 0.02, (days, stocks))
+    close = 10 * np.exp(move.cumsum(axis=0))
+    fields = [close * np.exp(draw.normal(0, 0.01, close.shape)) for _ in range(5)]
+    values = np.stack([close, *fields]).astype(np.float32)
+    score = 0.7 * move / 0.02 + draw.normal(0, 1, move.shape)
+    arrays = {
+        "present": draw.random(move.shape) < 0.9,
+        "RETURN": score,
+        "MOMENTUM": np.digitize(score + draw.normal(0, 0.5, move.shape), [-1.5, -0.5, 0.5, 1.5]),
+    }
+    arrays = {name: array.astype(bool if name == "present" else float) for name, array in arrays.items()}
+    arrays["present"][:, :3] = True
+    arrays["RETURN"][draw.random(move.shape) < 0.1] = np.nan
+    arrays["MOMENTUM"][draw.random(move.shape) < 0.1] = np.nan
+    for name in ("RETURN", "MOMENTUM"):
+        arrays[name][:, :2] = np.nan_to_num(arrays[name][:, :2])
+    change(arrays)
+    windows = Alpha360Windows(lookback_days=LOOKBACK_DAYS).fit(values, np.ones_like(arrays["present"]))
+    labels: dict[str, Any] = {name: arrays[name].astype(np.float32) for name in ("RETURN", "MOMENTUM")}
+    return DailyPanels(
+        windows=windows,
+        padded=torch.from_numpy(windows.pad(values)).to(device),
+        calendar=pd.bdate_range("2020-01-01", periods=days),
+        instruments=tuple(f"SH6{i:05d}" for i in range(stocks)),
+        days=np.arange(days),
+        present=arrays["present"],
+        labels=labels,
+        raw_labels=labels,
+    )
+
+
 @pytest.fixture(scope="session")
 def make_panels() -> Callable[..., DailyPanels]:
-    """Panels of a random market in which the last day's move says something about the return."""
-
-    def make(
-        days: int = 10,
-        stocks: int = 8,
-        seed: int = 0,
-        *,
-        device: str = "cpu",
-        change: Callable[[dict[str, np.ndarray]], None] = lambda arrays: None,
-    ) -> DailyPanels:
-        """`change` may edit the `[D, S]` arrays `present`, `RETURN` and `MOMENTUM` in place."""
-        draw = np.random.default_rng(seed)
-        move = draw.normal(0, 0.02, (days, stocks))
-        close = 10 * np.exp(move.cumsum(axis=0))
-        fields = [close * np.exp(draw.normal(0, 0.01, close.shape)) for _ in range(5)]
-        values = np.stack([close, *fields]).astype(np.float32)
-        score = 0.7 * move / 0.02 + draw.normal(0, 1, move.shape)
-        arrays = {
-            "present": draw.random(move.shape) < 0.9,
-            "RETURN": score,
-            "MOMENTUM": np.digitize(score + draw.normal(0, 0.5, move.shape), [-1.5, -0.5, 0.5, 1.5]),
-        }
-        arrays = {name: array.astype(bool if name == "present" else float) for name, array in arrays.items()}
-        arrays["present"][:, :3] = True
-        arrays["RETURN"][draw.random(move.shape) < 0.1] = np.nan
-        arrays["MOMENTUM"][draw.random(move.shape) < 0.1] = np.nan
-        for name in ("RETURN", "MOMENTUM"):
-            arrays[name][:, :2] = np.nan_to_num(arrays[name][:, :2])
-        change(arrays)
-        windows = Alpha360Windows(lookback_days=LOOKBACK_DAYS).fit(values, np.ones_like(arrays["present"]))
-        labels: dict[str, Any] = {name: arrays[name].astype(np.float32) for name in ("RETURN", "MOMENTUM")}
-        return DailyPanels(
-            windows=windows,
-            padded=torch.from_numpy(windows.pad(values)).to(device),
-            calendar=pd.bdate_range("2020-01-01", periods=days),
-            instruments=tuple(f"SH6{i:05d}" for i in range(stocks)),
-            days=np.arange(days),
-            present=arrays["present"],
-            labels=labels,
-            raw_labels=labels,
-        )
-
-    return make
+    """`panels`, for the tests that ask for it by this name."""
+    return panels

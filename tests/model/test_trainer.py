@@ -778,6 +778,21 @@ class TestResume:
         assert len(trainer.fit(train, valid, folder=folder, resume=True)) == 4
         assert trainer.best_epoch == 0
 
+    @pytest.mark.parametrize(("cbwr", "told"), [("", True), ("AUTO,STRICT", False)])
+    def test_another_number_of_threads_is_told(self, folder, train, valid, caplog, monkeypatch, cbwr, told):
+        monkeypatch.setenv("MKL_CBWR", cbwr)
+        self.trainer(n_epochs=1).fit(train, valid, folder=folder)
+        threads = torch.get_num_threads()
+        for number in (threads, threads + 1):
+            torch.set_num_threads(number)
+            try:
+                self.trainer(n_epochs=2).fit(train, valid, folder=folder, resume=True)
+            finally:
+                torch.set_num_threads(threads)
+            expected = told and number != threads
+            assert (f"goes on with {number}: sums may differ in their last bits" in caplog.text) is expected
+            self.trainer(n_epochs=1).fit(train, valid, folder=folder)
+
     def test_epochs_of_the_past_are_told_again(self, folder, train, valid):
         before, after = [], []
         self.trainer(n_epochs=2).fit(train, valid, folder=folder, on_epoch=before.append)
