@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import zlib
 from collections.abc import Callable, Sequence
@@ -81,7 +82,7 @@ class ChangedMarkets:
         if MEMBERSHIP in changed:
             (root / "instruments").mkdir()
             for name, universe in self._universes.items():
-                lines = universe.changed(blocks, lambda first, name=name: self._draw(name, first))
+                lines = universe.changed(blocks, functools.partial(self._draw, name))
                 (root / "instruments" / f"{name}.txt").write_text(lines, encoding="utf-8")
         else:
             _link(self.store.root, root, "instruments")

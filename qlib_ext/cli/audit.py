@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,14 +77,29 @@ def audit(
         raise typer.Exit(1)
 
 
-def _trained(run: str, tracking_uri: str | None, folder: Path) -> Any:
+def _trained(run: str, tracking_uri: str | None, folder: Path) -> Callable[[Any], Any]:
     """From a dataset to the model of a run, with what it learned."""
+    import numpy as np
+
     from qlib_ext.recommend.trained import TrainedRun
     from qlib_ext.record.runs import connect, find_run
 
     client = connect(tracking_uri)
     trained = TrainedRun.open(client, find_run(client, run), folder)
-    return trained.model
+
+    def made(dataset: Any) -> Any:
+        windows = dataset.handler.windows
+        for ours, theirs in zip((windows.median, windows.scale), trained.statistics(), strict=True):
+            if not np.array_equal(ours, theirs, equal_nan=True):
+                typer.echo(
+                    f"warning: the run {trained.name} normalised its features by other statistics than the workflow's "
+                    "training days have in this store: is it a run of this workflow, on this store?",
+                    err=True,
+                )
+                break
+        return trained.model(dataset)
+
+    return made
 
 
 def _lines(workflow: Path, found: Result, seconds: float) -> Iterator[str]:

@@ -138,6 +138,21 @@ class TestFeatures:
         result = audited(task({"form": "level"}, kind=BARS_PANEL))
         assert kinds(result) == {"declared-look-ahead", "levels-hold-later-splits"}
 
+    def test_features_of_which_nothing_can_be_said(
+        self, table_task: Any, audited: Any, store: QlibStore
+    ) -> None:
+        """A table that was made elsewhere."""
+        index = pd.MultiIndex.from_product(
+            [store.calendar, store.instruments()], names=["datetime", "instrument"]
+        )
+        columns = pd.MultiIndex.from_tuples([("feature", "A"), ("label", "RETURN")])
+        table = pd.DataFrame(np.random.default_rng(0).normal(size=(len(index), 2)), index, columns)
+        made = table_task()
+        handler = made["dataset"]["kwargs"]["handler"]["kwargs"]
+        handler["data_loader"] |= {"class": "StaticDataLoader", "kwargs": {"config": table}}
+        handler["instruments"] = None
+        assert kinds(audited(made)) == {"store-not-read"}
+
     def test_a_leak_is_dated_and_sized(self, table_task: Any, audited: Any, store: QlibStore) -> None:
         result = audited(table_task({"LEAK": "Ref($close, -1)/$close-1"}))
         (finding,) = result.findings

@@ -32,7 +32,7 @@ class TestChoose:
         assert len(chosen) == max(min(number, len(pool)), len(last))
 
     def test_spread_evenly(self) -> None:
-        assert choose([np.arange(1001)], 1001, 6)== [0, 250, 499, 748, 998, 999]
+        assert choose([np.arange(1001)], 1001, 6) == [0, 250, 499, 748, 998, 999]
 
 
 class TestPlan:
