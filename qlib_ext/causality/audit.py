@@ -512,11 +512,8 @@ class _Audit:
         """Scores that follow from features that leak tell nothing new; nor do labels whose reach is told already."""
         what = leak.difference.what
         if what == SCORES:
-            return all(
-                leak.first < other.first
-                for key, other in self.confirmed.items()
-                if key not in (SCORES, LABELS)
-            )
+            others = [other for key, other in self.confirmed.items() if key not in (SCORES, LABELS)]
+            return bool(leak.dates.difference(*(other.dates for other in others)))
         return what != LABELS or all(x.kind != "label-longer-than-declared" for x in self.findings)
 
     def _add(self, kind: str, what: str, days: Sequence[int], size: str = "") -> None:
