@@ -13,7 +13,7 @@ import qlib
 from qlib.backtest.decision import Order, OrderDir, TradeDecisionWO
 from qlib.strategy.base import BaseStrategy
 
-from benchmarks.invariants.markets import INDEX, Made, make_market
+from benchmarks.invariants.markets import INDEX, NO_PRICES, Made, make_market
 from qlib_ext.record.simulation import Simulated, make_exchange, simulate
 from qlib_ext.strategy.topk_dropout import TopkDropout
 
@@ -85,15 +85,15 @@ def cases(root: Path, seed: int, exchanges: int = EXCHANGES, each: int = CASES) 
         codes = sorted(
             draw.choice(stocks, min(len(stocks), int(draw.integers(4, 16))), replace=False).tolist()
         )
-        codes = sorted({*codes, "SH600999"})
+        codes = sorted({*codes, NO_PRICES})
         first = int(draw.integers(1, len(market.calendar) - 10))
         last = min(first + int(draw.integers(4, 16)), len(market.calendar) - 2)
-        days = market.calendar[[first, last]]
-        exchange, _ = make_exchange(codes, *days, settings)
+        begin, end = market.calendar[first], market.calendar[last]
+        exchange, _ = make_exchange(codes, begin, end, settings)
         for case in range(each):
             account = float(draw.choice([3e2, 5e3, 1e5, 1e7]) * draw.uniform(0.5, 2))
             strategy = _strategy(draw, market, codes)
-            done = simulate(strategy, exchange, *days, account=account, benchmark=INDEX)
+            done = simulate(strategy, exchange, begin, end, account=account, benchmark=INDEX)
             yield Case(f"{seed}/{number}/{case}", market, settings, account, first, last, done)
 
 

@@ -10,10 +10,11 @@ import pandas as pd
 
 from benchmarks.invariants import plain_rules
 from benchmarks.invariants.cases import Case
+from benchmarks.invariants.markets import NO_PRICES
 
 RELATIVE = 1e-9  # of the value of the account or the trade
 SHARE = 1e-6  # of a share, for amounts that went through a factor and back
-MARGIN = 0.0050001  # by which moves are compared where prices in fen cannot be told
+YUAN = 100  # fen; below it half a fen is more than the margin by which moves are compared
 
 
 def violations(case: Case) -> tuple[list[str], Counter[str]]:
@@ -139,7 +140,7 @@ class _Book:
 
     def _ratio(self, s: int, day: int) -> float:
         """Adjusted over true price, whatever the store's factor says."""
-        wrong = 1.2345 if self.market.codes[s] == "SH600999" else 1.0
+        wrong = 1.2345 if self.market.codes[s] == NO_PRICES else 1.0
         return float(self.market.factor[day, s] / wrong)
 
     def _price(self, s: int, buying: bool) -> float:
@@ -152,6 +153,8 @@ class _Book:
 
     def _limits(self, code: str, s: int, buying: bool) -> None:
         market, day = self.market, self.day
+        if market.reference[day, s] < YUAN and (not market.has_factor or code == NO_PRICES):
+            return  # a limit that was rounded so much cannot be seen where nothing leads to real prices
         fen, up, down = self._fen(s, buying), market.up[day, s], market.down[day, s]
         if buying and ((up and fen >= up) or market.closed_to_buyers[day, s]):
             self.say(code, f"bought at the upper limit, {fen} of {up}")

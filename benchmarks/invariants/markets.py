@@ -12,7 +12,7 @@ import pandas as pd
 from benchmarks.invariants import plain_rules
 from qlib_ext.market.store import write_store
 
-INDEX = "SH000300"
+INDEX, NO_PRICES = "SH000300", "SH600999"  # the second has a factor that does not lead to prices in fen
 DAYS, STOCKS = 40, 48
 # So that changes of the rules lie inside: duties, price limits, new boards.
 ERAS = (
@@ -42,6 +42,8 @@ class Made:
         S codes; the last but one has a factor that does not lead to prices in fen.
     prices
         Name (`open`, `close`) -> prices as traded in fen, int `[D, S]`; 0 where there is no price.
+    reference
+        The last close, less a dividend, in fen, int `[D, S]`.
     down, up
         Limit prices in fen, int `[D, S]`; 0 where there is no limit.
     closed_to_buyers
@@ -57,6 +59,7 @@ class Made:
     calendar: pd.DatetimeIndex
     codes: list[str]
     prices: dict[str, np.ndarray]
+    reference: np.ndarray
     down: np.ndarray
     up: np.ndarray
     closed_to_buyers: np.ndarray
@@ -82,7 +85,7 @@ def make_market(root: Path, seed: int) -> Made:
     ends[[bogus, -1]] = DAYS
 
     close, opening = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    down, up = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    down, up, references = (np.zeros(shape, dtype=np.int64) for _ in range(3))
     closed = np.zeros(shape, dtype=bool)
     factor = np.ones(shape)
     days: list[dt.date] = [day.date() for day in calendar]
@@ -99,6 +102,7 @@ def make_market(root: Path, seed: int) -> Made:
             if d > start[s] and draw.random() < 0.04:  # a dividend or new shares for nothing
                 reference = max(20, round(last * draw.uniform(0.5, 0.995)))
                 ratio *= last / reference
+            references[d, s] = reference
             listed = (days[start[s]], d - start[s]) if start[s] else (None, None)
             percent = plain_rules.limit_percent(code, days[d], bool(special[d, s]), *listed)
             if percent is None or percent == plain_rules.ISSUE:
@@ -128,7 +132,16 @@ def make_market(root: Path, seed: int) -> Made:
     _write_status(root, calendar, codes, special)
     stored = (factor * made).astype(np.float32).astype(np.float64)
     return Made(
-        calendar, codes, {"open": opening, "close": close}, down, up, closed, still, stored, has_factor
+        calendar=calendar,
+        codes=codes,
+        prices={"open": opening, "close": close},
+        reference=references,
+        down=down,
+        up=up,
+        closed_to_buyers=closed,
+        still=still,
+        factor=stored,
+        has_factor=has_factor,
     )
 
 
@@ -140,7 +153,7 @@ def _codes(draw: np.random.Generator, first: dt.date) -> list[str]:
     for begin in draw.choice(begins, STOCKS):
         number = draw.integers(0, 1000)
         found.append(f"{begin}{'8' if begin == 'SH68' else '0'}{number:03d}")
-    return [*sorted({*found} - {"SH600999"}), "SH600999", INDEX]
+    return [*sorted({*found} - {NO_PRICES}), NO_PRICES, INDEX]
 
 
 def _spells(draw: np.random.Generator, shape: tuple[int, int], share: float) -> np.ndarray:

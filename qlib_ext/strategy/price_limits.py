@@ -45,7 +45,8 @@ def at_limit(
     a tick from the reference price. The reference is the last adjusted close before the day over the day's factor: the
     close as it was traded, less the dividend of a day that has one, rounded to the tick too. A stock whose closes
     over factors are no multiples of the tick has a factor that does not lead to prices as they were traded: its moves
-    are compared instead, and a move within `MARGIN` of the limit counts.
+    are compared instead, and a move within `MARGIN` of the limit counts: more than
+    rounding can take off a price of one unit of currency or more.
 
     A limit that is relative to the issue price cannot be told from bars; nor can one of a stock without an earlier
     close. A purchase then counts as at the limit, where new shares nearly always stood on such days.
