@@ -36,10 +36,10 @@ ifdef HIDDEN_SIZE
 export HIDDEN_SIZE
 endif
 
-.PHONY: help install backtest sample test lint format pins clean
+.PHONY: help install backtest sample test lint format pins vulnerabilities clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 install: $(VENV)/.installed ## Make the virtual environment with the pinned versions
 
@@ -67,6 +67,11 @@ pins: $(VENV)/.installed-test ## Write constraints.txt from the virtual environm
 	$(PIP) freeze --all --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | grep -vE '^(pip|wheel|nvidia-|cuda-|triton)' \
 		| sed 's/+.*//' | sort -f >> $(VENV)/pins.txt
 	mv $(VENV)/pins.txt constraints.txt
+
+vulnerabilities: | $(BIN)/python ## Ask pip-audit about the pinned versions; it needs a network
+	$(BIN)/python -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip --disable-pip-version-check install --quiet pip-audit
+	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## Remove what make made, but no run: MLflow's store and the checkpoints stay
 	rm -rf build dist panel_cache qlib_ext.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
