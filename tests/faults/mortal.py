@@ -144,7 +144,7 @@ def live(
 def drawn(moments: list[str], kills: int, seed: int) -> list[str]:
     """Some of the moments, of every kind in turn, in their order."""
     draw = random.Random(seed)
-    by_kind = {kind: [m for m in moments if m.startswith(f"{kind}:")] for kind in KINDS}
+    by_kind = {kind: [m for m in dict.fromkeys(moments) if m.startswith(f"{kind}:")] for kind in KINDS}
     for kind in by_kind.values():
         draw.shuffle(kind)
     chosen: set[str] = set()
@@ -154,7 +154,7 @@ def drawn(moments: list[str], kills: int, seed: int) -> list[str]:
             for _ in range({"step": 4, "checkpoint": 3}.get(kind, 1)):
                 if by_kind[kind] and len(chosen) < kills:
                     chosen.add(by_kind[kind].pop())
-    return [moment for moment in moments if moment in chosen]
+    return [moment for moment in dict.fromkeys(moments) if moment in chosen]
 
 
 def empty_database(folder: Path) -> None:
