@@ -267,7 +267,7 @@ def _significance(page: Page, results: Results) -> None:
 
 
 def _differences(mine: pd.DataFrame, theirs: pd.DataFrame) -> dict[str, str]:
-    said = {}
+    said: dict[str, str] = {}
     for name, column, unit in (("accuracy", "accuracy", 100), ("MAE", "mae", 1e4), ("RankIC", "rank_ic", 1)):
         if theirs[column].isna().all():
             said |= {name: NONE, f"{name}, 95 %": NONE}

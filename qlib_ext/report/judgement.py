@@ -169,7 +169,9 @@ def _forecasts(run: RunArtifacts, known: Mapping[str, Estimate]) -> Claim:
 def _causality(run: RunArtifacts) -> list[Remark]:
     """Whether the run was seen to know the future."""
     if not run.has("causality/audit.json"):
-        said = "Whether anything follows from later days was not looked at: the run has no causality/audit.json."
+        said = (
+            "Whether anything follows from later days was not looked at: the run has no causality/audit.json."
+        )
         return [Remark("note", said)]
     found = run.json("causality/audit.json")
     findings, dates = found["findings"], _counted(int(found["dates"]), "date")

@@ -123,7 +123,9 @@ class TestBombs:
         assert evil != kept
         try:
             place.write_text(evil, encoding="utf-8")
-            with pytest.raises(UserError, match=r"must be of one of the packages .* found 'subprocess.Popen'"):
+            with pytest.raises(
+                UserError, match=r"must be of one of the packages .* found 'subprocess.Popen'"
+            ):
                 recommend(client, "mimstocr_csi300", newest.root)
         finally:
             place.write_text(kept, encoding="utf-8")

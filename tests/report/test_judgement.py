@@ -135,7 +135,10 @@ class TestRemarks:
     def test_causality(self, run: Any, known: dict[str, Estimate]) -> None:
         assert "causality" not in said(run, known)
         assert "changed everything after 12 dates (2009-01-05 to 2013-12-27)" in said(run, known, "note")
-        leak = {"kind": "feature-looks-ahead", "message": "`X` follows from bars of later days: <b>mend it</b>"}
+        leak = {
+            "kind": "feature-looks-ahead",
+            "message": "`X` follows from bars of later days: <b>mend it</b>",
+        }
         change(run, "causality/audit.json", findings=[leak] * 4)
         warned = said(run, known)
         assert "raises 4 alarms on 12 dates" in warned
