@@ -387,7 +387,7 @@ def _what_was_run(page: Page, results: Results, grid: Grid) -> None:
         lines.append(f"{len(runs)} runs on {universes}: {setting}.")
     open_ = [result for result in results.all if result.run is None]
     lines.append(f"Asked for and not finished: {len(open_)}" + (":" if open_ else "."))
-    lines += [str(result.cell) for result in open_]
+    lines += [f"{result.cell}: {result.setting}" for result in open_]
     page.items(lines)
     ran = {(r.cell.universe, r.cell.backbone, r.cell.method) for r in results.done}
     missing = [

@@ -472,7 +472,7 @@ def _what_was_run(page: Page, results: Results, grid: Grid) -> None:
     for (setting,), runs in by(results.done, "setting").items():
         universes = ", ".join(dict.fromkeys(run.cell.universe for run in runs))
         lines.append(f"{len(runs)} runs on {universes}: {setting}.")
-    left = [str(result.cell) for result in results.all if result.run is None]
+    left = [f"{result.cell}: {result.setting}" for result in results.all if result.run is None]
     lines.append(f"Asked for and not finished: {len(left)}" + (":" if left else "."))
     page.items(lines + left)
     page.text(

@@ -208,7 +208,7 @@ class TestRest:
         assert table(page, "cost")["ms"].tolist() == ["100.0"]
 
     def test_says_what_was_not_run(self, page: Path) -> None:
-        assert "- stocks DSN joint seed 0\n" in (page / "README.md").read_text()
+        assert "- stocks DSN joint seed 0: at most 2 epochs" in (page / "README.md").read_text()
 
     def test_nothing_finished_is_said(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no run planned in"):
