@@ -374,6 +374,7 @@ class TestMessages:
                 return super().forward(matrix)
 
         monkeypatch.setattr(aggregation, "Hoarder", Hoarder, raising=False)
+        monkeypatch.setenv("QLIB_EXT_PACKAGES", __name__.split(".")[0])  # where it really is
         with pytest.raises(UserError, match=r"a resumed run could not take up `.seen`, which holds a dict"):
             started("torchjd.aggregation.Hoarder")
 
