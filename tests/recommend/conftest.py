@@ -100,8 +100,8 @@ def client(trained: QlibStore, tmp_path_factory: pytest.TempPathFactory) -> Mlfl
                 "lambda_l2": 0.0,
             }
             task["model"]["kwargs"] |= small
-        # said in full: MLflow leaves the store of whatever ran before in this process in the environment
-        config["qlib_init"]["exp_manager"]["kwargs"]["uri"] = "sqlite:///mlflow.db"
+        # said in full: MLflow remembers the store of whatever ran before in this process, by a relative name too
+        config["qlib_init"]["exp_manager"]["kwargs"]["uri"] = f"sqlite:///{folder / 'mlflow.db'}"
         qlib.init(**config["qlib_init"])
         task_train(task, config["experiment_name"])
     os.chdir(before)
