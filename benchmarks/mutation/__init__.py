@@ -1,0 +1,1 @@
+"""How many small faults, planted in the arithmetic, the tests notice."""

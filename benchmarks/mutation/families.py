@@ -1,0 +1,52 @@
+"""What is mutated, and which tests each module answers to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+FOLDERS = {
+    "losses": "model/losses",
+    "balancers": "model/balancers",
+    "metrics": "metrics",
+    "labels": "data/processors",
+    "strategy": "strategy",
+}
+"""A family and its folder, which is the same under qlib_ext and tests."""
+
+# Where the file of the same name is not all that a module answers to.
+_MORE = {
+    "qlib_ext/model/losses/base.py": ("tests/model/losses/test_mse.py", "tests/model/losses/test_laws.py"),
+    "qlib_ext/model/balancers/base.py": (
+        "tests/model/balancers/test_equal.py",
+        "tests/model/balancers/test_laws.py",
+    ),
+    "qlib_ext/model/balancers/module_state.py": ("tests/model/balancers/test_torchjd.py",),
+    "qlib_ext/strategy/exchange_settings.py": ("tests/strategy/test_ruled_exchange.py",),
+    "qlib_ext/strategy/position.py": (
+        "tests/strategy/test_observed_exchange.py",
+        "tests/strategy/test_where_qlib_is_wrong.py",
+    ),
+}
+
+
+def modules(root: Path, family: str) -> list[Path]:
+    """The modules of a family, as paths from the root, by name."""
+    folder = root / "qlib_ext" / FOLDERS[family]
+    return sorted(path.relative_to(root) for path in folder.glob("*.py") if path.name != "__init__.py")
+
+
+def answers(root: Path, module: Path) -> list[str]:
+    """The test files that must notice a fault in a module: the one of its name, unless told otherwise.
+
+    Raises
+    ------
+    FileNotFoundError
+        A module that no test file answers to.
+    """
+    more = _MORE.get(module.as_posix())
+    own = Path("tests") / module.relative_to("qlib_ext").with_name(f"test_{module.name}")
+    files = list(more) if more else [own.as_posix()]
+    for file in files:
+        if not (root / file).is_file():
+            raise FileNotFoundError(f"{module} answers to {file}, which is not there: add it to _MORE")
+    return files
