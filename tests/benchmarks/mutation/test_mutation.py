@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from scipy.stats import binomtest
 
-from benchmarks.mutation.families import FOLDERS, modules, answers
+from benchmarks.mutation.families import FOLDERS, answers, modules
 from benchmarks.mutation.score import wilson
 
 ROOT = Path(__file__).parents[3]
