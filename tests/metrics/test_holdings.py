@@ -73,11 +73,22 @@ class TestContributions:
         assert stocks.shape == (0, 2)
         assert rest.shape == (0,)
 
+    @pytest.mark.parametrize(
+        ("weights", "returns", "portfolio"),
+        [
+            ([[1.0]], [[0.1, 0.1]], [0.1]),
+            ([[0.5, 0.5]], [[0.1]], [0.1]),
+            ([[1.0]], [[0.1]], [0.1, 0.1]),
+            ([[1.0], [1.0]], [[0.1], [0.1]], [0.1]),
+        ],
+    )
+    def test_what_does_not_fit(self, weights, returns, portfolio):
+        with pytest.raises(UserError, match=r"must have one shape \[days, stocks\], and `portfolio` as many"):
+            contributions(weights, returns, portfolio)
+
     def test_checks(self):
         with pytest.raises(UserError, match="a stock with a weight needs a return, found 1 without"):
             contributions([[1.0]], [[np.nan]], [0.1])
-        with pytest.raises(UserError, match=r"must have one shape \[days, stocks\], and `portfolio` as many"):
-            contributions([[1.0]], [[0.1, 0.1]], [0.1])
         with pytest.raises(
             UserError, match="`weights` must be there for each day and stock, found 1 missing"
         ):
