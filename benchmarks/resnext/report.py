@@ -305,6 +305,7 @@ ABLATIONS = {
     "alpha": "Weight of the return's loss (joint: 1)",
     "tasks": "One task alone",
     "training": "Phases, augmentation, macro figures",
+    "norm": "What normalises (joint: the statistics of the batch, one trading day)",
     "balancer": "MiM-StocR's CQB as the balancer",
 }
 
