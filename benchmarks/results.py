@@ -1,26 +1,28 @@
-"""The newest finished run of each experiment in one table, and how sure their differences are.
+"""Runs in one table, and how sure their differences are.
 
     python benchmarks/results.py mimstocr_csi300 stl_csi300 lightgbm_csi300
+    python benchmarks/results.py --uri sqlite:///paper_runs/mlflow.db "MiM-StocR=CSI300 LSTM MiM-StocR seed 0 1a2b3c4d" ...
 
-Prints Markdown: a column a run, then for each run after the first the mean daily difference of the first to it, with
-a 95 % interval from the stationary block bootstrap of the days that both have.
+A run is named as `qlib-ext report` names it: by its experiment, which stands for its newest finished run, by its name, or
+by its id. `TITLE=RUN` says what stands above its column. Prints Markdown: a column a run, then for each run after the first
+the mean daily difference of the first to it, with a 95 % interval from the stationary block bootstrap of the days that
+both have.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import mlflow
 import pandas as pd
 from mlflow.entities import Run
 
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.checks import UserError
 from qlib_ext.metrics.significance import bootstrap_mean
+from qlib_ext.record.runs import connect, find_run
 
 ROWS = {
     "IC": ("IC", "{:.4f}"),
@@ -57,20 +59,6 @@ DAILY = {
 }
 
 
-def newest(client: mlflow.MlflowClient, experiment: str) -> Run:
-    """The newest finished run of an experiment."""
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
-        known = [each.name for each in client.search_experiments()]
-        raise UserError(
-            f"no experiment {experiment!r}{nearest(experiment, known)}; there is {', '.join(known)}"
-        )
-    runs = client.search_runs([found.experiment_id], "attributes.status = 'FINISHED'", max_results=1)
-    if not runs:
-        raise UserError(f"the experiment {experiment!r} has no finished run")
-    return runs[0]
-
-
 def daily(client: mlflow.MlflowClient, run: Run, name: str) -> pd.Series:
     """One daily series of a run."""
     path, column = DAILY[name]
@@ -79,19 +67,21 @@ def daily(client: mlflow.MlflowClient, run: Run, name: str) -> pd.Series:
     return table["return"] - table["cost"] if column == "return" else table[column]
 
 
-def lines(client: mlflow.MlflowClient, experiments: list[str]) -> Iterable[str]:
+def lines(client: mlflow.MlflowClient, wanted: Sequence[str]) -> Iterable[str]:
     """The report, line by line."""
-    runs = [newest(client, name) for name in experiments]
-    yield f"| | {' | '.join(experiments)} |"
+    parts = [name.rpartition("=") for name in wanted]
+    titles = [title or name for title, _, name in parts]
+    runs = [find_run(client, name) for _, _, name in parts]
+    yield f"| | {' | '.join(titles)} |"
     yield "|---|" + "---:|" * len(runs)
     for name, key in SETTINGS.items():
         yield f"| {name} | {' | '.join(run.data.params.get(key, '–') for run in runs)} |"
     for name, (key, form) in ROWS.items():
         cells = [form.format(run.data.metrics[key]) if key in run.data.metrics else "–" for run in runs]
         yield f"| {name} | {' | '.join(cells)} |"
-    for other, name in zip(runs[1:], experiments[1:], strict=True):
+    for other, name in zip(runs[1:], titles[1:], strict=True):
         yield ""
-        yield f"{experiments[0]} minus {name}, mean a day and 95 % interval:"
+        yield f"{titles[0]} minus {name}, mean a day and 95 % interval:"
         yield ""
         yield "| | difference | from | to |"
         yield "|---|---:|---:|---:|"
@@ -105,15 +95,12 @@ def main() -> int:
     """Run as a command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument(
-        "experiments", nargs="+", help="experiment names, the first is compared with the others"
+        "runs", nargs="+", metavar="[TITLE=]RUN", help="the first is compared with the others"
     )
-    parser.add_argument("--uri", default=os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"))
+    parser.add_argument("--uri", default=None, help="MLflow's; without it MLFLOW_TRACKING_URI, or mlflow.db")
     arguments = parser.parse_args()
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    if arguments.uri.startswith("sqlite:///") and not Path(arguments.uri.removeprefix("sqlite:///")).exists():
-        parser.error(f"no MLflow database at {arguments.uri}: run a workflow first, or name one by --uri")
     try:
-        print("\n".join(lines(mlflow.MlflowClient(arguments.uri), arguments.experiments)))
+        print("\n".join(lines(connect(arguments.uri), arguments.runs)))
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

@@ -228,12 +228,13 @@ class TestRun:
         daily = pd.read_parquet(folder / "ranking" / "daily.parquet")
         assert record.data.metrics["RankIC"] == pytest.approx(daily["rank_ic/RETURN"].mean())
 
-        command = [sys.executable, str(ROOT / "benchmarks" / "results.py"), *["mimstocr_csi300"] * 2]
-        command += ["--uri", "sqlite:///mlflow.db"]
+        command = [sys.executable, str(ROOT / "benchmarks" / "results.py"), "mimstocr_csi300"]
+        command += [f"again={record.info.run_id}", "--uri", "sqlite:///mlflow.db"]
         table = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
         assert (
             f"| RankIC | {record.data.metrics['RankIC']:.4f} | {record.data.metrics['RankIC']:.4f} |" in table
         )
+        assert table.startswith("| | mimstocr_csi300 | again |")
         assert "| hidden size | 8 | 8 |" in table
         assert "| RankIC | +0.00000 | +0.00000 | +0.00000 |" in table
 
