@@ -14,12 +14,14 @@ from qlib_ext.market.store import write_store
 
 INDEX, NO_PRICES = "SH000300", "SH600999"  # the second has a factor that does not lead to prices in fen
 DAYS, STOCKS = 40, 48
-# So that changes of the rules lie inside: duties, price limits, new boards.
+# So that changes of the rules lie inside: duties, price limits, new boards. As many as share no factor with 8, so that
+# every eighth market, whose store has no factor, is of each.
 ERAS = (
     "2004-12-27",
     "2007-05-09",
     "2008-04-07",
     "2008-08-28",
+    "2010-06-01",
     "2013-12-09",
     "2015-07-10",
     "2019-07-22",
@@ -27,6 +29,7 @@ ERAS = (
     "2022-04-11",
     "2023-03-20",
     "2023-08-07",
+    "2026-06-12",
 )
 
 

@@ -19,6 +19,7 @@ DUTY = [  # from, of a purchase, of a sale
 TRANSFER = [(dt.date(2001, 1, 1), 0.0), (dt.date(2015, 8, 1), 0.00002), (dt.date(2022, 4, 29), 0.00001)]
 CHINEXT_REFORM, STAR_OPENS = dt.date(2020, 8, 24), dt.date(2019, 7, 22)
 FIRST_DAY_LIMITS, MAIN_REFORM = dt.date(2014, 1, 1), dt.date(2023, 4, 10)
+SPECIAL_AS_OTHERS = dt.date(2026, 7, 6)  # ST stocks of the main board
 
 
 def board(code: str) -> str:
@@ -47,7 +48,7 @@ def limit_percent(
         return 20
     if where == "chinext" and day >= CHINEXT_REFORM:
         return 20
-    return 5 if special else 10
+    return 5 if special and not (where == "main" and day >= SPECIAL_AS_OTHERS) else 10
 
 
 def limit_prices(reference: int, percent: int) -> tuple[int, int]:

@@ -34,7 +34,7 @@ def test_its_own_table_can_be_read(tmp_path: Path) -> None:
     rules = read_rules(tmp_path / "my_rules.yaml")
     assert rules.board("SH510300") == "fund"
     assert rules.fees("main", pd.Timestamp("2024-01-02")).commission == 0.0002
-    assert rules.price_limit("main", pd.Timestamp("2030-01-02"), status="ST").up == 0.10
+    assert rules.price_limit("main", pd.Timestamp("2030-01-02"), status="ST").up == 0.20
 
 
 @pytest.mark.parametrize("key", ["limit", "after_days", "minimum", "rate", "first_days", "until", "of"])

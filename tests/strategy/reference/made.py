@@ -26,8 +26,13 @@ INDEX = "SH000300"  # always there, always moving: the benchmark, and where the 
 # By turns of the main board, of ChiNext and of the STAR market.
 CODES = ["SH600000", "SZ300001", "SH688002", "SZ000003", "SH688004", "SZ300005", "SH600006"]
 # Before rules change: ChiNext's limits on 2020-08-24, transfer fees on 2022-04-29, main board on 2023-04-10, stamp duty
-# on 2023-08-28.
-STARTS = [*map(dt.date.fromisoformat, ("2019-12-30", "2020-08-19", "2022-04-26", "2023-04-05", "2023-08-23"))]
+# on 2023-08-28, ST stocks of the main board on 2026-07-06.
+STARTS = [
+    *map(
+        dt.date.fromisoformat,
+        ("2019-12-30", "2020-08-19", "2022-04-26", "2023-04-05", "2023-08-23", "2026-07-01"),
+    )
+]
 MOVES = [0.0, 0.011, -0.013, 0.04, -0.06, 0.08, -0.0905]
 KINDS = [*["move"] * 8, *["limit"] * 5, "gone", "gone", "still", "still", "split", "gap"]
 

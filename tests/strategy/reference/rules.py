@@ -110,6 +110,8 @@ class China(Rules):
         if board == "chinext" and today >= dt.date(2020, 8, 24):
             return 0.2
         begin, end = market.special.get(code, (0, -1))
+        if board == "main" and today >= dt.date(2026, 7, 6):
+            return 0.1
         return 0.05 if begin <= day <= end else 0.1
 
     def at_upper_limit(self, market: Market, code: str, day: int) -> bool:
