@@ -305,7 +305,7 @@ ABLATIONS = {
     "alpha": "Weight of the return's loss (joint: 1)",
     "tasks": "One task alone",
     "training": "Phases, augmentation, macro figures",
-    "norm": "What normalises (joint: the statistics of the batch, one trading day)",
+    "norm": "What normalises (joint: a stock's own window; batch: all stocks of the day)",
     "balancer": "MiM-StocR's CQB as the balancer",
 }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
@@ -12,6 +10,7 @@ from qlib_ext import checks
 from qlib_ext.model.backbones.base import SizeError
 
 NORMS = ("group", "batch")
+GROUP_CHANNELS = 16  # of a group that is normalised together
 POOLINGS = ("average", "attention", "last")
 
 
@@ -32,24 +31,22 @@ def window_of(kind: str, lookback_days: int, halvings: int, way_out: str) -> int
     return -(-lookback_days // needed)
 
 
-def normalization(kind: str, channels: int, groups: int) -> nn.Module:
+def normalization(kind: str, channels: int) -> nn.Module:
     """Normalise activations `[N, channels, T]`: over a stock's own window, or over all stocks of the day.
 
     Parameters
     ----------
     kind
-        `group`: mean and variance of each stock, over its T days and the channels of one of `groups` (Wu and He,
-        2018). `batch`: of each channel, over all stocks and days of the batch; in evaluation by running means of them
-        (Ioffe and Szegedy, 2015).
-    channels, groups
-        Channels, and for `group` into how many parts of equal size they fall: as many as divide both numbers. A channel
-        is never a part alone, which a single day would leave without a variance: all are one part then.
+        `group`: mean and variance of each stock, over its T days and 16 channels together, or all where 16 does not
+        divide them (Wu and He, Group Normalization, 2018, section 4.1). `batch`: of each channel, over all stocks and
+        days of the batch; in evaluation by running means of them (Ioffe and Szegedy, 2015).
+    channels
+        Channels, at least 2 for `group`: a single one of a single day would have no variance.
     """
     checks.one_of("norm", kind, NORMS)
     if kind == "batch":
         return BatchNorm(channels)
-    parts = math.gcd(channels, groups)
-    return nn.GroupNorm(parts if parts < channels else 1, channels)
+    return nn.GroupNorm(channels // GROUP_CHANNELS if channels % GROUP_CHANNELS == 0 else 1, channels)
 
 
 class BatchNorm(nn.BatchNorm1d):

@@ -47,8 +47,8 @@ class ResNeXt(Backbone):
     pooling
         From `[T', D]` to `[D]`: `average` over days, `attention` (a weighted average, the weights learned) or `last`.
     norm
-        `batch`: over all stocks and days of the batch, one trading day, as in Xie et al.; in evaluation by running
-        statistics. `group`: over a stock's own window, in `cardinality` groups of channels, or as many as divide both.
+        `group`: over a stock's own window, 16 channels together. `batch`: over all stocks and days of the batch, one
+        trading day, as in Xie et al.; in evaluation by running statistics.
     dropout
         Probability of dropping a value of the embedding, in training.
 
@@ -69,13 +69,14 @@ class ResNeXt(Backbone):
     The paper leaves open how many blocks there are, how many channels leave them, what normalises them and how T' days
     become one embedding; the arguments above say what is done. Xie et al. double width and channels when they halve the
     resolution; here both stay, as the paper names one number, 128. Their stem halves and pools at once, which a
-    window of a few weeks does not bear.
+    window of a few weeks does not bear. They normalise by the batch, and that is not the default here: see the notes.
 
     Notes
     -----
-    A trading day's stocks move together, so a batch's statistics are those of the day's market, and evaluation takes
-    their running mean. Where that is too noisy, `group` looks at no other stock; it also takes away what is common
-    to a window, such as how large its moves are, and learns more slowly.
+    A batch is one trading day, whose stocks move together and share their macro figures. So `batch` takes the day's
+    market away in training, and evaluation, by running means of the days seen last, does not: whole days are forecast
+    too high or too low (reports/resnext has both). `group` looks at no other stock and is the same in training and in
+    evaluation; it takes away what is common to a window, such as how large its moves are.
     """
 
     stocks_see_each_other = False
@@ -92,7 +93,7 @@ class ResNeXt(Backbone):
         stem_channels: int = 64,
         stem_days: int = 7,
         pooling: str = "average",
-        norm: str = "batch",
+        norm: str = "group",
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
@@ -110,7 +111,7 @@ class ResNeXt(Backbone):
             raise UserError(f"`stem_days` must be odd, to have a day in the middle, found {stem_days}")
         window_of("ResNeXt", lookback_days, stages - 1, "fewer `stages`")
         self.out_features = hidden_size
-        self.stem = _convolution(num_features, stem_channels, norm, cardinality, days=stem_days)
+        self.stem = _convolution(num_features, stem_channels, norm, days=stem_days)
         sizes = [stem_channels] + [hidden_size] * (stages * blocks)
         self.blocks = nn.Sequential(
             *(
@@ -156,16 +157,12 @@ class ResidualBlock(nn.Module):
         self, in_channels: int, out_channels: int, *, width: int, cardinality: int, stride: int, norm: str
     ) -> None:
         super().__init__()
-        self.narrow = _convolution(in_channels, width, norm, cardinality)
-        self.grouped = _convolution(
-            width, width, norm, cardinality, days=3, stride=stride, groups=cardinality
-        )
-        self.widen = _convolution(width, out_channels, norm, cardinality)
+        self.narrow = _convolution(in_channels, width, norm)
+        self.grouped = _convolution(width, width, norm, days=3, stride=stride, groups=cardinality)
+        self.widen = _convolution(width, out_channels, norm)
         same = in_channels == out_channels and stride == 1
         self.shortcut = (
-            nn.Identity()
-            if same
-            else _convolution(in_channels, out_channels, norm, cardinality, stride=stride)
+            nn.Identity() if same else _convolution(in_channels, out_channels, norm, stride=stride)
         )
 
     def forward(self, states: Tensor) -> Tensor:
@@ -178,8 +175,7 @@ class ResidualBlock(nn.Module):
 def _convolution(
     in_channels: int,
     out_channels: int,
-    kind: str,
-    cardinality: int,
+    norm: str,
     *,
     days: int = 1,
     stride: int = 1,
@@ -190,4 +186,4 @@ def _convolution(
         in_channels, out_channels, days, stride=stride, padding=days // 2, groups=groups, bias=False
     )
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(layer, normalization(kind, out_channels, cardinality))
+    return nn.Sequential(layer, normalization(norm, out_channels))

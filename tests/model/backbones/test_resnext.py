@@ -74,7 +74,7 @@ class TestEquations:
     @pytest.mark.parametrize(("stages", "blocks", "cardinality"), [(2, 2, 2), (3, 1, 1), (1, 1, 4)])
     def test_is_what_they_say_number_by_number(self, make_day, stages, blocks, cardinality):
         panel = make_day(stocks=3)
-        backbone = spread(built(stages=stages, blocks=blocks, cardinality=cardinality))
+        backbone = spread(built(norm="batch", stages=stages, blocks=blocks, cardinality=cardinality))
         states = torch.stack(
             [
                 naive(backbone.state_dict(), window, stages, blocks, cardinality)
@@ -87,7 +87,7 @@ class TestEquations:
 
     @pytest.mark.parametrize("cardinality", [1, 2, 4])
     def test_channels_of_a_group_see_those_of_their_own_alone(self, cardinality):
-        grouped = built(cardinality=cardinality).blocks[0].grouped.eval()
+        grouped = built(norm="batch", cardinality=cardinality).blocks[0].grouped.eval()
         states = torch.randn(1, 4, 5)
         before = grouped(states)
         states[:, 0] += 1.0
@@ -162,7 +162,7 @@ class TestNorm:
     @pytest.mark.parametrize("training", [True, False])
     def test_of_a_batch_does_so_in_training_only(self, make_day, training):
         panel = make_day()
-        backbone = built().train(training)
+        backbone = built(norm="batch").train(training)
         before = backbone(panel)
         panel.features[0] += 1
         assert torch.allclose(backbone(panel)[1:], before[1:]) != training
@@ -176,18 +176,27 @@ class TestNorm:
         assert layer.num_batches_tracked == 0
 
     @pytest.mark.parametrize(
-        ("channels", "groups", "expected"), [(64, 32, 32), (256, 32, 32), (6, 4, 2), (5, 3, 1), (8, 8, 1)]
+        ("channels", "expected"), [(256, 16), (64, 4), (32, 2), (16, 1), (24, 1), (8, 1), (2, 1)]
     )
-    def test_of_a_group_divides_the_channels(self, channels, groups, expected):
-        assert normalization("group", channels, groups).num_groups == expected
+    def test_of_a_group_takes_16_channels_together_where_they_can_be_divided_so(self, channels, expected):
+        assert normalization("group", channels).num_groups == expected
+
+    def test_of_a_group_is_the_same_in_training_and_in_evaluation(self, make_day):
+        panel, backbone = make_day(), built(norm="group")
+        assert torch.equal(backbone.train()(panel), backbone.eval()(panel))
+
+    def test_of_a_group_keeps_what_sets_one_channel_apart_from_another(self):
+        states = torch.arange(8.0).reshape(1, 8, 1)  # a window of one day
+        found = normalization("group", 8)(states).flatten()
+        torch.testing.assert_close(found, (states.flatten() - 3.5) / (5.25 + 1e-5) ** 0.5)
 
     def test_running_statistics_travel_with_the_weights(self, make_day):
-        backbone, other = built(), built()
+        backbone, other = built(norm="batch"), built(norm="batch")
         for _ in range(3):
             backbone.train()(make_day())
         other.load_state_dict(backbone.state_dict())
         assert torch.equal(other.eval()(make_day()), backbone.eval()(make_day()))
-        assert not torch.equal(built().eval()(make_day()), backbone(make_day()))
+        assert not torch.equal(built(norm="batch").eval()(make_day()), backbone(make_day()))
 
 
 class TestSizes:
