@@ -227,27 +227,6 @@ class TestResale:
         assert order.deal_amount == 100
 
 
-class TestOrderedPosition:
-    def test_it_knows_what_was_bought_today(self) -> None:
-        position = OrderedPosition(1e6)
-        for day, amount in ((1, 100.0), (2, 200.0), (2, 300.0)):
-            start = CALENDAR[day]
-            order = Order(PLAIN, amount, BUY, start, start + pd.Timedelta(hours=23))
-            position.update_order(order, amount * 10, 5.0, 10.0)
-        assert position.bought_on(PLAIN, CALENDAR[2]) == 500
-        assert position.bought_on(PLAIN, CALENDAR[3]) == position.bought_on(STAR, CALENDAR[2]) == 0
-        assert position.get_stock_amount(PLAIN) == 600
-
-    def test_a_small_rest_is_kept(self) -> None:
-        held = {PLAIN: {"amount": 1e8, "price": 10.0}}
-        order = Order(PLAIN, 1e8 - 100, SELL, CALENDAR[2], CALENDAR[2])
-        position, qlibs = OrderedPosition(0.0, dict(held)), Position(0.0, dict(held))
-        for each in (position, qlibs):
-            each.update_order(order, (1e8 - 100) * 10, 0.0, 10.0)
-        assert position.get_stock_amount(PLAIN) == pytest.approx(100)
-        assert qlibs.get_stock_amount(PLAIN) == 0  # Qlib drops it
-
-
 class TestWithoutRules:
     def test_it_is_the_observed_exchange(self, market: Market) -> None:
         exchange = market.exchange(rules=None, limit_threshold=None, open_cost=0.001, min_cost=7)
