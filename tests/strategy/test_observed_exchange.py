@@ -208,6 +208,16 @@ class TestReasons:
         row = only(market.trade({3: [(PLAIN, BUY, 5000.0)]}, volume_threshold=limit), 3)
         assert (row["status"], row["reason"], row["filled"]) == ("partly", "volume limit", 1000)
 
+    @pytest.mark.parametrize("side", ["buy", "sell"])
+    def test_a_limit_of_the_volume_may_bind_one_way_only(self, market: Market, side: str) -> None:
+        limit = {side: ["current", "0.01 * $volume"]}
+        wishes = {3: [(PLAIN, BUY, 5000.0)], 4: [(PLAIN, SELL, 5000.0 if side == "sell" else 1000.0)]}
+        bought, sold = market.trade(wishes, volume_threshold=limit).orders.to_dict("records")
+        assert (bought["filled"], sold["filled"]) == ((1000, 1000) if side == "buy" else (5000, 1000))
+        assert (bought["reason"], sold["reason"]) == (
+            ("volume limit", None) if side == "buy" else (None, "volume limit")
+        )
+
     def test_the_tighter_of_two_cuts_counts(self, market: Market) -> None:
         limit = {"all": ["current", "0.01 * $volume"]}
         row = only(market.trade({3: [(PLAIN, BUY, 5000.0)]}, account=5000.0, volume_threshold=limit), 3)
