@@ -29,6 +29,7 @@ CODES = [f"SH6{number:05d}" for number in range(9)]
 PLAIN, UP, DOWN, GONE, STILL, DEAR, ADJUSTED, OTHER, SHRUNK = CODES
 BUY, SELL = OrderDir.BUY, OrderDir.SELL
 DAYS, PLANTED = 14, 5
+UNTOLD = PLANTED + 2  # on which the store does not know the move of one
 SETTINGS = {
     "deal_price": "close",
     "limit_threshold": 0.095,
@@ -50,6 +51,7 @@ class Market:
         change[PLANTED, column[UP]], change[PLANTED, column[DOWN]] = 0.1, -0.1
         change[PLANTED, column[STILL]] = 0
         close = 10 * np.cumprod(1 + change, axis=0)
+        change[UNTOLD, column[DEAR]] = np.nan
         close[:, column[DEAR]] *= 1000  # 1 million a lot
         factor = np.ones_like(close)
         factor[:, column[ADJUSTED]] = 3.7
@@ -180,6 +182,13 @@ class TestReasons:
                 wishes = {2: [(code, BUY, 500.0)], PLANTED: [(code, direction, 500.0)]}
                 assert only(market.trade(wishes, limit_threshold=either))["reason"] == reason
 
+    def test_of_an_unknown_move_the_direction_tells(self, market: Market) -> None:
+        exchange = market.exchange(limit_threshold=["$close > 0"] * 2)
+        start = market.calendar[UNTOLD]
+        end = start + pd.Timedelta("1D") - pd.Timedelta("1s")
+        found = [exchange.obstacle(DEAR, start, end, direction) for direction in (BUY, SELL, None)]
+        assert found == [Reason.LIMIT_UP, Reason.LIMIT_DOWN, Reason.LIMIT_UP]
+
     def test_no_cash_for_all_of_it(self, market: Market) -> None:
         row = only(market.trade({3: [(PLAIN, BUY, 1e6)]}, account=1e5), 3)
         assert (row["status"], row["reason"]) == ("partly", "no cash")
@@ -307,6 +316,25 @@ class TestHeldBack:
         orders = self.run(market, [held, [ADJUSTED, *held, *others[1:]]], topk=2, n_drop=1, hold_thresh=9)
         (sale,) = orders[orders["direction"] == "sell"].itertuples()
         assert (sale.instrument, sale.reason, sale.sent) == (OTHER, Reason.HOLDING, False)
+
+    @pytest.mark.parametrize(
+        ("code", "direction", "reason"), [(UP, BUY, Reason.LIMIT_UP), (DOWN, SELL, Reason.LIMIT_DOWN)]
+    )
+    def test_only_the_limit_of_its_direction_keeps_an_order_back_unless_told_otherwise(
+        self, market: Market, code: str, direction: OrderDir, reason: Reason
+    ) -> None:
+        exchange = market.exchange()
+        start = market.calendar[PLANTED]
+        end = start + pd.Timedelta("1D") - pd.Timedelta("1s")
+        other = SELL if direction == BUY else BUY
+        for way, either in (
+            (direction, {}),
+            (other, {}),
+            (other, {"either": False}),
+            (other, {"either": True}),
+        ):
+            exchange.withhold(Order(code, 500.0, way, start, end), **either)
+        assert [*exchange.orders()["reason"]] == [reason, None, None, reason]
 
     def test_targets_that_qlib_leaves_out(self, market: Market) -> None:
         exchange = market.exchange()

@@ -141,6 +141,16 @@ class TestStatus:
         assert [day_of(at, "SZ300001", day) for day in (2, 6)] == [None, None]
         assert [*found.notes] == ["the side table `status` has words without rules of their own: sane"]
 
+    def test_it_lasts_from_the_first_to_the_last_day_of_its_spell(self, tmp_path: Path) -> None:
+        made = Store(["SH600000"])
+        made.plant("SH600000", 2, 10.5, 11.03, 11.58, 12.16)  # by 5 % on each of four days, to the fen
+        made.look(tmp_path)
+        (tmp_path / "side").mkdir()
+        spell = {"instrument": ["SH600000"], "start": [CALENDAR[3]], "end": [CALENDAR[4]], "status": ["ST"]}
+        pd.DataFrame(spell).to_parquet(tmp_path / "side" / "status.parquet")
+        _, at = made.look(tmp_path)
+        assert [day_of(at, "SH600000", day) for day in (2, 3, 4, 5)] == [None, "up", "up", None]
+
     def test_without_the_table_nobody_has_it_and_that_is_told(self, tmp_path: Path) -> None:
         found, _ = Store(["SH600000"]).look(tmp_path)
         (note,) = found.notes

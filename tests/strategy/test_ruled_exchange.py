@@ -168,6 +168,22 @@ class TestLots:
         done = market.trade({2: [(STAR, BUY, 35.0)]}, trade_unit=10)
         assert done.orders["filled"].iloc[0] == 30
 
+    @pytest.mark.parametrize(("code", "least"), [(PLAIN, 100), (ADJUSTED, 100 / 3.7), (STAR, 200)])
+    def test_the_least_purchase_for_strategies_of_qlib(self, market: Market, code: str, least: float) -> None:
+        start, end = CALENDAR[2], CALENDAR[2] + pd.Timedelta(hours=23)
+        exchange = market.exchange()
+        assert exchange.get_amount_of_trade_unit(None, code, start, end) == pytest.approx(least)
+        factor = FACTOR.get(code, 1.0)
+        assert exchange.get_amount_of_trade_unit(2 * factor, code, start, end) == pytest.approx(least / 2)
+        assert market.exchange(trade_unit=None).get_amount_of_trade_unit(None, code, start, end) is None
+
+    def test_of_no_stock_they_are_the_largest_of_any_board(self, market: Market) -> None:
+        exchange = market.exchange()
+        assert exchange.get_amount_of_trade_unit(2.0) == 50
+        assert exchange.round_amount_by_trade_unit(299.0, 1.0) == 200
+        assert exchange.round_amount_by_trade_unit(299.0, 2.0) == 250
+        assert market.exchange(trade_unit=None).round_amount_by_trade_unit(299.0, 2.0) == 299
+
     def test_lots_of_the_book(self, market: Market) -> None:
         done = market.trade({2: [(PLAIN, BUY, 1000.0), (STAR, BUY, 1000.0)]})
         assert [*done.orders["lots_filled"]] == [10, 1000]
@@ -176,7 +192,9 @@ class TestLots:
 
 
 class TestCash:
-    @pytest.mark.parametrize("account", [1004.9, 1005.005, 1005.02, 3333.3, 1e5])
+    @pytest.mark.parametrize(
+        "account", [1004.9, 1005.005, 1005.02, 3333.3, 20010.2 - 1e-6, 20010.2 + 1e-6, 1e5]
+    )
     @pytest.mark.parametrize("code", [PLAIN, STAR])
     def test_a_purchase_takes_all_there_is_and_no_more(
         self, market: Market, account: float, code: str
@@ -195,6 +213,26 @@ class TestCash:
         if filled:
             assert cash == pytest.approx(account - total(filled))
             assert done.orders["reason"].iloc[0] == "no cash"
+
+    def test_a_lot_for_which_a_millionth_is_missing_is_not_bought(self, market: Market) -> None:
+        """Of real shares: an adjusted one is worth 3.7 of them."""
+        (plenty,) = rows(market.trade({2: [(ADJUSTED, BUY, 1000 / 3.7)]}), 2).to_dict("records")
+        price, factor = plenty["price"], plenty["factor"]
+        whole = 1000 / factor * price * 1.00051
+        for account, real in ((whole - 1e-6, 900), (whole + 1e-6, 1000)):
+            done = market.trade({2: [(ADJUSTED, BUY, 1e6)]}, account=account)
+            assert done.orders["filled"].iloc[0] * factor == pytest.approx(real)
+            assert done.daily["cash"].min() >= 0
+
+    @pytest.mark.parametrize(
+        ("code", "lot"), [(PLAIN, 1000 + 5 + 0.01), (ADJUSTED, 2000 + 5 + 0.02), (STAR, 10_000 + 5 + 0.1)]
+    )
+    def test_less_than_a_lot_is_for_want_of_cash_where_a_lot_cannot_be_paid(
+        self, market: Market, code: str, lot: float
+    ) -> None:
+        for account, reason in ((lot - 0.01, "no cash"), (lot + 0.01, "lot size")):
+            (row,) = rows(market.trade({2: [(code, BUY, 5.0)]}, account=account), 2).to_dict("records")
+            assert (row["filled"], row["reason"]) == (0, reason)
 
     def test_the_fee_of_a_sale_is_paid_out_of_it(self, market: Market) -> None:
         done = market.trade({2: [(SHRINKING, BUY, 100.0)], 8: [(SHRINKING, SELL, 100.0)]}, account=806.0)
@@ -227,6 +265,23 @@ class TestResale:
         assert order.deal_amount == 100
 
 
+class TestLimitOfOnesOwn:
+    """One that is given takes the place of all limits and suspensions of the table."""
+
+    def test_it_forbids(self, market: Market) -> None:
+        wishes = {2: [(PLAIN, BUY, 100.0), (GROWTH, BUY, 100.0)]}
+        plain, growth = rows(market.trade(wishes, limit_threshold=["$close > 25"] * 2), 2).to_dict("records")
+        assert (plain["filled"], plain["reason"]) == (100, None)
+        assert (growth["filled"], growth["reason"]) == (0, "price limit up")
+
+    @pytest.mark.parametrize("limit", [None, ["$close > 25"] * 2])
+    def test_the_tables_are_not_looked_up(self, market: Market, limit: list[str] | None) -> None:
+        assert market.exchange().notes != []  # of the status, which the store does not have
+        exchange = market.exchange(limit_threshold=limit)
+        assert exchange.notes == []
+        assert exchange.quote_df["limit_buy"].any() == (limit is not None)
+
+
 class TestWithoutRules:
     def test_it_is_the_observed_exchange(self, market: Market) -> None:
         exchange = market.exchange(rules=None, limit_threshold=None, open_cost=0.001, min_cost=7)
@@ -235,6 +290,9 @@ class TestWithoutRules:
         wishes = {2: [(PLAIN, BUY, 1000.0)], 3: [(STAR, BUY, 100.0)]}
         done = market.trade(wishes, rules=None, limit_threshold=None, open_cost=0.001, min_cost=7)
         assert [*done.orders["cost"]] == pytest.approx([10, 7])  # and a lot of STAR is of 100
+
+    def test_a_limit_that_is_not_given_is_the_regions(self, market: Market) -> None:
+        assert market.exchange(rules=None).limit_threshold == 0.095
 
     def test_no_limit_is_none_whatever_the_region(self, market: Market) -> None:
         exchange = market.exchange(rules=None, limit_threshold=None)
