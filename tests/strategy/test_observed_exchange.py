@@ -202,6 +202,39 @@ class TestReasons:
         row = only(market.trade({3: [(PLAIN, BUY, 100.0)]}, account=4.0), 3)
         assert (row["status"], row["reason"]) == ("not filled", "no cash")
 
+    def test_no_cash_for_the_fee_of_a_purchase_far_beyond_it(self, market: Market) -> None:
+        """A lot could be paid; Qlib looks at the fee of all that is wanted first."""
+        row = only(market.trade({3: [(PLAIN, BUY, 1e6)]}, account=4000.0), 3)
+        assert (row["status"], row["reason"]) == ("not filled", "no cash")
+
+    def test_no_cash_for_the_fee_of_a_sale(self, market: Market) -> None:
+        wishes = {3: [(PLAIN, BUY, 100.0)], 4: [(PLAIN, SELL, 100.0)]}
+        done = market.trade(wishes, account=4000.0, min_cost=2500)
+        assert [*done.orders["status"]] == ["filled", "not filled"]
+        assert [*done.orders["reason"]] == [None, "no cash"]
+
+    @pytest.mark.parametrize("code", [PLAIN, ADJUSTED, DEAR])
+    def test_less_than_a_lot_is_for_want_of_cash_where_a_lot_cannot_be_paid(
+        self, market: Market, code: str
+    ) -> None:
+        row = only(market.trade({3: [(code, BUY, 0.0)]}), 3)
+        lot = 100 / row["factor"] * row["price"]
+        total = lot + max(5, 0.0005 * lot)
+        for account, reason in ((total - 0.01, "no cash"), (total + 0.01, "lot size")):
+            assert only(market.trade({3: [(code, BUY, 0.001)]}, account=account), 3)["reason"] == reason
+
+    @pytest.mark.parametrize("lots", [3, 200])
+    def test_a_purchase_takes_all_there_is_and_no_more(self, market: Market, lots: int) -> None:
+        """At the least fee, and at that of the rate."""
+        price = only(market.trade({3: [(PLAIN, BUY, 100.0)]}), 3)["price"]
+        value = 100 * lots * price
+        total = value + max(5, 0.0005 * value)
+        # Qlib would round up where a tenth of a share is missing; here there must be as much to spare
+        for account, bought in ((total - 0.01, lots - 1), (total + 0.2 * price, lots)):
+            done = market.trade({3: [(PLAIN, BUY, 100.0 * (lots + 5))]}, account=account)
+            assert [*done.orders["lots_filled"]] == [bought]
+            assert done.daily["cash"].min() >= 0
+
     def test_less_than_a_lot(self, market: Market) -> None:
         row = only(market.trade({3: [(PLAIN, BUY, 70.0)]}), 3)
         assert (row["status"], row["reason"]) == ("not filled", "lot size")
@@ -237,6 +270,9 @@ class TestReasons:
         assert (row["status"], row["reason"], row["filled"]) == ("partly", "not held", 500)
         row = only(market.trade({3: [(PLAIN, SELL, 800.0)]}), 3)
         assert (row["status"], row["reason"]) == ("not filled", "not held")
+        wishes = {2: [(PLAIN, BUY, 0.5)], 3: [(PLAIN, SELL, 0.8)]}
+        row = only(market.trade(wishes, trade_unit=None, min_cost=0), 3)
+        assert (row["status"], row["reason"], row["filled"]) == ("partly", "not held", 0.5)
 
     def test_what_a_strategy_tries_out_is_no_order(self, market: Market) -> None:
         exchange = market.exchange()
@@ -353,6 +389,18 @@ class TestHeldBack:
             OTHER: Reason.LOT_SIZE,
         }
         assert found["direction"].to_dict() == {UP: "buy", GONE: "buy", OTHER: "buy", DOWN: "sell"}
+        assert found["amount"].to_dict() == {UP: 300, GONE: 200, OTHER: 30, DOWN: 100}
+        assert not found["sent"].any()
+
+    def test_targets_that_qlib_sends_are_not_among_them(self, market: Market) -> None:
+        exchange = market.exchange()
+        start = market.calendar[PLANTED]
+        end = start + pd.Timedelta("1D") - pd.Timedelta("1s")
+        orders = exchange.generate_order_for_target_amount_position(
+            {PLAIN: 800.0, UP: 300.0}, {OTHER: 500.0}, start, end
+        )
+        assert {order.stock_id: order.direction for order in orders} == {PLAIN: BUY, OTHER: SELL}
+        assert [*exchange.orders().index.get_level_values("instrument")] == [UP]
 
 
 WISHES = st.dictionaries(

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarni
 BUY, SELL = OrderDir.BUY, OrderDir.SELL
 CALENDAR = pd.bdate_range("2023-08-17", periods=14)  # stamp duty is halved on 2023-08-28, day 7
 HALVED = 7
+STILL = 11  # a day on which one stock has no volume
 INDEX, PLAIN, ADJUSTED, GROWTH, STAR, SHRINKING = CODES = [
     "SH000300",
     "SH600000",
@@ -58,6 +59,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     column = CODES.index(SHRINKING)
     factor[5:, column] = 1.13  # new shares for nothing: 100 shares become 113
     bars = {"close": raw * factor, "factor": factor, "volume": np.full(shape, 1e8), "open": raw * factor}
+    bars["volume"][STILL, CODES.index(PLAIN)] = 0.0
     spells = pd.DataFrame({"instrument": CODES, "start": CALENDAR[0], "end": CALENDAR[-1]})
     write_store(root, CALENDAR, CODES, bars, {"csi300": spells})
     return root
@@ -109,6 +111,8 @@ class TestFees:
         ("given", "buy", "sell"),
         [
             ({"commission": 0.0002}, 8.4, 28.4),
+            ({"commission": 0}, 5.4, 25.4),
+            ({"open_cost": 0}, 5, 40.4),
             ({"commission": 0.0001, "min_cost": 0}, 4.4, 24.4),
             ({"min_cost": 50}, 50.4, 70.4),
             ({"open_cost": 0.001, "close_cost": 0.002}, 40, 80),
@@ -125,6 +129,17 @@ class TestFees:
         done = market.trade({8: [(PLAIN, BUY, 50_000.0)]}, impact_cost=0.1)
         share = 50_000 / 1e8
         assert [*done.orders["cost"]] == pytest.approx([500_000 * (0.00051 + 0.1 * share**2)])
+
+
+class TestSuspensions:
+    @pytest.mark.parametrize("direction", [BUY, SELL])
+    def test_without_volume_nothing_is_traded(self, market: Market, direction: OrderDir) -> None:
+        done = market.trade(
+            {2: [(PLAIN, BUY, 500.0)], STILL: [(PLAIN, direction, 200.0), (STAR, BUY, 200.0)]}
+        )
+        still, other = rows(done, STILL).to_dict("records")
+        assert (still["filled"], still["cost"], still["reason"]) == (0, 0, "suspended, no volume")
+        assert (other["filled"], other["reason"]) == (200, None)
 
 
 class TestLots:
@@ -224,6 +239,30 @@ class TestCash:
             assert done.orders["filled"].iloc[0] * factor == pytest.approx(real)
             assert done.daily["cash"].min() >= 0
 
+    def test_without_lots_it_takes_all_there_is_and_no_more(self, market: Market) -> None:
+        exchange = market.exchange(trade_unit=None)
+        start, end = CALENDAR[2], CALENDAR[2] + pd.Timedelta(hours=23)
+        for cash in np.random.default_rng(0).uniform(2e4, 1e6, 300):
+            order = Order(PLAIN, 1e6, BUY, start, end)
+            value, cost, _ = exchange.deal_order(order, position=OrderedPosition(cash))
+            assert cash * (1 - 1e-9) < value + cost <= cash
+
+    def test_without_an_account_only_the_lots_count(self, market: Market) -> None:
+        start, end = CALENDAR[2], CALENDAR[2] + pd.Timedelta(hours=23)
+        bought, sold = Order(GROWTH, 250.0, BUY, start, end), Order(GROWTH, 250.0, SELL, start, end)
+        for order in (bought, sold):
+            market.exchange().deal_order(order)
+        assert (bought.deal_amount, sold.deal_amount) == (200, 250)
+
+    def test_a_sale_that_cannot_pay_its_fee_is_left(self, market: Market) -> None:
+        wishes = {2: [(PLAIN, BUY, 100.0)], 3: [(PLAIN, SELL, 100.0)]}
+        # the purchase takes 3,500.01, so that cash and the 1,000 of the sale must pay 2,501.01
+        for account, status in ((5001.01, "not filled"), (5001.03, "filled")):
+            done = market.trade(wishes, account=account, min_cost=2500)
+            assert done.orders["status"].iloc[0] == "filled"
+            assert done.orders["status"].iloc[1] == status
+            assert done.daily["cash"].min() >= 0
+
     @pytest.mark.parametrize(
         ("code", "lot"), [(PLAIN, 1000 + 5 + 0.01), (ADJUSTED, 2000 + 5 + 0.02), (STAR, 10_000 + 5 + 0.1)]
     )
@@ -250,6 +289,13 @@ class TestResale:
         done = market.trade({3: [(PLAIN, BUY, 500.0), (PLAIN, SELL, 500.0)], 4: [(PLAIN, SELL, 500.0)]})
         assert [*done.orders["filled"]] == [500, 0, 500]
         assert done.orders["reason"].iloc[1] == "bought today"
+
+    def test_a_share_too_many_is_one_that_was_bought_today(self, market: Market) -> None:
+        sales = [(300.0, None), (301.0, "bought today")]
+        for amount, reason in sales:
+            done = market.trade({2: [(STAR, BUY, 300.0)], 3: [(STAR, BUY, 500.0), (STAR, SELL, amount)]})
+            sale = rows(done, 3).iloc[1]
+            assert (sale["filled"], sale["reason"]) == (300, reason)
 
     def test_it_may_be_sold_where_the_rule_is_t_plus_0(self, market: Market) -> None:
         wishes = {3: [(PLAIN, BUY, 500.0), (PLAIN, SELL, 500.0)]}
@@ -324,6 +370,13 @@ class TestRefuses:
             ({"commission": 0.0003, "open_cost": 0.001}, "set `commission` or `open_cost`, not both"),
             ({"commission": 3}, r"`commission` must lie in \[0, 1\), found 3"),
             ({"min_cost": -5}, "`min_cost` must be at least 0, found -5"),
+            ({"commission": 1}, r"`commission` must lie in \[0, 1\), found 1"),
+            ({"open_cost": -0.1}, r"`open_cost` must lie in \[0, 1\), found -0.1"),
+            ({"close_cost": 1}, r"`close_cost` must lie in \[0, 1\), found 1"),
+            (
+                {"commission": 0, "close_cost": 0},
+                "set `commission` or `close_cost`, not both: `close_cost` is all",
+            ),
         ],
     )
     def test_wrong_arguments(self, market: Market, settings: dict[str, Any], message: str) -> None:

@@ -211,6 +211,13 @@ class TestAgainstQlib:
         assert len(held) > 16  # and all the same it goes on
         assert (ours["cash"] > 0).all()
 
+    def test_of_a_table_of_signals_the_first_counts(self, calm: Market) -> None:
+        scores = signal(calm.scores, calm.calendar)
+        table = pd.DataFrame({"first": scores, "second": -scores})
+        alone, _ = calm.run(TopkDropout(signal=scores, topk=8, n_drop=2))
+        report, _ = calm.run(TopkDropout(signal=table, topk=8, n_drop=2))
+        pd.testing.assert_frame_equal(report, alone)
+
     def test_no_signal_means_no_order(self, market: Market) -> None:
         scores = signal(market.scores, market.calendar).loc[market.calendar[5] :]
         report, _ = market.run(TopkDropout(signal=scores, topk=8, n_drop=2))
