@@ -260,6 +260,11 @@ class TestReasons:
             ("volume limit", None) if side == "buy" else (None, "volume limit")
         )
 
+    def test_an_order_of_just_the_volume_that_is_allowed_is_not_cut(self, market: Market) -> None:
+        limit = {"all": ["current", "70 + 0 * $volume"]}
+        row = only(market.trade({3: [(PLAIN, BUY, 70.0)]}, volume_threshold=limit), 3)
+        assert (row["status"], row["reason"]) == ("not filled", "lot size")
+
     def test_the_tighter_of_two_cuts_counts(self, market: Market) -> None:
         limit = {"all": ["current", "0.01 * $volume"]}
         row = only(market.trade({3: [(PLAIN, BUY, 5000.0)]}, account=5000.0, volume_threshold=limit), 3)
