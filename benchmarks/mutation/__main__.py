@@ -129,12 +129,18 @@ def main() -> int:
     root = given.tree.resolve()
     if root == Path.cwd():
         parser.error("--tree must be a clone, found the folder that is worked in")
+
+    def wanted(family: str, module: str) -> bool:
+        return family in (given.family or FOLDERS) and (not given.module or Path(module).name in given.module)
+
     rows = _read(given.out)
     if given.table:
         show(root, rows)
         return 0
     if given.again:
-        rows = [row for row in rows if row["outcome"] != given.again]
+        rows = [
+            row for row in rows if row["outcome"] != given.again or not wanted(row["family"], row["module"])
+        ]
     done = {_key(row) for row in rows}
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -149,9 +155,9 @@ def main() -> int:
     gc.freeze()
     begun, sound = time.monotonic(), set()
     for family in given.family or FOLDERS:
-        for mutant in sample(all_mutants(root, family), given.size, given.seed):
+        for mutant in sample(root, all_mutants(root, family), given.size, given.seed):
             row = {"family": family} | {name: str(getattr(mutant, name)) for name in FIELDS[1:6]}
-            if _key(row) in done or (given.module and Path(mutant.module).name not in given.module):
+            if _key(row) in done or not wanted(family, mutant.module):
                 continue
             if time.monotonic() - begun > given.seconds:
                 show(root, rows)

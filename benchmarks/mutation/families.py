@@ -21,11 +21,6 @@ _MORE = {
         "tests/model/balancers/test_laws.py",
     ),
     "qlib_ext/model/balancers/module_state.py": ("tests/model/balancers/test_torchjd.py",),
-    "qlib_ext/strategy/exchange_settings.py": ("tests/strategy/test_ruled_exchange.py",),
-    "qlib_ext/strategy/position.py": (
-        "tests/strategy/test_observed_exchange.py",
-        "tests/strategy/test_where_qlib_is_wrong.py",
-    ),
 }
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosmic_ray.ast import ast_nodes, get_ast  # type: ignore[import-not-found]
-from cosmic_ray.mutating import mutate_code  # type: ignore[import-not-found]
-from cosmic_ray.plugins import get_operator, operator_names  # type: ignore[import-not-found]
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
 
 from benchmarks.mutation.families import modules
 
@@ -31,6 +32,14 @@ class Mutant:
         if mutated is None:
             raise LookupError(f"{self} is nowhere in {self.module}")
         return mutated
+
+    def compiles(self, root: Path) -> bool:
+        """Whether it is Python: cosmic-ray takes the stars of `**given` and of a bare `*` for operators too."""
+        try:
+            compile(self.source(root), self.module, "exec")
+        except SyntaxError:
+            return False
+        return True
 
 
 def _annotations(code: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -65,8 +74,11 @@ def all_mutants(root: Path, family: str) -> list[Mutant]:
     return sorted(found)
 
 
-def sample(mutants: list[Mutant], size: int, seed: int) -> list[Mutant]:
-    """So many of them in an order of chance: a smaller sample is the beginning of a larger one."""
+def sample(root: Path, mutants: list[Mutant], size: int, seed: int) -> list[Mutant]:
+    """So many of them in an order of chance: a smaller sample is the beginning of a larger one.
+
+    One that does not compile is left out: any test would notice it.
+    """
     shuffled = list(mutants)
     random.Random(seed).shuffle(shuffled)
-    return shuffled[:size]
+    return list(itertools.islice((mutant for mutant in shuffled if mutant.compiles(root)), size))

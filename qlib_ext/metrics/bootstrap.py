@@ -54,11 +54,16 @@ def day_by_day(
     For sums over long series, which then need not be held.
     """
     integer("days", days, 1)
-    integer("draws", draws, 1)
-    integer("seed", seed, 0)
+    check_drawing(block_days, draws, seed)
+    return _day_by_day(days, 1 / (block_days if block_days is not None else days ** (1 / 3)), draws, seed)
+
+
+def check_drawing(block_days: float | None, draws: int, seed: int) -> None:
+    """Raise a UserError if `stationary_days` does not take these; for callers that may end without a drawing."""
     if block_days is not None:
         at_least("block_days", block_days, 1)
-    return _day_by_day(days, 1 / (block_days if block_days is not None else days ** (1 / 3)), draws, seed)
+    integer("draws", draws, 1)
+    integer("seed", seed, 0)
 
 
 def _day_by_day(days: int, anew: float, draws: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
@@ -113,6 +118,7 @@ def bootstrap_intervals(
     the deepest drawdown, has no valid interval of this kind, since resampling makes another path.
     """
     between("level", level, 0, 1, open_low=True, open_high=True)
+    check_drawing(block_days, draws, seed)
     series = [np.asarray(values, dtype=np.float64) for values in daily]
     shapes = {values.shape for values in series}
     if len(shapes) != 1 or len(series[0].shape) != 1:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qlib_ext.checks import UserError, at_least, between, integer
-from qlib_ext.metrics.bootstrap import day_by_day, stationary_days
+from qlib_ext.metrics.bootstrap import check_drawing, day_by_day, stationary_days
 from qlib_ext.metrics.cross_section import Floats, present
 from qlib_ext.metrics.moments import moments
 
@@ -73,10 +73,7 @@ def bootstrap_mean(
     True
     """
     between("level", level, 0, 1, open_low=True, open_high=True)
-    integer("draws", draws, 1)
-    integer("seed", seed, 0)
-    if block_days is not None:
-        at_least("block_days", block_days, 1)
+    check_drawing(block_days, draws, seed)
     values = present("daily", daily)
     days = len(values)
     if days < 2:
@@ -139,6 +136,7 @@ def bootstrap_difference(
     0.015
     """
     between("level", level, 0, 1, open_low=True, open_high=True)
+    check_drawing(block_days, draws, seed)
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape:
         raise UserError(f"`first` and `second` must be [days] of one length, found {a.shape} and {b.shape}")

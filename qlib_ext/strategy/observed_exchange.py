@@ -107,7 +107,8 @@ class ObservedExchange(Exchange):
     `generate_order_for_target_amount_position` leaves out is booked as well.
 
     A purchase that the cash cuts is never more than the cash pays for: Qlib rounds up to a whole lot where a tenth of
-    a share is missing, and so spends cash that is not there.
+    a share is missing, and so spends cash that is not there. A `volume_threshold` of purchases or of sales alone leaves
+    the others without a limit, where Qlib fails at the first of them.
 
     Parameters
     ----------
@@ -115,8 +116,13 @@ class ObservedExchange(Exchange):
         As Qlib's `Exchange` takes them.
     """
 
+    buy_vol_limit: list[tuple[str, str]] | None
+    sell_vol_limit: list[tuple[str, str]] | None
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"quote_cls": RememberingQuote} | kwargs)
+        # Qlib takes the least of a list that is empty where only the other direction has a limit.
+        self.buy_vol_limit, self.sell_vol_limit = self.buy_vol_limit or None, self.sell_vol_limit or None
         self.book: list[Booked] = []
         self.dealing: Order  # the order that is being dealt
         self.cuts: list[Reason] = []  # what cut it, in this order

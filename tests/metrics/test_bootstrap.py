@@ -82,5 +82,8 @@ class TestIntervals:
             bootstrap_intervals(np.mean, [1.0, 2.0], level=1)
         with pytest.raises(UserError, match="`block_days` must be at least 1, found 0"):
             stationary_days(5, block_days=0)
+        for values in ([1.0, 2.0], [1.0]):  # a wrong argument is one where nothing is drawn too
+            with pytest.raises(UserError, match="`draws` must be at least 1, found 0"):
+                bootstrap_intervals(np.mean, values, draws=0)
         with pytest.raises(UserError, match="`days` must be at least 1, found 0"):
             stationary_days(0)

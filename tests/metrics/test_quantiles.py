@@ -125,6 +125,13 @@ class TestMeans:
         np.testing.assert_array_equal(means, [[0.1, np.nan, 0.2]])
         assert spread(means)[0] == pytest.approx(0.1)
 
+    def test_nor_have_empty_groups_at_the_ends_of_the_days(self):
+        means = group_means(
+            [[1, np.nan], [np.nan, np.nan], [0, 1]], [[0.1, 0.2], [0.3, 0.4], [0.5, np.nan]], 3
+        )
+        nan = np.nan
+        np.testing.assert_array_equal(means, [[nan, 0.1, nan], [nan, nan, nan], [0.5, nan, nan]])
+
     def test_what_is_no_group(self):
         with pytest.raises(UserError, match="`group` must hold the groups 0 to 1, or NaN, found 2"):
             group_means([[0.0, 2.0]], [[0.1, 0.1]], 2)

@@ -114,8 +114,13 @@ class TestBootstrapMean:
         ],
     )
     def test_checks(self, options, message):
-        with pytest.raises(UserError, match=message):
-            bootstrap_mean([0.1, 0.2], **options)
+        # A wrong argument is one where nothing is drawn too: too few days, or a difference that is always the same.
+        for daily in ([0.1, 0.2, 0.4], [0.1], []):
+            with pytest.raises(UserError, match=message):
+                bootstrap_mean(daily, **options)
+            for other in (np.zeros(len(daily)), daily):
+                with pytest.raises(UserError, match=message):
+                    bootstrap_difference(daily, other, **options)
 
 
 class TestBootstrapDifference:

@@ -29,6 +29,7 @@ CODES = [f"SH6{number:05d}" for number in range(9)]
 PLAIN, UP, DOWN, GONE, STILL, DEAR, ADJUSTED, OTHER, SHRUNK = CODES
 BUY, SELL = OrderDir.BUY, OrderDir.SELL
 DAYS, PLANTED = 14, 5
+UNTOLD = PLANTED + 2  # on which the store does not know the move of one
 SETTINGS = {
     "deal_price": "close",
     "limit_threshold": 0.095,
@@ -50,6 +51,7 @@ class Market:
         change[PLANTED, column[UP]], change[PLANTED, column[DOWN]] = 0.1, -0.1
         change[PLANTED, column[STILL]] = 0
         close = 10 * np.cumprod(1 + change, axis=0)
+        change[UNTOLD, column[DEAR]] = np.nan
         close[:, column[DEAR]] *= 1000  # 1 million a lot
         factor = np.ones_like(close)
         factor[:, column[ADJUSTED]] = 3.7
@@ -180,6 +182,13 @@ class TestReasons:
                 wishes = {2: [(code, BUY, 500.0)], PLANTED: [(code, direction, 500.0)]}
                 assert only(market.trade(wishes, limit_threshold=either))["reason"] == reason
 
+    def test_of_an_unknown_move_the_direction_tells(self, market: Market) -> None:
+        exchange = market.exchange(limit_threshold=["$close > 0"] * 2)
+        start = market.calendar[UNTOLD]
+        end = start + pd.Timedelta("1D") - pd.Timedelta("1s")
+        found = [exchange.obstacle(DEAR, start, end, direction) for direction in (BUY, SELL, None)]
+        assert found == [Reason.LIMIT_UP, Reason.LIMIT_DOWN, Reason.LIMIT_UP]
+
     def test_no_cash_for_all_of_it(self, market: Market) -> None:
         row = only(market.trade({3: [(PLAIN, BUY, 1e6)]}, account=1e5), 3)
         assert (row["status"], row["reason"]) == ("partly", "no cash")
@@ -192,6 +201,39 @@ class TestReasons:
     def test_no_cash_for_the_fee(self, market: Market) -> None:
         row = only(market.trade({3: [(PLAIN, BUY, 100.0)]}, account=4.0), 3)
         assert (row["status"], row["reason"]) == ("not filled", "no cash")
+
+    def test_no_cash_for_the_fee_of_a_purchase_far_beyond_it(self, market: Market) -> None:
+        """A lot could be paid; Qlib looks at the fee of all that is wanted first."""
+        row = only(market.trade({3: [(PLAIN, BUY, 1e6)]}, account=4000.0), 3)
+        assert (row["status"], row["reason"]) == ("not filled", "no cash")
+
+    def test_no_cash_for_the_fee_of_a_sale(self, market: Market) -> None:
+        wishes = {3: [(PLAIN, BUY, 100.0)], 4: [(PLAIN, SELL, 100.0)]}
+        done = market.trade(wishes, account=4000.0, min_cost=2500)
+        assert [*done.orders["status"]] == ["filled", "not filled"]
+        assert [*done.orders["reason"]] == [None, "no cash"]
+
+    @pytest.mark.parametrize("code", [PLAIN, ADJUSTED, DEAR])
+    def test_less_than_a_lot_is_for_want_of_cash_where_a_lot_cannot_be_paid(
+        self, market: Market, code: str
+    ) -> None:
+        row = only(market.trade({3: [(code, BUY, 0.0)]}), 3)
+        lot = 100 / row["factor"] * row["price"]
+        total = lot + max(5, 0.0005 * lot)
+        for account, reason in ((total - 0.01, "no cash"), (total + 0.01, "lot size")):
+            assert only(market.trade({3: [(code, BUY, 0.001)]}, account=account), 3)["reason"] == reason
+
+    @pytest.mark.parametrize("lots", [3, 200])
+    def test_a_purchase_takes_all_there_is_and_no_more(self, market: Market, lots: int) -> None:
+        """At the least fee, and at that of the rate."""
+        price = only(market.trade({3: [(PLAIN, BUY, 100.0)]}), 3)["price"]
+        value = 100 * lots * price
+        total = value + max(5, 0.0005 * value)
+        # Qlib would round up where a tenth of a share is missing; here there must be as much to spare
+        for account, bought in ((total - 0.01, lots - 1), (total + 0.2 * price, lots)):
+            done = market.trade({3: [(PLAIN, BUY, 100.0 * (lots + 5))]}, account=account)
+            assert [*done.orders["lots_filled"]] == [bought]
+            assert done.daily["cash"].min() >= 0
 
     def test_less_than_a_lot(self, market: Market) -> None:
         row = only(market.trade({3: [(PLAIN, BUY, 70.0)]}), 3)
@@ -208,6 +250,21 @@ class TestReasons:
         row = only(market.trade({3: [(PLAIN, BUY, 5000.0)]}, volume_threshold=limit), 3)
         assert (row["status"], row["reason"], row["filled"]) == ("partly", "volume limit", 1000)
 
+    @pytest.mark.parametrize("side", ["buy", "sell"])
+    def test_a_limit_of_the_volume_may_bind_one_way_only(self, market: Market, side: str) -> None:
+        limit = {side: ["current", "0.01 * $volume"]}
+        wishes = {3: [(PLAIN, BUY, 5000.0)], 4: [(PLAIN, SELL, 5000.0 if side == "sell" else 1000.0)]}
+        bought, sold = market.trade(wishes, volume_threshold=limit).orders.to_dict("records")
+        assert (bought["filled"], sold["filled"]) == ((1000, 1000) if side == "buy" else (5000, 1000))
+        assert (bought["reason"], sold["reason"]) == (
+            ("volume limit", None) if side == "buy" else (None, "volume limit")
+        )
+
+    def test_an_order_of_just_the_volume_that_is_allowed_is_not_cut(self, market: Market) -> None:
+        limit = {"all": ["current", "70 + 0 * $volume"]}
+        row = only(market.trade({3: [(PLAIN, BUY, 70.0)]}, volume_threshold=limit), 3)
+        assert (row["status"], row["reason"]) == ("not filled", "lot size")
+
     def test_the_tighter_of_two_cuts_counts(self, market: Market) -> None:
         limit = {"all": ["current", "0.01 * $volume"]}
         row = only(market.trade({3: [(PLAIN, BUY, 5000.0)]}, account=5000.0, volume_threshold=limit), 3)
@@ -218,6 +275,9 @@ class TestReasons:
         assert (row["status"], row["reason"], row["filled"]) == ("partly", "not held", 500)
         row = only(market.trade({3: [(PLAIN, SELL, 800.0)]}), 3)
         assert (row["status"], row["reason"]) == ("not filled", "not held")
+        wishes = {2: [(PLAIN, BUY, 0.5)], 3: [(PLAIN, SELL, 0.8)]}
+        row = only(market.trade(wishes, trade_unit=None, min_cost=0), 3)
+        assert (row["status"], row["reason"], row["filled"]) == ("partly", "not held", 0.5)
 
     def test_what_a_strategy_tries_out_is_no_order(self, market: Market) -> None:
         exchange = market.exchange()
@@ -298,6 +358,25 @@ class TestHeldBack:
         (sale,) = orders[orders["direction"] == "sell"].itertuples()
         assert (sale.instrument, sale.reason, sale.sent) == (OTHER, Reason.HOLDING, False)
 
+    @pytest.mark.parametrize(
+        ("code", "direction", "reason"), [(UP, BUY, Reason.LIMIT_UP), (DOWN, SELL, Reason.LIMIT_DOWN)]
+    )
+    def test_only_the_limit_of_its_direction_keeps_an_order_back_unless_told_otherwise(
+        self, market: Market, code: str, direction: OrderDir, reason: Reason
+    ) -> None:
+        exchange = market.exchange()
+        start = market.calendar[PLANTED]
+        end = start + pd.Timedelta("1D") - pd.Timedelta("1s")
+        other = SELL if direction == BUY else BUY
+        for way, either in (
+            (direction, {}),
+            (other, {}),
+            (other, {"either": False}),
+            (other, {"either": True}),
+        ):
+            exchange.withhold(Order(code, 500.0, way, start, end), **either)
+        assert [*exchange.orders()["reason"]] == [reason, None, None, reason]
+
     def test_targets_that_qlib_leaves_out(self, market: Market) -> None:
         exchange = market.exchange()
         start = market.calendar[PLANTED]
@@ -315,6 +394,18 @@ class TestHeldBack:
             OTHER: Reason.LOT_SIZE,
         }
         assert found["direction"].to_dict() == {UP: "buy", GONE: "buy", OTHER: "buy", DOWN: "sell"}
+        assert found["amount"].to_dict() == {UP: 300, GONE: 200, OTHER: 30, DOWN: 100}
+        assert not found["sent"].any()
+
+    def test_targets_that_qlib_sends_are_not_among_them(self, market: Market) -> None:
+        exchange = market.exchange()
+        start = market.calendar[PLANTED]
+        end = start + pd.Timedelta("1D") - pd.Timedelta("1s")
+        orders = exchange.generate_order_for_target_amount_position(
+            {PLAIN: 800.0, UP: 300.0}, {OTHER: 500.0}, start, end
+        )
+        assert {order.stock_id: order.direction for order in orders} == {PLAIN: BUY, OTHER: SELL}
+        assert [*exchange.orders().index.get_level_values("instrument")] == [UP]
 
 
 WISHES = st.dictionaries(

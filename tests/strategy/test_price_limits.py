@@ -24,6 +24,9 @@ AT = {
     "SH600005": (0.04, 0.05, "up"),  # a tenth of it is less than a fen
     "SH600006": (0.04, 0.03, "down"),
     "SH600007": (2.51, 2.77, "up"),  # beyond the limit of 2.76
+    "SH600008": (0.01, 0.01, "down"),  # no price is lower
+    "SH600009": (0.01, 0.02, "up"),
+    "SH600010": (0.02, 0.02, None),
     "SZ300001": (10.00, 11.00, None),
     "SZ300002": (10.00, 12.00, "up"),
     "SZ300003": (10.00, 8.00, "down"),
@@ -59,6 +62,7 @@ class Store:
         arguments = {"buy": "$close", "sell": "$close", "factors": True} | given
         with np.errstate(divide="ignore", invalid="ignore"):
             found = at_limit(quotes, rules, store, **arguments)  # type: ignore[arg-type]
+        assert found.up.dtype == found.down.dtype == bool
         return found, pd.DataFrame({"up": found.up, "down": found.down}, index=index)
 
 
@@ -123,6 +127,31 @@ class TestByFen:
         without = at_limit(quotes, CN, store, buy="$vwap", sell="$vwap", factors=True)
         assert [*np.flatnonzero(without.up)] == [0]  # no price of its own: Qlib trades at the close
 
+    def test_a_mean_price_less_than_half_a_tick_away_is_at_the_limit(self, tmp_path: Path) -> None:
+        made = Store(["SH600000"])
+        made.plant("SH600000", PLANTED, 11.0, 9.9)
+        made.look(tmp_path)
+        index = pd.MultiIndex.from_product(
+            [["SH600000"], CALENDAR[PLANTED : PLANTED + 2]], names=["instrument", "datetime"]
+        )
+        for off, limited in ((0.004, True), (0.006, False)):
+            mean = [11.0 - off, 9.9 + off]
+            quotes = pd.DataFrame({"$close": [11.0, 9.9], "$factor": 1.0, "$vwap": mean}, index=index)
+            found = at_limit(quotes, CN, QlibStore(tmp_path), buy="$vwap", sell="$vwap", factors=True)
+            assert (found.up.tolist(), found.down.tolist()) == ([limited, False], [False, limited])
+
+    def test_purchases_and_sales_each_have_their_price(self, tmp_path: Path) -> None:
+        made = Store(["SH600000"])
+        made.plant("SH600000", PLANTED, 10.5)
+        made.look(tmp_path)
+        index = pd.MultiIndex.from_product(
+            [["SH600000"], [CALENDAR[PLANTED]]], names=["instrument", "datetime"]
+        )
+        quotes = pd.DataFrame({"$close": 10.5, "$factor": 1.0, "$high": 11.0, "$low": 9.0}, index=index)
+        for buy, sell, found in (("$high", "$low", (True, True)), ("$low", "$high", (False, False))):
+            at = at_limit(quotes, CN, QlibStore(tmp_path), buy=buy, sell=sell, factors=True)
+            assert (at.up.item(), at.down.item()) == found
+
 
 class TestStatus:
     def test_special_treatment_has_a_limit_of_its_own(self, tmp_path: Path) -> None:
@@ -140,6 +169,34 @@ class TestStatus:
         assert [day_of(at, "SH600001", day) for day in (2, 6)] == ["up", None]
         assert [day_of(at, "SZ300001", day) for day in (2, 6)] == [None, None]
         assert [*found.notes] == ["the side table `status` has words without rules of their own: sane"]
+
+    def test_it_lasts_from_the_first_to_the_last_day_of_its_spell(self, tmp_path: Path) -> None:
+        made = Store(["SH600000"])
+        made.plant("SH600000", 2, 10.5, 11.03, 11.58, 12.16)  # by 5 % on each of four days, to the fen
+        made.look(tmp_path)
+        (tmp_path / "side").mkdir()
+        spell = {"instrument": ["SH600000"], "start": [CALENDAR[3]], "end": [CALENDAR[4]], "status": ["ST"]}
+        pd.DataFrame(spell).to_parquet(tmp_path / "side" / "status.parquet")
+        _, at = made.look(tmp_path)
+        assert [day_of(at, "SH600000", day) for day in (2, 3, 4, 5)] == [None, "up", "up", None]
+
+    def test_of_other_stocks_and_in_unknown_words_it_says_nothing(self, tmp_path: Path) -> None:
+        made = Store(["SH600000", "SH600001"])
+        for code in made.codes:
+            made.plant(code, PLANTED, 10.5)
+        made.look(tmp_path)
+        (tmp_path / "side").mkdir()
+        rows = [
+            ("SH600009", "ST"),
+            ("SH600001", " st "),
+            *(("SH600000", f"word {k}") for k in (6, 2, 3, 5, 1, 4)),
+        ]
+        table = pd.DataFrame(rows, columns=["instrument", "status"]).assign(start=CALENDAR[0], end=pd.NaT)
+        table.to_parquet(tmp_path / "side" / "status.parquet")
+        found, at = made.look(tmp_path)
+        assert [day_of(at, code, PLANTED) for code in made.codes] == [None, "up"]
+        (note,) = found.notes
+        assert note.endswith("words without rules of their own: word 1, word 2, word 3, word 4, word 5")
 
     def test_without_the_table_nobody_has_it_and_that_is_told(self, tmp_path: Path) -> None:
         found, _ = Store(["SH600000"]).look(tmp_path)
@@ -162,6 +219,17 @@ class TestFirstDays:
         _, table = made.look(tmp_path)
         assert [day_of(table, "SH600001", day) for day in range(2, 5)] == [None, "up", None]
 
+    def test_a_day_without_an_earlier_close_is_closed_to_buyers(self, tmp_path: Path) -> None:
+        made = Store(["SH600000", "SH600001"])
+        made.close[:, 1] = made.factor[:, 1] = np.nan  # never traded
+        made.look(tmp_path)
+        index = pd.MultiIndex.from_product([made.codes, CALENDAR[:2]], names=["instrument", "datetime"])
+        close = [10.0, 10.0, np.nan, np.nan]
+        quotes = pd.DataFrame({"$close": close, "$factor": 1.0}, index=index)
+        found = at_limit(quotes, CN, QlibStore(tmp_path), buy="$close", sell="$close", factors=True)
+        assert found.up.tolist() == [True, False, False, False]
+        assert not found.down.any()
+
     def test_the_first_day_of_the_store_is_no_listing(self, tmp_path: Path) -> None:
         made = Store(["SH688001"])
         made.plant("SH688001", 1, 12.0)
@@ -171,13 +239,37 @@ class TestFirstDays:
 
 class TestByMove:
     def test_a_factor_that_leads_to_no_prices(self, tmp_path: Path) -> None:
-        made = Store(["SH600000", "SH600001", "SH600002"], price=10 / 3)
-        for code, move in (("SH600000", 1.0951), ("SH600001", 1.0949), ("SH600002", 0.904)):
+        moves = {"SH600000": 1.0951, "SH600001": 1.0949, "SH600002": 0.9049, "SH600003": 0.9051}
+        made = Store([*moves], price=10 / 3)
+        for code, move in moves.items():
             made.plant(code, PLANTED, 10 / 3 * move)
         found, table = made.look(tmp_path)
-        assert [day_of(table, code, PLANTED) for code in made.codes] == ["up", None, "down"]
+        assert [day_of(table, code, PLANTED) for code in made.codes] == ["up", None, "down", None]
         (note,) = [note for note in found.notes if "multiple" in note]
-        assert note.startswith("of 3 of 3 stocks close over factor is no multiple of 0.01")
+        assert note == (
+            "of 4 of 4 stocks close over factor is no multiple of 0.01: a move within 0.5 points of their price limit "
+            "counts as at it"
+        )
+
+    @pytest.mark.parametrize(("off", "found"), [(0.0008, None), (-0.0008, None), (0.0012, 1), (-0.0012, 1)])
+    def test_closes_within_a_tenth_of_a_tick_are_as_they_were_traded(
+        self, tmp_path: Path, off: float, found: int | None
+    ) -> None:
+        made = Store(["SH600000", "SH600001"])
+        made.close[:, 1] += off
+        notes = [note for note in made.look(tmp_path)[0].notes if "multiple" in note]
+        assert [note.partition(" stocks")[0] for note in notes] == ([] if found is None else ["of 1 of 2"])
+
+    def test_a_twentieth_of_the_closes_may_be_off(self, tmp_path: Path) -> None:
+        made = Store(["SH600000", "SH600001"])
+        made.close[3, 1] += 0.005  # one of fourteen is more
+        assert [note[:9] for note in made.look(tmp_path)[0].notes if "multiple" in note] == ["of 1 of 2"]
+
+    def test_stocks_without_a_limit_are_not_counted(self, tmp_path: Path) -> None:
+        made = Store(["SH600000", "SH688001", "SH688002"], price=10 / 3)
+        made.close[:10, 1] = made.factor[:10, 1] = np.nan  # four days after its listing at the end
+        made.close[:7, 2] = made.factor[:7, 2] = np.nan
+        assert [note[:9] for note in made.look(tmp_path)[0].notes if "multiple" in note] == ["of 2 of 3"]
 
     def test_a_store_without_factors(self, tmp_path: Path) -> None:
         made = Store(["SH600000"], price=10 / 3)

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarni
 BUY, SELL = OrderDir.BUY, OrderDir.SELL
 CALENDAR = pd.bdate_range("2023-08-17", periods=14)  # stamp duty is halved on 2023-08-28, day 7
 HALVED = 7
+STILL = 11  # a day on which one stock has no volume
 INDEX, PLAIN, ADJUSTED, GROWTH, STAR, SHRINKING = CODES = [
     "SH000300",
     "SH600000",
@@ -58,6 +59,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     column = CODES.index(SHRINKING)
     factor[5:, column] = 1.13  # new shares for nothing: 100 shares become 113
     bars = {"close": raw * factor, "factor": factor, "volume": np.full(shape, 1e8), "open": raw * factor}
+    bars["volume"][STILL, CODES.index(PLAIN)] = 0.0
     spells = pd.DataFrame({"instrument": CODES, "start": CALENDAR[0], "end": CALENDAR[-1]})
     write_store(root, CALENDAR, CODES, bars, {"csi300": spells})
     return root
@@ -109,6 +111,8 @@ class TestFees:
         ("given", "buy", "sell"),
         [
             ({"commission": 0.0002}, 8.4, 28.4),
+            ({"commission": 0}, 5.4, 25.4),
+            ({"open_cost": 0}, 5, 40.4),
             ({"commission": 0.0001, "min_cost": 0}, 4.4, 24.4),
             ({"min_cost": 50}, 50.4, 70.4),
             ({"open_cost": 0.001, "close_cost": 0.002}, 40, 80),
@@ -125,6 +129,17 @@ class TestFees:
         done = market.trade({8: [(PLAIN, BUY, 50_000.0)]}, impact_cost=0.1)
         share = 50_000 / 1e8
         assert [*done.orders["cost"]] == pytest.approx([500_000 * (0.00051 + 0.1 * share**2)])
+
+
+class TestSuspensions:
+    @pytest.mark.parametrize("direction", [BUY, SELL])
+    def test_without_volume_nothing_is_traded(self, market: Market, direction: OrderDir) -> None:
+        done = market.trade(
+            {2: [(PLAIN, BUY, 500.0)], STILL: [(PLAIN, direction, 200.0), (STAR, BUY, 200.0)]}
+        )
+        still, other = rows(done, STILL).to_dict("records")
+        assert (still["filled"], still["cost"], still["reason"]) == (0, 0, "suspended, no volume")
+        assert (other["filled"], other["reason"]) == (200, None)
 
 
 class TestLots:
@@ -168,6 +183,22 @@ class TestLots:
         done = market.trade({2: [(STAR, BUY, 35.0)]}, trade_unit=10)
         assert done.orders["filled"].iloc[0] == 30
 
+    @pytest.mark.parametrize(("code", "least"), [(PLAIN, 100), (ADJUSTED, 100 / 3.7), (STAR, 200)])
+    def test_the_least_purchase_for_strategies_of_qlib(self, market: Market, code: str, least: float) -> None:
+        start, end = CALENDAR[2], CALENDAR[2] + pd.Timedelta(hours=23)
+        exchange = market.exchange()
+        assert exchange.get_amount_of_trade_unit(None, code, start, end) == pytest.approx(least)
+        factor = FACTOR.get(code, 1.0)
+        assert exchange.get_amount_of_trade_unit(2 * factor, code, start, end) == pytest.approx(least / 2)
+        assert market.exchange(trade_unit=None).get_amount_of_trade_unit(None, code, start, end) is None
+
+    def test_of_no_stock_they_are_the_largest_of_any_board(self, market: Market) -> None:
+        exchange = market.exchange()
+        assert exchange.get_amount_of_trade_unit(2.0) == 50
+        assert exchange.round_amount_by_trade_unit(299.0, 1.0) == 200
+        assert exchange.round_amount_by_trade_unit(299.0, 2.0) == 250
+        assert market.exchange(trade_unit=None).round_amount_by_trade_unit(299.0, 2.0) == 299
+
     def test_lots_of_the_book(self, market: Market) -> None:
         done = market.trade({2: [(PLAIN, BUY, 1000.0), (STAR, BUY, 1000.0)]})
         assert [*done.orders["lots_filled"]] == [10, 1000]
@@ -176,7 +207,9 @@ class TestLots:
 
 
 class TestCash:
-    @pytest.mark.parametrize("account", [1004.9, 1005.005, 1005.02, 3333.3, 1e5])
+    @pytest.mark.parametrize(
+        "account", [1004.9, 1005.005, 1005.02, 3333.3, 20010.2 - 1e-6, 20010.2 + 1e-6, 1e5]
+    )
     @pytest.mark.parametrize("code", [PLAIN, STAR])
     def test_a_purchase_takes_all_there_is_and_no_more(
         self, market: Market, account: float, code: str
@@ -196,6 +229,50 @@ class TestCash:
             assert cash == pytest.approx(account - total(filled))
             assert done.orders["reason"].iloc[0] == "no cash"
 
+    def test_a_lot_for_which_a_millionth_is_missing_is_not_bought(self, market: Market) -> None:
+        """Of real shares: an adjusted one is worth 3.7 of them."""
+        (plenty,) = rows(market.trade({2: [(ADJUSTED, BUY, 1000 / 3.7)]}), 2).to_dict("records")
+        price, factor = plenty["price"], plenty["factor"]
+        whole = 1000 / factor * price * 1.00051
+        for account, real in ((whole - 1e-6, 900), (whole + 1e-6, 1000)):
+            done = market.trade({2: [(ADJUSTED, BUY, 1e6)]}, account=account)
+            assert done.orders["filled"].iloc[0] * factor == pytest.approx(real)
+            assert done.daily["cash"].min() >= 0
+
+    def test_without_lots_it_takes_all_there_is_and_no_more(self, market: Market) -> None:
+        exchange = market.exchange(trade_unit=None)
+        start, end = CALENDAR[2], CALENDAR[2] + pd.Timedelta(hours=23)
+        for cash in np.random.default_rng(0).uniform(2e4, 1e6, 300):
+            order = Order(PLAIN, 1e6, BUY, start, end)
+            value, cost, _ = exchange.deal_order(order, position=OrderedPosition(cash))
+            assert cash * (1 - 1e-9) < value + cost <= cash
+
+    def test_without_an_account_only_the_lots_count(self, market: Market) -> None:
+        start, end = CALENDAR[2], CALENDAR[2] + pd.Timedelta(hours=23)
+        bought, sold = Order(GROWTH, 250.0, BUY, start, end), Order(GROWTH, 250.0, SELL, start, end)
+        for order in (bought, sold):
+            market.exchange().deal_order(order)
+        assert (bought.deal_amount, sold.deal_amount) == (200, 250)
+
+    def test_a_sale_that_cannot_pay_its_fee_is_left(self, market: Market) -> None:
+        wishes = {2: [(PLAIN, BUY, 100.0)], 3: [(PLAIN, SELL, 100.0)]}
+        # the purchase takes 3,500.01, so that cash and the 1,000 of the sale must pay 2,501.01
+        for account, status in ((5001.01, "not filled"), (5001.03, "filled")):
+            done = market.trade(wishes, account=account, min_cost=2500)
+            assert done.orders["status"].iloc[0] == "filled"
+            assert done.orders["status"].iloc[1] == status
+            assert done.daily["cash"].min() >= 0
+
+    @pytest.mark.parametrize(
+        ("code", "lot"), [(PLAIN, 1000 + 5 + 0.01), (ADJUSTED, 2000 + 5 + 0.02), (STAR, 10_000 + 5 + 0.1)]
+    )
+    def test_less_than_a_lot_is_for_want_of_cash_where_a_lot_cannot_be_paid(
+        self, market: Market, code: str, lot: float
+    ) -> None:
+        for account, reason in ((lot - 0.01, "no cash"), (lot + 0.01, "lot size")):
+            (row,) = rows(market.trade({2: [(code, BUY, 5.0)]}, account=account), 2).to_dict("records")
+            assert (row["filled"], row["reason"]) == (0, reason)
+
     def test_the_fee_of_a_sale_is_paid_out_of_it(self, market: Market) -> None:
         done = market.trade({2: [(SHRINKING, BUY, 100.0)], 8: [(SHRINKING, SELL, 100.0)]}, account=806.0)
         assert done.daily["cash"].min() >= 0
@@ -213,6 +290,13 @@ class TestResale:
         assert [*done.orders["filled"]] == [500, 0, 500]
         assert done.orders["reason"].iloc[1] == "bought today"
 
+    def test_a_share_too_many_is_one_that_was_bought_today(self, market: Market) -> None:
+        sales = [(300.0, None), (301.0, "bought today")]
+        for amount, reason in sales:
+            done = market.trade({2: [(STAR, BUY, 300.0)], 3: [(STAR, BUY, 500.0), (STAR, SELL, amount)]})
+            sale = rows(done, 3).iloc[1]
+            assert (sale["filled"], sale["reason"]) == (300, reason)
+
     def test_it_may_be_sold_where_the_rule_is_t_plus_0(self, market: Market) -> None:
         wishes = {3: [(PLAIN, BUY, 500.0), (PLAIN, SELL, 500.0)]}
         assert [*market.trade(wishes, rules="us").orders["filled"]] == [500, 500]
@@ -227,25 +311,21 @@ class TestResale:
         assert order.deal_amount == 100
 
 
-class TestOrderedPosition:
-    def test_it_knows_what_was_bought_today(self) -> None:
-        position = OrderedPosition(1e6)
-        for day, amount in ((1, 100.0), (2, 200.0), (2, 300.0)):
-            start = CALENDAR[day]
-            order = Order(PLAIN, amount, BUY, start, start + pd.Timedelta(hours=23))
-            position.update_order(order, amount * 10, 5.0, 10.0)
-        assert position.bought_on(PLAIN, CALENDAR[2]) == 500
-        assert position.bought_on(PLAIN, CALENDAR[3]) == position.bought_on(STAR, CALENDAR[2]) == 0
-        assert position.get_stock_amount(PLAIN) == 600
+class TestLimitOfOnesOwn:
+    """One that is given takes the place of all limits and suspensions of the table."""
 
-    def test_a_small_rest_is_kept(self) -> None:
-        held = {PLAIN: {"amount": 1e8, "price": 10.0}}
-        order = Order(PLAIN, 1e8 - 100, SELL, CALENDAR[2], CALENDAR[2])
-        position, qlibs = OrderedPosition(0.0, dict(held)), Position(0.0, dict(held))
-        for each in (position, qlibs):
-            each.update_order(order, (1e8 - 100) * 10, 0.0, 10.0)
-        assert position.get_stock_amount(PLAIN) == pytest.approx(100)
-        assert qlibs.get_stock_amount(PLAIN) == 0  # Qlib drops it
+    def test_it_forbids(self, market: Market) -> None:
+        wishes = {2: [(PLAIN, BUY, 100.0), (GROWTH, BUY, 100.0)]}
+        plain, growth = rows(market.trade(wishes, limit_threshold=["$close > 25"] * 2), 2).to_dict("records")
+        assert (plain["filled"], plain["reason"]) == (100, None)
+        assert (growth["filled"], growth["reason"]) == (0, "price limit up")
+
+    @pytest.mark.parametrize("limit", [None, ["$close > 25"] * 2])
+    def test_the_tables_are_not_looked_up(self, market: Market, limit: list[str] | None) -> None:
+        assert market.exchange().notes != []  # of the status, which the store does not have
+        exchange = market.exchange(limit_threshold=limit)
+        assert exchange.notes == []
+        assert exchange.quote_df["limit_buy"].any() == (limit is not None)
 
 
 class TestWithoutRules:
@@ -256,6 +336,9 @@ class TestWithoutRules:
         wishes = {2: [(PLAIN, BUY, 1000.0)], 3: [(STAR, BUY, 100.0)]}
         done = market.trade(wishes, rules=None, limit_threshold=None, open_cost=0.001, min_cost=7)
         assert [*done.orders["cost"]] == pytest.approx([10, 7])  # and a lot of STAR is of 100
+
+    def test_a_limit_that_is_not_given_is_the_regions(self, market: Market) -> None:
+        assert market.exchange(rules=None).limit_threshold == 0.095
 
     def test_no_limit_is_none_whatever_the_region(self, market: Market) -> None:
         exchange = market.exchange(rules=None, limit_threshold=None)
@@ -287,6 +370,13 @@ class TestRefuses:
             ({"commission": 0.0003, "open_cost": 0.001}, "set `commission` or `open_cost`, not both"),
             ({"commission": 3}, r"`commission` must lie in \[0, 1\), found 3"),
             ({"min_cost": -5}, "`min_cost` must be at least 0, found -5"),
+            ({"commission": 1}, r"`commission` must lie in \[0, 1\), found 1"),
+            ({"open_cost": -0.1}, r"`open_cost` must lie in \[0, 1\), found -0.1"),
+            ({"close_cost": 1}, r"`close_cost` must lie in \[0, 1\), found 1"),
+            (
+                {"commission": 0, "close_cost": 0},
+                "set `commission` or `close_cost`, not both: `close_cost` is all",
+            ),
         ],
     )
     def test_wrong_arguments(self, market: Market, settings: dict[str, Any], message: str) -> None:

@@ -53,7 +53,7 @@ class Market:
         write_store(root, self.calendar, CODES, bars, {"csi300": spells})
         self.scores = draw.permuted(np.tile(np.arange(len(CODES), dtype=float), (DAYS, 1)), axis=1)
 
-    def run(self, strategy: Any) -> tuple[pd.DataFrame, dict[pd.Timestamp, Any]]:
+    def run(self, strategy: Any, **exchange: Any) -> tuple[pd.DataFrame, dict[pd.Timestamp, Any]]:
         qlib.init(provider_uri=str(self.root), region="cn", kernels=1)
         executor = {
             "class": "SimulatorExecutor",
@@ -67,7 +67,7 @@ class Market:
             executor=executor,
             benchmark=CODES[0],
             account=1e7,
-            exchange_kwargs={"codes": CODES, "limit_threshold": 0.095, "deal_price": "close"},
+            exchange_kwargs={"codes": CODES, "limit_threshold": 0.095, "deal_price": "close", **exchange},
         )
         return metrics["1day"]
 
@@ -197,6 +197,26 @@ class TestAgainstQlib:
         assert len(held[-1]) == 8
         theirs, _ = market.run(TopkDropoutStrategy(**arguments))
         assert theirs["turnover"].iloc[2:].sum() > 1
+
+    def test_a_purchase_waits_for_a_sale_that_fills_in_part(self, calm: Market) -> None:
+        scores = signal(calm.scores, calm.calendar)
+        # a third of a holding a day; Qlib fails where only one direction has a limit
+        limits = {"buy": ("current", "$volume"), "sell": ("current", "0.02 * $volume")}
+        slow = {"volume_threshold": limits}
+        ours, our_positions = calm.run(TopkDropout(signal=scores, topk=8, n_drop=3), **slow)
+        _, their_positions = calm.run(TopkDropoutStrategy(signal=scores, topk=8, n_drop=3), **slow)
+        assert max(len(position.get_stock_list()) for position in our_positions.values()) == 8
+        assert max(len(position.get_stock_list()) for position in their_positions.values()) > 8
+        held = {code for position in our_positions.values() for code in position.get_stock_list()}
+        assert len(held) > 16  # and all the same it goes on
+        assert (ours["cash"] > 0).all()
+
+    def test_of_a_table_of_signals_the_first_counts(self, calm: Market) -> None:
+        scores = signal(calm.scores, calm.calendar)
+        table = pd.DataFrame({"first": scores, "second": -scores})
+        alone, _ = calm.run(TopkDropout(signal=scores, topk=8, n_drop=2))
+        report, _ = calm.run(TopkDropout(signal=table, topk=8, n_drop=2))
+        pd.testing.assert_frame_equal(report, alone)
 
     def test_no_signal_means_no_order(self, market: Market) -> None:
         scores = signal(market.scores, market.calendar).loc[market.calendar[5] :]

@@ -241,7 +241,8 @@ class TestProcessor:
 
     def test_missing_columns_are_named(self) -> None:
         with pytest.raises(
-            UserError, match=r"MOMENTUM_LINE6 in .* found no MOMENTUM_LINE0: add `MomentumLine"
+            UserError,
+            match=r"columns MOMENTUM_LINE0 to MOMENTUM_LINE6 in group `label`, found no MOMENTUM_LINE0: add `MomentumLine",
         ):
             MomentumLine()(table(np.ones((3, 7)), MomentumLine()).iloc[:, 1:])
 

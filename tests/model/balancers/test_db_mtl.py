@@ -88,6 +88,33 @@ class TestLaws:
         assert started().aggregate(torch.zeros(2, 3)).tolist() == [0.0, 0.0, 0.0]
 
 
+class TestState:
+    def test_is_taken_up_with_the_next_step(self):
+        jacobian, later = torch.tensor([[8.0, 0.0], [0.0, 4.0]]), torch.tensor([[0.0, 8.0], [0.0, -4.0]])
+        straight, resumed = started(beta=0.25), started(beta=0.25)
+        straight.aggregate(jacobian)
+        tensors, values = straight.state()
+        assert torch.equal(tensors["average"], jacobian)  # the average starts at the first gradient
+        expected = straight.aggregate(later)
+        assert torch.equal(tensors["average"], jacobian)  # and what was given away stands still
+        resumed.load_state(tensors, values)
+        assert torch.equal(resumed.aggregate(later), expected)
+        assert torch.equal(tensors["average"], jacobian)
+
+    def test_before_the_first_step_there_is_none(self):
+        assert started().state() == ({}, {})
+        balancer, jacobian = started(), torch.tensor([[3.0, 4.0], [0.0, 10.0]])
+        balancer.aggregate(torch.ones(2, 2))
+        balancer.load_state({}, {})
+        assert torch.equal(balancer.aggregate(jacobian), started().aggregate(jacobian))
+
+
+def test_without_arguments_it_is_the_papers():
+    balancer = started()
+    assert balancer.beta == 0.5
+    assert balancer.report() == {"weight_decay": 0.0}
+
+
 @pytest.mark.parametrize("beta", [1.0, -0.1])
 def test_beta(beta):
     with pytest.raises(UserError, match=rf"`beta` must lie in \[0, 1\), found {beta}"):

@@ -35,6 +35,10 @@ class TestWeights:
         assert torch.equal(start(Weighted()).weights(losses), expected)
         assert torch.equal(start(Weighted({"score": 1})).weights(losses), expected)
 
+    def test_they_decay_no_parameter_unless_told_to(self):
+        assert start(Weighted({"score": 0.5})).report() == {"weight_decay": 0.0}
+        assert start(Weighted(weight_decay=1e-3)).report() == {"weight_decay": 1e-3}
+
     def test_one_alone_is_single_task(self):
         losses = torch.rand(3)
         alone = start(Weighted({"score": 0, "volume": 0}))

@@ -141,9 +141,22 @@ class TestLaws:
 
     def test_one_label_a_stock(self, loss):
         pred, target, _ = day(loss)
-        for wrong in (target[:-1], target[:, None]):
+        for wrong in (target[:-1], target.repeat(2), target[:, None]):
             with pytest.raises(UserError, match=r"one label a stock \[N\], found .* for 50 predictions"):
                 loss(pred, wrong)
+
+
+@pytest.mark.parametrize("loss", CLASSIFICATION, ids=lambda loss: type(loss).__name__)
+class TestClasses:
+    def test_two_are_enough(self, loss):
+        """A head that tells rise from fall is a classification."""
+        target = (torch.arange(50) % 2).float()
+        fit = 5 * torch.eye(2)[target.long()]
+        assert loss(fit, target) < loss(-fit, target)
+
+    def test_one_is_none(self, loss):
+        with pytest.raises(UserError, match=r"of at least 2 classes, found the shape \(50, 1\)"):
+            loss(torch.zeros(50, 1), torch.zeros(50))
 
 
 @pytest.mark.parametrize("loss", CLASSIFICATION, ids=lambda loss: type(loss).__name__)
