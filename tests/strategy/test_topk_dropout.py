@@ -15,6 +15,7 @@ from qlib.contrib.strategy import TopkDropoutStrategy
 
 from qlib_ext.checks import UserError
 from qlib_ext.market.store import write_store
+from qlib_ext.record.simulation import make_exchange, simulate
 from qlib_ext.strategy.topk_dropout import TopkDropout, choose, ranking
 
 # Qlib averages the orders of a day also where there are none.
@@ -223,6 +224,21 @@ class TestAgainstQlib:
         report, _ = market.run(TopkDropout(signal=scores, topk=8, n_drop=2))
         first = report.index[report["turnover"] > 0][0]
         assert first == market.calendar[6]  # scored at the close of day 5, traded on day 6
+
+
+def test_a_purchase_asks_for_the_shares_that_its_part_of_the_money_pays_for(calm: Market) -> None:
+    """Of 20 yuan or so a share a lot is a fifth of a part: what is bought is less than what the book says was asked for."""
+    qlib.init(provider_uri=str(calm.root), region="cn", kernels=1)
+    first, last = calm.calendar[1], calm.calendar[5]
+    settings = {"deal_price": "close", "open_cost": 0.0, "close_cost": 0.0, "min_cost": 0.0}
+    exchange, _ = make_exchange(CODES, first, last, settings)
+    strategy = TopkDropout(signal=signal(calm.scores, calm.calendar), topk=3, n_drop=1, risk_degree=0.9)
+    done = simulate(strategy, exchange, first, last, account=30_000.0, benchmark=CODES[0])
+    orders = done.orders.reset_index()[lambda table: table["datetime"] == first]
+    assert len(orders) == 3
+    np.testing.assert_allclose(orders["amount"] * orders["price"], 9_000.0)
+    assert (orders["filled"] < orders["amount"]).all()
+    np.testing.assert_allclose(orders["filled"] % 100, 0, atol=1e-6)
 
 
 def test_golden(market: Market) -> None:

@@ -65,7 +65,15 @@ class TestPage:
 
     @pytest.fixture
     def rows(self):
-        with (ROOT / "benchmarks" / "mutation" / "mutants.csv").open(encoding="utf-8", newline="") as lines:
+        return self.read("mutants.csv")
+
+    @pytest.fixture
+    def untouched(self):
+        return self.read("untouched.csv")
+
+    @staticmethod
+    def read(name):
+        with (ROOT / "benchmarks" / "mutation" / name).open(encoding="utf-8", newline="") as lines:
             return list(csv.DictReader(lines))
 
     @pytest.mark.parametrize("family", FOLDERS)
@@ -76,6 +84,13 @@ class TestPage:
         (line,) = [line for line in page.splitlines() if line.startswith(f"| {family} |")]
         told = f"| {len(outcomes)} | {hits} | {hits / len(outcomes):.0%} | {low:.0%} to {high:.0%} |"
         assert line.endswith(told)
+
+    def test_the_score_of_the_untouched_sample(self, page, untouched):
+        hits = sum(row["outcome"] != "survived" for row in untouched)
+        low, high = wilson(hits, len(untouched))
+        (line,) = [line for line in page.splitlines() if line.endswith(f"| {low:.0%} to {high:.0%} |")]
+        assert f"| {len(untouched)} | {hits} | {hits / len(untouched):.0%} |" in line
+        assert line.startswith("| strategy, third sample, untouched |")
 
     def test_survivors_are_named(self, page, rows):
         survivors = {
