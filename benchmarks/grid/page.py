@@ -12,6 +12,9 @@ from matplotlib.figure import Figure
 
 from qlib_ext.report import figures, html
 
+WIDER = "body { max-width: 76rem; } table { font-size: .8125rem; }"
+"""What a page of a grid adds to the style of reports: its tables have ten columns and more."""
+
 
 @dataclass
 class Page:
@@ -104,6 +107,7 @@ class Page:
                     html.picture(figures.to_data_uri(content[1]), alt=content[2], caption=content[2])
                 )
         style = resources.files("qlib_ext.report").joinpath("style.css").read_text(encoding="utf-8")
+        style += WIDER
         return (
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -187,19 +187,13 @@ class TestName:
         )
         assert job(Grid(GRID, tmp_path)).name != job(grid).name
 
-    def test_the_cells_are_traded_with_costs_that_are_the_same_on_all_days(self, grid: Grid) -> None:
+    def test_the_cells_are_traded_by_the_exchange_rules_of_the_workflow(self, grid: Grid) -> None:
         (record,) = [
             record
             for record in job(grid).config["task"]["record"]
             if record["class"] == "qlib_ext.record.backtest.BacktestRecord"
         ]
-        assert record["kwargs"]["backtest"]["exchange_kwargs"] == {
-            "deal_price": "close",
-            "limit_threshold": 0.095,
-            "open_cost": 0.0005,
-            "close_cost": 0.0015,
-            "min_cost": 5,
-        }
+        assert record["kwargs"]["backtest"]["exchange_kwargs"] == {"deal_price": "close", "rules": "cn"}
 
 
 class TestPlan:
@@ -229,6 +223,6 @@ class TestRecordsOfEveryRun:
         changed["records"]["qlib_ext.record.trades.TradesRecord"] = None
         (tmp_path / "grid.yaml").write_text(yaml.safe_dump(changed))
         assert job(Grid(tmp_path / "grid.yaml", ROOT)).name == job(grid).name
-        changed["records"]["qlib_ext.record.backtest.BacktestRecord"]["days_per_year"] = 252
+        changed["records"]["qlib_ext.record.backtest.BacktestRecord"] = {"days_per_year": 252}
         (tmp_path / "grid.yaml").write_text(yaml.safe_dump(changed))
         assert job(Grid(tmp_path / "grid.yaml", ROOT)).name != job(grid).name
