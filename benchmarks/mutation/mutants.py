@@ -33,10 +33,10 @@ class Mutant:
             raise LookupError(f"{self} is nowhere in {self.module}")
         return mutated
 
-    def compiles(self, root: Path) -> bool:
+    def is_python(self, root: Path) -> bool:
         """Whether it is Python: cosmic-ray takes the stars of `**given` and of a bare `*` for operators too."""
         try:
-            compile(self.source(root), self.module, "exec")
+            ast.parse(self.source(root))
         except SyntaxError:
             return False
         return True
@@ -77,8 +77,8 @@ def all_mutants(root: Path, family: str) -> list[Mutant]:
 def sample(root: Path, mutants: list[Mutant], size: int, seed: int) -> list[Mutant]:
     """So many of them in an order of chance: a smaller sample is the beginning of a larger one.
 
-    One that does not compile is left out: any test would notice it.
+    One that is no Python is left out: any test would notice it.
     """
     shuffled = list(mutants)
     random.Random(seed).shuffle(shuffled)
-    return list(itertools.islice((mutant for mutant in shuffled if mutant.compiles(root)), size))
+    return list(itertools.islice((mutant for mutant in shuffled if mutant.is_python(root)), size))

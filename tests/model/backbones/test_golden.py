@@ -31,9 +31,9 @@ GOLDEN = [
     (RSR, {"strength": "implicit", "num_concepts": 2}, (0.1327521, -0.4544252)),
     (HIST, {}, (5.9491482, 2.5264978)),
     (HIST, {"correct_concepts": True}, (6.4571924, 2.6209619)),
-    (ResNeXt, RESNEXT, (4.5727134, 0.4233512)),
-    (ResNeXt, {**RESNEXT, "norm": "group", "blocks": 2}, (4.9684167, 0.7244876)),
-    (ResNeXt, {**RESNEXT, "pooling": "attention"}, (4.5742865, 0.4224346)),
+    (ResNeXt, {**RESNEXT, "norm": "batch"}, (4.5727134, 0.4233512)),
+    (ResNeXt, {**RESNEXT, "blocks": 2}, (6.2697296, 0.8681377)),
+    (ResNeXt, {**RESNEXT, "norm": "batch", "pooling": "attention"}, (4.5742865, 0.4224346)),
     (DSN, {"layer_sizes": (3,)}, (1.4955173, 0.5380614)),
     (MCCNN, {"layers": 1, "filters": 3, "filter_days": 3}, (0.0, 0.8352555)),
 ]
