@@ -37,7 +37,14 @@ COMPLETE = (
     "holdings",
     "costs",
 )
-SHAPES = {"matrix", "matrices", "present", "daily_series", "same_days", "check_drawing"}  # argument checks, no metrics
+SHAPES = {
+    "matrix",
+    "matrices",
+    "present",
+    "daily_series",
+    "same_days",
+    "check_drawing",
+}  # argument checks, no metrics
 
 
 @pytest.mark.parametrize("name", NAMED)

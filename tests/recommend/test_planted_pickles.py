@@ -53,7 +53,9 @@ def mined(client: MlflowClient, tmp_path: Path) -> Iterator[tuple[MlflowClient, 
             for name in PICKLES:
                 place = Path(run.info.artifact_uri.removeprefix("file://")) / name
                 before[place] = place.read_bytes() if place.exists() else None
-                place.parent.mkdir(parents=True, exist_ok=True)  # another test's run may have no artifact at all
+                place.parent.mkdir(
+                    parents=True, exist_ok=True
+                )  # another test's run may have no artifact at all
                 place.write_bytes(bomb)
     assert sum(kept is not None for kept in before.values()) >= 6  # Qlib's three of each run
     yield client, mark
