@@ -164,7 +164,7 @@ def in_a_fresh_process(work: Callable[..., Any], *arguments: Any) -> Any:
 
 def make_market(root: Path, stocks: int, years: int) -> None:
     """Write the sample market, unless it is there already."""
-    from qlib_ext.market.made.sample import SampleMarket
+    from qlib_ext.market.synthetic.sample import SampleMarket
 
     SampleMarket(stocks=stocks, start=f"{LAST_YEAR + 1 - years}-01-01", end=f"{LAST_YEAR}-12-31").write(root)
 

@@ -37,9 +37,9 @@ from rich.console import Console
 from rich.table import Table
 
 from qlib_ext import checks
-from qlib_ext.build import build
 from qlib_ext.checks import UserError
-from qlib_ext.data.daily_panel import DailyPanel, DailyPanels
+from qlib_ext.config.build import build
+from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.task import Task

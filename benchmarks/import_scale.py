@@ -35,7 +35,7 @@ def make_file(path: Path, stocks: int, start: str, end: str) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from qlib_ext.market.sources.calendars import exchange_days
+    from qlib_ext.market.importing.calendars import exchange_days
 
     days = exchange_days("XSHG", pd.Timestamp(start), pd.Timestamp(end))
     codes = [f"{600000 + i}.SH" if i < stocks / 2 else f"{i - stocks // 2:06d}.SZ" for i in range(stocks)]
@@ -71,8 +71,8 @@ def make_file(path: Path, stocks: int, start: str, end: str) -> int:
 
 def import_file(path: Path, out: Path) -> tuple[float, float]:
     """Seconds, and the peak of this process's memory in GB."""
-    from qlib_ext.market.sources.import_bars import import_bars
-    from qlib_ext.market.sources.import_settings import ImportSettings
+    from qlib_ext.market.importing.import_bars import import_bars
+    from qlib_ext.market.importing.import_settings import ImportSettings
 
     began = time.perf_counter()
     import_bars(path, out, ImportSettings())

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from qlib_ext.backtest.price_limits import at_limit
 from qlib_ext.market.rules.exchange_rules import read_rules
 from qlib_ext.market.store import QlibStore
-from qlib_ext.strategy.price_limits import at_limit
 
 FEN = range(1, 4)
 

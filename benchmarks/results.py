@@ -22,7 +22,7 @@ from mlflow.entities import Run
 
 from qlib_ext.checks import UserError
 from qlib_ext.metrics.significance import bootstrap_mean
-from qlib_ext.record.runs import connect, find_run
+from qlib_ext.tracking.runs import connect, find_run
 
 ROWS = {
     "IC": ("IC", "{:.4f}"),

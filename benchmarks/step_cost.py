@@ -41,9 +41,9 @@ from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 from qlib_ext import checks
-from qlib_ext.build import build
 from qlib_ext.checks import UserError
-from qlib_ext.data.daily_panel import DailyPanel, DailyPanels
+from qlib_ext.config.build import build
+from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.model.backbones import gats
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Balancer

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,37 +12,41 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "qlib_ext"
 
-# Any stage may import these; they import nothing of the package but each other.
-COMMON = {
-    "qlib_ext",
-    "qlib_ext.build",
-    "qlib_ext.checks",
-    "qlib_ext.masking",
-    "qlib_ext.classes",
-    "qlib_ext.packages",
-    "qlib_ext.paths",
-}
-
-# Downstream imports upstream, never the reverse.
-MAY_IMPORT = {
-    "market": {"market"},
-    "data": {"market", "data"},
-    "metrics": {"metrics"},
-    "model": {"market", "data", "metrics", "model"},
-    "causality": {"market", "data", "model", "causality"},
-    "strategy": {"market", "data", "metrics", "model", "strategy"},
-    "record": {"market", "data", "metrics", "model", "causality", "strategy", "record", "report"},
-    "report": {"market", "data", "metrics", "report"},
-    "recommend": {"market", "data", "metrics", "model", "strategy", "record", "report", "recommend"},
-}
+# The floors of the house, from the bottom. A folder imports from floors below its own, never from its own or above.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("checks", "masking", "paths"),
+    ("config", "market", "metrics", "tracking"),
+    ("features", "report"),
+    ("data",),
+    ("model", "backtest"),
+    ("strategy", "lookahead"),
+    ("records",),
+    ("workflow", "recommend"),
+    ("cli",),
+)
+FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+COMMON = {"qlib_ext", *(f"qlib_ext.{name}" for name in FLOORS[0])}
 
 # The modules that may know Qlib; everything else is numpy, pandas and torch.
-QLIB_AT_HOME = ("market", "data", "model.multi_task", "causality", "strategy", "record", "recommend")
+QLIB_AT_HOME = (
+    "market",
+    "tracking",
+    "features.expressions",
+    "features.expression_text",
+    "data",
+    "model.multi_task",
+    "backtest",
+    "strategy",
+    "lookahead",
+    "records",
+    "workflow",
+    "recommend",
+)
 
 FAMILIES = ("backbones", "heads", "losses", "balancers", "augmentations")
 
-# The one type that a family needs from upstream; the module is plain torch itself.
-PANEL = "qlib_ext.data.daily_panel"
+# What a family needs from below: the type of its input, plain torch itself, and the builder of a part that it holds.
+GIVEN = {*COMMON, "qlib_ext.data.panel", "qlib_ext.config.build"}
 
 
 def module_name(path: Path, package: Path) -> str:
@@ -105,25 +110,53 @@ def reached(module: str) -> set[str]:
     return seen
 
 
-class TestStages:
+def circles(key: Callable[[str], str]) -> list[list[str]]:
+    """The groups of places that import each other, where `key` says the place of a module; empty for no place."""
+    graph: dict[str, set[str]] = {}
+    for name, found in OWN.items():
+        here = key(name)
+        graph.setdefault(here, set()).update(
+            there for other in found if (there := key(other)) != here and there
+        )
+    graph.pop("", None)
+    try:
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        return [error.args[1]]
+    return []
+
+
+class TestFloors:
     @every_module
-    def test_downstream_imports_upstream_only(self, module: str) -> None:
-        own = {other for other in OWN[module] if other not in COMMON}
-        if module in COMMON:
-            assert not own, f"{module} is for every stage and must import none, found {sorted(own)}"
-        elif stage(module) != "cli":
-            allowed = MAY_IMPORT[stage(module)]
-            wrong = sorted(other for other in own if stage(other) not in allowed)
-            assert not wrong, f"{module} is in `{stage(module)}`, which must not import {wrong}"
+    def test_a_folder_imports_from_below(self, module: str) -> None:
+        own = {other for other in OWN[module] if stage(other) != stage(module) and other != "qlib_ext"}
+        if stage(module):
+            wrong = sorted(other for other in own if FLOOR[stage(other)] >= FLOOR[stage(module)])
+            assert not wrong or module in COMMON, (
+                f"{module} is on floor {FLOOR[stage(module)]}, below {wrong}"
+            )
 
-    def test_the_order_has_no_cycle(self) -> None:
-        for name, upstream in MAY_IMPORT.items():
-            for other in upstream - {name}:
-                assert name not in MAY_IMPORT[other], f"`{name}` and `{other}` may import each other"
+    def test_the_ground_imports_itself_alone(self) -> None:
+        for module in COMMON & set(OWN):
+            assert OWN[module] <= COMMON, f"{module} is for every floor, found {sorted(OWN[module])}"
 
-    def test_every_folder_is_a_stage(self) -> None:
-        folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
-        assert folders == {*MAY_IMPORT, "cli"}
+    def test_every_folder_has_a_floor(self) -> None:
+        found = {
+            path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+        }
+        assert found - {"__init__"} == set(FLOOR)
+
+    def test_no_module_imports_itself_by_another(self) -> None:
+        assert circles(lambda module: module) == []
+
+    def test_no_folder_imports_itself_by_another(self) -> None:
+        assert circles(stage) == []
+
+    @pytest.mark.parametrize("folder", ["market", "data", "model"])
+    def test_no_room_of_a_folder_imports_itself_by_another(self, folder: str) -> None:
+        """A room is a folder in it, or a module that lies beside the folders."""
+        prefix = f"qlib_ext.{folder}."
+        assert circles(lambda module: module.split(".")[2] if module.startswith(prefix) else "") == []
 
     @every_module
     def test_qlib_stays_at_home(self, module: str) -> None:
@@ -137,11 +170,7 @@ class TestFamilies:
     def test_no_family_imports_another(self, family: str) -> None:
         home = f"qlib_ext.model.{family}"
         for module in (name for name in MODULES if is_under(name, home)):
-            wrong = sorted(
-                other
-                for other in OWN[module]
-                if not is_under(other, home) and other not in COMMON and other != PANEL
-            )
+            wrong = sorted(other for other in OWN[module] if not is_under(other, home) and other not in GIVEN)
             assert not wrong, f"{module} must import its own family only, found {wrong}"
 
     @pytest.mark.parametrize("family", FAMILIES)
@@ -227,6 +256,11 @@ class TestReader:
         )
         expected = {"qlib.data", "qlib_ext.model.trainer", "qlib_ext.model", "a.b", "later"}
         assert imports(tree, {"qlib_ext.model.trainer"}) == expected
+
+    def test_it_sees_a_circle(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(OWN, "qlib_ext.checks", {"qlib_ext.market.store"})
+        assert circles(lambda module: module) != []
+        assert circles(stage) != []
 
     def test_it_refuses_relative_imports(self) -> None:
         with pytest.raises(AssertionError, match="line 1: imports are absolute"):

@@ -24,8 +24,8 @@ from qlib.contrib.model.gbdt import LGBModel
 from ruamel.yaml import YAML
 
 from qlib_ext.checks import UserError
-from qlib_ext.market.made.sample import SampleMarket
-from qlib_ext.market.made.us_sample import USSampleMarket
+from qlib_ext.market.synthetic.sample import SampleMarket
+from qlib_ext.market.synthetic.us_sample import USSampleMarket
 from qlib_ext.model.multi_task import MultiTaskModel
 
 ROOT = Path(__file__).parent.parent
@@ -249,7 +249,7 @@ CASES: list[tuple[str, str, Any, str]] = [
     (MAIN, f"{DATASET}/record_fields", "change", "`record_fields` must be a list of names, found 'change'"),
     (MAIN, f"{DATASET}/purge", "no", "`purge` must be a bool, found str: 'no'"),
     (LGB, f"{DATASET}/table_labels", ["RETRUN"], "`table_labels` must be one of"),
-    (MAIN, f"{DATASET}/market_value", {"class": "qlib_ext.data.market_value.FromSharse"}, "`market_value.class` names no class"),
+    (MAIN, f"{DATASET}/market_value", {"class": "qlib_ext.data.side_data.market_value.FromSharse"}, "`market_value.class` names no class"),
     (MAIN, f"{DATASET}/cache", 5, "`cache` must be a directory, or off for none, found 5"),
     # -- handler
     (MAIN, f"{DATASET}/handler", "alpha360", "`handler` must be a mapping with `class`"),
@@ -287,10 +287,10 @@ CASES: list[tuple[str, str, Any, str]] = [
     (RESNEXT, f"{HANDLER}/bars", ["open", "clos"], "clos"),
     # -- records
     (MAIN, "task/record", "BacktestRecord", "`task.record` must be a list of records, found 'BacktestRecord'"),
-    (MAIN, "task/record/RankingRecord/class", "qlib_ext.record.ranking.RankRecord", "(did you mean RankingRecord"),
+    (MAIN, "task/record/RankingRecord/class", "qlib_ext.records.ranking.RankRecord", "(did you mean RankingRecord"),
     (MAIN, "task/record/RankingRecord/class", "SignalRecrd", "`SignalRecrd` is not in `qlib.workflow.record_temp`"),
     (MAIN, "task/record/SignalRecord/class", "qlib_ext.checks.UserError", "must be a Record"),
-    (MAIN, "task/record/SignalRecord", REMOVED, "written by qlib_ext.record.signal.SignalRecord"),
+    (MAIN, "task/record/SignalRecord", REMOVED, "written by qlib_ext.records.signal.SignalRecord"),
     (MAIN, "task/record/RankingRecord/kwargs/labels", ["RETURN", "TOMORROW"], "`labels` must be one of the dataset's labels"),
     (MAIN, "task/record/RankingRecord/kwargs/labels", "RETURN", "`labels` must be a list of names, found 'RETURN'"),
     (MAIN, "task/record/RankingRecord/kwargs/precision_at", [0], "`precision_at` must be at least 1, found 0"),

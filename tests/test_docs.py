@@ -16,17 +16,17 @@ import pytest
 import torch
 import yaml
 
-from qlib_ext.build import build, locate
-from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.config.build import build, locate
+from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.augment import Augmenter
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.losses.base import Loss
 from qlib_ext.model.trainer import TrainerOptions
-from qlib_ext.record.experiment import ExperimentManager
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
+from qlib_ext.tracking.artifacts import RunArtifacts
+from qlib_ext.workflow.experiment import ExperimentManager
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -21,11 +21,11 @@ import yaml
 from qlib.workflow import R
 
 from qlib_ext.checks import UserError
-from qlib_ext.classes import check_classes
-from qlib_ext.record.base import Record
-from qlib_ext.record.outbox import send_all
-from qlib_ext.record.workflow.read import read_workflow
-from qlib_ext.report.artifacts import RunArtifacts
+from qlib_ext.config.security import check_classes
+from qlib_ext.records.base import Record
+from qlib_ext.tracking.artifacts import RunArtifacts
+from qlib_ext.tracking.outbox import send_all
+from qlib_ext.workflow.read import read_workflow
 
 ROOT = Path(__file__).parent.parent
 SECRET = "hunter2-and-more"
@@ -55,20 +55,20 @@ CALLS = {
     "read_pickle": "unpickles",
     "read_hdf": "unpickles",
     "load_object": "unpickles, but for what Recorder kept itself",
-    "init_instance_by_config": "builds classes of any package, where qlib_ext.build is asked",
-    "get_callable_kwargs": "builds classes of any package, where qlib_ext.build is asked",
+    "init_instance_by_config": "builds classes of any package, where qlib_ext.config.build is asked",
+    "get_callable_kwargs": "builds classes of any package, where qlib_ext.config.build is asked",
     "unsafe_load": "builds objects",
     "full_load": "builds objects",
     "mktemp": "races",
 }
 ALLOWED = {
-    ("qlib_ext/record/causality.py", "load_object"),
-    ("qlib_ext/record/signal.py", "load_object"),  # of what the run itself saved, from memory
-    ("qlib_ext/record/experiment.py", "load_object"),  # Qlib's, where the caller brings an unpickler
-    ("qlib_ext/causality/subject.py", "init_instance_by_config"),  # of a task that `check_classes` has passed
+    ("qlib_ext/records/lookahead.py", "load_object"),
+    ("qlib_ext/records/signal.py", "load_object"),  # of what the run itself saved, from memory
+    ("qlib_ext/workflow/experiment.py", "load_object"),  # Qlib's, where the caller brings an unpickler
+    ("qlib_ext/lookahead/subject.py", "init_instance_by_config"),  # of a task that `check_classes` has passed
     # names that the code itself gives, and `locate`, which asks `check_allowed`
-    ("qlib_ext/build.py", "import_module"),
-    ("qlib_ext/record/runs.py", "import_module"),
+    ("qlib_ext/config/build.py", "import_module"),
+    ("qlib_ext/tracking/runs.py", "import_module"),
 }
 SOURCES = sorted([*(ROOT / "qlib_ext").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py")])
 
@@ -325,7 +325,7 @@ class TestSecrets:
         monkeypatch.setenv("TUSHARE_TOKEN", SECRET)
         monkeypatch.chdir(tmp_path)
         manager = {
-            "class": "qlib_ext.record.experiment.ExperimentManager",
+            "class": "qlib_ext.workflow.experiment.ExperimentManager",
             "kwargs": {"uri": f"sqlite:///{tmp_path / 'mlflow.db'}"},
         }
         qlib.init(provider_uri=str(tmp_path), region="cn", kernels=1, exp_manager=manager)

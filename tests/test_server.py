@@ -22,8 +22,8 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from qlib_ext.checks import UserError
-from qlib_ext.market.made.sample import SampleMarket
-from qlib_ext.record.runs import connect
+from qlib_ext.market.synthetic.sample import SampleMarket
+from qlib_ext.tracking.runs import connect
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = yaml.safe_load((ROOT / "docker" / "compose.team.yaml").read_text(encoding="utf-8"))

@@ -19,15 +19,15 @@ from qlib.model.base import Model
 from qlib.strategy.base import BaseStrategy
 from qlib.utils import init_instance_by_config
 
-from qlib_ext.build import build, locate
+from qlib_ext.config.build import build, locate
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.market.made.sample import SampleMarket
-from qlib_ext.market.made.us_sample import USSampleMarket
-from qlib_ext.market.sources.import_bars import import_bars
-from qlib_ext.market.sources.import_settings import ImportSettings
+from qlib_ext.market.importing.import_bars import import_bars
+from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.store import QlibStore
+from qlib_ext.market.synthetic.sample import SampleMarket
+from qlib_ext.market.synthetic.us_sample import USSampleMarket
 from qlib_ext.model.multi_task import MultiTaskModel
-from qlib_ext.record.base import Record
+from qlib_ext.records.base import Record
 from qlib_ext.report import standard
 
 ROOT = Path(__file__).parent.parent
@@ -177,9 +177,9 @@ class TestFiles:
         records = render(path)["task"]["record"]
         names = [record["class"].rpartition(".")[2] for record in records]
         # after what describes the data, and before the long work of a backtest
-        assert names.index("AuditRecord") == names.index("SignalRecord") + 1
-        assert records[-1] == {"class": "qlib_ext.record.report.ReportRecord"}  # the standard report
-        assert [path.rpartition(".")[2] for path in standard.SECTIONS][-2:] == ["Audit", "Provenance"]
+        assert names.index("QualityRecord") == names.index("SignalRecord") + 1
+        assert records[-1] == {"class": "qlib_ext.records.report.ReportRecord"}  # the standard report
+        assert [path.rpartition(".")[2] for path in standard.SECTIONS][-2:] == ["Quality", "Provenance"]
 
     def test_variables_reach_the_model(self) -> None:
         variables = {"N_EPOCHS": "7", "SEED": "5", "DEVICE": "cpu", "RESUME": "1", "HIDDEN_SIZE": "16"}
@@ -207,7 +207,7 @@ class TestRun:
             record.data.metrics
         )
         assert -1 <= record.data.metrics["RankIC"] <= 1
-        assert record.data.metrics["audit/errors"] == 0  # no false alarm on a sample market
+        assert record.data.metrics["quality/errors"] == 0  # no false alarm on a sample market
         tags = record.data.tags
         assert (tags["universe"], tags["backbone"], tags["balancer"]) == ("csi300", "LSTM", "CQB")
         assert len(tags["data_fingerprint"]) == 16
@@ -216,10 +216,10 @@ class TestRun:
             assert sorted(steps) == [0, 1], metric
         folder = tmp_path / "mlruns" / experiment.experiment_id / record.info.run_id / "artifacts"
         assert (folder / "training" / "weights.safetensors").is_file()
-        audit = json.loads((folder / "data" / "audit.json").read_text(encoding="utf-8"))
+        audit = json.loads((folder / "data" / "quality.json").read_text(encoding="utf-8"))
         assert audit["store"]["days"] == len(QlibStore(market).calendar)
         page = report.read_text(encoding="utf-8")
-        for title in ("Summary", "Cumulative return", "Training", "Data audit", "Provenance"):
+        for title in ("Summary", "Cumulative return", "Training", "Data quality", "Provenance"):
             assert f">{title}</h2>" in page
         scores = pd.read_parquet(folder / "signal" / "predictions.parquet")
         labels = pd.read_parquet(folder / "signal" / "labels.parquet")
@@ -277,7 +277,7 @@ class TestRun:
         assert (
             0.5 * summary.loc[("all test days", "zero"), "mae"] < model["mae"] < 0.2
         )  # a return, in its own unit
-        audit = json.loads((folder / "data" / "audit.json").read_text(encoding="utf-8"))
+        audit = json.loads((folder / "data" / "quality.json").read_text(encoding="utf-8"))
         assert not audit["findings"]
 
     def test_nothing_that_was_trained_is_trained_again(self, market: Path, tmp_path: Path) -> None:

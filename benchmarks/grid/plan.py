@@ -20,10 +20,10 @@ from qlib_ext.checks import UserError
 # new section of the report makes no finished run unfinished.
 HOW = {"model": ("resume", "checkpoint_dir", "device"), "dataset": ("cache",)}
 SHOWS = tuple(
-    f"qlib_ext.record.{name}"
+    f"qlib_ext.records.{name}"
     for name in (
-        "audit.AuditRecord",
-        "causality.CausalityRecord",
+        "quality.QualityRecord",
+        "lookahead.LookaheadRecord",
         "portfolio.PortfolioRecord",
         "report.ReportRecord",
         "signal_analysis.SignalAnalysisRecord",

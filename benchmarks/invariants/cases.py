@@ -14,7 +14,7 @@ from qlib.backtest.decision import Order, OrderDir, TradeDecisionWO
 from qlib.strategy.base import BaseStrategy
 
 from benchmarks.invariants.markets import INDEX, NO_PRICES, Made, make_market
-from qlib_ext.record.simulation import Simulated, make_exchange, simulate
+from qlib_ext.backtest.simulation import BacktestResult, make_exchange, simulate
 from qlib_ext.strategy.topk_dropout import TopkDropout
 
 EXCHANGES, CASES = 5, 20  # of a market, and of an exchange
@@ -47,7 +47,7 @@ class Case:
     account: float
     first: int
     last: int
-    done: Simulated
+    done: BacktestResult
 
 
 class Anything(BaseStrategy):

@@ -46,7 +46,7 @@ def adaptive_k(grid: Grid, universe: str, store: Path) -> np.ndarray | None:
     """K of each training day of a universe `[days]`, from its momentum labels; None where the store is gone."""
     import qlib
 
-    from qlib_ext.build import build
+    from qlib_ext.config.build import build
     from qlib_ext.data.dataset import DailyPanelDataset
 
     if not store.is_dir():

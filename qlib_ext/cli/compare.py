@@ -70,10 +70,10 @@ def compare(
 
     from qlib_ext.checks import UserError
     from qlib_ext.masking import masked
-    from qlib_ext.record.runs import connect, find_runs
     from qlib_ext.report.comparison import runs as reading
     from qlib_ext.report.comparison.compared import compare as compared
     from qlib_ext.report.comparison.document import render
+    from qlib_ext.tracking.runs import connect, find_runs
 
     folder = out or FOLDER / (re.sub(r"[^\w.-]+", "-", " ".join(wanted)).strip("-.")[:80] or "runs")
     if folder.exists() and not folder.is_dir():

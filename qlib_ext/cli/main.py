@@ -5,7 +5,6 @@ from __future__ import annotations
 import typer
 
 from qlib_ext.checks import UserError
-from qlib_ext.cli.audit import audit
 from qlib_ext.cli.check import check as check_workflow
 from qlib_ext.cli.compare import compare
 from qlib_ext.cli.data.check import check
@@ -13,9 +12,10 @@ from qlib_ext.cli.data.download import download
 from qlib_ext.cli.data.import_bars import import_bars
 from qlib_ext.cli.data.info import info
 from qlib_ext.cli.data.sample import sample
-from qlib_ext.cli.data.side import side
+from qlib_ext.cli.data.side_data import side
 from qlib_ext.cli.data.universe import universe
 from qlib_ext.cli.data.update import update
+from qlib_ext.cli.lookahead import lookahead
 from qlib_ext.cli.recommend import recommend
 from qlib_ext.cli.report import report
 from qlib_ext.cli.send import send
@@ -31,7 +31,7 @@ data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 app.command("check")(check_workflow)
-app.command("audit")(audit)
+app.command("lookahead")(lookahead)
 app.command("compare")(compare)
 app.command("recommend")(recommend)
 app.command("send")(send)

@@ -48,7 +48,7 @@ def recommend(
         from qlib_ext.recommend.recommendation import recommend as run_recommend
     from rich.console import Console
 
-    from qlib_ext.record.runs import connect
+    from qlib_ext.tracking.runs import connect
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("qlib_ext").addHandler(logging.NullHandler())  # what matters is shown below

@@ -39,9 +39,9 @@ def report(
     import tempfile
 
     from qlib_ext.checks import UserError
-    from qlib_ext.record.runs import connect, find_run
     from qlib_ext.report import standard
-    from qlib_ext.report.artifacts import put
+    from qlib_ext.tracking.artifacts import put
+    from qlib_ext.tracking.runs import connect, find_run
 
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"`--out` must be a folder, found the file {out}")

@@ -20,7 +20,7 @@ def send(
     ] = None,
 ) -> None:
     """Send to the MLflow server what runs could not send while it was away."""
-    from qlib_ext.record.outbox import outbox_root, send_all  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.tracking.outbox import outbox_root, send_all  # here, so that `qlib-ext --help` stays quick
 
     for run_id, entries in send_all(outbox_root() if folder is None else folder.expanduser(), tracking_uri):
         typer.echo(f"{run_id}: sent {entries} {'entry' if entries == 1 else 'entries'}; the run is complete")

@@ -47,12 +47,14 @@ CHUNKS_LOOKED_AT = 4
 # Whatever the handlers import of the package must be among these: an entry is never read by other code.
 SOURCES = (
     "*.py",
+    "config/*.py",
     "market/store.py",
-    "market/sides/side*.py",
-    "market/audit/finding.py",
+    "market/finding.py",
+    "market/side_data/side*.py",
+    "market/traded_amount.py",
+    "features/*.py",
     "data/*.py",
-    "data/handlers/*.py",
-    "data/processors/*.py",
+    "data/*/*.py",
 )
 MANIFEST, USED = "manifest.json", "used"
 # https://bford.info/cachedir/

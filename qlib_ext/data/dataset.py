@@ -15,15 +15,15 @@ from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 
 from qlib_ext import checks
-from qlib_ext.build import build
 from qlib_ext.checks import UserError
-from qlib_ext.data.concepts import ConceptGather, Concepts, ConceptSpells
-from qlib_ext.data.daily_panel import DailyPanels
-from qlib_ext.data.foreseen import Foreseen
+from qlib_ext.config.build import build
 from qlib_ext.data.handlers.panel import PanelHandler, require
-from qlib_ext.data.market_value import MarketValue, fill
+from qlib_ext.data.panel import DailyPanels
 from qlib_ext.data.segments import SPLIT, Segments, check_segments, check_shares, split_days
-from qlib_ext.data.source import Source
+from qlib_ext.data.side_data.concepts import ConceptGather, Concepts, ConceptSpells
+from qlib_ext.data.side_data.market_value import MarketValue, fill
+from qlib_ext.data.side_data.source import Source
+from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.market.store import QlibStore
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class DailyPanelDataset(DatasetH):
         return handler, checked
 
     @classmethod
-    def foresee(cls, **kwargs: Any) -> Foreseen:
+    def foresee(cls, **kwargs: Any) -> DatasetSpec:
         """Check the arguments of a dataset, and say what is known of it while nothing is loaded.
 
         Parameters
@@ -144,11 +144,11 @@ class DailyPanelDataset(DatasetH):
             config = {**config, "kwargs": {**(config.get("kwargs") or {}), "init_data": False}}
         handler = build(config, PanelHandler, name="handler")
         handler.check(dataset.store)
-        raw, learned = handler.foresee_labels()
+        raw, learned = handler.label_names()
         if learned is not None:
             for name in dataset.table_labels:
                 checks.one_of("table_labels", name, learned)
-        known = Foreseen(
+        known = DatasetSpec(
             dataset.store,
             str(handler.instruments),
             dataset.benchmark,

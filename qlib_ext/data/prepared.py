@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.data.cache import Entry
-from qlib_ext.data.label_planes import LabelPlanes
-from qlib_ext.data.market_panel import MarketPanel
+from qlib_ext.data.labels.label_planes import LabelPlanes
+from qlib_ext.features.market_panel import MarketPanel
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qlib_ext.market.sides.side import SideData, SideError
-from qlib_ext.market.sources import import_settings
+from qlib_ext.market.importing import import_settings
+from qlib_ext.market.side_data.side_data import SideData, SideDataError
 from qlib_ext.market.store import QlibStore, StoreError
-from qlib_ext.market.universes.traded_amount import volume_kind
+from qlib_ext.market.traded_amount import volume_kind
 from qlib_ext.market.universes.universes import daily_size, universe_rules
 
 Progress = Callable[[int, int, str], None]
@@ -86,7 +86,7 @@ class SideInfo:
     ----------
     name : str
     shape : str or None
-        As `qlib_ext.market.sides.side` has them; None where it has none of them.
+        As `qlib_ext.market.side_data.side_data` has them; None where it has none of them.
     bytes : int
         On disk.
     problem : str or None
@@ -264,14 +264,14 @@ def _universe(
 def _side(store: QlibStore, fingerprint: bool) -> tuple[tuple[SideInfo, ...], str | None]:
     try:
         data = SideData(store)
-    except SideError as error:
+    except SideDataError as error:
         return (SideInfo("side", None, 0, str(error)),), None
     found = []
     for name in data.names():
         size = data.path(name).stat().st_size
         try:
             found.append(SideInfo(name, data.shape(name), size))
-        except SideError as error:
+        except SideDataError as error:
             found.append(SideInfo(name, None, size, str(error)))
     return tuple(found), data.fingerprint() if found and fingerprint else None
 

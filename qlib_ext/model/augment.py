@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from qlib_ext.build import build
 from qlib_ext.checks import UserError
-from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.config.build import build
+from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.augmentations.base import Augmentation
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ WHAT_TO_SET = (
 
 
 @contextmanager
-def told_what_to_set(doing: str) -> Iterator[None]:
+def oom_as_user_error(doing: str) -> Iterator[None]:
     """Turn what a GPU says when it has no room into what to set.
 
     Raises
@@ -39,7 +39,7 @@ def told_what_to_set(doing: str) -> Iterator[None]:
         ) from error
 
 
-class EvaluationParts:
+class ChunkedEmbedding:
     """Embeds a day in evaluation, in parts where the device has no room for all of it.
 
     Parts are halved until one fits, and later days begin with the size that did. Only a backbone whose stocks do not

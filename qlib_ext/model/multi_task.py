@@ -20,21 +20,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from qlib_ext import checks
-from qlib_ext.build import build
 from qlib_ext.checks import UserError
-from qlib_ext.data.alpha360 import FIELDS
-from qlib_ext.data.daily_panel import DailyPanel, DailyPanels
+from qlib_ext.config.build import build
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.data.foreseen import Foreseen
+from qlib_ext.data.panel import DailyPanel, DailyPanels
+from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.features.alpha360 import FIELDS
 from qlib_ext.model import checkpoint, schedule
 from qlib_ext.model.backbones.base import SizeError
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder
-from qlib_ext.model.memory import told_what_to_set
+from qlib_ext.model.memory import oom_as_user_error
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.schedule import SCORE
 from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import Epoch, NotFinite, Trainer, TrainerOptions
+from qlib_ext.model.trainer import Epoch, NonFiniteError, Trainer, TrainerOptions
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ class MultiTaskModel(Model):
         """Task -> whether it predicts a class."""
         return {task.name: task.classification for task in self._build_tasks()}
 
-    def check_before(self, known: Foreseen) -> None:
+    def check_before(self, known: DatasetSpec) -> None:
         """Hold segments and labels of the tasks against what is known of the dataset."""
         for segment in ("train", "valid"):
             known.require_segment(segment, "MultiTaskModel")
@@ -174,7 +174,7 @@ class MultiTaskModel(Model):
         for task in tasks:
             _check_label(task, dataset)
         device = torch.device(self.device)
-        with told_what_to_set(f"moving the market to {device}"):
+        with oom_as_user_error(f"moving the market to {device}"):
             train, valid = dataset.panels("train", device), dataset.panels("valid", device)
         for task in tasks:
             if task.classification:
@@ -307,7 +307,7 @@ class MultiTaskModel(Model):
         self._network.eval()
         tasks = {task.name: task for task in self._build_tasks()}
         parts: dict[str, list[np.ndarray]] = {}
-        with torch.inference_mode(), told_what_to_set(f"scoring `{segment}`"):
+        with torch.inference_mode(), oom_as_user_error(f"scoring `{segment}`"):
             panels: DailyPanels = dataset.panels(segment, self.device)
             for panel in panels:
                 for name, prediction in self._network(panel).items():
@@ -384,7 +384,7 @@ class MultiTaskModel(Model):
 
 def _finite(name: str, predictions: np.ndarray, panel: DailyPanel) -> np.ndarray:
     if not np.isfinite(predictions).all():
-        raise NotFinite(
+        raise NonFiniteError(
             f"the task {name} has predictions that are no numbers for {int((~np.isfinite(predictions)).sum())} of "
             f"{predictions.size} values on {panel.date:%Y-%m-%d}: look for infinite prices, or train again with a lower "
             "`learning_rate`"

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qlib_ext.build import build
-from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.config.build import build
+from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
-from qlib_ext.model.memory import EvaluationParts
+from qlib_ext.model.memory import ChunkedEmbedding
 from qlib_ext.model.task import Task
 
 
@@ -46,7 +46,7 @@ class MultiTaskNetwork(nn.Module):
                 for task in tasks
             }
         )
-        self._evaluation_parts = EvaluationParts()
+        self._chunked_embedding = ChunkedEmbedding()
 
     def forward(self, panel: DailyPanel) -> dict[str, Tensor]:
         """Predictions by task: `[N]` for a regression, logits `[N, C]` for a classification.
@@ -57,7 +57,7 @@ class MultiTaskNetwork(nn.Module):
 
     def embed(self, panel: DailyPanel) -> Tensor:
         """Embeddings `[N, D]`; in evaluation part by part where the device has no room for the whole day."""
-        return self.backbone(panel) if self.training else self._evaluation_parts(self.backbone, panel)
+        return self.backbone(panel) if self.training else self._chunked_embedding(self.backbone, panel)
 
     def predict_heads(self, embedding: Tensor) -> dict[str, Tensor]:
         """Heads alone, on embeddings `[N, D]`."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from qlib_ext import checks
-from qlib_ext.build import build, locate
 from qlib_ext.checks import UserError
+from qlib_ext.config.build import build, locate
 from qlib_ext.model.losses.base import Loss
 
 LINEAR_HEAD = {"class": "qlib_ext.model.heads.linear.LinearHead"}

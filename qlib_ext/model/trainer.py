@@ -18,13 +18,13 @@ from tqdm import tqdm
 
 from qlib_ext import checks
 from qlib_ext.checks import UserError
-from qlib_ext.data.daily_panel import DailyPanel, DailyPanels
+from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.metrics.cross_section import pearson, spearman
 from qlib_ext.model import checkpoint, schedule
 from qlib_ext.model.augment import Augmenter
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder, TrainingState
-from qlib_ext.model.memory import told_what_to_set
+from qlib_ext.model.memory import oom_as_user_error
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.schedule import SCORE, SELECTIONS, Phase, Plateau
 from qlib_ext.model.task import Task
@@ -92,7 +92,7 @@ class TrainerOptions:
         return schedule.plan(self.phases, tasks, default)
 
 
-class NotFinite(UserError, FloatingPointError):
+class NonFiniteError(UserError, FloatingPointError):
     """A loss, or a score, that is no number: the message says where, and what to do about it."""
 
 
@@ -191,7 +191,7 @@ class Trainer:
         UserError
             If no training or validation day has labels for all tasks, no epoch has a validation score, the device has no
             room, or a checkpoint cannot be written.
-        NotFinite
+        NonFiniteError
             If a loss is not finite, in a step or after an epoch; the last checkpoint is whole, and from before it.
         """
         days = train.labelled(tuple(task.label for task in self.tasks))
@@ -276,10 +276,10 @@ class Trainer:
             record["learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         record.update({f"balance/{name}": value for name, value in self.balancer.report().items()})
         started = time.perf_counter()
-        with _repeatable_convolutions(self.network), told_what_to_set(f"training epoch {self.epoch}"):
+        with _repeatable_convolutions(self.network), oom_as_user_error(f"training epoch {self.epoch}"):
             record.update(self._train_epoch(train, days))
         trained = time.perf_counter()
-        with told_what_to_set(f"measuring epoch {self.epoch}"):
+        with oom_as_user_error(f"measuring epoch {self.epoch}"):
             train_losses = self.losses(train, days)
             valid_losses, valid_scores = self._validate(valid, valid_days)
         self._check_epoch({"train": train_losses, "valid": valid_losses})
@@ -349,12 +349,12 @@ class Trainer:
         transformed = self.balancer.transform(losses)
         values, balanced = torch.stack([losses.detach(), transformed.detach()]).cpu().numpy()
         if not np.isfinite(values).all():
-            raise NotFinite(
+            raise NonFiniteError(
                 f"a loss is not finite on {panel.date:%Y-%m-%d} in epoch {self.epoch} ({self._named(values)}): lower "
                 "`learning_rate`, or look for infinite prices that day; resuming starts from the last whole epoch"
             )
         if not np.isfinite(balanced).all():
-            raise NotFinite(
+            raise NonFiniteError(
                 f"{type(self.balancer).__name__} makes a loss not finite on {panel.date:%Y-%m-%d} in epoch "
                 f"{self.epoch} ({self._named(values)}): a balancer that takes logarithms needs losses of at least 0"
             )
@@ -382,7 +382,7 @@ class Trainer:
         for segment, by_task in losses.items():
             for name, value in by_task.items():
                 if not np.isfinite(value):
-                    raise NotFinite(
+                    raise NonFiniteError(
                         f"the loss of task {name} on `{segment}` is not finite after epoch {self.epoch} ({value}): "
                         "lower `learning_rate`, or look for infinite prices; resuming starts from the epoch before"
                     )

@@ -10,14 +10,14 @@ import pandas as pd
 from qlib.backtest.decision import OrderDir
 from qlib.data import D
 
-from qlib_ext.market.sides.side import SideData
-from qlib_ext.market.sides.side_table import INDUSTRY
+from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
+from qlib_ext.backtest.simulation import quiet_qlib, with_price_limit
+from qlib_ext.market.side_data.side_data import SideData
+from qlib_ext.market.side_data.side_table import INDUSTRY
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.scoring import Scored
 from qlib_ext.recommend.trained import TrainedRun
-from qlib_ext.record.backtest import completed
-from qlib_ext.record.simulation import only_errors_of_qlib, with_price_limit
-from qlib_ext.strategy.ruled_exchange import RuledExchange
+from qlib_ext.records.backtest import completed
 
 NAME = "name"  # the side table with the firms' names
 PRICE_DIGITS = 4  # a store holds prices in single precision
@@ -60,7 +60,7 @@ def daily_list(run: TrainedRun, store: QlibStore, scored: Scored) -> pd.DataFram
         if name in side:
             table[name] = as_of_day(side, name, scored.day).reindex(table.index)
     codes = [*table.index]
-    with only_errors_of_qlib():
+    with quiet_qlib():
         flags = limits(run, codes, store, scored.day)
     closes = store.read(["close", "factor"], codes)[:, : day + 1].astype(np.float64)
     close, factor = closes[0, -1], closes[1, -1]
@@ -119,7 +119,7 @@ def limits(run: TrainedRun, codes: list[str], store: QlibStore, day: pd.Timestam
     calendar = store.calendar
     begin = calendar[max(0, calendar.get_loc(day) - UNIT_DAYS)]
     kwargs, _ = with_price_limit(exchange_settings(run), codes, begin, day)
-    exchange = RuledExchange(freq="day", start_time=day, end_time=day, codes=codes, **kwargs)
+    exchange = RuleBasedExchange(freq="day", start_time=day, end_time=day, codes=codes, **kwargs)
     volume = D.features(codes, ["$close", "$volume"], day, day)
     volume.columns = ["close", "volume"]
     volume = volume.droplevel("datetime").reindex(codes)

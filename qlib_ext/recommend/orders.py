@@ -14,22 +14,22 @@ from qlib.backtest.utils import CommonInfrastructure, LevelInfrastructure, Trade
 from qlib.strategy.base import BaseStrategy
 from qlib.utils.time import epsilon_change
 
-from qlib_ext.build import build
+from qlib_ext.backtest.position import OrderedPosition
+from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
+from qlib_ext.backtest.simulation import quiet_qlib
 from qlib_ext.checks import UserError
+from qlib_ext.config.build import build
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.daily_list import PRICE_DIGITS, backtest_settings, exchange_settings
 from qlib_ext.recommend.holdings import Holdings
 from qlib_ext.recommend.trained import TrainedRun
-from qlib_ext.record.simulation import only_errors_of_qlib
-from qlib_ext.strategy.position import OrderedPosition
-from qlib_ext.strategy.ruled_exchange import RuledExchange
 
 LONG_AGO = 1_000_000  # days: a holding of unknown age is past every holding period
 SUSPENDED = "$volume <= 0"
 NO_SHARE = 1e-6  # what rounding leaves of a holding that is sold whole
 
 
-class NextDayExchange(RuledExchange):
+class NextDayExchange(RuleBasedExchange):
     """The exchange of the backtest on the day after the newest, of which nothing is known yet.
 
     Every stock is taken to trade at its close of `day`, without a price limit; one that was suspended on `day` is
@@ -40,7 +40,7 @@ class NextDayExchange(RuledExchange):
     day, next_day
         The day whose quotes are taken, and the one that they are given to.
     kwargs
-        As `RuledExchange` takes them.
+        As `RuleBasedExchange` takes them.
     """
 
     def __init__(self, day: pd.Timestamp, next_day: pd.Timestamp, **kwargs: Any) -> None:
@@ -142,7 +142,7 @@ def next_orders(
             f"the store has no close of {', '.join(unpriced)} up to {day:%Y-%m-%d}: leave them out of the holdings"
         )
     exchange_kwargs = exchange_settings(run)
-    with only_errors_of_qlib():
+    with quiet_qlib():
         exchange = NextDayExchange(day, next_day, codes=codes, **exchange_kwargs)
         factor = prices["factor"] if not exchange.trade_w_adj_price else prices["factor"] * 0 + 1.0
         if exchange.trade_w_adj_price:

@@ -20,7 +20,7 @@ from qlib_ext.recommend.holdings import Holdings, check_cash, read_holdings
 from qlib_ext.recommend.orders import next_orders
 from qlib_ext.recommend.scoring import find_day, score
 from qlib_ext.recommend.trained import TrainedRun
-from qlib_ext.record.runs import find_run
+from qlib_ext.tracking.runs import find_run
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def recommend(
     client
         Of the MLflow store that has the run.
     wanted
-        The run, as `qlib_ext.record.runs.find_run` takes it.
+        The run, as `qlib_ext.tracking.runs.find_run` takes it.
     store_path
         The store to score; by default the one that the run was made with.
     date

@@ -10,11 +10,11 @@ import pandas as pd
 from qlib.model.base import Model
 
 from qlib_ext.checks import UserError
-from qlib_ext.data import expressions
 from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.features import expressions
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.trained import TrainedRun
-from qlib_ext.record.signal import as_predictions
+from qlib_ext.records.signal import as_predictions
 
 DAY, CHECK = "day", "check"  # segments: the day that is asked for, and one that the run has scored itself
 SAME_RETURN = 1e-5  # two returns closer than this are the same but for rounding

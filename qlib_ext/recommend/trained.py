@@ -16,13 +16,13 @@ from qlib.model.base import Model
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from qlib_ext.build import build
 from qlib_ext.checks import UserError
-from qlib_ext.classes import check_classes
+from qlib_ext.config.build import build
+from qlib_ext.config.security import check_classes
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.model.multi_task import STATISTICS, MultiTaskModel
-from qlib_ext.report.artifacts import RunArtifacts, stored
+from qlib_ext.tracking.artifacts import RunArtifacts, stored
 
 NETWORK = ("training/weights.safetensors", "training/network.json")
 BOOSTER = ("model/windows.safetensors", "model/booster.txt")

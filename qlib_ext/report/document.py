@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from qlib_ext.checks import UserError
 from qlib_ext.report import figures
-from qlib_ext.report.artifacts import RunArtifacts, missing_message
 from qlib_ext.report.page import page
 from qlib_ext.report.sections.base import Section
+from qlib_ext.tracking.artifacts import RunArtifacts, missing_message
 
 
 class LeftOut(NamedTuple):

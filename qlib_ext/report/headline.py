@@ -15,7 +15,7 @@ from qlib_ext.metrics.bootstrap import bootstrap_intervals
 from qlib_ext.metrics.cross_section import information_ratio
 from qlib_ext.metrics.significance import bootstrap_mean
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 REQUIRES = ("ranking/summary.csv", "ranking/daily.parquet")
 MOMENTUM = ("momentum/summary.csv", "momentum/daily.parquet")

@@ -9,7 +9,7 @@ from qlib_ext.report.html import NONE
 NAMES = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 
 
-def in_words(amount: float) -> str:
+def format_amount(amount: float) -> str:
     """An amount in at most three digits, `146 million`; below a million written out, `12,500`; an en dash for NaN."""
     if amount is None or math.isnan(amount):
         return NONE

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from qlib_ext.report import headline, html, judgement
-from qlib_ext.report.artifacts import RunArtifacts
+from qlib_ext.report import headline, html
+from qlib_ext.report import verdict as judgement
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 TAG = "mlflow.note.content"
 LONGEST = 5000  # characters; what every version of MLflow's databases takes in a tag

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from qlib_ext.build import build
 from qlib_ext.checks import UserError
-from qlib_ext.report.artifacts import RunArtifacts, missing_message, stored
+from qlib_ext.config.build import build
 from qlib_ext.report.document import Document, LeftOut
 from qlib_ext.report.sections.base import Section
 from qlib_ext.report.sections.provenance import Provenance
+from qlib_ext.tracking.artifacts import RunArtifacts, missing_message, stored
 
 # In the order of the page. A section is part of the report of a run that has all artifacts that it requires.
 SECTIONS: tuple[str, ...] = (
@@ -37,7 +37,7 @@ SECTIONS: tuple[str, ...] = (
     "qlib_ext.report.sections.momentum.Momentum",
     "qlib_ext.report.sections.direction.Direction",
     "qlib_ext.report.sections.training.Training",
-    "qlib_ext.report.sections.audit.Audit",
+    "qlib_ext.report.sections.quality.Quality",
     "qlib_ext.report.sections.provenance.Provenance",
 )
 

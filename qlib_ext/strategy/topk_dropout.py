@@ -14,8 +14,8 @@ import pandas as pd
 from qlib.backtest.decision import Order, OrderDir, TradeDecisionWO
 from qlib.contrib.strategy.signal_strategy import TopkDropoutStrategy
 
+from qlib_ext.backtest.exchange import IntendedOrder, Reason, RecordingExchange
 from qlib_ext.checks import UserError, between, instance, integer
-from qlib_ext.strategy.observed_exchange import IntendedOrder, ObservedExchange, Reason
 
 
 class TopkDropout(TopkDropoutStrategy):
@@ -25,7 +25,7 @@ class TopkDropout(TopkDropoutStrategy):
     code; a held stock without a score is last, and a stock without a score is never bought. `choose` says who
     goes and who comes. What is sold is sold whole; the cash then at hand, times `risk_degree`, is shared
     equally among the stocks to buy, in whole lots. What cannot be traded that day is not sent; an
-    `ObservedExchange` is told of it.
+    `RecordingExchange` is told of it.
 
     There are `topk` places. A stock that cannot be sold today keeps its place, whatever its score, and the others
     are looked at as if there were so many places less; tomorrow it is looked at again. Nothing is bought before a
@@ -164,7 +164,7 @@ class TopkDropout(TopkDropoutStrategy):
 
     def _withhold(self, order: Order, *, value: float = math.nan, reason: Reason | None = None) -> None:
         """Tell an exchange that keeps a book of an order that is not sent."""
-        if isinstance(self.trade_exchange, ObservedExchange):
+        if isinstance(self.trade_exchange, RecordingExchange):
             self.trade_exchange.withhold(
                 order, value=value, reason=reason, either=self.forbid_all_trade_at_limit
             )

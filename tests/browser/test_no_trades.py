@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from qlib_ext.build import build, locate
-from qlib_ext.record.base import Record
+from qlib_ext.config.build import build, locate
+from qlib_ext.records.base import Record
 from tests.browser.test_report import check_every_chart
-from tests.record.conftest import model, place, run, workplace
+from tests.records.conftest import model, place, run, workplace
 
 __all__ = ["model", "place", "run", "workplace"]  # fixtures
 
@@ -33,7 +33,7 @@ def report(run: Any, workplace: Any, model: Any, tmp_path: Path) -> Path:
     )
     for config in records["task"]["record"]:
         name = config["class"].rpartition(".")[2]
-        if name in ("AuditRecord", "CausalityRecord"):
+        if name in ("QualityRecord", "LookaheadRecord"):
             continue
         kwargs = {**config.get("kwargs", {}), **CHANGED.get(name, {})}
         if name == "ReportRecord":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qlib_ext.cli import main
-from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.synthetic.sample import SampleMarket
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "workflows" / "mimstocr_csi300.yaml").read_text(encoding="utf-8")

@@ -13,10 +13,10 @@ import pytest
 import qlib
 from qlib.contrib.data.handler import Alpha360
 
-from qlib_ext.data.alpha360 import FIELDS
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.data.market_panel import MarketPanel
 from qlib_ext.data.processors.momentum_line import MomentumLine
+from qlib_ext.features.alpha360 import FIELDS
+from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore, write_store
 
 UNIVERSE, INDEX = "few", "SH000300"

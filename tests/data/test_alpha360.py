@@ -14,10 +14,10 @@ from hypothesis.extra import numpy as hnp
 from qlib.contrib.data.loader import Alpha360DL
 
 from qlib_ext.checks import UserError
-from qlib_ext.data import alpha360
-from qlib_ext.data.alpha360 import Alpha360Windows, _median
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.data.market_panel import MarketPanel
+from qlib_ext.features import alpha360
+from qlib_ext.features.alpha360 import Alpha360Windows, _median
+from qlib_ext.features.market_panel import MarketPanel
 
 T = 5
 FIELDS = ("close", "high", "volume")

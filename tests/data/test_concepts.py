@@ -13,7 +13,7 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.concepts import (
+from qlib_ext.data.side_data.concepts import (
     BLOCK_DAYS,
     ConceptGather,
     ConceptSpells,
@@ -22,10 +22,10 @@ from qlib_ext.data.concepts import (
     NoConcepts,
     SideConcepts,
 )
-from qlib_ext.data.market_panel import MarketPanel
-from qlib_ext.market.made.sample import SampleMarket
-from qlib_ext.market.sides.side import SideError
+from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.market.side_data.side_data import SideDataError
 from qlib_ext.market.store import QlibStore, StoreError, write_store
+from qlib_ext.market.synthetic.sample import SampleMarket
 
 DAYS, STOCKS, NAMES = 3 * BLOCK_DAYS + 5, 7, ("a", "b", "c")
 
@@ -144,7 +144,7 @@ class TestSideConcepts:
             SideConcepts("theme").load(store, panel)
         assert SideConcepts("theme").lacks(store) is None
         assert SideConcepts("concepts").lacks(store) == "there is no side/concepts.parquet or .csv"
-        with pytest.raises(SideError, match="no side data 'industry'"):
+        with pytest.raises(SideDataError, match="no side data 'industry'"):
             SideConcepts().load(store, panel)
 
     @staticmethod
@@ -349,12 +349,12 @@ class TestFirstAvailable:
         (store.root / "side" / "concepts.csv").write_text(
             "instrument,start,end,concepts\nA1,2020-02-01,2020-01-01,x\n"
         )
-        with pytest.raises(SideError, match="ends before it begins"):
+        with pytest.raises(SideDataError, match="ends before it begins"):
             FirstAvailable().load(store, MarketPanel.load(store, "all", ["close"]))
 
     def test_sources_may_be_given(self) -> None:
-        module = "qlib_ext.data.concepts"
+        module = "qlib_ext.data.side_data.concepts"
         chain = FirstAvailable([{"class": f"{module}.CorrelationClusters", "kwargs": {"n_clusters": 9}}])
         assert isinstance(chain.sources[0], CorrelationClusters)
         with pytest.raises(UserError, match="must be a Concepts"):
-            FirstAvailable([{"class": "qlib_ext.data.market_value.Uniform"}])
+            FirstAvailable([{"class": "qlib_ext.data.side_data.market_value.Uniform"}])

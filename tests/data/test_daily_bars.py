@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.daily_bars import BARS, DailyBarsWindows
+from qlib_ext.features.daily_bars import BARS, DailyBarsWindows
 
 DAYS, STOCKS, T = 40, 6, 8
 

@@ -21,11 +21,11 @@ from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.market.store import QlibStore
 
 Make = Callable[..., DailyPanelDataset]
-MARKET_VALUE = {"class": "qlib_ext.data.market_value.SideMarketValue", "kwargs": {"limit_days": 5}}
-CONCEPTS = {"class": "qlib_ext.data.concepts.SideConcepts", "kwargs": {"name": "theme"}}
+MARKET_VALUE = {"class": "qlib_ext.data.side_data.market_value.SideMarketValue", "kwargs": {"limit_days": 5}}
+CONCEPTS = {"class": "qlib_ext.data.side_data.concepts.SideConcepts", "kwargs": {"name": "theme"}}
 FALLBACKS = {
-    "market_value": {"class": "qlib_ext.data.market_value.FirstAvailable"},
-    "concepts": {"class": "qlib_ext.data.concepts.FirstAvailable"},
+    "market_value": {"class": "qlib_ext.data.side_data.market_value.FirstAvailable"},
+    "concepts": {"class": "qlib_ext.data.side_data.concepts.FirstAvailable"},
 }
 
 
@@ -143,7 +143,7 @@ class TestPanels:
         assert panel.concepts.shape == (len(panel), 30)
 
     def test_no_concepts_at_all(self, make_dataset: Make) -> None:
-        dataset = make_dataset(concepts={"class": "qlib_ext.data.concepts.NoConcepts"})
+        dataset = make_dataset(concepts={"class": "qlib_ext.data.side_data.concepts.NoConcepts"})
         assert dataset.panels("test")[0].concepts is None
         assert dataset.describe()["concepts"] == {"class": "NoConcepts", "source": "none"}
 
@@ -229,7 +229,7 @@ class TestIdentity:
             for market_value in (
                 None,
                 {"class": MARKET_VALUE["class"], "kwargs": {"limit_days": 6}},
-                {"class": "qlib_ext.data.market_value.Uniform"},
+                {"class": "qlib_ext.data.side_data.market_value.Uniform"},
             )
         ]
         texts = {

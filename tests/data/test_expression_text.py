@@ -14,9 +14,9 @@ from qlib.data import D
 from qlib.data.data import ExpressionD, LocalExpressionProvider
 
 from qlib_ext.checks import UserError
-from qlib_ext.data import expressions
-from qlib_ext.data.expression_text import CheckedExpressionProvider, check_expression, fields, guard
-from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.features import expressions
+from qlib_ext.features.expression_text import CheckedExpressionProvider, check_expression, fields, guard
+from qlib_ext.market.synthetic.sample import SampleMarket
 
 
 @pytest.fixture(scope="module")

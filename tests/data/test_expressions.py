@@ -8,8 +8,8 @@ import pytest
 from qlib.data import D
 
 from qlib_ext.checks import UserError
-from qlib_ext.data import expressions
-from qlib_ext.data.market_panel import MarketPanel
+from qlib_ext.features import expressions
+from qlib_ext.features.market_panel import MarketPanel
 
 EXPRESSIONS = [
     "$close",

@@ -142,16 +142,16 @@ class TestStatistics:
 
 SOURCES: dict[str, dict[str, Any]] = {
     "from files": {
-        "market_value": {"class": "qlib_ext.data.market_value.SideMarketValue"},
-        "concepts": {"class": "qlib_ext.data.concepts.SideConcepts"},
+        "market_value": {"class": "qlib_ext.data.side_data.market_value.SideMarketValue"},
+        "concepts": {"class": "qlib_ext.data.side_data.concepts.SideConcepts"},
     },
     "from bars": {
         "market_value": {
-            "class": "qlib_ext.data.market_value.TrailingAmount",
+            "class": "qlib_ext.data.side_data.market_value.TrailingAmount",
             "kwargs": {"window_days": 20, "min_days": 5},
         },
         "concepts": {
-            "class": "qlib_ext.data.concepts.CorrelationClusters",
+            "class": "qlib_ext.data.side_data.concepts.CorrelationClusters",
             "kwargs": {"n_clusters": 3, "window_days": 40, "min_days": 20, "refit_every_days": 7},
         },
     },

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.macro import TRANSFORMS, Macro, MacroPanel
-from qlib_ext.market.sides.side import SideError
+from qlib_ext.data.side_data.macro import TRANSFORMS, Macro, MacroPanel
+from qlib_ext.market.side_data.side_data import SideDataError
 from qlib_ext.market.store import QlibStore, write_store
 
 CALENDAR = pd.bdate_range("2020-01-01", "2020-12-31")  # a Wednesday
@@ -291,7 +291,7 @@ class TestArguments:
             Macro(limit_days={"cpi": 9}).load(gdp_store)
         assert Macro().lacks(gdp_store) is None
         assert Macro("us").lacks(gdp_store) == "there is no side/us.parquet or .csv"
-        with pytest.raises(SideError, match="no side data 'us'"):
+        with pytest.raises(SideDataError, match="no side data 'us'"):
             Macro("us").load(gdp_store)
 
     def test_limits_may_differ(self, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qlib_ext.data.alpha360 import Alpha360Windows
-from qlib_ext.data.market_panel import MarketPanel, day_blocks
+from qlib_ext.features.alpha360 import Alpha360Windows
+from qlib_ext.features.market_panel import MarketPanel, day_blocks
 from qlib_ext.market.store import QlibStore
 
 

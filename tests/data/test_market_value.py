@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.market_value import (
+from qlib_ext.data.side_data.market_value import (
     FirstAvailable,
     MarketValue,
     SideMarketValue,
@@ -16,9 +16,9 @@ from qlib_ext.data.market_value import (
     Uniform,
     fill,
 )
-from qlib_ext.market.made.sample import SampleMarket
-from qlib_ext.market.sides.side import SideError
+from qlib_ext.market.side_data.side_data import SideDataError
 from qlib_ext.market.store import QlibStore, StoreError, write_store
+from qlib_ext.market.synthetic.sample import SampleMarket
 
 CODES = ["SH600000", "SH600004", "SZ000001"]
 DAYS = 90
@@ -208,12 +208,12 @@ class TestFirstAvailable:
         (store.root / "side" / "market_value.csv").write_text(
             "datetime,instrument,market_value\n2020-01-03,SH600000,-7\n"
         )
-        with pytest.raises(SideError, match="not above 0"):
+        with pytest.raises(SideDataError, match="not above 0"):
             FirstAvailable().load(store, CODES)
 
     def test_sources_may_be_given(self, bars: dict[str, np.ndarray], tmp_path: Path) -> None:
         store = make_store(tmp_path / "s", {"close": bars["close"]})
-        module = "qlib_ext.data.market_value"
+        module = "qlib_ext.data.side_data.market_value"
         given = [
             {"class": f"{module}.SideMarketValue", "kwargs": {"name": "float_value"}},
             {"class": f"{module}.TrailingAmount"},

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.synthetic.sample import SampleMarket
 
 ROOT = Path(__file__).parents[2]
 SEGMENTS = {

@@ -34,15 +34,6 @@ import qlib.contrib.strategy
 import torch._dynamo  # noqa: F401
 from mlflow.tracking import MlflowClient
 
-import qlib_ext.data.dataset
-import qlib_ext.data.handlers.alpha360_panel
-import qlib_ext.model.multi_task
-import qlib_ext.record.backtest
-import qlib_ext.record.experiment
-import qlib_ext.record.ranking
-import qlib_ext.record.report
-import qlib_ext.record.signal
-import qlib_ext.strategy.topk_dropout  # noqa: F401
 from qlib_ext.model import checkpoint
 from qlib_ext.model.trainer import Trainer
 

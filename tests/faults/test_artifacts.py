@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.report.artifacts import RunArtifacts
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 FILES = ("ranking/daily.parquet", "portfolio/metrics.csv", "data/summary.json")
 MADE_BY = {
-    "ranking/daily.parquet": "qlib_ext.record.ranking.RankingRecord",
-    "portfolio/metrics.csv": "qlib_ext.record.portfolio.PortfolioRecord",
-    "data/summary.json": "qlib_ext.record.signal.SignalRecord",
+    "ranking/daily.parquet": "qlib_ext.records.ranking.RankingRecord",
+    "portfolio/metrics.csv": "qlib_ext.records.portfolio.PortfolioRecord",
+    "data/summary.json": "qlib_ext.records.signal.SignalRecord",
 }
 
 

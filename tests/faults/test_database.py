@@ -15,8 +15,8 @@ from mlflow.tracking import MlflowClient
 from qlib.workflow import R
 
 from qlib_ext.checks import UserError
-from qlib_ext.record import outbox
-from qlib_ext.record.outbox import Outbox, send_all
+from qlib_ext.tracking import outbox
+from qlib_ext.tracking.outbox import Outbox, send_all
 
 EXPERIMENT = "faults"
 NO_LIMIT = 4294967294
@@ -41,7 +41,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Pa
     path = tmp_path / "mlflow.db"
     path.write_bytes(empty_database.read_bytes())
     manager = {
-        "class": "qlib_ext.record.experiment.ExperimentManager",
+        "class": "qlib_ext.workflow.experiment.ExperimentManager",
         "kwargs": {"uri": f"sqlite:///{path}", "default_exp_name": EXPERIMENT},
     }
     qlib.init(provider_uri=str(tmp_path), exp_manager=manager)

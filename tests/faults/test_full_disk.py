@@ -19,9 +19,9 @@ import torch
 from qlib_ext.checks import UserError
 from qlib_ext.model import checkpoint
 from qlib_ext.model.checkpoint import CheckpointFolder, TrainingState
-from qlib_ext.record.experiment import NO_ROOM, _Excepthook
-from qlib_ext.record.outbox import Outbox
-from qlib_ext.report.artifacts import put
+from qlib_ext.tracking.artifacts import put
+from qlib_ext.tracking.outbox import Outbox
+from qlib_ext.workflow.experiment import NO_ROOM, _Excepthook
 
 WHOSE = {"run_id": "run"}
 

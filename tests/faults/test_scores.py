@@ -10,7 +10,7 @@ import qlib
 import torch
 from qlib.utils import init_instance_by_config
 
-from qlib_ext.model.trainer import NotFinite
+from qlib_ext.model.trainer import NonFiniteError
 
 
 def test_scores_that_are_no_numbers_are_not_ranked(configured: Any, tmp_path: Path, monkeypatch: Any) -> None:
@@ -25,6 +25,6 @@ def test_scores_that_are_no_numbers_are_not_ranked(configured: Any, tmp_path: Pa
         for weights in model._network.heads["score"].parameters():
             weights.fill_(torch.nan)
     with pytest.raises(
-        NotFinite, match=r"the task score has predictions that are no numbers .* on 2016-05-30"
+        NonFiniteError, match=r"the task score has predictions that are no numbers .* on 2016-05-30"
     ):
         model.predict(dataset)

@@ -26,9 +26,9 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from qlib.cli.run import workflow
 
-from qlib_ext.market.made.sample import SampleMarket
-from qlib_ext.market.made.us_sample import USSampleMarket
-from qlib_ext.market.sides.side_import import bring_in
+from qlib_ext.market.side_data.import_table import import_table
+from qlib_ext.market.synthetic.sample import SampleMarket
+from qlib_ext.market.synthetic.us_sample import USSampleMarket
 from qlib_ext.report.document import Document
 
 WORKFLOWS = Path(__file__).parent / "workflows"
@@ -64,13 +64,15 @@ def make_markets(folder: Path) -> dict[str, Path]:
     USSampleMarket(seed=3, stocks=36, start="2007-10-01", end="2009-06-30").write(states)
     values = pd.read_parquet(china / "side" / "market_value.parquet")
     values.rename(columns={"market_value": "total_mv"}).to_csv(folder / "values.csv", index=False)
-    bring_in(china, "market_value", folder / "values.csv", columns={"market_value": "total_mv"}, replace=True)
+    import_table(
+        china, "market_value", folder / "values.csv", columns={"market_value": "total_mv"}, replace=True
+    )
     concepts = pd.read_parquet(china / "side" / "industry.parquet").rename(columns={"industry": "concept"})
     index = concepts["instrument"].str[-2:].astype(int)
     themes = concepts[index % 3 == 0].assign(concept="theme", start=pd.Timestamp("2015-04-01"), end=pd.NaT)
     themes = themes.drop_duplicates("instrument")
     pd.concat([concepts, themes]).to_csv(folder / "concepts.csv", index=False)
-    bring_in(china, "concepts", folder / "concepts.csv", columns={"concepts": "concept"})
+    import_table(china, "concepts", folder / "concepts.csv", columns={"concepts": "concept"})
     return {"cn": china, "us": states}
 
 

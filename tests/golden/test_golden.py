@@ -78,8 +78,8 @@ class TestSuite:
         assert kept["scores"]["rows"] > 1000
         assert len(kept["report"]) > 10
         assert sum(section["rows"] for section in kept["report"].values()) > 200
-        assert {"IC", "ICIR", "RankIC", "RankICIR", "causality/alarms"} <= set(kept["statistics"])
-        assert kept["statistics"]["causality/alarms"] == 0
+        assert {"IC", "ICIR", "RankIC", "RankICIR", "lookahead/alarms"} <= set(kept["statistics"])
+        assert kept["statistics"]["lookahead/alarms"] == 0
 
     def test_v_acts(self) -> None:
         statistics = golden.expected("lstm_cqb")["statistics"]

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qlib_ext.market.made.sample import INDICES, SampleMarket
-from qlib_ext.market.made.simulation import Firms, Market, found_firms, simulate
 from qlib_ext.market.store import QlibStore
+from qlib_ext.market.synthetic.sample import INDICES, SampleMarket
+from qlib_ext.market.synthetic.simulation import Firms, Market, found_firms, simulate
 
 REAL = Path(__file__).parents[3] / "shared" / "market" / "cn"
 

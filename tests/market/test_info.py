@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from qlib_ext.market.info import store_info
-from qlib_ext.market.made.sample import SampleMarket
 from qlib_ext.market.store import QlibStore, StoreError, write_store
+from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.market.universes.universes import Universe, write_universe
 
 CALENDAR = pd.bdate_range("2020-01-01", periods=10)

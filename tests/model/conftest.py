@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from qlib_ext.data.alpha360 import Alpha360Windows
-from qlib_ext.data.daily_panel import DailyPanels
+from qlib_ext.data.panel import DailyPanels
+from qlib_ext.features.alpha360 import Alpha360Windows
 
 LOOKBACK_DAYS = 4
 

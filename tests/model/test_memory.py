@@ -14,7 +14,7 @@ from qlib_ext.model.balancers.equal import EqualWeighting
 from qlib_ext.model.checkpoint import CheckpointFolder
 from qlib_ext.model.losses.cross_entropy import CrossEntropy
 from qlib_ext.model.losses.mse import MSE
-from qlib_ext.model.memory import told_what_to_set
+from qlib_ext.model.memory import oom_as_user_error
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.task import Task
 from qlib_ext.model.trainer import Trainer, TrainerOptions
@@ -125,5 +125,5 @@ class TestTraining:
         assert path.read_bytes() == before
 
     def test_any_other_error_stays_what_it_is(self):
-        with pytest.raises(RuntimeError, match="boom"), told_what_to_set("training"):
+        with pytest.raises(RuntimeError, match="boom"), oom_as_user_error("training"):
             raise RuntimeError("boom")

@@ -17,9 +17,9 @@ from qlib.workflow import R
 from safetensors.torch import load_file
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.alpha360 import Alpha360Windows
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.features.alpha360 import Alpha360Windows
+from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.model.multi_task import MultiTaskModel, _count_classes, history_frame
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.task import Task

@@ -11,7 +11,7 @@ import qlib
 import yaml
 
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.model.multi_task import MultiTaskModel
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"

@@ -17,8 +17,8 @@ import yaml
 from mlflow.tracking import MlflowClient
 from qlib.model.trainer import task_train
 
-from qlib_ext.market.made.sample import SampleMarket
 from qlib_ext.market.store import QlibStore, write_store
+from qlib_ext.market.synthetic.sample import SampleMarket
 
 ROOT = Path(__file__).parent.parent.parent
 TRAINED_UNTIL = pd.Timestamp("2017-03-31")

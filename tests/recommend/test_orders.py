@@ -13,15 +13,15 @@ import qlib
 from mlflow.tracking import MlflowClient
 from qlib.strategy.base import BaseStrategy
 
-from qlib_ext.build import build
+from qlib_ext.backtest.simulation import BacktestResult, make_exchange, simulate
 from qlib_ext.checks import UserError
+from qlib_ext.config.build import build
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.daily_list import backtest_settings, exchange_settings
 from qlib_ext.recommend.recommendation import recommend
 from qlib_ext.recommend.trained import TrainedRun
-from qlib_ext.record.backtest import completed
-from qlib_ext.record.runs import find_run
-from qlib_ext.record.simulation import Simulated, make_exchange, simulate
+from qlib_ext.records.backtest import completed
+from qlib_ext.tracking.runs import find_run
 
 Cut = Callable[..., QlibStore]
 RUN = "mimstocr_csi300"
@@ -47,7 +47,7 @@ def still(cut: Cut) -> QlibStore:
 
 
 @pytest.fixture(scope="module")
-def backtest(run: TrainedRun, still: QlibStore) -> Simulated:
+def backtest(run: TrainedRun, still: QlibStore) -> BacktestResult:
     """The run's strategy from its first scored day to the one after `DAY`."""
     qlib.init(provider_uri=str(still.root), region="cn", kernels=1)
     scores = run.artifacts.table("signal/predictions.parquet")["score"]
@@ -63,7 +63,7 @@ def backtest(run: TrainedRun, still: QlibStore) -> Simulated:
 
 
 @pytest.fixture(scope="module")
-def account(backtest: Simulated, still: QlibStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def account(backtest: BacktestResult, still: QlibStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The account of the backtest at the close of `DAY`, as a file."""
     held = backtest.positions().loc[DAY]
     codes = [*held.index]
@@ -81,7 +81,7 @@ def account(backtest: Simulated, still: QlibStore, tmp_path_factory: pytest.Temp
 
 class TestOrders:
     def test_they_are_those_of_the_backtest(
-        self, client: MlflowClient, still: QlibStore, backtest: Simulated, account: Path
+        self, client: MlflowClient, still: QlibStore, backtest: BacktestResult, account: Path
     ) -> None:
         next_day = still.calendar[still.calendar.get_loc(DAY) + 1]
         expected = backtest.orders[backtest.orders["sent"]].loc[next_day]

@@ -22,8 +22,8 @@ from qlib_ext.cli.main import app
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.checkpoint import load as load_checkpoint
 from qlib_ext.recommend.recommendation import recommend
-from qlib_ext.record.experiment import ExperimentManager
-from qlib_ext.record.runs import find_run
+from qlib_ext.tracking.runs import find_run
+from qlib_ext.workflow.experiment import ExperimentManager
 
 PICKLES = ("task", "params.pkl", "dataset", "config", "signal/pred.pkl", "pred.pkl", "signal/label.pkl")
 

@@ -14,15 +14,15 @@ import qlib
 from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
 
-from qlib_ext.build import build
 from qlib_ext.checks import UserError
 from qlib_ext.cli.main import app
+from qlib_ext.config.build import build
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.recommend.recommendation import Recommendation, recommend
 from qlib_ext.recommend.trained import TrainedRun
-from qlib_ext.record.runs import find_run
+from qlib_ext.tracking.runs import find_run
 
 Cut = Callable[..., QlibStore]
 NETWORK, TREES = "mimstocr_csi300", "lightgbm_csi300"

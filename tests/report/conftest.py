@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from qlib_ext.market.audit.finding import Audit, Finding, Kind
+from qlib_ext.market.finding import Finding, Kind, QualityReport
 from qlib_ext.metrics.cross_section import information_ratio, newey_west_t
-from qlib_ext.record.backtest import measures, summarise
-from qlib_ext.report.artifacts import RunArtifacts
+from qlib_ext.records.backtest import measures, summarise
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 
 class MadeUpRun:
@@ -265,11 +265,11 @@ class MadeUpRun:
         finding = Finding(
             "universe-size", "warning", message, "instruments/csi300.txt", None, "2013-06-17", 972
         )
-        found = Audit((finding,), tuple(kinds), {"root": "cn", "days": 2674})
-        self.metrics |= {f"audit/{severity}s": count for severity, count in found.counts.items()}
-        self.put("data/audit.json", json.dumps(found.to_json()))
+        found = QualityReport((finding,), tuple(kinds), {"root": "cn", "days": 2674})
+        self.metrics |= {f"quality/{severity}s": count for severity, count in found.counts.items()}
+        self.put("data/quality.json", json.dumps(found.to_json()))
         looked = {"dates": 12, "alarms": 0, "first": "2009-01-05", "last": "2013-12-27", "findings": []}
-        self.put("causality/audit.json", json.dumps(looked))
+        self.put("lookahead/audit.json", json.dumps(looked))
 
 
 @pytest.fixture

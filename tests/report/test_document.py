@@ -13,7 +13,6 @@ import pytest
 
 from qlib_ext.checks import UserError
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts, maker, missing_message
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
 from qlib_ext.report.sections.cumulative_return import CumulativeReturn
@@ -23,6 +22,7 @@ from qlib_ext.report.sections.precision import Precision
 from qlib_ext.report.sections.provenance import Provenance
 from qlib_ext.report.sections.summary import Summary
 from qlib_ext.report.sections.training import Training
+from qlib_ext.tracking.artifacts import RunArtifacts, maker, missing_message
 
 ALL = [Summary, CumulativeReturn, Drawdown, InformationCoefficient, Precision, Training, Provenance]
 VOID = {"meta", "link", "img", "br", "hr"}
@@ -195,7 +195,7 @@ class TestMissing:
         with pytest.raises(
             UserError,
             match=r"the report's section `Drawdown` needs artifacts that this run does not have: "
-            "`backtest/daily.parquet`, written by qlib_ext.record.backtest.BacktestRecord",
+            "`backtest/daily.parquet`, written by qlib_ext.records.backtest.BacktestRecord",
         ):
             Document([Drawdown()]).render(run.view())
 

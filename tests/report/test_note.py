@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from qlib_ext.report import headline, judgement
+from qlib_ext.report import headline
+from qlib_ext.report import verdict as judgement
 from qlib_ext.report.note import LONGEST, note, plain
 from tests.report.conftest import MadeUpRun
 

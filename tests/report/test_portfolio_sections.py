@@ -14,11 +14,10 @@ import pandas as pd
 import pytest
 
 from qlib_ext.market.rules.exchange_rules import read_rules
-from qlib_ext.record import portfolio_tables as tables
-from qlib_ext.record.backtest import summarise
-from qlib_ext.record.portfolio import PortfolioRecord
+from qlib_ext.records import portfolio_tables as tables
+from qlib_ext.records.backtest import summarise
+from qlib_ext.records.portfolio import PortfolioRecord
 from qlib_ext.report import figures, interactive
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.sections.base import Section
 from qlib_ext.report.sections.contributors import Contributors
 from qlib_ext.report.sections.costs import Costs
@@ -28,6 +27,7 @@ from qlib_ext.report.sections.holdings import Holdings
 from qlib_ext.report.sections.months_and_years import MonthsAndYears
 from qlib_ext.report.sections.return_and_risk import ReturnAndRisk
 from qlib_ext.report.sections.rolling_risk import RollingRisk
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 SECTIONS = (
     CumulativeReturn,

@@ -13,11 +13,10 @@ import pytest
 
 from qlib_ext.market.store import write_store
 from qlib_ext.metrics.moments import normal_quantiles
-from qlib_ext.record.momentum import MomentumRecord
-from qlib_ext.record.ranking import RankingRecord
-from qlib_ext.record.signal_analysis import SignalAnalysisRecord
+from qlib_ext.records.momentum import MomentumRecord
+from qlib_ext.records.ranking import RankingRecord
+from qlib_ext.records.signal_analysis import SignalAnalysisRecord
 from qlib_ext.report import figures, interactive
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Chart
 from qlib_ext.report.colours import ramp
 from qlib_ext.report.sections.base import Section
@@ -27,6 +26,7 @@ from qlib_ext.report.sections.precision import Precision
 from qlib_ext.report.sections.quantiles import Quantiles
 from qlib_ext.report.sections.score import Score
 from qlib_ext.report.smoothing import smooth, window_days
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 SECTIONS = (InformationCoefficient, Quantiles, Precision, Score, Momentum)
 STOCKS = 50
@@ -205,7 +205,7 @@ class TestInformationCoefficient:
 
     def test_a_run_without_the_signal_analysis_says_what_makes_it(self, made: Any) -> None:
         page = InformationCoefficient().render(made.view())
-        assert "qlib_ext.record.signal_analysis.SignalAnalysisRecord makes them" in page
+        assert "qlib_ext.records.signal_analysis.SignalAnalysisRecord makes them" in page
 
 
 class TestQuantiles:

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.report import standard
-from qlib_ext.report.artifacts import maker
 from qlib_ext.report.charts import Bars, Lines
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.report.standard import folder_name
+from qlib_ext.tracking.artifacts import maker
 
 DOCS = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
 

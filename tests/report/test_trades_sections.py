@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qlib_ext.record import trades as made_of
-from qlib_ext.record.sweeps import COLUMNS
-from qlib_ext.record.trades import TradesRecord
+from qlib_ext.records import trades as made_of
+from qlib_ext.records.sweeps import COLUMNS
+from qlib_ext.records.trades import TradesRecord
 from qlib_ext.report import figures, interactive
-from qlib_ext.report.artifacts import RunArtifacts
-from qlib_ext.report.money import in_words
+from qlib_ext.report.money import format_amount
 from qlib_ext.report.sections.base import Section
 from qlib_ext.report.sections.capacity import Capacity
 from qlib_ext.report.sections.sweeps import Sweeps
 from qlib_ext.report.sections.trades import UNFILLED, Trades
 from qlib_ext.report.sections.training import Training
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 CODES = ["SH600000", "SZ000001", "<script>alert(1)</script>"]
 REASONS = ["price limit up", "price limit down", "suspended, no volume", "no cash", "lot size"]
@@ -126,7 +126,7 @@ class TestTrades:
 
     def test_the_largest_trades_and_the_first_unfilled(self, made: Made) -> None:
         page = plain(Trades().render(made.view()))
-        assert in_words(made.orders["value"].max()) in page
+        assert format_amount(made.orders["value"].max()) in page
         failed = (made.orders["status"] != "filled").sum()
         assert f"The first {UNFILLED} of {failed} orders that did not fill in full" in page
         assert "backtest/orders.csv" in page
@@ -162,7 +162,7 @@ class TestCapacity:
     def test_the_table_is_the_artifact(self, made: Made) -> None:
         page = plain(Capacity().render(made.view()))
         for account in made.capacity["account"]:
-            assert in_words(account) in page
+            assert format_amount(account) in page
         assert "assumed" not in page
 
     def test_an_assumed_unit_stands_in_a_box(self, make: Callable[..., Any]) -> None:
@@ -255,4 +255,4 @@ class TestMoney:
         ],
     )
     def test_in_words(self, amount: float, said: str) -> None:
-        assert in_words(amount) == said
+        assert format_amount(amount) == said

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from qlib.backtest import backtest
 from qlib.contrib.strategy import TopkDropoutStrategy
 
+from qlib_ext.backtest.simulation import make_exchange, simulate
 from qlib_ext.checks import UserError
 from qlib_ext.market.store import write_store
-from qlib_ext.record.simulation import make_exchange, simulate
 from qlib_ext.strategy.topk_dropout import TopkDropout, choose, ranking
 
 # Qlib averages the orders of a day also where there are none.

@@ -13,8 +13,8 @@ import typer
 from qlib_ext.checks import UserError
 
 if TYPE_CHECKING:
-    from qlib_ext.market.audit.finding import Audit, Finding
-    from qlib_ext.market.audit.repair import Repair
+    from qlib_ext.market.finding import Finding, QualityReport
+    from qlib_ext.market.quality.repair import Repair
 
 SHOWN = 5  # findings of a kind, in the terminal
 
@@ -39,8 +39,8 @@ def check(
 ) -> None:
     """Look for what is wrong with a store. Exit status 1 where results on it would be wrong."""
     from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
-    from qlib_ext.market.audit.base import audit
-    from qlib_ext.market.audit.repair import check_out, repair
+    from qlib_ext.market.quality.check import check_store
+    from qlib_ext.market.quality.repair import check_out, repair
 
     if html is not None and not html.absolute().parent.is_dir():
         raise UserError(f"`--html` must be a file in a directory that is there, found `{html}`")
@@ -48,7 +48,7 @@ def check(
         check_out(directory, fix)
     began = time.perf_counter()
     with shown_progress() as progress:
-        checked = audit(directory, universe=universe, benchmark=benchmark, progress=progress)
+        checked = check_store(directory, universe=universe, benchmark=benchmark, progress=progress)
         repaired = None
         if fix is not None:
             repaired = repair(
@@ -56,7 +56,7 @@ def check(
             )
     seconds = time.perf_counter() - began
     if html is not None:
-        from qlib_ext.report.sections.audit import page  # here: it brings MLflow with it
+        from qlib_ext.report.sections.quality import page  # here: it brings MLflow with it
 
         html.write_text(page(checked, f"Audit of {directory.resolve().name}"), encoding="utf-8")
     last = checked if repaired is None else repaired.after
@@ -75,7 +75,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _lines(checked: Audit, most: int | None) -> Iterator[str]:
+def _lines(checked: QualityReport, most: int | None) -> Iterator[str]:
     """The answer for the terminal."""
     store = checked.store
     yield f"{store['root']}: {_facts(checked)}"
@@ -89,7 +89,7 @@ def _lines(checked: Audit, most: int | None) -> Iterator[str]:
         yield "\nNothing was found."
 
 
-def _facts(checked: Audit) -> str:
+def _facts(checked: QualityReport) -> str:
     store = checked.store
     if not store["days"]:
         return f"{_plural(store['instruments'], 'instrument')}, no calendar"
@@ -100,7 +100,7 @@ def _facts(checked: Audit) -> str:
     )
 
 
-def _by_kind(findings: list[Finding], checked: Audit, most: int | None) -> Iterator[str]:
+def _by_kind(findings: list[Finding], checked: QualityReport, most: int | None) -> Iterator[str]:
     kinds = {kind.name: kind for kind in checked.kinds}
     by_kind: dict[str, list[Finding]] = {}
     for finding in findings:
@@ -136,7 +136,7 @@ def _fixed(repaired: Repair, most: int | None) -> Iterator[str]:
                 yield from (f"      {finding.message}" for finding in of_kind)
 
 
-def _counts(checked: Audit) -> str:
+def _counts(checked: QualityReport) -> str:
     return ", ".join(_plural(count, severity) for severity, count in checked.counts.items())
 
 

@@ -25,8 +25,8 @@ def download(
 ) -> None:
     """Download daily bars with Qlib's own getter, whole or not at all, and audit them."""
     from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
-    from qlib_ext.market.audit.base import audit
-    from qlib_ext.market.sources.download import download
+    from qlib_ext.market.importing.download import download
+    from qlib_ext.market.quality.check import check_store
 
     began = time.perf_counter()
     # Qlib's bars of progress are for eyes; its messages come all the same.
@@ -38,7 +38,7 @@ def download(
         f"({time.perf_counter() - began:.1f} s)"
     )
     with shown_progress() as progress:
-        checked = audit(out, progress=progress)
+        checked = check_store(out, progress=progress)
     found = ", ".join(
         f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in checked.counts.items()
     )

@@ -77,9 +77,9 @@ def import_bars(
 ) -> None:
     """Make a store of your own daily bars, whole or not at all, and audit it."""
     from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
-    from qlib_ext.market.audit.base import audit
-    from qlib_ext.market.sources.import_bars import import_bars
-    from qlib_ext.market.sources.import_settings import ImportSettings
+    from qlib_ext.market.importing.import_bars import import_bars
+    from qlib_ext.market.importing.import_settings import ImportSettings
+    from qlib_ext.market.quality.check import check_store
 
     began = time.perf_counter()
     settings = ImportSettings(
@@ -113,7 +113,7 @@ def import_bars(
     for note in done.notes:
         typer.echo(f"note: {note}")
     with shown_progress() as progress:
-        checked = audit(out, progress=progress)
+        checked = check_store(out, progress=progress)
     found = ", ".join(
         f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in checked.counts.items()
     )

@@ -26,11 +26,11 @@ def sample(
     """Write a made market, for trying and testing: nothing in it is real but the trading calendar."""
     from qlib_ext.checks import one_of  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.cli.progress import shown_progress
-    from qlib_ext.market.made.made_market import MadeMarket
-    from qlib_ext.market.made.sample import SampleMarket
-    from qlib_ext.market.made.us_sample import USSampleMarket
+    from qlib_ext.market.synthetic.sample import SampleMarket
+    from qlib_ext.market.synthetic.synthetic_market import SyntheticMarket
+    from qlib_ext.market.synthetic.us_sample import USSampleMarket
 
-    kinds: dict[str, type[MadeMarket]] = {"cn": SampleMarket, "us": USSampleMarket}
+    kinds: dict[str, type[SyntheticMarket]] = {"cn": SampleMarket, "us": USSampleMarket}
     began = time.perf_counter()
     given: dict[str, Any] = {"stocks": stocks, "start": start, "end": end}
     market = kinds[one_of("region", region, kinds)](

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from qlib_ext.data.alpha360 import FIELDS, Alpha360Windows
 from qlib_ext.data.handlers.panel import LABELS, PanelHandler
+from qlib_ext.features.alpha360 import FIELDS, Alpha360Windows
 
 INFER_PROCESSORS = ({"class": "qlib_ext.data.processors.momentum_line.MomentumLine"},)
 LEARN_PROCESSORS = ({"class": "qlib_ext.data.processors.cross_section_norm.CrossSectionNorm"},)
@@ -52,7 +52,7 @@ class Alpha360Panel(PanelHandler):
     -----
     A row is a member of the universe that has a close that day. A missing label is NaN and stays so.
 
-    Where all processors work a day at a time and say so (`per_day`, see `qlib_ext.data.label_planes`), labels are held
+    Where all processors work a day at a time and say so (`per_day`, see `qlib_ext.data.labels.label_planes`), labels are held
     as planes of days and stocks, and a table is made of the days that are asked for, when they are. Processors that
     do not say so are given the whole table, as Qlib does it; then nothing is cached.
 

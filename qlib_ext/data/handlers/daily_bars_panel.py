@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qlib_ext.build import build
 from qlib_ext.checks import UserError
-from qlib_ext.data.daily_bars import BARS, DailyBarsWindows
+from qlib_ext.config.build import build
 from qlib_ext.data.handlers.panel import LABELS, PanelHandler
-from qlib_ext.data.macro import Macro
+from qlib_ext.data.side_data.macro import Macro
+from qlib_ext.features.daily_bars import BARS, DailyBarsWindows
 from qlib_ext.market.store import QlibStore
 
 INFER_PROCESSORS = (
@@ -22,7 +22,7 @@ class DailyBarsPanel(PanelHandler):
     """Windows of daily bars joined with macro indicators, and labels as a table that Qlib's processors work on.
 
     Source: "Collaborative Optimization in Financial Data Mining Through Deep Learning and ResNeXt", section IV.A. What the
-    features are is told in `qlib_ext.data.daily_bars.DailyBarsWindows`, labels and rows in
+    features are is told in `qlib_ext.features.daily_bars.DailyBarsWindows`, labels and rows in
     `qlib_ext.data.handlers.panel.PanelHandler`.
 
     Parameters

@@ -19,15 +19,15 @@ from qlib.log import TimeInspector
 from qlib.utils.serial import Serializable
 
 from qlib_ext import checks
-from qlib_ext.build import build
 from qlib_ext.checks import UserError, nearest
-from qlib_ext.data import expressions
+from qlib_ext.config.build import build
 from qlib_ext.data.cache import PanelCache, key_of
 from qlib_ext.data.days import as_day, check_range
-from qlib_ext.data.label_planes import GROUP, LabelPlanes, label_table, run, works_per_day
-from qlib_ext.data.market_panel import MarketPanel
+from qlib_ext.data.labels.label_planes import GROUP, LabelPlanes, label_table, run, works_per_day
 from qlib_ext.data.prepared import Prepared
-from qlib_ext.data.windows import Windows
+from qlib_ext.features import expressions
+from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.windows import Windows
 from qlib_ext.market.store import QlibStore, StoreError
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class PanelHandler(DataHandlerLP):
     -----
     A row is a member of the universe that has a close that day. A missing label is NaN and stays so.
 
-    Where all processors work a day at a time and say so (`per_day`, see `qlib_ext.data.label_planes`), labels are held
+    Where all processors work a day at a time and say so (`per_day`, see `qlib_ext.data.labels.label_planes`), labels are held
     as planes of days and stocks, and a table is made of the days that are asked for, when they are. Processors that
     do not say so are given the whole table, as Qlib does it; then nothing is cached.
     """
@@ -278,7 +278,7 @@ class PanelHandler(DataHandlerLP):
                 "only a dataset that splits the days (`segments: {split: ...}`) gives them itself"
             )
 
-    def foresee_labels(self) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    def label_names(self) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
         """Names of the labels, as the infer processors and then the learn processors leave them.
 
         They are read off what the processors make of a table without rows. None where a processor may need rows: it

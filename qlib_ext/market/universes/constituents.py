@@ -14,15 +14,16 @@ from __future__ import annotations
 import gzip
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, integer, one_of
-from qlib_ext.market.sources.codes import normalise_code
-from qlib_ext.market.sources.columns import recognise
+from qlib_ext.market.codes import code_in_store
+from qlib_ext.market.columns import recognise
+from qlib_ext.market.spells import UNTIL
 from qlib_ext.market.store import QlibStore
 from qlib_ext.market.universes.universes import COMMAND, Universe, check_name, spells_of
 
@@ -36,31 +37,9 @@ NAMES: Mapping[str, tuple[frozenset[str], ...]] = {
         "date": "date datetime tradedate day snapshot 日期 交易日期",
     }.items()
 }
-UNTIL = ("last-day", "first-day-out")
 CSV = (".csv", ".tsv", ".txt")
 SUFFIXES = (*CSV, *(suffix + ".gz" for suffix in CSV), ".parquet")
-_CHINESE = re.compile(r"(SH|SZ|BJ)\d{6}")
 _DAY_IN_NAME = re.compile(r"(?<!\d)(\d{4})[-_.]?(\d{2})[-_.]?(\d{2})(?!\d)")
-
-
-def spelled(code: str, known: Collection[str]) -> str:
-    """The code as a store writes it.
-
-    Parameters
-    ----------
-    code
-        Such as 600000.SH, sh.600000, 600000.XSHG, SH600000 or 600000; see `qlib_ext.market.sources.codes`.
-    known
-        Codes of the store, upper-case. If they look like SH600000, the code is read as a Chinese one.
-
-    Returns
-    -------
-    A code of `known` where it is one of them; otherwise the same spelling.
-    """
-    plain = code.strip().upper()
-    if plain in known:
-        return plain
-    return normalise_code(plain, "cn" if any(map(_CHINESE.fullmatch, known)) else "us")
 
 
 def read_constituents(
@@ -237,7 +216,7 @@ def _codes(column: pd.Series, known: set[str], path: Path) -> pd.Series:
     blank = np.flatnonzero(column == "")
     if len(blank):
         raise UserError(f"`{path}` must have a code in each row, found none in row {blank[0] + 1}")
-    return column.map({code: spelled(code, known) for code in column.unique()})
+    return column.map({code: code_in_store(code, known) for code in column.unique()})
 
 
 def _days(table: pd.DataFrame, column: str) -> pd.DatetimeIndex:

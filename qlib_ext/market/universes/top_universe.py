@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, between, integer, one_of
-from qlib_ext.market.sides.side import SideData
+from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.store import QlibStore, StoreError
-from qlib_ext.market.universes.traded_amount import VOLUMES, TradedAmount
+from qlib_ext.market.traded_amount import VOLUMES, TradedAmount
 from qlib_ext.market.universes.universes import COMMAND, Universe, check_name, spells_of
 
 MEASURES = ("amount", "market_value")
@@ -50,7 +50,7 @@ class TopUniverse:
     top
         N, the nominal size.
     by
-        `amount` (the field, or computed: see `qlib_ext.market.universes.traded_amount`) or `market_value` (side data).
+        `amount` (the field, or computed: see `qlib_ext.market.traded_amount`) or `market_value` (side data).
     of
         Universe whose members are chosen from.
     exchange

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qlib_ext.market.sources.codes import normalise_code
-from qlib_ext.market.sources.import_settings import FILE, ImportSettings
-from qlib_ext.market.sources.notes import Notes
+from qlib_ext.market.codes import normalise_code
+from qlib_ext.market.importing.import_settings import FILE, ImportSettings
+from qlib_ext.market.importing.notes import Notes
 from qlib_ext.market.universes.universes import universe_rules
 
 UNIVERSES = ("carry", "keep")

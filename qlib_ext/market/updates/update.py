@@ -11,12 +11,12 @@ import pandas as pd
 from qlib.utils import code_to_fname, fname_to_code
 
 from qlib_ext.checks import UserError, one_of
+from qlib_ext.market.importing.bars import Bars
+from qlib_ext.market.importing.calendars import exchange_days
+from qlib_ext.market.importing.import_settings import FILE, REGIONS, ImportSettings
+from qlib_ext.market.importing.ingest import ORDER, read_bars
+from qlib_ext.market.importing.notes import Notes
 from qlib_ext.market.replace import Lock, copy_store, locked, recover
-from qlib_ext.market.sources.bars import Bars
-from qlib_ext.market.sources.calendars import exchange_days
-from qlib_ext.market.sources.import_settings import FILE, REGIONS, ImportSettings
-from qlib_ext.market.sources.ingest import ORDER, read_bars
-from qlib_ext.market.sources.notes import Notes
 from qlib_ext.market.store import SUFFIX, QlibStore
 from qlib_ext.market.updates.instrument_bins import InstrumentBins
 from qlib_ext.market.updates.open_spells import UNIVERSES, extended_memberships
@@ -111,7 +111,7 @@ def update(
     root, revise, allow_gap, universes, progress
         As in `update_store`.
     source, actions
-        As in `qlib_ext.market.sources.ingest.read_bars`. It may hold the new days alone, or days before them too: the more
+        As in `qlib_ext.market.importing.ingest.read_bars`. It may hold the new days alone, or days before them too: the more
         days it shares with the store, the more can be checked.
     settings
         How the source is read; None: as `import.json` of the store says, or with every choice left to the reader.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qlib_ext import checks
-from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.backbones.recurrent import recurrent
 

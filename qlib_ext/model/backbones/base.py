@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.data.panel import DailyPanel
 
 
 class SizeError(UserError):

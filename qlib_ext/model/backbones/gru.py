@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.backbones.recurrent import last_state, recurrent
 

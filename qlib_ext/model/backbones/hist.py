@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from qlib_ext import checks
-from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.backbones.recurrent import last_state, recurrent
 

@@ -10,7 +10,7 @@ from torch.nn.functional import leaky_relu
 
 from qlib_ext import checks
 from qlib_ext.checks import UserError
-from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.backbones.recurrent import last_state, recurrent
 
@@ -120,7 +120,7 @@ class RSR(Backbone):
         if concepts is None:
             raise UserError(
                 "RSR relates stocks by the concepts that they share, and the dataset has none: give it `concepts` (such as "
-                "qlib_ext.data.concepts.CorrelationClusters), or take GATs, which relates all stocks of a day"
+                "qlib_ext.data.side_data.concepts.CorrelationClusters), or take GATs, which relates all stocks of a day"
             )
         if self.num_concepts not in (None, concepts.shape[1]):
             raise UserError(

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from qlib_ext import checks
-from qlib_ext.build import build, locate
 from qlib_ext.checks import UserError
+from qlib_ext.config.build import build, locate
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.balancers.module_state import capture, decode, encode, restore
 

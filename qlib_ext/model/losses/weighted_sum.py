@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qlib_ext.build import build
 from qlib_ext.checks import UserError, above
+from qlib_ext.config.build import build
 from qlib_ext.model.losses.base import Loss
 
 

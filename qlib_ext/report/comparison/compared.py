@@ -29,7 +29,7 @@ SET_LEVEL = 0.10  # of the model confidence set
 DAYS_PER_YEAR = 243  # where a run does not say it
 
 # Metrics of single epochs and of the machine, which are no result.
-_ON_THE_WAY = ("train/", "valid/", "gradient/", "balance/", "seconds/", "audit/", "system/")
+_ON_THE_WAY = ("train/", "valid/", "gradient/", "balance/", "seconds/", "quality/", "system/")
 TESTED = {RANK_IC: "RankIC", IC: "IC", RETURN: "return a day, after cost"}
 
 

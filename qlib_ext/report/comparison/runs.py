@@ -14,8 +14,8 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from qlib_ext.masking import masked
-from qlib_ext.report.artifacts import RunArtifacts, missing_message, stored
 from qlib_ext.report.comparison.settings import seed_of, settings
+from qlib_ext.tracking.artifacts import RunArtifacts, missing_message, stored
 
 RANKING = "ranking/daily.parquet"
 BACKTEST = "backtest/daily.parquet"

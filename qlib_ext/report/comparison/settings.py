@@ -24,8 +24,8 @@ _DATE = re.compile(r"(?:datetime\.)?(?:date|datetime)\((\d{4}), (\d{1,2}), (\d{1
 
 # Of the records, the arguments that decide the figures that are compared; other records only add artifacts.
 _COUNTS = {
-    "qlib_ext.record.ranking.RankingRecord": re.compile(r"labels"),
-    "qlib_ext.record.backtest.BacktestRecord": re.compile(
+    "qlib_ext.records.ranking.RankingRecord": re.compile(r"labels"),
+    "qlib_ext.records.backtest.BacktestRecord": re.compile(
         r"(strategy|backtest|start|end|days_per_year)(\..+)?"
     ),
 }

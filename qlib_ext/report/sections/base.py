@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from qlib_ext.report import interactive
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Chart
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 
 class Section(ABC):

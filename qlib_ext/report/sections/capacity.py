@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Bars, Chart
-from qlib_ext.report.money import in_words
+from qlib_ext.report.money import format_amount
 from qlib_ext.report.sections.base import Section, shown
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 GROUPS, TABLE, CURVE = "trades/participation.csv", "trades/capacity.csv", "trades/capacity_curve.csv"
 
@@ -35,7 +35,7 @@ class Capacity(Section):
             }
         )
         curve = _interesting(run.table(CURVE))
-        curve.index = pd.Index([in_words(account) for account in curve.index])
+        curve.index = pd.Index([format_amount(account) for account in curve.index])
         curve.columns = pd.Index([f"above {_percent(limit)} of the traded amount" for limit in curve.columns])
         return {
             "capacity_participation": Bars(
@@ -73,7 +73,10 @@ class Capacity(Section):
         for limit, group in table.groupby("limit", sort=True):
             sizes = group.set_index("share")["account"]
             rows.append(
-                (f"{_percent(limit)} of the traded amount", *(in_words(sizes[share]) for share in shares))
+                (
+                    f"{_percent(limit)} of the traded amount",
+                    *(format_amount(sizes[share]) for share in shares),
+                )
             )
         header = ["Limit", *(f"{_percent(share)} of the value above it" for share in shares)]
         drawn = "".join(shown(name, chart) for name, chart in self.charts(run).items())
@@ -84,7 +87,7 @@ class Capacity(Section):
         if left_out:
             how.append(f"of {html.count(left_out)} orders it is not known, and they are left out")
         explained = (
-            f"The backtest began with {in_words(account)}. It fills every order at the price of the day, however large. A real "
+            f"The backtest began with {format_amount(account)}. It fills every order at the price of the day, however large. A real "
             "order that is a good part of what its stock is traded for moves the price against itself, so returns do not "
             "carry over to an account of any size. Below, every order keeps its share of the account. The table gives the "
             "account at which so much of the orders' value is above a limit: in a larger one it is more. Up to 5% of a day's "

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Bars, Chart
 from qlib_ext.report.figures import BLUE
 from qlib_ext.report.sections.base import Section, shown
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 EACH = 10  # best, and worst
 

@@ -8,10 +8,10 @@ import pandas as pd
 
 from qlib_ext.metrics.risk import relative_wealth, wealth
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Chart, Lines
 from qlib_ext.report.figures import BLUE, GREEN, QUIET
 from qlib_ext.report.sections.base import Section, shown
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 SERIES = {
     "portfolio_with_cost": "Portfolio, after cost",

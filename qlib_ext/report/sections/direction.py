@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Bars, Chart, Lines
 from qlib_ext.report.sections.base import Section, shown
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 WHOLE = "all test days"
 ROLLING_DAYS = 60

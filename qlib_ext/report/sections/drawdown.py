@@ -9,10 +9,10 @@ import pandas as pd
 from qlib_ext.metrics.drawdowns import average_drawdown, drawdowns, longest_drawdown
 from qlib_ext.metrics.risk import drawdown, max_drawdown, relative_return
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Chart, Lines
 from qlib_ext.report.figures import BLUE, GREEN, QUIET
 from qlib_ext.report.sections.base import Section, shown
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 PORTFOLIO, INDEX, EXCESS = "Portfolio, after cost", "Index", "Over the index, after cost"
 WORST = 10

@@ -11,10 +11,10 @@ import pandas as pd
 from qlib_ext.checks import UserError, integer, nearest
 from qlib_ext.metrics.moments import normal_quantiles
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts, maker
 from qlib_ext.report.charts import Bars, Chart, Heatmap, Histogram, Lines, Points
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.report.smoothing import WINDOW_DAYS, smooth, window_days
+from qlib_ext.tracking.artifacts import RunArtifacts, maker
 
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 FOLDER = "signal_analysis"

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Bars, Chart, Heatmap, Lines, Points
 from qlib_ext.report.colours import ramp
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.report.smoothing import smooth, window_days
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 FOLDER = "momentum"
 RULES = {"model": "Model", "persistence": "Persistence", "majority": "Majority"}

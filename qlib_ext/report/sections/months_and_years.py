@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Chart, Heatmap
 from qlib_ext.report.sections.base import Section, shown
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 MONTHS = [calendar.month_abbr[k] for k in range(1, 13)]
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts, maker
 from qlib_ext.report.charts import Bars, Chart, Lines
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.report.smoothing import smooth, window_days
+from qlib_ext.tracking.artifacts import RunArtifacts, maker
 
 FOLDER = "signal_analysis"
 

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts, maker
 from qlib_ext.report.charts import Chart, Lines
 from qlib_ext.report.document import LeftOut
 from qlib_ext.report.sections.base import Section, shown
+from qlib_ext.tracking.artifacts import RunArtifacts, maker
 
 
 class Provenance(Section):

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Bars, Chart, Lines
 from qlib_ext.report.colours import ramp
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.report.smoothing import smooth, window_days
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 FOLDER = "signal_analysis"
 BASIS_POINT = 1e-4

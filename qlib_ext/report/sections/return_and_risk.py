@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.sections.base import Section
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 BESIDE = "Beside the index"
 COLUMNS = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Chart, Lines
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.report.smoothing import smooth, window_days
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 FOLDER = "signal_analysis"
 

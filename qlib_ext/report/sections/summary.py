@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qlib_ext.report import headline, html, judgement
-from qlib_ext.report.artifacts import RunArtifacts
+from qlib_ext.report import headline, html
+from qlib_ext.report import verdict as judgement
 from qlib_ext.report.headline import Estimate
 from qlib_ext.report.sections.base import Section
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 
 class Summary(Section):

@@ -9,9 +9,9 @@ import pandas as pd
 
 from qlib_ext.metrics.risk import relative_return, wealth
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Bars, Chart, Lines
 from qlib_ext.report.sections.base import Section, shown
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 TABLE, DAILY = "sweeps/topk.csv", "sweeps/topk_daily.parquet"
 

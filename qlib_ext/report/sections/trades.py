@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Bars, Chart, Histogram
 from qlib_ext.report.figures import BLUE, ORANGE, QUIET
-from qlib_ext.report.money import in_words
+from qlib_ext.report.money import format_amount
 from qlib_ext.report.sections.base import Section, shown
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 FILLED = "filled"
 LARGEST = 10
@@ -135,7 +135,7 @@ def _large(summary: Mapping[str, Any]) -> str:
         (
             "Filled value over wanted",
             html.percent(_or_nan(summary["fill_rate"]), 1),
-            f"{in_words(summary['value'])} traded",
+            f"{format_amount(summary['value'])} traded",
         ),
         (
             "Mean holding time",
@@ -154,8 +154,8 @@ def _reasons(run: RunArtifacts) -> str:
             html.count(row.orders),
             html.count(row.held_back),
             html.count(row.partly),
-            in_words(row.wanted_value),
-            in_words(row.value),
+            format_amount(row.wanted_value),
+            format_amount(row.value),
         )
         for row in table.itertuples()
     ]
@@ -190,9 +190,9 @@ def _largest(orders: pd.DataFrame, run: RunArtifacts) -> str:
             f"{row.datetime:%Y-%m-%d}",
             row.instrument,
             row.direction,
-            in_words(row.value),
+            format_amount(row.value),
             html.percent(row.value / before[row.datetime], 1),
-            in_words(row.cost),
+            format_amount(row.cost),
             html.number(row.price / row.factor if row.factor > 0 else row.price, 2),
         )
         for row in largest.itertuples()
@@ -215,8 +215,8 @@ def _not_filled(unfilled: pd.DataFrame) -> str:
             f"{row.datetime:%Y-%m-%d}",
             row.instrument,
             row.direction,
-            in_words(row.wanted_value),
-            in_words(row.value) if row.value > 0 else html.NONE,
+            format_amount(row.wanted_value),
+            format_amount(row.value) if row.value > 0 else html.NONE,
             row.reason,
             "sent" if row.sent else "held back",
         )

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.charts import Chart, Lines
 from qlib_ext.report.page import slug
 from qlib_ext.report.sections.base import Section, shown
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 LOSS = "train/loss/"
 FEW = 16  # epochs; fewer have a dot each

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from benchmarks.grid.plan import Budget, Cell, Grid, Job, Plan, merged
-from qlib_ext.build import build
 from qlib_ext.checks import UserError
+from qlib_ext.config.build import build
 from qlib_ext.model.multi_task import MultiTaskModel
 
 ROOT = Path(__file__).parents[3]
@@ -134,8 +134,8 @@ class TestJob:
         task = job(grid, Cell("CSI300", "LSTM", "STL", 0)).config["task"]
         assert [*task["model"]["kwargs"]["tasks"]] == ["score"]
         classes = [record["class"] for record in task["record"]]
-        assert "qlib_ext.record.momentum.MomentumRecord" not in classes
-        assert classes[-1] == "qlib_ext.record.report.ReportRecord"
+        assert "qlib_ext.records.momentum.MomentumRecord" not in classes
+        assert classes[-1] == "qlib_ext.records.report.ReportRecord"
 
     def test_rise_or_fall_takes_the_place_of_the_momentum_line(self, grid: Grid) -> None:
         tasks = job(grid, Cell("CSI300", "HIST", "rise-or-fall", 0)).config["task"]["model"]["kwargs"][
@@ -171,7 +171,7 @@ class TestName:
 
     def test_another_section_of_the_report_does_not(self, grid: Grid, tmp_path: Path) -> None:
         text = (ROOT / "workflows" / "mimstocr_csi300.yaml").read_text()
-        line = "    - class: qlib_ext.record.report.ReportRecord\n"
+        line = "    - class: qlib_ext.records.report.ReportRecord\n"
         also = "      kwargs: {also: [{class: mine.Weather}]}\n"
         assert line in text
         (tmp_path / "workflows").mkdir()
@@ -191,7 +191,7 @@ class TestName:
         (record,) = [
             record
             for record in job(grid).config["task"]["record"]
-            if record["class"] == "qlib_ext.record.backtest.BacktestRecord"
+            if record["class"] == "qlib_ext.records.backtest.BacktestRecord"
         ]
         assert record["kwargs"]["backtest"]["exchange_kwargs"] == {"deal_price": "close", "rules": "cn"}
 
@@ -212,7 +212,7 @@ class TestPlan:
 
 class TestRecordsOfEveryRun:
     def test_a_record_is_left_out_of_all_of_them(self, grid: Grid) -> None:
-        sweep = "qlib_ext.record.sweeps.SweepRecord"
+        sweep = "qlib_ext.records.sweeps.SweepRecord"
         assert sweep in (ROOT / "workflows" / "mimstocr_csi300.yaml").read_text()
         for method in ("MiM-StocR", "STL"):
             records = job(grid, Cell("CSI300", "LSTM", method, 0)).config["task"]["record"]
@@ -220,9 +220,9 @@ class TestRecordsOfEveryRun:
 
     def test_what_only_shows_leaves_a_finished_run_finished(self, grid: Grid, tmp_path: Path) -> None:
         changed = yaml.safe_load(GRID.read_text())
-        changed["records"]["qlib_ext.record.trades.TradesRecord"] = None
+        changed["records"]["qlib_ext.records.trades.TradesRecord"] = None
         (tmp_path / "grid.yaml").write_text(yaml.safe_dump(changed))
         assert job(Grid(tmp_path / "grid.yaml", ROOT)).name == job(grid).name
-        changed["records"]["qlib_ext.record.backtest.BacktestRecord"] = {"days_per_year": 252}
+        changed["records"]["qlib_ext.records.backtest.BacktestRecord"] = {"days_per_year": 252}
         (tmp_path / "grid.yaml").write_text(yaml.safe_dump(changed))
         assert job(Grid(tmp_path / "grid.yaml", ROOT)).name != job(grid).name

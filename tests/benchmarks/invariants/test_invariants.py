@@ -13,11 +13,11 @@ from benchmarks.invariants import __main__ as command
 from benchmarks.invariants.cases import Case, cases
 from benchmarks.invariants.checks import violations
 from benchmarks.invariants.markets import ERAS, make_market
+from qlib_ext.backtest import price_limits
+from qlib_ext.backtest.position import OrderedPosition
+from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
+from qlib_ext.backtest.simulation import BacktestResult
 from qlib_ext.market.rules.exchange_rules import Fees, Lot
-from qlib_ext.record.simulation import Simulated
-from qlib_ext.strategy import price_limits
-from qlib_ext.strategy.position import OrderedPosition
-from qlib_ext.strategy.ruled_exchange import RuledExchange
 
 # Qlib averages the orders of a day also where there are none.
 pytestmark = pytest.mark.filterwarnings("ignore:Mean of empty slice:RuntimeWarning")
@@ -58,7 +58,7 @@ class TestEveryCheckCanFail:
             found = at_limit(*args, **kwargs)
             return replace(found, up=np.zeros_like(found.up), down=np.zeros_like(found.down))
 
-        monkeypatch.setattr("qlib_ext.strategy.ruled_exchange.at_limit", nowhere)
+        monkeypatch.setattr("qlib_ext.backtest.rule_based_exchange.at_limit", nowhere)
         self.spoiled(tmp_path, "bought at the upper limit")
 
     def test_limits_rounded_down(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,16 +67,16 @@ class TestEveryCheckCanFail:
 
     def test_suspended_stocks(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(
-            RuledExchange, "check_stock_limit", lambda self, code, start, end, direction=None: False
+            RuleBasedExchange, "check_stock_limit", lambda self, code, start, end, direction=None: False
         )
         self.spoiled(tmp_path, "traded while suspended", seed=5)
 
     def test_sold_on_the_day_of_the_purchase(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(RuledExchange, "frozen", lambda *args: 0.0)
+        monkeypatch.setattr(RuleBasedExchange, "frozen", lambda *args: 0.0)
         self.spoiled(tmp_path, "that could be sold")
 
     def test_lots_of_one_share(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(RuledExchange, "lot", lambda *args: Lot(1, 1))
+        monkeypatch.setattr(RuleBasedExchange, "lot", lambda *args: Lot(1, 1))
         self.spoiled(tmp_path, "shares (")
 
     def test_the_minimum_of_the_whole_cost(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ class TestEveryCheckCanFail:
         def untrue(case: Case, column: str) -> list[str]:
             daily = case.done.daily.copy()
             daily[column] *= 1 + 1e-5
-            done = Simulated(daily, case.done.orders, case.done.held)
+            done = BacktestResult(daily, case.done.orders, case.done.held)
             return violations(replace(case, done=done))[0]
 
         case = next(case for case in cases(tmp_path / "store", 5) if (case.done.daily["cost"] > 1e-5).any())

@@ -15,7 +15,7 @@ import mlflow
 import pandas as pd
 import pytest
 
-from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.synthetic.sample import SampleMarket
 
 ROOT = Path(__file__).parents[3]
 EPOCHS = 6

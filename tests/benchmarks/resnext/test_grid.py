@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.grid.plan import Budget, Cell, Grid, Job
-from qlib_ext.build import build
+from qlib_ext.config.build import build
 from qlib_ext.model.multi_task import MultiTaskModel
 
 ROOT = Path(__file__).parents[3]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from qlib_ext.cli import main as cli
-from qlib_ext.market.audit.base import KINDS, Audit, audit
-from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.quality.check import KINDS, QualityReport, check_store
 from qlib_ext.market.store import QlibStore
+from qlib_ext.market.synthetic.sample import SampleMarket
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -86,7 +86,7 @@ class TestAnswer:
     def test_json_alone_and_whole(self, spoilt: Path, run: Run) -> None:
         status, out, err = run(spoilt, "--json")
         assert (status, err) == (1, "")
-        assert Audit.from_json(json.loads(out)) == audit(spoilt)
+        assert QualityReport.from_json(json.loads(out)) == check_store(spoilt)
 
     def test_narrowed(self, spoilt: Path, run: Run) -> None:
         _, out, _ = run(spoilt, "--universe", "sse50", "--benchmark", "SH000905", "--json")
@@ -117,7 +117,7 @@ class TestFix:
         document = json.loads(out)
         assert status == 0
         assert document["before"]["counts"]["error"] == len(document["mended"]) == 7
-        assert Audit.from_json(document["after"]) == audit(tmp_path / "fixed")
+        assert QualityReport.from_json(document["after"]) == check_store(tmp_path / "fixed")
 
 
 class TestUsage:

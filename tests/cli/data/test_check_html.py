@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from qlib_ext.cli import main as cli
-from qlib_ext.market.audit.base import audit
-from qlib_ext.market.made.sample import SampleMarket
-from qlib_ext.report.sections.audit import verdict
+from qlib_ext.market.quality.check import check_store
+from qlib_ext.market.synthetic.sample import SampleMarket
+from qlib_ext.report.sections.quality import verdict
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_the_page_says_what_the_terminal_says(
 ) -> None:
     assert run(monkeypatch, market, "--html", tmp_path / "audit.html") == 1
     page = (tmp_path / "audit.html").read_text(encoding="utf-8")
-    found = audit(market)
+    found = check_store(market)
     assert page.startswith("<!DOCTYPE html>")
     assert "<h1>Audit of market</h1>" in page
     assert verdict(found) in page

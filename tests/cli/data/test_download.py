@@ -12,7 +12,7 @@ import pytest
 import qlib.tests.data as qlib_getter
 
 from qlib_ext.cli import main as cli
-from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.synthetic.sample import SampleMarket
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

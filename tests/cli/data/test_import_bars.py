@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.cli import main as cli
-from qlib_ext.market.sources.import_settings import ImportSettings
+from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.store import QlibStore
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from qlib_ext.cli import main as cli
-from qlib_ext.market.made.sample import SampleMarket
 from qlib_ext.market.store import QlibStore
+from qlib_ext.market.synthetic.sample import SampleMarket
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from qlib_ext.cli import main as cli
-from qlib_ext.market.made.sample import SampleMarket
 from qlib_ext.market.store import QlibStore
+from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.market.universes.universes import universe_rules
 
 

@@ -14,7 +14,7 @@ import torch
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.data.macro import Macro
+from qlib_ext.data.side_data.macro import Macro
 from qlib_ext.market.store import QlibStore
 
 SERIES = {"cpi": "relative_change", "unemp": ["level", "change"]}
@@ -57,7 +57,7 @@ def make(us: QlibStore, use: Callable[..., None], tiny: Any) -> Callable[..., Da
             "fit_start_time": fit_start,
             "fit_end_time": fit_end,
             "lookback_days": T,
-            "macro": {"class": "qlib_ext.data.macro.Macro", "kwargs": {"series": SERIES}},
+            "macro": {"class": "qlib_ext.data.side_data.macro.Macro", "kwargs": {"series": SERIES}},
         }
         arguments = {
             "handler": {
@@ -154,7 +154,10 @@ class TestLookAhead:
                 assert not torch.equal(ours.features[: len(theirs)], theirs.features[: len(ours)])
 
     def test_a_line_is_told(self, make: Any) -> None:
-        macro = {"class": "qlib_ext.data.macro.Macro", "kwargs": {"series": SERIES, "fill": "linear"}}
+        macro = {
+            "class": "qlib_ext.data.side_data.macro.Macro",
+            "kwargs": {"series": SERIES, "fill": "linear"},
+        }
         described = make({"fill": "linear", "form": "level", "macro": macro}).describe()
         assert len(described["look_ahead"]) == 3
         assert sum(note.startswith("LOOK-AHEAD: ") for note in described["notes"]) == 3
@@ -231,7 +234,10 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("handler", "message"),
         [
-            ({"macro": {"class": "qlib_ext.data.macro.Macro"}}, "`macro.series` must name the series"),
+            (
+                {"macro": {"class": "qlib_ext.data.side_data.macro.Macro"}},
+                "`macro.series` must name the series",
+            ),
             (
                 {"fit_start_time": None, "fit_end_time": None},
                 "`fit_start_time` and `fit_end_time` must be given",

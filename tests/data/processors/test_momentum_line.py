@@ -12,10 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
-from qlib_ext.data import expressions
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.data.market_panel import MarketPanel
 from qlib_ext.data.processors.momentum_line import CLASS_NAMES, MomentumLine, momentum_class
+from qlib_ext.features import expressions
+from qlib_ext.features.market_panel import MarketPanel
 
 NAN = math.nan
 

@@ -17,7 +17,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.processors.cross_section_norm import CrossSectionNorm
 from qlib_ext.data.processors.rise_or_fall import CLASS_NAMES, RiseOrFall, rise_class
-from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.model.multi_task import MultiTaskModel
 
 NAN = math.nan

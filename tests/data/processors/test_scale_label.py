@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.label_planes import works_per_day
+from qlib_ext.data.labels.label_planes import works_per_day
 from qlib_ext.data.processors.scale_label import ScaleLabel
 
 

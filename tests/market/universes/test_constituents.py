@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
+from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.store import QlibStore, write_store
-from qlib_ext.market.universes.constituents import read_constituents, spelled
+from qlib_ext.market.universes.constituents import read_constituents
 
 CALENDAR = pd.bdate_range("2020-01-01", "2020-03-31")
 CODES = ["SH600000", "SH600004", "SH600006", "SZ000001"]
@@ -41,16 +42,16 @@ class TestSpelled:
         ],
     )
     def test_the_stores_own(self, code: str) -> None:
-        assert spelled(code, {"SH600000"}) == "SH600000"
+        assert code_in_store(code, {"SH600000"}) == "SH600000"
 
     def test_codes_of_the_store_go_first(self) -> None:
-        assert spelled("brk.b", {"BRK.B", "A"}) == "BRK.B"
-        assert spelled("000300", {"000300", "SH600000"}) == "000300"
+        assert code_in_store("brk.b", {"BRK.B", "A"}) == "BRK.B"
+        assert code_in_store("000300", {"000300", "SH600000"}) == "000300"
 
     def test_unknown_ones_get_the_same_spelling(self) -> None:
-        assert spelled("600999.SH", {"SH600000"}) == "SH600999"
-        assert spelled("1", {"SH600000"}) == "SZ000001"
-        assert spelled("aapl", {"MSFT"}) == "AAPL"
+        assert code_in_store("600999.SH", {"SH600000"}) == "SH600999"
+        assert code_in_store("1", {"SH600000"}) == "SZ000001"
+        assert code_in_store("aapl", {"MSFT"}) == "AAPL"
 
 
 class TestSpells:

@@ -17,13 +17,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
-from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.importing.bars import Bars
+from qlib_ext.market.importing.calendars import exchange_days
+from qlib_ext.market.importing.import_bars import import_bars
+from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.replace import locked
-from qlib_ext.market.sources.bars import Bars
-from qlib_ext.market.sources.calendars import exchange_days
-from qlib_ext.market.sources.import_bars import import_bars
-from qlib_ext.market.sources.import_settings import ImportSettings
 from qlib_ext.market.store import QlibStore, StoreError, write_store
+from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.market.updates.update import update, update_store
 
 DAYS = exchange_days("XSHG", pd.Timestamp("2019-01-02"), pd.Timestamp("2020-12-31"))
@@ -852,7 +852,7 @@ KILLED = """
 import json, os, pathlib, shutil, signal, sys
 import numpy as np, pandas as pd
 from qlib_ext.market import replace
-from qlib_ext.market.sources.bars import Bars
+from qlib_ext.market.importing.bars import Bars
 from qlib_ext.market.store import QlibStore, StoreError
 from qlib_ext.market.updates.update import update_store
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.data.panel import DailyPanel
 
 CONCEPTS = 5
 

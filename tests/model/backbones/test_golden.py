@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from qlib_ext.data.daily_panel import DailyPanel
+from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.alstm import ALSTM
 from qlib_ext.model.backbones.dsn import DSN
 from qlib_ext.model.backbones.gats import GATs

@@ -11,7 +11,7 @@ import torch
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.market.made.sample import SampleMarket
+from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.model.balancers.cqb import CQB
 from qlib_ext.model.balancers.equal import EqualWeighting
 from qlib_ext.model.losses.cross_entropy import CrossEntropy
@@ -111,9 +111,9 @@ SEGMENTS = {
 
 
 SIDE = {
-    "market_value": {"class": "qlib_ext.data.market_value.TrailingAmount"},
+    "market_value": {"class": "qlib_ext.data.side_data.market_value.TrailingAmount"},
     "concepts": {
-        "class": "qlib_ext.data.concepts.CorrelationClusters",
+        "class": "qlib_ext.data.side_data.concepts.CorrelationClusters",
         "kwargs": {"n_clusters": 3, "window_days": 60, "min_days": 40, "refit_every_days": 20},
     },
 }

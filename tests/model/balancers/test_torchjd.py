@@ -10,7 +10,7 @@ import torch
 from torchjd import aggregation, scalarization
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.daily_panel import DailyPanels
+from qlib_ext.data.panel import DailyPanels
 from qlib_ext.model.balancers.equal import EqualWeighting
 from qlib_ext.model.balancers.torchjd import TorchJD
 from qlib_ext.model.checkpoint import CheckpointFolder

@@ -15,9 +15,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 
-from qlib_ext.report.artifacts import RunArtifacts
 from qlib_ext.report.comparison.compared import Comparison, compare
 from qlib_ext.report.comparison.runs import READS, ComparedRun, view
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 PARAMS = {
     "cmd-sys.argv": "qrun a.yaml",
@@ -31,11 +31,11 @@ PARAMS = {
     "model.kwargs.seed": "0",
     "dataset.kwargs.handler.kwargs.instruments": "csi300",
     "dataset.kwargs.segments.test": "[datetime.date(2017, 1, 1), datetime.date(2017, 12, 31)]",
-    "record.0.class": "qlib_ext.record.signal.SignalRecord",
-    "record.1.class": "qlib_ext.record.backtest.BacktestRecord",
+    "record.0.class": "qlib_ext.records.signal.SignalRecord",
+    "record.1.class": "qlib_ext.records.backtest.BacktestRecord",
     "record.1.kwargs.strategy.class": "qlib_ext.strategy.topk_dropout.TopkDropout",
     "record.1.kwargs.strategy.kwargs.topk": "50",
-    "record.2.class": "qlib_ext.record.report.ReportRecord",
+    "record.2.class": "qlib_ext.records.report.ReportRecord",
     "record.2.kwargs.out_dir": "reports/runs",
 }
 EQUAL = {

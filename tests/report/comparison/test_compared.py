@@ -9,9 +9,9 @@ from scipy import stats
 
 from qlib_ext.checks import UserError
 from qlib_ext.metrics.significance import bootstrap_difference, holm
-from qlib_ext.record.runs import find_runs
 from qlib_ext.report.comparison.compared import Comparison, compare
 from qlib_ext.report.comparison.runs import ComparedRun, LeftOut, read
+from qlib_ext.tracking.runs import find_runs
 from tests.report.comparison.conftest import EQUAL, Shelf, Store, tables
 
 DRAWS = 200
@@ -26,7 +26,7 @@ class TestReading:
         runs, left_out = runs_of(store)
         why = {each.name: each.why for each in left_out}
         assert why["still training"] == "not finished: MLflow has it as RUNNING"
-        assert "`ranking/daily.parquet`, written by qlib_ext.record.ranking.RankingRecord" in why["empty"]
+        assert "`ranking/daily.parquet`, written by qlib_ext.records.ranking.RankingRecord" in why["empty"]
         assert why["broken"].startswith("its artifacts cannot be read: ")
         assert len(why) == 3
         assert compare(runs, left_out, draws=20).left_out == left_out

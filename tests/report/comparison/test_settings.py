@@ -47,9 +47,9 @@ class TestSettings:
     def test_records_count_by_their_class_wherever_they_stand(self) -> None:
         def params(number: int) -> dict[str, str]:
             return {
-                f"record.{number}.class": "qlib_ext.record.backtest.BacktestRecord",
+                f"record.{number}.class": "qlib_ext.records.backtest.BacktestRecord",
                 f"record.{number}.kwargs.strategy.kwargs.topk": "50",
-                "record.7.class": "qlib_ext.record.report.ReportRecord",
+                "record.7.class": "qlib_ext.records.report.ReportRecord",
                 "record.7.kwargs.out_dir": "x",
                 "record.8.class": "mine.Record",
                 "record.8.kwargs.strategy": "y",
@@ -66,7 +66,7 @@ class TestSettings:
             "a.processors.1.class": "q.Norm",
             "a.processors.1.kwargs.x": "2",
             "a.processors.2.class": "q.Line",
-            "record.3.class": "qlib_ext.record.backtest.BacktestRecord",
+            "record.3.class": "qlib_ext.records.backtest.BacktestRecord",
             "record.3.kwargs.strategy.class": "s.Top",
             "a.layers.0.size": "8",
         }
@@ -76,7 +76,7 @@ class TestSettings:
             "a.processors.Norm-2.class": "q.Norm",
             "a.processors.Norm-2.kwargs.x": "2",
             "a.processors.Line.class": "q.Line",
-            "record.BacktestRecord.class": "qlib_ext.record.backtest.BacktestRecord",
+            "record.BacktestRecord.class": "qlib_ext.records.backtest.BacktestRecord",
             "record.BacktestRecord.kwargs.strategy.class": "s.Top",
             "a.layers.0.size": "8",
         }
@@ -86,7 +86,7 @@ class TestSettings:
     def test_a_single_record_and_its_module(self) -> None:
         params = {
             "record.class": "RankingRecord",
-            "record.module_path": "qlib_ext.record.ranking",
+            "record.module_path": "qlib_ext.records.ranking",
             "record.kwargs.labels": "['RETURN']",
             "record.kwargs.precision_at": "[10]",
         }

@@ -1,0 +1,1 @@
+"""Orders on a simulated exchange: simulation, exchanges, price limits, positions."""

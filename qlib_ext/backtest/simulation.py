@@ -1,0 +1,220 @@
+"""An account that trades scores on Qlib's exchange, once or many times over the same quotes."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from qlib.backtest import backtest
+from qlib.data import D
+from qlib.strategy.base import BaseStrategy
+
+from qlib_ext.backtest.exchange import RecordingExchange
+from qlib_ext.backtest.position import OrderedPosition
+from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
+from qlib_ext.checks import UserError
+
+EXECUTOR = {
+    "class": "SimulatorExecutor",
+    "module_path": "qlib.backtest.executor",
+    "kwargs": {"time_per_step": "day", "generate_portfolio_metrics": True},
+}
+COLUMNS = ["return", "cost", "benchmark", "turnover", "account", "value", "cash"]
+
+
+@dataclass(frozen=True)
+class BacktestResult:
+    """What came of a backtest.
+
+    Attributes
+    ----------
+    daily
+        By day the columns of `backtest/daily.parquet`, as `qlib_ext.records.backtest.BacktestRecord` explains them.
+    orders
+        As `RecordingExchange.orders` has them.
+    held
+        Day -> Qlib's position at the close.
+    """
+
+    daily: pd.DataFrame
+    orders: pd.DataFrame
+    held: Mapping[pd.Timestamp, Any]
+
+    def positions(self) -> pd.DataFrame:
+        """Holdings at the close of each day, a row for each day and stock.
+
+        Columns: `amount` (adjusted shares), `price` (adjusted), `weight` in the account, `value` in currency and
+        `days_held`, the trading days at whose close the stock was held, this one included.
+        """
+        rows = [
+            (
+                day,
+                code,
+                position.get_stock_amount(code),
+                position.get_stock_price(code),
+                position.get_stock_weight(code),
+                position.get_stock_amount(code) * position.get_stock_price(code),
+                position.get_stock_count(code, bar="day"),
+            )
+            for day, position in self.held.items()
+            for code in position.get_stock_list()
+        ]
+        columns = ["datetime", "instrument", "amount", "price", "weight", "value", "days_held"]
+        return pd.DataFrame(rows, columns=columns).set_index(["datetime", "instrument"])
+
+
+def simulate(
+    strategy: BaseStrategy,
+    exchange: RecordingExchange,
+    first: pd.Timestamp,
+    last: pd.Timestamp,
+    *,
+    account: float,
+    benchmark: str,
+) -> BacktestResult:
+    """Trade from `first` to `last` with `account` in cash; the exchange's book is opened anew.
+
+    One exchange can serve any number of backtests of the same period, one after the other.
+    """
+    exchange.book = []
+    with quiet_qlib():
+        metrics, _ = backtest(
+            start_time=first,
+            end_time=last,
+            strategy=strategy,
+            executor=copy.deepcopy(EXECUTOR),
+            benchmark=benchmark,
+            account=account,
+            exchange_kwargs={"exchange": exchange},
+            pos_type=f"{OrderedPosition.__module__}.{OrderedPosition.__name__}",
+        )
+    report, held = metrics["1day"]
+    daily = report.rename(columns={"bench": "benchmark"})[COLUMNS].rename_axis(index="datetime")
+    return BacktestResult(daily, exchange.orders(), held)
+
+
+def make_exchange(
+    codes: Sequence[str], first: pd.Timestamp, last: pd.Timestamp, settings: Mapping[str, Any]
+) -> tuple[RuleBasedExchange, list[str]]:
+    """The market that the orders meet.
+
+    Parameters
+    ----------
+    codes
+        The stocks that may be traded.
+    first, last
+        Days to trade from and to.
+    settings
+        As `RuleBasedExchange` takes them; lists stand for tuples, which YAML and JSON do not have.
+
+    Returns
+    -------
+    The exchange, and what a reader of the results should know, as sentences.
+
+    Raises
+    ------
+    UserError
+        If one price limit for all is asked for and the field `change` is not in the store; or if a stock is of no board
+        of the rules, or they have none for a day.
+    """
+    kwargs, notes = with_price_limit(settings, list(codes), first, last)
+    with quiet_qlib():
+        exchange = RuleBasedExchange(freq="day", start_time=first, end_time=last, codes=list(codes), **kwargs)
+    notes += exchange.notes
+    if exchange.trade_w_adj_price:
+        notes.append(
+            "the store has no complete `factor`: lots are of adjusted shares, and orders are not rounded to them"
+        )
+    return exchange, notes
+
+
+def with_price_limit(
+    exchange_kwargs: Mapping[str, Any], codes: list[str], first: pd.Timestamp, last: pd.Timestamp
+) -> tuple[dict[str, Any], list[str]]:
+    """Arguments of Qlib's `Exchange` whose price limit is in the unit of the store, and notes of what was found.
+
+    A limit that is a number becomes two expressions, the first true on days on which a stock cannot be bought, the
+    second on which it cannot be sold; both are on a day without volume.
+
+    Parameters
+    ----------
+    exchange_kwargs
+        As a workflow gives them, the package's defaults filled in; lists become tuples.
+    codes
+        Stocks, off whose closes from `first` to `last` the unit of `change` is read.
+    first, last
+        Days.
+
+    Raises
+    ------
+    UserError
+        If a price limit is asked for and the field `change` is not in the store.
+    """
+    kwargs, notes = {key: _tuples(value) for key, value in exchange_kwargs.items()}, []
+    if isinstance(kwargs.get("limit_threshold"), float):
+        unit = unit_of_change(codes, first, last)
+        limit = kwargs["limit_threshold"] * unit
+        # Some stores carry the close over a suspension: on a day without volume nothing can be traded either way.
+        kwargs["limit_threshold"] = tuple(
+            f"({move}) | ($volume <= 0)" for move in (f"$change >= {limit!r}", f"$change <= {-limit!r}")
+        )
+        if unit != 1:
+            notes.append("the store's field `change` is in percent; the price limit is read accordingly")
+    return kwargs, notes
+
+
+def unit_of_change(codes: list[str], first: pd.Timestamp, last: pd.Timestamp) -> float:
+    """What a rise of 1 (100 %) is in the store's field `change`: 1 in most stores, 100 in those that hold percent.
+
+    Qlib compares the field with the price limit as it is: in a store of percent every small move would be at the
+    limit, and hardly anything could be traded. So the unit is read off the closes.
+    """
+    sample = codes[:: max(1, len(codes) // 50)]
+    with quiet_qlib():
+        moves = D.features(sample, ["$change", "$close/Ref($close,1)-1"], first, last)
+    moves.columns = ["change", "rise"]
+    moves = moves[moves["rise"].abs() > 1e-3].dropna()
+    unit = (moves["change"] / moves["rise"]).median()
+    for known in (1.0, 100.0):
+        if abs(unit / known - 1) < 0.05:
+            return known
+    raise UserError(
+        "a price limit needs the field `change`, the close over the previous close minus 1 as a fraction or in "
+        f"percent; the store's is {'missing' if moves.empty else f'{unit:.3g} times that'} for the scored stocks: "
+        "mend it, or set `backtest.exchange_kwargs.limit_threshold` to two expressions such as "
+        "['$close/Ref($close,1)-1 >= 0.095', '$close/Ref($close,1)-1 <= -0.095']"
+    )
+
+
+@contextlib.contextmanager
+def quiet_qlib() -> Iterator[None]:
+    """Hold back Qlib's messages below an error: it warns of every suspended stock and of what it chose itself.
+
+    What matters among them (no calendar beyond the last day, no factor, no change) is checked here.
+    """
+    handlers = [(handler, handler.level) for handler in logging.getLogger("qlib").handlers]
+    try:
+        for handler, _ in handlers:
+            handler.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no orders, on a day without any
+            warnings.simplefilter("ignore", FutureWarning)  # pandas speaking to Qlib's authors
+            yield
+    finally:
+        for handler, level in handlers:
+            handler.setLevel(level)
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, also in a mapping: Qlib asks for tuples."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, Mapping):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return value

@@ -1,0 +1,100 @@
+"""`qlib-ext data side`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qlib_ext.cli.pairs import pairs
+
+if TYPE_CHECKING:
+    from qlib_ext.market.side_data.side_table import SideTable
+
+
+def side(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The store, in Qlib's format.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="market_value, industry, concepts, macro, or another name.")
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or Parquet.")],
+    shape: Annotated[
+        str | None, typer.Option(help="spells, values or series, where the columns do not tell.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="FIELD=COLUMN where it is not recognised, such as market_value=total_mv; COLUMN= to leave it out. "
+            "Repeat."
+        ),
+    ] = None,
+    lag: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SERIES=LAG for figures without a release date: quarterly (end+60d), monthly (month+45d), rate "
+            "(end+1b), or one of this form; a LAG alone is for all others. Repeat, or divide by commas."
+        ),
+    ] = None,
+    frequency: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="SERIES=day|month|quarter|year, where periods are written as days; one alone is for all others."
+        ),
+    ] = None,
+    until: Annotated[
+        str, typer.Option(help="What the end of a spell is: last-day or first-day-out.")
+    ] = "last-day",
+    encoding: Annotated[str, typer.Option(help="Of a CSV file, such as gbk.")] = "utf-8",
+    replace: Annotated[bool, typer.Option("--replace", help="Replace a table of this name.")] = False,
+) -> None:
+    """Bring market values, industries, concepts or macro series into a store, with the day each was known."""
+    from qlib_ext.market.side_data.import_table import (
+        import_table,  # here, so that `qlib-ext --help` stays quick
+    )
+
+    done = import_table(
+        directory,
+        name,
+        file,
+        shape=shape,
+        columns=pairs("--column", column, "FIELD=COLUMN"),
+        lags=pairs("--lag", _words(lag or []), "SERIES=LAG", alone=True),
+        frequencies=pairs("--frequency", _words(frequency or []), "SERIES=FREQUENCY", alone=True),
+        until=until,
+        encoding=encoding,
+        replace=replace,
+    )
+    typer.echo(f"{done.path}: {_told(done.table)}")
+    for note in done.notes:
+        typer.echo(f"  note: {note}")
+
+
+def _told(table: SideTable) -> str:
+    """What the table holds, for the terminal."""
+    rows = table.frame
+    if table.shape == "series":
+        known, series = rows["release_date"], sorted(rows["series"].astype(str).unique())
+        return (
+            f"{_count(len(rows), 'figure')}, {len(series):,} series ({', '.join(series)}), released from "
+            f"{known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}"
+        )
+    stocks = _count(rows["instrument"].nunique(), "stock")
+    if table.shape == "spells":
+        names = _count(rows[table.column].nunique(), "name")
+        return (
+            f"{_count(len(rows), 'spell')}, {stocks}, {names}, the first from {rows['start'].min():%Y-%m-%d}"
+        )
+    days = rows["datetime"]
+    return (
+        f"{_count(len(rows), 'value')}, {stocks}, {_count(days.nunique(), 'day')} from {days.min():%Y-%m-%d} to "
+        f"{days.max():%Y-%m-%d}"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _words(given: list[str]) -> list[str]:
+    return [word.strip() for words in given for word in words.split(",") if word.strip()]

@@ -1,0 +1,1 @@
+"""What a dataset adds to its panels from a store beside bars: concepts, market values, macro figures."""

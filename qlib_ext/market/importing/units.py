@@ -1,0 +1,217 @@
+"""Units of volume, amount and change, read off the prices; and the vwap that follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qlib_ext.market.importing.import_settings import ImportSettings
+from qlib_ext.market.importing.notes import Notes
+
+VOLUME_UNITS = (1.0, 100.0, 1000.0)  # shares: lots of A-shares have 100, those of Taiwan 1000
+AMOUNT_UNITS = (1.0, 1e3, 1e4, 1e6)  # currency
+# Pairs (volume unit, amount unit) that vendors use; no two of them give the same ratio.
+PAIRS = (
+    (1.0, 1.0),
+    (100.0, 1.0),
+    (1000.0, 1.0),
+    (1.0, 1e3),
+    (100.0, 1e3),
+    (1.0, 1e4),
+    (100.0, 1e4),
+    (1.0, 1e6),
+)
+CLOSE_TO = 0.1  # how far the median of amount / volume / price may lie from a unit
+OUTSIDE = 0.01  # a vwap may lie so far beyond low and high: amounts and volumes come rounded
+MOST = 0.5  # if more of the rows of an instrument lie outside, its vwap is none
+COMPUTED = "computed change"  # no field of a source can be called so
+CHANGE_UNITS = {"fraction": 1.0, "percent": 100.0}
+
+
+def settle_units(
+    table: dict[str, np.ndarray], stocks: np.ndarray, settings: ImportSettings, notes: Notes
+) -> tuple[float, float]:
+    """Bring `volume` to shares and `amount` to currency, in place.
+
+    Amount over volume is a price. Where it is 100 times that of the bars, the volume counts lots of 100; where it
+    is a thousandth, the amount counts thousands; and so on. Only what fits well is believed; the median over the
+    stocks of their medians decides, so that no stock can.
+
+    Parameters
+    ----------
+    table
+        Field to array `[S, D]`, adjusted.
+    stocks
+        bool `[S]`: without indices, whose amount and volume are those of their members.
+    settings
+        `volume_unit` and `amount_unit`, where they are known.
+    notes
+        Is told what was found.
+
+    Returns
+    -------
+    The units, 1 where nothing says otherwise.
+    """
+    volume_unit, amount_unit = settings.volume_unit, settings.amount_unit
+    if (volume_unit is None or amount_unit is None) and {"amount", "volume"} <= table.keys():
+        ratio = _amount_over_volume_over_price(table, stocks)
+        if volume_unit is not None:
+            pairs = [(volume_unit, amount) for amount in AMOUNT_UNITS]
+        elif amount_unit is not None:
+            pairs = [(volume, amount_unit) for volume in VOLUME_UNITS]
+        else:
+            pairs = list(PAIRS)
+        fitting = [pair for pair in pairs if abs(ratio * pair[1] / pair[0] - 1) < CLOSE_TO]
+        if fitting:
+            volume_unit, amount_unit = fitting[0]
+            if fitting[0] != (1.0, 1.0):
+                notes.add(
+                    f"amount / volume is {ratio:.4g} times the price: volume read in units of {volume_unit:g} shares, "
+                    f"amount in units of {amount_unit:g}"
+                )
+        elif not np.isnan(ratio):
+            notes.add(
+                f"amount / volume is {ratio:.4g} times the price, which no known units explain: volume and amount "
+                "left as they are, name them with `--volume-unit` and `--amount-unit`"
+            )
+    volume_unit, amount_unit = volume_unit or 1.0, amount_unit or 1.0
+    for field, unit in (("volume", volume_unit), ("amount", amount_unit)):
+        if field in table and unit != 1:
+            table[field] *= np.float32(unit)
+    return volume_unit, amount_unit
+
+
+def _amount_over_volume_over_price(table: dict[str, np.ndarray], stocks: np.ndarray) -> float:
+    medians = []
+    for index in np.flatnonzero(stocks):
+        amount, volume, close = (
+            table[field][index].astype(np.float64) for field in ("amount", "volume", "close")
+        )
+        traded = (amount > 0) & (volume > 0) & (close > 0)
+        if traded.any():
+            medians.append(np.median(amount[traded] / volume[traded] / close[traded]))
+    return float(np.median(medians)) if medians else float("nan")
+
+
+def check_vwap(
+    table: dict[str, np.ndarray], codes: Sequence[str], calendar: np.ndarray, notes: Notes
+) -> None:
+    """Make `vwap` of amount and volume where the source has none, and keep it only where it can be one.
+
+    A vwap lies between low and high. A row in which it does not, by more than 1 %, has none; an instrument most of
+    whose rows are like that has none at all: an index, whose amount and volume are those of its members, or a stock
+    in other units. If that is most instruments, there is no vwap.
+
+    Parameters
+    ----------
+    table
+        Field to array `[S, D]`, adjusted, in shares and currency; `vwap` is added, changed or removed.
+    codes
+        S instruments.
+    calendar
+        D days.
+    notes
+        Is told what was left out.
+    """
+    made = "vwap" not in table
+    if made:
+        if not {"amount", "volume"} <= table.keys():
+            notes.add("no vwap: the source has neither it nor both amount and volume")
+            return
+        with np.errstate(divide="ignore", invalid="ignore"):
+            table["vwap"] = np.where(
+                table["volume"] > 0, table["amount"] / table["volume"], np.float32(np.nan)
+            )
+    vwap = table["vwap"]
+    without = []
+    checked = 0
+    for index, code in enumerate(codes):
+        row = vwap[index]
+        low, high = (_bound(table, field, index) for field in ("low", "high"))
+        with np.errstate(invalid="ignore"):
+            outside = (row < low * (1 - OUTSIDE)) | (row > high * (1 + OUTSIDE))
+        there = int((~np.isnan(row)).sum())
+        checked += there > 0
+        if outside.sum() > MOST * there:
+            without.append(code)
+            row[:] = np.nan
+        elif outside.any():
+            notes.add(
+                "{bar} whose vwap lies more than 1 % outside low and high: its vwap left out",
+                outside.sum(),
+                (f"{code} {day}" for day in calendar[outside]),
+            )
+            row[outside] = np.nan
+    if without and len(without) > MOST * checked:
+        of = "amount / volume" if made else "the source's vwap"
+        notes.add(
+            f"no vwap: {of} lies outside low and high for {len(without):,} of {checked:,} instruments",
+            len(without),
+            without,
+        )
+        del table["vwap"]
+    else:
+        notes.add(
+            "{instrument} whose vwap lies outside low and high on most days: without a vwap (so it is for an index)",
+            len(without),
+            without,
+        )
+        if made:
+            notes.add("vwap made as amount / volume")
+
+
+def _bound(table: dict[str, np.ndarray], field: str, index: int) -> np.ndarray:
+    """Low or high of an instrument, the close where it has none."""
+    if field not in table:
+        return table["close"][index]
+    row = table[field][index]
+    return np.where(np.isnan(row), table["close"][index], row)
+
+
+def choose_change(table: dict[str, np.ndarray], unit: str, notes: Notes) -> str:
+    """Make `change` a fraction: of the source where it is one or a percentage, else from the closes.
+
+    The source's is worth having: it knows the first day, and the exchange's own close of the day before. Its unit is
+    read off the rises of the closes, and it is not used where it fits neither (a difference of prices, say).
+
+    Parameters
+    ----------
+    table
+        Field to array `[S, D]`, with `COMPUTED` (rises of the adjusted closes), which is taken out, and perhaps
+        `change`.
+    unit
+        `auto`, `fraction`, `percent` or `computed`.
+    notes
+        Is told what was found.
+
+    Returns
+    -------
+    `fraction`, `percent` or `computed`.
+    """
+    computed = table.pop(COMPUTED)
+    source = table.pop("change", None)
+    if source is None or unit == "computed":
+        table["change"] = computed
+        return "computed"
+    if unit == "auto":
+        moved = np.abs(computed) > 5e-3
+        moved &= ~np.isnan(source)
+        if not moved.any():
+            notes.add("too few moves tell the unit of the source's change: made from the closes instead")
+            table["change"] = computed
+            return "computed"
+        ratio = source[moved] / computed[moved]
+        fits = {name: np.abs(ratio / size - 1) < 0.05 for name, size in CHANGE_UNITS.items()}
+        unit = next((name for name, fit in fits.items() if fit.mean() > 0.8), "computed")
+        if unit == "computed":
+            notes.add(
+                "the source's change is neither the rise of the closes nor that in percent: made from the closes instead"
+            )
+            table["change"] = computed
+            return unit
+        if unit == "percent":
+            notes.add("the source's change is in percent: made a fraction")
+    source = source / np.float32(CHANGE_UNITS[unit])
+    table["change"] = np.where(np.isnan(source), computed, source)
+    return unit

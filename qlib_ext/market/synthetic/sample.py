@@ -1,0 +1,171 @@
+"""The sample market: a made A-share market in Qlib's format, so that everything runs without real data.
+
+`qlib-ext data sample --out DIR --seed N` writes it. What the market imitates is told in
+`qlib_ext.market.synthetic.simulation`, what can be predicted in it in `qlib_ext.market.synthetic.planted`. The directory holds
+
+- a Qlib store: `calendars/`, `features/`, `instruments/` with the fields open, high, low, close, vwap (adjusted
+  yuan), volume (adjusted shares), amount (yuan, = volume * vwap), factor (adjusted = raw * factor) and change
+  (a fraction: 0.1 is a limit day);
+- the universes sse50, csi100 and csi300, and their indices SH000016, SH000903 and SH000300, whose bars lie with
+  those of the stocks and which `all.txt` lists;
+- `side/market_value.parquet`, `side/industry.parquet`, `side/planted_score.parquet`, `side/README.md`, and
+  `side/sample.json`, the arguments that made it, by which the command knows its own work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import exchange_calendars
+import numpy as np
+import pandas as pd
+
+from qlib_ext.market.store import write_store
+from qlib_ext.market.synthetic.planted import LOOKBACK_DAYS
+from qlib_ext.market.synthetic.simulation import Progress, found_firms, simulate
+from qlib_ext.market.synthetic.synthetic_market import (
+    SyntheticMarket,
+    Universe,
+    adjusted,
+    choose,
+    index_bars,
+    industry_table,
+    long_table,
+    spells,
+)
+
+MAXIMUM_STOCKS = 7273  # more codes than Shanghai's main board has numbers for
+INDICES = {"sse50": "SH000016", "csi100": "SH000903", "csi300": "SH000300"}
+
+
+@dataclass(frozen=True)
+class SampleMarket(SyntheticMarket):
+    """The arguments that make a sample market; equal arguments make equal bits.
+
+    Parameters
+    ----------
+    seed
+        Of every random draw, at least 0.
+    stocks
+        Firms over the whole range, 20 to 7273; some list late and some delist. From 430 on the universes have 50,
+        100 and 300 members. With fewer, csi300 has 70 % of the firms, csi100 a third of that, and sse50 half of
+        Shanghai's share of csi300.
+    start, end
+        First and last calendar day, such as 2010-01-04; at least 120 trading days apart.
+
+    Raises
+    ------
+    UserError
+        If an argument is out of range.
+    """
+
+    VERSION: ClassVar[int] = 2
+    EXCHANGE: ClassVar[str] = "XSHG"
+    PLACE: ClassVar[str] = "Shanghai"
+    MAXIMUM_STOCKS: ClassVar[int] = MAXIMUM_STOCKS
+
+    seed: int = 0
+    stocks: int = 430
+    start: str = "2010-01-04"
+    end: str = "2020-12-31"
+
+    @classmethod
+    def _known_days(cls) -> tuple[pd.Timestamp, pd.Timestamp]:
+        kind = exchange_calendars.exchange_calendar_xshg.XSHGExchangeCalendar
+        return kind.bound_min(), kind.bound_max()
+
+    def _make(self, root: Path, progress: Progress | None) -> None:
+        calendar = self.calendar()
+        firms = found_firms(self.seed, self.stocks, len(calendar))
+        market = simulate(self.seed, firms, calendar, progress)
+        members = choose_members(calendar, firms.codes, market.market_value, firms.price * firms.shares)
+        bars = adjusted(market)
+        for mask in members.values():
+            for field, values in index_bars(market, mask).items():
+                bars[field] = np.column_stack([bars[field], values])
+        memberships = {universe: spells(calendar, firms.codes, mask) for universe, mask in members.items()}
+        write_store(
+            root, calendar, [*firms.codes, *(INDICES[u] for u in members)], bars, memberships, progress
+        )
+        side = root / "side"
+        side.mkdir()
+        long_table(calendar, firms.codes, market.market_value, "market_value").to_parquet(
+            side / "market_value.parquet"
+        )
+        long_table(calendar, firms.codes, market.score, "score").to_parquet(side / "planted_score.parquet")
+        industry_table(calendar, firms, market).to_parquet(side / "industry.parquet")
+        arguments = f"--seed {self.seed} --stocks {self.stocks} --start {self.start} --end {self.end}"
+        text = README.format(arguments=arguments, version=self.VERSION)
+        (side / "README.md").write_text(text, encoding="utf-8")
+
+
+README = """# A made market
+
+Nothing here is real: no price, no firm, no index. Codes look like those of the Shanghai and Shenzhen exchanges so
+that software for them can be tried, and any likeness to the security that bears the same code is chance. Only the
+trading calendar is the real one. Results on this market say whether software works, never whether an idea earns.
+
+Made by `qlib-ext data sample {arguments}` (generator version {version}).
+
+| file | columns | point in time |
+|---|---|---|
+| market_value.parquet | datetime, instrument, market_value (yuan, all shares at the last close) | known at the close of the day |
+| industry.parquet | instrument, start, end (both days included), industry | known from `start` on |
+| planted_score.parquet | datetime, instrument, score | known at the close of the day |
+
+`planted_score.parquet` is what can be predicted: it follows from the bars of the last 60 days (short-term reversal,
+position within the range, volume shock; see `qlib_ext.market.synthetic.planted`) and pushes the return from the close of day
+t+1 to the close of day t+2. Its mean daily RankIC against `Ref($close, -2) / Ref($close, -1) - 1` over csi300 is
+about 0.10; no model can lastingly do better. Volume is in adjusted shares (raw shares / factor), amount in yuan,
+amount = volume * vwap; for indices vwap is a typical price and volume and amount are sums over members.
+"""
+
+
+def choose_members(
+    calendar: pd.DatetimeIndex, codes: list[str], market_value: np.ndarray, first_value: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Members of csi300, csi100 and sse50, day by day, chosen from what was known before.
+
+    A review takes effect on the first trading day after the second Friday of June and of December (see
+    `qlib_ext.market.synthetic.synthetic_market.choose`). csi100 is chosen among csi300, sse50 among csi300's Shanghai stocks.
+
+    Parameters
+    ----------
+    calendar
+        D days.
+    codes
+        S codes.
+    market_value
+        Yuan `[D, S]` at the close, NaN when not listed.
+    first_value
+        Yuan `[S]` before the first day.
+
+    Returns
+    -------
+    dict of bool `[D, S]`
+        For csi300, csi100 and sse50.
+    """
+    shanghai = np.array([code.startswith("SH") for code in codes])
+    size = min(300, round(0.7 * len(codes)))
+    sse50_size = min(50, max(1, round(size * shanghai.mean() / 2)))
+    plan = {
+        "csi300": Universe(size),
+        "csi100": Universe(round(size / 3), lambda chosen: chosen["csi300"]),
+        "sse50": Universe(sse50_size, lambda chosen: chosen["csi300"] & shanghai),
+    }
+    return choose(plan, set(_review_days(calendar)), market_value, first_value)
+
+
+def _review_days(calendar: pd.DatetimeIndex) -> list[int]:
+    """Index of the first trading day after each second Friday of June and December that lies in the calendar."""
+    days = []
+    for year in range(calendar[0].year, calendar[-1].year + 1):
+        for month in (6, 12):
+            friday = pd.date_range(f"{year}-{month:02d}-01", periods=14, freq="D")
+            second = friday[friday.weekday == 4][1]
+            day = int(calendar.searchsorted(second, side="right"))
+            if LOOKBACK_DAYS <= day < len(calendar):
+                days.append(day)
+    return days

@@ -1,0 +1,338 @@
+"""What an account would have become that traded the scores."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from qlib.backtest.exchange import Exchange
+from qlib.data import D
+from qlib.strategy.base import BaseStrategy
+
+from qlib_ext.backtest.exchange_settings import check_exchange
+from qlib_ext.backtest.rule_based_exchange import ARGUMENTS, RuleBasedExchange, check_costs
+from qlib_ext.backtest.simulation import make_exchange, quiet_qlib, simulate
+from qlib_ext.checks import UserError, above, instance, nearest
+from qlib_ext.config.build import build
+from qlib_ext.data.days import as_day
+from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.market.rules.exchange_rules import read_rules
+from qlib_ext.metrics import risk
+from qlib_ext.records.base import Record
+
+logger = logging.getLogger(__name__)
+
+ACCOUNT = 100_000_000.0
+# Qlib's own costs and price limit for A-shares.
+EXCHANGE: Mapping[str, Any] = {
+    "deal_price": "close",
+    "limit_threshold": 0.095,
+    "open_cost": 0.0005,
+    "close_cost": 0.0015,
+    "min_cost": 5,
+}
+RULED: Mapping[str, Any] = {"deal_price": "close"}  # beside rules, which have all else
+GIVEN = {"self", "kwargs", "start_time", "end_time", "codes", "freq"}
+OBJECTS = {"extra_quote", "quote_cls"}  # no text could stand for them
+
+
+class BacktestRecord(Record):
+    """Trade the scores of the run through Qlib's exchange and executor.
+
+    A signal formed at the close of day t is traded on day t + 1. Trading begins the day after the first scored
+    day and ends the day after the last, or where the store ends.
+
+    Writes `backtest/daily.parquet`, by day: `return` (of the account, gross of cost), `cost`, `benchmark`
+    (return of the index), `turnover` (bought plus sold value), all four as shares of the account's value of the
+    day before; `account`, `value` (of the stocks) and `cash` in currency. Writes `backtest/positions.parquet` and
+    `.csv`, by day and stock: `amount` (adjusted shares), `price` and `weight` in the account at the close, `value`
+    and `days_held`; `backtest/orders.parquet` and `.csv`, every order with the reason why it did not fill, as
+    `RecordingExchange.orders` explains them; and `backtest/summary.csv` and `backtest/setup.json`. Logs the summary
+    as metrics `backtest/...`.
+
+    Parameters
+    ----------
+    recorder, dataset
+        Given by Qlib; the dataset's `benchmark` is the index where `backtest` names none.
+    strategy
+        `{class: dotted path, kwargs: {...}}` of a Qlib strategy that takes `signal`.
+    backtest
+        `account` (currency, by default 100 million), `benchmark` (instrument code) and `exchange_kwargs`: `rules`, the
+        name of a dated table of price limits, T+1, lots and costs (`cn`, `us` or a YAML file), and what takes the place
+        of parts of it, as `qlib_ext.backtest.rule_based_exchange.RuleBasedExchange` explains it; or, without rules, what Qlib's
+        `Exchange` takes: `deal_price`, `open_cost`, `close_cost`, `min_cost`, `limit_threshold`, `volume_threshold`, ...
+        Lists stand for its tuples.
+    start, end
+        Days to trade from and to, inside the period above.
+    days_per_year
+        Trading days that make a year; the Shanghai exchange had 243 on average from 2010 to 2020.
+
+    Raises
+    ------
+    UserError
+        If an argument does not fit, the index or the field `change` is not in the store, or there is no day to
+        trade on.
+
+    Departures
+    ----------
+    Qlib's `PortAnaRecord` begins on the first scored day, for which there is no signal, and fails where the last
+    scored day is the store's last. Its annual return and drawdown add returns up; these compound. It compares the
+    price limit with the field `change` whatever its unit; here the unit is read off the closes. It trades a suspended
+    stock where the store carries its close over the suspension; here a day without volume is a day without trade.
+    """
+
+    needs = ("signal/predictions.parquet",)
+    makes = (
+        "backtest/daily.parquet",
+        "backtest/positions.parquet",
+        "backtest/positions.csv",
+        "backtest/orders.parquet",
+        "backtest/orders.csv",
+        "backtest/summary.csv",
+        "backtest/setup.json",
+    )
+
+    def __init__(
+        self,
+        recorder: Any,
+        strategy: Mapping[str, Any],
+        dataset: Any = None,
+        backtest: Mapping[str, Any] | None = None,
+        start: Any = None,
+        end: Any = None,
+        days_per_year: float = 243,
+    ):
+        super().__init__(recorder)
+        self.strategy = strategy
+        self._strategy(_no_scores())  # wrong arguments show now, not after hours of training
+        settings: dict[str, Any] = {"account": ACCOUNT, "benchmark": None, "exchange_kwargs": {}}
+        _check_keys("backtest", {} if backtest is None else backtest, settings)
+        settings |= backtest or {}
+        self.account = float(above("backtest.account", settings["account"], 0))
+        self.benchmark = settings["benchmark"] or getattr(dataset, "benchmark", None)
+        if self.benchmark is not None:
+            instance("backtest.benchmark", self.benchmark, str)
+        if not isinstance(settings["exchange_kwargs"], Mapping):
+            raise UserError(
+                f"`backtest.exchange_kwargs` must be a mapping, found {settings['exchange_kwargs']!r}"
+            )
+        self.exchange_kwargs = completed(settings["exchange_kwargs"])
+        takes = {*inspect.signature(Exchange.__init__).parameters, "trade_unit", *ARGUMENTS} - GIVEN - OBJECTS
+        _check_keys("backtest.exchange_kwargs", self.exchange_kwargs, takes)
+        self.fields = check_exchange(self.exchange_kwargs)
+        rules = self.exchange_kwargs.get("rules")
+        self.rules = None if rules is None else read_rules(rules)
+        check_costs(rules is not None, self.exchange_kwargs)
+        self.start = None if start is None else as_day("start", start)
+        self.end = None if end is None else as_day("end", end)
+        if self.start is not None and self.end is not None and self.start > self.end:
+            raise UserError(f"`start` must not lie after `end`, found {start} and {end}")
+        self.days_per_year = float(above("days_per_year", days_per_year, 0))
+        self.notes: list[str] = []
+
+    def check_before(self, known: DatasetSpec) -> None:
+        """Benchmark, prices and number of stocks, against the store and the test segment."""
+        known.require_segment("test", "BacktestRecord")
+        for field in sorted(self.fields):
+            known.require_field("backtest.exchange_kwargs", field)
+        benchmark = self.benchmark or known.benchmark
+        if benchmark is None:
+            raise UserError(
+                "`backtest.benchmark` must be an instrument code such as SH000300, since the dataset names none; found "
+                "None"
+            )
+        if benchmark.upper() not in known.store.instruments():
+            raise UserError(
+                f"`backtest.benchmark` must be an instrument of the store {known.store.root}, found {benchmark!r}"
+                f"{nearest(benchmark.upper(), known.store.instruments())}"
+            )
+        first, last = known.segments["test"]
+        if self.rules is not None:
+            spells = known.store.membership(known.universe)
+            codes = spells["instrument"][(spells["start"] <= last) & (spells["end"] >= first)]
+            self.rules.require({*codes} & {*known.store.instruments()}, first, last)
+        if (self.start is not None and self.start > last) or (self.end is not None and self.end < first):
+            raise UserError(
+                f"`start` and `end` must leave days of the test segment, {first:%Y-%m-%d} to {last:%Y-%m-%d}, to trade "
+                f"on; found {self.start or first:%Y-%m-%d} to {self.end or last:%Y-%m-%d}"
+            )
+        wanted, there = getattr(self._strategy(_no_scores()), "topk", None), known.most_members("test")
+        if isinstance(wanted, int) and wanted > there:
+            raise UserError(
+                f"`topk` must be at most {there}, the most stocks that `{known.universe}` has on a day from "
+                f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; found {wanted}: hold fewer, or take a larger universe"
+            )
+
+    def _strategy(self, signal: pd.Series) -> BaseStrategy:
+        return build(self.strategy, BaseStrategy, name="strategy", signal=signal)
+
+    def _generate(self) -> None:
+        self.notes = []
+        scores = self.load_table("signal/predictions.parquet")["score"].dropna()
+        first, last = self._period(scores)
+        benchmark = self._check_benchmark(first, last)
+        logger.info("Backtest from %s to %s", f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}")
+        codes = sorted(scores.index.get_level_values("instrument").unique())
+        exchange, notes = make_exchange(codes, first, last, self.exchange_kwargs)
+        self.notes += notes
+        done = simulate(
+            self._strategy(scores), exchange, first, last, account=self.account, benchmark=benchmark
+        )
+        daily = done.daily
+        self.save_table("backtest/daily.parquet", daily)
+        for name, table in (("positions", done.positions()), ("orders", done.orders)):
+            self.save_table(f"backtest/{name}.parquet", table)
+            self.save_csv(f"backtest/{name}.csv", table)
+        self.save_json("backtest/setup.json", self._setup(exchange, first, last))
+        summary = summarise(daily, self.days_per_year)
+        self.save_csv("backtest/summary.csv", summary)
+        self.log_metrics(
+            {
+                f"backtest/{name}": value
+                for name, value in measures(summary, daily, self.days_per_year).items()
+            }
+        )
+        for note in self.notes:
+            logger.info("Backtest: %s", note)
+
+    def _period(self, scores: pd.Series) -> tuple[pd.Timestamp, pd.Timestamp]:
+        """First and last day to trade on."""
+        with quiet_qlib():
+            calendar = pd.DatetimeIndex(D.calendar(freq="day"))
+            known = len(D.calendar(freq="day", future=True))  # where the store has a calendar of days to come
+        scored = scores.index.get_level_values("datetime")
+        first = calendar.searchsorted(scored.min(), side="right")
+        last = calendar.searchsorted(scored.max(), side="right")
+        # Qlib asks for the day after the last it trades on.
+        store = min(len(calendar) - 1, known - 2)
+        if last > store and (self.end is None or self.end > calendar[store]):
+            self.notes.append(
+                f"trading ends on {calendar[store]:%Y-%m-%d}: the scores reach to {scored.max():%Y-%m-%d}, the store "
+                f"to {calendar[-1]:%Y-%m-%d}, and Qlib needs one more day after the last that it trades on"
+            )
+        last = min(last, store)
+        if self.start is not None:
+            first = max(first, calendar.searchsorted(self.start))
+        if self.end is not None:
+            last = min(last, calendar.searchsorted(self.end, side="right") - 1)
+        if first > last:
+            raise UserError(
+                f"there is no day to trade on: the scores are of {scored.min():%Y-%m-%d} to {scored.max():%Y-%m-%d}, "
+                f"each is traded a day later, and the store ends on {calendar[-1]:%Y-%m-%d}. "
+                "Check `start`, `end` and `dataset.kwargs.segments.test`"
+            )
+        return calendar[first], calendar[last]
+
+    def _check_benchmark(self, first: pd.Timestamp, last: pd.Timestamp) -> str:
+        if not isinstance(self.benchmark, str):
+            raise UserError(
+                "`backtest.benchmark` must be an instrument code such as SH000300, since the dataset names none; "
+                f"found {self.benchmark!r}"
+            )
+        with quiet_qlib():
+            close = D.features([self.benchmark], ["$close"], first, last)
+        if close.empty or close["$close"].isna().all():
+            raise UserError(
+                f"`backtest.benchmark` must be an instrument with close prices from {first:%Y-%m-%d} to "
+                f"{last:%Y-%m-%d}, found none for {self.benchmark} in the store"
+            )
+        return self.benchmark
+
+    def _setup(self, exchange: RuleBasedExchange, first: pd.Timestamp, last: pd.Timestamp) -> dict[str, Any]:
+        return {
+            "start": f"{first:%Y-%m-%d}",
+            "end": f"{last:%Y-%m-%d}",
+            "account": self.account,
+            "benchmark": self.benchmark,
+            "strategy": dict(self.strategy),
+            "exchange": self.exchange_kwargs,
+            "rules": exchange.describe(),
+            "trade_unit": exchange.trade_unit,
+            "days_per_year": self.days_per_year,
+            "notes": self.notes,
+        }
+
+
+def completed(exchange_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a workflow says of the exchange, with Qlib's own costs and price limit where it names no rules."""
+    return {**(EXCHANGE if exchange_kwargs.get("rules") is None else RULED), **exchange_kwargs}
+
+
+def _check_keys(name: str, given: Any, known: Collection[str]) -> None:
+    if not isinstance(given, Mapping):
+        raise UserError(f"`{name}` must be a mapping, found {given!r}")
+    for key in given:
+        if key not in known:
+            raise UserError(
+                f"`{name}` has no place for `{key}`{nearest(key, known)}; it takes {', '.join(sorted(known))}"
+            )
+
+
+def summarise(daily: pd.DataFrame, days_per_year: float) -> pd.DataFrame:
+    """Return and risk of the portfolio, of the index and of the one over the other.
+
+    Parameters
+    ----------
+    daily
+        Columns `return`, `cost` and `benchmark`, a row a day.
+    days_per_year
+        Trading days that make a year.
+
+    Returns
+    -------
+    A row each for the portfolio with and without cost, the index, and the excess with and without cost. Columns:
+    `cumulative_return`, `annualised_return`, `annualised_volatility`, `ratio` (Sharpe's, for the excess the
+    information ratio) and `max_drawdown`. Returns compound; the excess is that of the portfolio's wealth over the
+    index's, and its volatility and ratio are those of the daily differences.
+    """
+    index = daily["benchmark"].to_numpy()
+    after, before = (daily["return"] - daily["cost"]).to_numpy(), daily["return"].to_numpy()
+    rows = {
+        "portfolio_with_cost": _row(after, after, days_per_year),
+        "portfolio_without_cost": _row(before, before, days_per_year),
+        "benchmark": _row(index, index, days_per_year),
+        "excess_with_cost": _row(risk.relative_return(after, index), after - index, days_per_year),
+        "excess_without_cost": _row(risk.relative_return(before, index), before - index, days_per_year),
+    }
+    return pd.DataFrame(rows).T.rename_axis(index="series")
+
+
+def _row(growth: np.ndarray, difference: np.ndarray, days_per_year: float) -> dict[str, float]:
+    return {
+        "cumulative_return": risk.cumulative_return(growth),
+        "annualised_return": risk.annualised_return(growth, days_per_year),
+        "annualised_volatility": risk.annualised_volatility(difference, days_per_year),
+        "ratio": risk.sharpe_ratio(difference, days_per_year),
+        "max_drawdown": risk.max_drawdown(growth),
+    }
+
+
+def measures(summary: pd.DataFrame, daily: pd.DataFrame, days_per_year: float) -> dict[str, float]:
+    """What the run is compared by, with cost where nothing else is said."""
+    portfolio, index = summary.loc["portfolio_with_cost"], summary.loc["benchmark"]
+    after, before = summary.loc["excess_with_cost"], summary.loc["excess_without_cost"]
+    return {
+        "annualised_return": portfolio["annualised_return"],
+        "annualised_volatility": portfolio["annualised_volatility"],
+        "sharpe_ratio": portfolio["ratio"],
+        "max_drawdown": portfolio["max_drawdown"],
+        "annualised_benchmark_return": index["annualised_return"],
+        "benchmark_max_drawdown": index["max_drawdown"],
+        "annualised_excess_return": after["annualised_return"],
+        "annualised_excess_return_without_cost": before["annualised_return"],
+        "information_ratio": after["ratio"],
+        "information_ratio_without_cost": before["ratio"],
+        "excess_max_drawdown": after["max_drawdown"],
+        "turnover": daily["turnover"].mean(),
+        "annual_cost": daily["cost"].mean() * days_per_year,
+        "days": float(len(daily)),
+    }
+
+
+def _no_scores() -> pd.Series:
+    index = pd.MultiIndex.from_arrays([pd.DatetimeIndex([]), []], names=["datetime", "instrument"])
+    return pd.Series(index=index, dtype="float64", name="score")

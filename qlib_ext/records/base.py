@@ -1,0 +1,225 @@
+"""The common ground of the records: artifacts and metrics in and out of an MLflow run."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import mlflow.entities
+import pandas as pd
+from qlib.workflow.record_temp import RecordTemp
+
+from qlib_ext.checks import UserError
+from qlib_ext.config.build import build, in_one_form, locate
+from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.masking import masked
+from qlib_ext.paths import inside
+from qlib_ext.tracking.artifacts import maker, missing_message, read_table
+
+OF_QLIB = "qlib.workflow.record_temp"
+
+
+class Record(RecordTemp, ABC):
+    """One step after training: it reads artifacts of the run and writes others.
+
+    Qlib builds a record as `Class(recorder=..., model=..., dataset=..., **kwargs)`, without the model and the
+    dataset where the class takes none, and calls `generate()`. Files are Parquet, CSV, JSON, PNG or text; a
+    pickle is never written.
+
+    Parameters
+    ----------
+    recorder
+        Qlib's recorder of the active run, on MLflow.
+
+    Attributes
+    ----------
+    needs, makes : tuple of str
+        Artifact paths that it reads and that it writes.
+
+    Departures
+    ----------
+    Where an input is missing, Qlib's records warn and skip; these raise a `UserError` that names the artifact
+    and what writes it.
+    """
+
+    needs: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
+
+    def __init__(self, recorder: Any):
+        super().__init__(recorder=recorder)
+
+    def list(self) -> list[str]:
+        """The artifact paths that the record writes."""
+        return [*self.makes]
+
+    def check_before(self, known: DatasetSpec) -> None:
+        """Hold the arguments against what is known before the training; raise a UserError where they do not fit.
+
+        A record overrides this to say at once what it would otherwise find hours later.
+        """
+
+    def generate(self, **kwargs: Any) -> None:
+        """Check the inputs, then write the artifacts and log the metrics.
+
+        Raises
+        ------
+        UserError
+            If an input is missing.
+        """
+        missing = [path for path in self.needs if not self.has(path)]
+        if missing:
+            raise UserError(missing_message(type(self).__name__, missing))
+        self._generate()
+
+    @abstractmethod
+    def _generate(self) -> None:
+        """Write the artifacts and log the metrics; the inputs are there."""
+
+    # -- in ------------------------------------------------------------------------------------------------
+
+    def has(self, path: str) -> bool:
+        """Whether the run has the artifact."""
+        folder = str(PurePosixPath(path).parent)
+        return path in self.recorder.list_artifacts(None if folder == "." else folder)
+
+    def load_table(self, path: str) -> pd.DataFrame:
+        """Read a Parquet artifact; a UserError says where it is damaged."""
+        with tempfile.TemporaryDirectory() as folder:
+            return read_table(Path(self.recorder.download_artifact(path, folder)), path)
+
+    # -- out -----------------------------------------------------------------------------------------------
+
+    def save_table(self, path: str, table: pd.DataFrame) -> None:
+        """Write a table as Parquet."""
+        self._log(path, table.to_parquet)
+
+    def save_csv(self, path: str, table: pd.DataFrame) -> None:
+        """Write a table as CSV, with its index as first column."""
+        self._log(path, table.to_csv)
+
+    def save_json(self, path: str, content: Any) -> None:
+        """Write JSON; a number that is not finite becomes null, as JSON has none."""
+        self.save_text(path, json.dumps(_without_nan(content), indent=2, allow_nan=False, default=str) + "\n")
+
+    def save_text(self, path: str, content: str) -> None:
+        """Write text as UTF-8."""
+        self._log(path, lambda file: file.write_text(content, encoding="utf-8"))
+
+    def save_bytes(self, path: str, content: bytes) -> None:
+        """Write a picture or another file as it is."""
+        self._log(path, lambda file: file.write_bytes(content))
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log all metrics in one call; a later report then never sees half of them."""
+        now = int(time.time() * 1000)
+        batch = [mlflow.entities.Metric(name, float(value), now, 0) for name, value in metrics.items()]
+        self.recorder.client.log_batch(self.recorder.id, metrics=batch)
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags of the run in one call."""
+        batch = [mlflow.entities.RunTag(name, masked(value)) for name, value in tags.items()]
+        self.recorder.client.log_batch(self.recorder.id, tags=batch)
+
+    def _log(self, path: str, write: Callable[[Path], Any]) -> None:
+        where = PurePosixPath(path)
+        with tempfile.TemporaryDirectory() as folder:
+            inside(Path(folder), path, what="an artifact")
+            file = Path(folder) / where.name
+            write(file)
+            self.recorder.log_artifact(str(file), None if str(where.parent) == "." else str(where.parent))
+
+
+def check_records(task: Mapping[str, Any], recorder: Any, known: DatasetSpec | None = None) -> None:
+    """Build the package's own records of a task once, so that their mistakes show before hours of training.
+
+    Parameters
+    ----------
+    task
+        The task of a workflow, as Qlib reads it.
+    recorder
+        Qlib's recorder of the run.
+    known
+        What is known of the dataset, where anything is.
+
+    Raises
+    ------
+    UserError
+        If a record is none or does not take its arguments, does not fit what is known of the data and the model, or
+        reads an artifact that a record of the package writes and no record before it. What a user's own records write
+        is known when it is read.
+    """
+    records = task.get("record") or []
+    if not isinstance(records, (Mapping, list, tuple)):
+        raise UserError(f"`task.record` must be a list of records, found {records!r}")
+    written = {_dotted(task.get("model", {}))}
+    for k, config in enumerate([records] if isinstance(records, Mapping) else records):
+        name = f"task.record[{k}]"
+        described = in_one_form(config, name)
+        path, kwargs = described["class"], described["kwargs"]
+        if "." not in path:
+            path = f"{OF_QLIB}.{path}"  # where Qlib looks a bare name up
+        if not path.startswith(
+            "qlib_ext."
+        ):  # Qlib's own, or a user's: what it does is not for this package to judge
+            if not issubclass(locate(path, name=name), RecordTemp):
+                raise UserError(f"`{name}.class` must be a record, found {path}")
+            continue
+        kind = locate(path, name=name)
+        if not issubclass(kind, Record):
+            raise UserError(f"`{name}.class` must be a Record, found {path}")
+        takes = inspect.signature(kind).parameters
+        given = {key: None for key in ("model", "dataset") if key in takes and key not in kwargs}
+        record = build({"class": path, "kwargs": kwargs}, Record, name=name, recorder=recorder, **given)
+        missing = [artifact for artifact in record.needs if maker(artifact) not in written | {None}]
+        if missing:
+            raise UserError(missing_message(f"`{name}`, {type(record).__name__},", missing))
+        if known is not None:
+            record.check_before(known)
+        written.add(path)
+
+
+def _dotted(config: Mapping[str, Any]) -> str:
+    """The dotted class of a mapping in Qlib's form, which may name the module apart."""
+    return ".".join(filter(None, [config.get("module_path"), config.get("class")]))
+
+
+def matrices(index: pd.MultiIndex, *columns: pd.Series) -> tuple[pd.DatetimeIndex, pd.Index, list[Any]]:
+    """Spread columns over days and stocks.
+
+    Parameters
+    ----------
+    index
+        (datetime, instrument) of M rows, without duplicates.
+    columns
+        Series of M values on that index.
+
+    Returns
+    -------
+    days : DatetimeIndex [D]
+    instruments : Index [N]
+    matrices : list of float64 arrays [D, N]
+        One a column; NaN where a stock has no row that day.
+    """
+    frame = pd.concat([column.reindex(index).rename(k) for k, column in enumerate(columns)], axis=1)
+    wide = frame.astype("float64").unstack("instrument")
+    days = pd.DatetimeIndex(wide.index, name="datetime")
+    return days, wide[0].columns, [wide[k].to_numpy() for k in range(len(columns))]
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {str(key): _without_nan(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_without_nan(value) for value in content]
+    if hasattr(content, "item") and getattr(content, "ndim", 1) == 0:  # a NumPy scalar
+        content = content.item()
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content

@@ -1,0 +1,60 @@
+"""Whether what the run calls known follows from what came later, on a few dates."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from qlib_ext import checks
+from qlib_ext.lookahead.audit import audit
+from qlib_ext.records.base import Record
+
+logger = logging.getLogger(__name__)
+
+
+class LookaheadRecord(Record):
+    """A small look-ahead audit of the run, with the weights that it trained.
+
+    The dataset is built from the run's configuration once more, and the one that other records read is left alone.
+    An alarm does not stop the run: it stands first in its report, in its metrics and in one line of the log. The full
+    audit is a command, `qlib-ext lookahead WORKFLOW --run RUN`.
+
+    Writes `lookahead/audit.json` (every finding, and what was looked at) and logs `lookahead/alarms` and
+    `lookahead/dates`, the number of findings and of days t on which everything after t was changed.
+
+    Parameters
+    ----------
+    recorder, model, dataset
+        Given by Qlib, which gives model and dataset together or not at all; of the dataset nothing is read.
+    dates
+        Days t that are looked at.
+    refits
+        How many times everything is built anew on a changed market.
+
+    Raises
+    ------
+    UserError
+        If an argument is out of range.
+    """
+
+    makes = ("lookahead/audit.json",)
+
+    def __init__(self, recorder: Any, model: Any, dataset: Any, dates: int = 12, refits: int = 1):
+        super().__init__(recorder)
+        self.model = model
+        self.dates = checks.integer("dates", dates, 1)
+        self.refits = checks.integer("refits", refits, 1)
+
+    def _generate(self) -> None:
+        task = self.recorder.load_object("task")
+        found = audit(task, dates=self.dates, refits=self.refits, model=lambda dataset: self.model)
+        self.save_json("lookahead/audit.json", found.to_json())
+        self.log_metrics({"lookahead/alarms": len(found.findings), "lookahead/dates": found.dates})
+        if found.findings:
+            first = found.findings[0]
+            logger.warning(
+                "Look-ahead audit: %d alarms, the first: %s: %s. `qlib-ext lookahead WORKFLOW` lists them",
+                len(found.findings),
+                first.kind,
+                first.message,
+            )

@@ -1,0 +1,118 @@
+"""How well the scores rank the stocks of a day."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qlib_ext.checks import UserError, integer, words
+from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.metrics.cross_section import information_ratio, newey_west_t, pearson, spearman
+from qlib_ext.metrics.precision import base_rate, precision_at
+from qlib_ext.records.base import Record, matrices
+
+SUMMARY = ["IC", "ICIR", "RankIC", "RankICIR", "t", "days"]
+
+
+class RankingRecord(Record):
+    """IC, RankIC and Precision@N of the score against raw return labels, day by day and on average.
+
+    Writes `ranking/daily.parquet`, by day: `ic/<label>`, `rank_ic/<label>`, `precision/<N>`, `base_rate` (share of
+    all scored stocks that rose) and `n_stocks` (with a score and the first label); and `ranking/summary.csv`, by
+    label: means over days, their ratios to the standard deviation, the IC's t and the days. Logs IC, ICIR, RankIC, RankICIR, t and days
+    against the first label under these names and against every other one as `<label>/IC`, ..., and
+    `precision/<N>` and `base_rate` as means over days.
+
+    Parameters
+    ----------
+    recorder
+        Given by Qlib.
+    labels
+        Label columns; the first is the one that Precision@N and the headline go by.
+    precision_at
+        Numbers N of highest scored stocks, each at least 1.
+
+    Raises
+    ------
+    UserError
+        If an argument is out of its range or a label is not among the run's.
+    """
+
+    needs = ("signal/predictions.parquet", "signal/labels.parquet")
+    makes = ("ranking/daily.parquet", "ranking/summary.csv")
+
+    def __init__(
+        self,
+        recorder: Any,
+        labels: Sequence[str] = ("RETURN", "NEXT_RETURN"),
+        precision_at: Sequence[int] = (10, 20, 30, 50),
+    ):
+        super().__init__(recorder)
+        self.labels = [*words("labels", labels)]
+        if not self.labels:
+            raise UserError(f"`labels` must be a list of at least one label column, found {labels!r}")
+        if not isinstance(precision_at, (list, tuple)):
+            raise UserError(f"`precision_at` must be a list of numbers of stocks, found {precision_at!r}")
+        self.precision_at = [integer("precision_at", n, 1) for n in precision_at]
+
+    def check_before(self, known: DatasetSpec) -> None:
+        """The labels, against those of the dataset."""
+        known.require_segment("test", "RankingRecord")
+        for label in self.labels:
+            known.require_raw_label("labels", label)
+
+    def _generate(self) -> None:
+        predictions = self.load_table("signal/predictions.parquet")
+        labels = self.load_table("signal/labels.parquet")
+        for label in self.labels:
+            require_column("labels", label, labels)
+        days, _, (score, *returns) = matrices(
+            predictions.index, predictions["score"], *(labels[label] for label in self.labels)
+        )
+        columns = {}
+        for label, values in zip(self.labels, returns, strict=True):
+            columns[f"ic/{label}"] = pearson(score, values)
+            columns[f"rank_ic/{label}"] = spearman(score, values)
+        columns |= self._precision(score, returns[0])
+        daily = pd.DataFrame(columns, index=days)
+
+        summary = pd.DataFrame({label: _summary(daily, label) for label in self.labels}).T
+        metrics: dict[str, float] = {}
+        for k, label in enumerate(self.labels):
+            prefix = f"{label}/" if k else ""
+            metrics |= {f"{prefix}{name}": summary.loc[label, name] for name in SUMMARY}
+        for name in [*(f"precision/{n}" for n in self.precision_at), "base_rate"]:
+            metrics[name] = daily[name].mean()
+        self.save_table("ranking/daily.parquet", daily)
+        self.save_csv("ranking/summary.csv", summary.rename_axis(index="label"))
+        self.log_metrics(metrics)
+
+    def _precision(self, score: np.ndarray, returns: np.ndarray) -> dict[str, np.ndarray]:
+        shares = {f"precision/{n}": precision_at(score, returns, n) for n in self.precision_at}
+        there = ~np.isnan(score) & ~np.isnan(returns)
+        shares["base_rate"] = base_rate(np.where(there, returns, np.nan))
+        shares["n_stocks"] = there.sum(axis=1)
+        return shares
+
+
+def require_column(argument: str, column: str, table: pd.DataFrame) -> None:
+    """Raise a UserError unless the table has the column that the argument names."""
+    if column not in table.columns:
+        raise UserError(
+            f"`{argument}` names `{column}`, which is not among the run's columns {[*table.columns]}"
+        )
+
+
+def _summary(daily: pd.DataFrame, label: str) -> dict[str, float]:
+    ic, rank_ic = daily[f"ic/{label}"], daily[f"rank_ic/{label}"]
+    return {
+        "IC": ic.mean(),
+        "ICIR": information_ratio(ic),
+        "RankIC": rank_ic.mean(),
+        "RankICIR": information_ratio(rank_ic),
+        "t": newey_west_t(ic),
+        "days": float(ic.notna().sum()),
+    }

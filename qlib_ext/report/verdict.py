@@ -1,0 +1,330 @@
+"""What the figures of a run say, by rules that stand on the page: a verdict, and what a reviewer should look at.
+
+A rule compares an interval with zero or a figure with a threshold below. Nothing here is fitted to a run, and nothing
+is left to taste: two runs with the same figures get the same words.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import yaml
+
+from qlib_ext.report import html
+from qlib_ext.report.headline import Estimate, between
+from qlib_ext.tracking.artifacts import RunArtifacts
+
+FEW_DAYS = 250  # about a trading year
+HIGH_IC = 0.15  # daily mean; good signals of daily bars lie between 0.02 and 0.08
+HIGH_ICIR = 1.5  # daily, not annualised
+LOW_COVERAGE = 0.9  # of the universe's members of a day that have a score, mean over the test days
+MOST_LEAKS = 3  # of the look-ahead audit are told
+LOW_DAY = 0.5  # the same on the worst day
+
+OPTIONAL = (
+    "data/summary.json",
+    "data/coverage.parquet",
+    "data/quality.json",
+    "lookahead/audit.json",
+    "config.yaml",
+    "backtest/setup.json",
+)
+
+RULES = (
+    "How this is judged: a claim stands where the 95% interval of its figure lies on one side of zero, and is unclear where "
+    "it includes zero. Intervals are from the stationary bootstrap: 2,000 series of the same length, drawn from the run's "
+    "days in blocks of random length (mean: the cube root of the number of days), so that what happens on one day and on "
+    f"neighbouring days stays together. Warned of are: fewer than {FEW_DAYS} days, a mean daily IC beyond {HIGH_IC} or an "
+    f"ICIR beyond {HIGH_ICIR}, scores for less than {LOW_COVERAGE:.0%} of the universe (or {LOW_DAY:.0%} on a day), errors "
+    "and warnings of the data audit, alarms of the look-ahead audit, labels that reach into the next segment or that nobody "
+    "could have traded. Intervals say how far chance on these days could carry the figures; they know nothing of how many "
+    "models were tried before."
+)
+
+REFERENCE = re.compile(r"Ref\(\s*\$\w+\s*,\s*(-?\d+)\s*\)|\$\w+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """One answer of the verdict.
+
+    Attributes
+    ----------
+    answer
+        `yes`, `no` or `unclear`.
+    said
+        The answer as a sentence.
+    because
+        The figures that it rests on.
+    """
+
+    answer: Literal["yes", "no", "unclear"]
+    said: str
+    because: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Remark:
+    """Something that a reader should know before believing the figures; a `warning` may change what they mean."""
+
+    kind: Literal["warning", "note"]
+    text: str
+
+
+def verdict(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Claim]:
+    """Does the score rank, does the portfolio beat the index after cost, is momentum forecast better than by habit.
+
+    Parameters
+    ----------
+    run
+        With the artifacts of the ranking; what else it has decides which questions are answered.
+    known
+        From `qlib_ext.report.headline.estimates`.
+    """
+    claims = [_ranks(run, known["RankIC"])]
+    if "backtest/annualised_excess_return" in known:
+        claims.append(_earns(run, known))
+    if "momentum/over_persistence" in known:
+        claims.append(_forecasts(run, known))
+    return claims
+
+
+def remarks(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Remark]:
+    """What a reviewer should look at, warnings first."""
+    found = [
+        *_look_ahead(run),
+        *_days(run),
+        *_suspicious(known),
+        *_coverage(run),
+        *_audit(run),
+        *_labels(run),
+        *_trading(run),
+    ]
+    return sorted(found, key=lambda remark: remark.kind != "warning")
+
+
+# -- the verdict ---------------------------------------------------------------------------------------------------
+
+
+def _ranks(run: RunArtifacts, rank_ic: Estimate) -> Claim:
+    label = run.table("ranking/summary.csv").index[0]
+    ends = between(html.number(rank_ic.low), html.number(rank_ic.high))
+    because = f"Mean daily RankIC against {label}: {html.number(rank_ic.value)}"
+    because += f", 95% interval {ends}." if ends else "; too few days for an interval."
+    if rank_ic.sign > 0:
+        return Claim("yes", "The score ranks the stocks.", because)
+    if rank_ic.sign < 0:
+        return Claim("no", "The score ranks the stocks the wrong way round.", because)
+    return Claim("unclear", "Whether the score ranks the stocks is not clear.", because)
+
+
+def _earns(run: RunArtifacts, known: Mapping[str, Estimate]) -> Claim:
+    after = known["backtest/annualised_excess_return"]
+    before = known["backtest/annualised_excess_return_without_cost"]
+    ends = between(html.percent(after.low, 1, signed=True), html.percent(after.high, 1, signed=True))
+    because = (
+        f"Over the index {html.percent(after.value, 1, signed=True)} a year after cost"
+        + (f", 95% interval {ends}" if ends else ", too few days for an interval")
+        + f"; before cost {html.percent(before.value, 1, signed=True)}, with a turnover of "
+        f"{html.percent(known['backtest/turnover'].value, 1)} a day that costs "
+        f"{html.percent(known['backtest/annual_cost'].value, 1)} a year."
+    )
+    if after.sign > 0:
+        return Claim("yes", "The portfolio beat the index after cost.", because)
+    if after.sign < 0:
+        return Claim("no", "The portfolio fell short of the index after cost.", because)
+    if before.sign > 0:
+        return Claim(
+            "unclear", "The portfolio beat the index before cost; after cost it is not clear.", because
+        )
+    return Claim("unclear", "Whether the portfolio beats the index after cost is not clear.", because)
+
+
+def _forecasts(run: RunArtifacts, known: Mapping[str, Estimate]) -> Claim:
+    over = known["momentum/over_persistence"]
+    rules = run.table("momentum/summary.csv")["accuracy"]
+    ends = between(html.points(over.low), html.points(over.high))
+    because = (
+        f"Accuracy {html.percent(rules['model'], 1)} beside {html.percent(rules['persistence'], 1)} of the rule that the "
+        f"last known sign stays; on a mean day the lead is {html.points(over.value)}"
+        + (f", 95% interval {ends}." if ends else ".")
+    )
+    if over.sign > 0:
+        return Claim("yes", "The momentum classes are forecast better than by persistence.", because)
+    if over.sign < 0:
+        return Claim("no", "The momentum classes are forecast worse than by persistence.", because)
+    return Claim(
+        "unclear",
+        "Whether the momentum classes are forecast better than by persistence is not clear.",
+        because,
+    )
+
+
+# -- what to look at -----------------------------------------------------------------------------------------------
+
+
+def _look_ahead(run: RunArtifacts) -> list[Remark]:
+    """Whether the run was seen to know the future."""
+    if not run.has("lookahead/audit.json"):
+        said = (
+            "Whether anything follows from later days was not looked at: the run has no lookahead/audit.json."
+        )
+        return [Remark("note", said)]
+    found = run.json("lookahead/audit.json")
+    findings, dates = found["findings"], _counted(int(found["dates"]), "date")
+    if not findings:
+        return [
+            Remark(
+                "note",
+                f"The look-ahead audit changed everything after {dates} ({found['first']} to {found['last']}): features, "
+                "side data, labels and scores up to there stayed equal bit for bit. `qlib-ext lookahead` looks at more.",
+            )
+        ]
+    told = "; ".join(f"{finding['kind']}: {finding['message']}" for finding in findings[:MOST_LEAKS])
+    more = f"; and {len(findings) - MOST_LEAKS} more" if len(findings) > MOST_LEAKS else ""
+    return [
+        Remark(
+            "warning",
+            f"The look-ahead audit raises {_counted(len(findings), 'alarm')} on {dates}, and figures of a run that knows "
+            f"the future mean nothing: {told}{more}.",
+        )
+    ]
+
+
+def _days(run: RunArtifacts) -> list[Remark]:
+    days = int(run.table("ranking/summary.csv")["days"].iloc[0])
+    if days >= FEW_DAYS:
+        return []
+    said = f"Only {days} days have a score and a return: fewer than {FEW_DAYS}, about a year, show little of what can happen."
+    return [Remark("warning", said)]
+
+
+def _suspicious(known: Mapping[str, Estimate]) -> list[Remark]:
+    found = []
+    for name, limit in (("IC", HIGH_IC), ("RankIC", HIGH_IC), ("ICIR", HIGH_ICIR), ("RankICIR", HIGH_ICIR)):
+        if abs(known[name].value) > limit:
+            found.append(f"{name} {html.number(known[name].value)} (beyond {limit:g})")
+    if not found:
+        return []
+    return [
+        Remark(
+            "warning",
+            f"Suspiciously high: {', '.join(found)}. Daily bars rarely hold so much; look for a feature or a universe that "
+            "knows the future before believing it.",
+        )
+    ]
+
+
+def _coverage(run: RunArtifacts) -> list[Remark]:
+    if not run.has("data/coverage.parquet"):
+        return []
+    table = run.table("data/coverage.parquet")
+    table = table[(table["segment"] == "test") & (table["members"] > 0)]
+    if table.empty:
+        return []
+    share = table["scored"] / table["members"]
+    mean, low, worst = share.mean(), share.min(), share.idxmin()
+    if mean >= LOW_COVERAGE and low >= LOW_DAY:
+        return []
+    return [
+        Remark(
+            "warning",
+            f"Scores cover {html.percent(mean, 1)} of the universe's members on a mean test day and {html.percent(low, 1)} on "
+            f"the worst ({worst:%Y-%m-%d}): the figures are of those stocks alone.",
+        )
+    ]
+
+
+def _audit(run: RunArtifacts) -> list[Remark]:
+    if not run.has("data/quality.json"):
+        return [Remark("note", "The data were not audited: the run has no data/quality.json.")]
+    counts = run.json("data/quality.json")["counts"]
+    errors, warnings = int(counts.get("error", 0)), int(counts.get("warning", 0))
+    if errors:
+        return [
+            Remark(
+                "warning",
+                f"The data audit found {_counted(errors, 'error')} and {_counted(warnings, 'warning')}: figures that rest on "
+                "what an error names are wrong.",
+            )
+        ]
+    if warnings:
+        return [Remark("warning", f"The data audit found {_counted(warnings, 'warning')}, and no error.")]
+    return []
+
+
+def _labels(run: RunArtifacts) -> list[Remark]:
+    """Which returns the score was trained on and is held against, and whether they could have been known or earned."""
+    if not run.has("data/summary.json"):
+        return []
+    summary = run.json("data/summary.json")
+    formulas: Mapping[str, str] = summary.get("labels", {})
+    found = []
+    against = str(run.table("ranking/summary.csv").index[0])
+    days = offsets(formulas.get(against, ""))
+    if days and min(days) <= 0:
+        found.append(
+            Remark(
+                "warning",
+                f"IC and precision are against {against}, which begins at the close of the day of the score: the score needs "
+                "that close, so nobody could have earned this return.",
+            )
+        )
+    trained = _configured(run, "model", "kwargs", "tasks", "score", "label")
+    if trained is not None and trained in formulas:
+        reach = max(offsets(formulas[trained]) or [0])
+        said = f"The score is trained on {trained}, {formulas[trained]}, which is known {_counted(reach, 'day')} after the score"
+        other = "" if trained == against else f"; IC and precision are against {against}"
+        found.append(Remark("note", f"{said}{other}."))
+    horizon = int(summary.get("label_horizon_days") or 0)
+    if horizon and _configured(run, "dataset", "kwargs", "purge") is False:
+        found.append(
+            Remark(
+                "warning",
+                f"`purge` is off: labels look {_counted(horizon, 'day')} ahead, so those of a segment's last days reach into "
+                "the next segment, and training saw returns of validation, validation those of the test.",
+            )
+        )
+    return found
+
+
+def _trading(run: RunArtifacts) -> list[Remark]:
+    if not run.has("backtest/setup.json"):
+        return []
+    setup = run.json("backtest/setup.json")
+    found = [Remark("note", f"{note[0].upper()}{note[1:]}.") for note in setup.get("notes", []) if note]
+    if not setup.get("benchmark_total_return", False):
+        found.append(
+            Remark(
+                "note",
+                f"The index {setup['benchmark']} is taken as the store has it. If that is an index of prices alone, as the "
+                "usual series are, its dividends are missing while the portfolio's adjusted prices contain theirs, and the "
+                "excess return is too high by as much.",
+            )
+        )
+    return found
+
+
+def offsets(formula: str) -> list[int]:
+    """Days after the score at which a label of Qlib's expressions reads the market: `Ref($close, -2)` is 2."""
+    return [-int(match.group(1) or 0) for match in REFERENCE.finditer(formula)]
+
+
+def _configured(run: RunArtifacts, *keys: str) -> Any:
+    """What the configuration says under these keys; None where it says nothing, or there is none."""
+    if not run.has("config.yaml"):
+        return None
+    try:
+        found = yaml.safe_load(run.text("config.yaml"))
+    except yaml.YAMLError:  # a file of the user's own
+        return None
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -1,0 +1,1 @@
+"""Runs on MLflow: clients, the outbox, artifacts, tags and the state of git."""

@@ -1,0 +1,101 @@
+"""A whole workflow: its own keys, what it tells Qlib, and its task."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import qlib
+from qlib.config import MODE_CONF, REG_CN, REG_TW, REG_US, C
+
+from qlib_ext.checks import UserError, instance, integer, nearest, one_of
+from qlib_ext.config.security import check_classes
+
+KEYS = ("experiment_name", "qlib_init", "task", "sys", "BASE_CONFIG_PATH")
+# What a workflow may hold beside these: anchors that several places share, and what a person notes.
+FREE = ("market", "benchmark")
+# What Qlib reads of `qlib_init` and has no default of.
+WITHOUT_DEFAULT = (
+    "auto_mount",
+    "clear_mem_cache",
+    "custom_ops",
+    "dataset_cache",
+    "default_conf",
+    "limit_threshold",
+    "mount_path",
+    "qlib_reset_version",
+    "region",
+    "skip_if_reg",
+    "trade_unit",
+    "deal_price",
+)
+
+
+def check_settings(config: Any) -> None:
+    """Check the keys of a workflow and what it tells Qlib; the task is checked by `check_task`.
+
+    Raises
+    ------
+    UserError
+        If a key is misspelt or missing, or a setting of Qlib is unknown or of the wrong type.
+
+    Notes
+    -----
+    A key of a person's own, to hang YAML anchors on, must be a mapping, a list or begin with `x-`; a single value under
+    an unknown key is taken for a misspelling.
+    """
+    if not isinstance(config, Mapping):
+        raise UserError(f"a workflow must be a mapping with {', '.join(KEYS[:3])}, found {config!r}")
+    for key, value in config.items():
+        known = (*KEYS, *FREE)
+        hint = nearest(str(key), known)
+        if key in known or str(key).startswith("x-"):
+            continue
+        if hint or not isinstance(value, (Mapping, list)):
+            raise UserError(f"a workflow has no key `{key}`{hint}; it has {', '.join(KEYS)}")
+    for key in ("qlib_init", "task"):
+        if key not in config:
+            raise UserError(f"a workflow must have `{key}`, found {', '.join(map(str, config)) or 'nothing'}")
+    if "experiment_name" in config and not (
+        isinstance(config["experiment_name"], str) and config["experiment_name"].strip()
+    ):
+        raise UserError(f"`experiment_name` must be a name, found {config['experiment_name']!r}")
+    _check_qlib(config["qlib_init"])
+
+
+def _check_qlib(given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise UserError(f"`qlib_init` must be a mapping with provider_uri and region, found {given!r}")
+    defaults = (C.__dict__["_default_config"], *MODE_CONF.values())
+    known = sorted({*WITHOUT_DEFAULT, *(key for mode in defaults for key in mode)})
+    for key in given:
+        if key not in known:
+            raise UserError(f"`qlib_init` has no place for `{key}`{nearest(str(key), known)}")
+    if "region" in given:
+        one_of("qlib_init.region", given["region"], (REG_CN, REG_US, REG_TW))
+    if "kernels" in given:
+        integer("qlib_init.kernels", given["kernels"], 1)
+    if "provider_uri" in given and not isinstance(given["provider_uri"], Mapping):
+        instance("qlib_init.provider_uri", given["provider_uri"], str)
+    check_classes(given, "qlib_init")
+
+
+def of_qrun() -> Mapping[str, Any] | None:
+    """The workflow that `qrun` is running, or None outside of it.
+
+    Qlib hands its experiment manager no workflow, and looks at `task` only once a run has begun. The function that reads
+    the file is on the stack then, and has it.
+    """
+    source = str(
+        Path(qlib.__file__).parent / "cli" / "run.py"
+    )  # as a module it is `__main__`, so ask for the file
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "workflow" and frame.f_code.co_filename == source:
+            found = frame.f_locals.get("config")
+            return found if isinstance(found, Mapping) else None
+        frame = frame.f_back
+    return None

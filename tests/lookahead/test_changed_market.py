@@ -1,0 +1,157 @@
+"""A changed market is the same up to t in all that was known then, and another one after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qlib_ext.data.side_data.macro import Macro
+from qlib_ext.lookahead.changed_market import BARS, MEMBERSHIP, ChangedMarkets, remove, write_split
+from qlib_ext.market.side_data.side_data import SideData
+from qlib_ext.market.store import QlibStore
+
+FIELDS = ("open", "high", "low", "close", "vwap", "volume", "factor")
+T, STOP = 140, 150
+
+
+@pytest.fixture(scope="module")
+def markets(store: QlibStore) -> ChangedMarkets:
+    return ChangedMarkets(store, seed=1)
+
+
+@pytest.fixture(scope="module")
+def block(markets: ChangedMarkets, tmp_path_factory: pytest.TempPathFactory) -> QlibStore:
+    """The days from T + 1 to STOP - 1 are others."""
+    root = tmp_path_factory.mktemp("changed") / "block"
+    markets.write(root, [(T + 1, STOP)])
+    return QlibStore(root)
+
+
+@pytest.fixture(scope="module")
+def after(markets: ChangedMarkets, tmp_path_factory: pytest.TempPathFactory, store: QlibStore) -> QlibStore:
+    """All days from T + 1 on are others."""
+    root = tmp_path_factory.mktemp("changed") / "after"
+    markets.write(root, [(T + 1, len(store.calendar))])
+    return QlibStore(root)
+
+
+def bars(store: QlibStore) -> np.ndarray:
+    return store.read(FIELDS, store.instruments())
+
+
+def members(store: QlibStore) -> np.ndarray:
+    return store.member_mask("few", store.instruments())
+
+
+def unequal(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return ~((one == other) | (np.isnan(one) & np.isnan(other)))
+
+
+def industries(store: QlibStore) -> np.ndarray:
+    """`[D, S]` names, by plain loops."""
+    table = SideData(store).read("industry").frame
+    codes = store.instruments()
+    found = np.full((len(store.calendar), len(codes)), "", dtype=object)
+    for row in table.itertuples():
+        end = store.calendar[-1] if pd.isna(row.end) else row.end
+        inside = (store.calendar >= row.start) & (store.calendar <= end)
+        found[inside, codes.index(row.instrument)] += row.industry
+    return found
+
+
+class TestBars:
+    def test_only_the_days_of_the_block_are_others(self, store: QlibStore, block: QlibStore) -> None:
+        moved = unequal(bars(store), bars(block)).any(axis=0)
+        assert not moved[: T + 1].any()
+        assert not moved[STOP:].any()
+        assert moved[T + 1 : STOP].mean() > 0.9
+
+    def test_all_days_after_t_are_others(self, store: QlibStore, after: QlibStore) -> None:
+        moved = unequal(bars(store), bars(after)).any(axis=0)
+        assert not moved[: T + 1].any()
+        assert moved[T + 1 :].mean() > 0.9
+
+    def test_bars_go_and_come(self, store: QlibStore, after: QlibStore) -> None:
+        gone = [np.isnan(x.read(["close"], x.instruments())[0])[T + 1 :] for x in (store, after)]
+        assert (gone[1] & ~gone[0]).any()
+        assert (gone[0] & ~gone[1]).any()
+
+    def test_the_same_again(self, markets: ChangedMarkets, after: QlibStore, tmp_path: Path) -> None:
+        markets.write(tmp_path / "again", [(T + 1, len(after.calendar))])
+        assert QlibStore(tmp_path / "again").fingerprint() == after.fingerprint()
+
+
+class TestMembership:
+    def test_only_the_days_of_the_block_are_others(self, store: QlibStore, block: QlibStore) -> None:
+        moved = (members(store) != members(block)).any(axis=1)
+        assert not moved[: T + 1].any()
+        assert not moved[STOP:].any()
+        assert moved[T + 1 : STOP].all()
+
+
+class TestSideData:
+    def test_market_values(self, store: QlibStore, block: QlibStore) -> None:
+        one, other = (
+            SideData(x).values("market_value", x.calendar, x.instruments(), 9) for x in (store, block)
+        )
+        moved = unequal(one, other).any(axis=1)
+        assert moved[T + 1 : STOP].all()
+        assert not moved[: T + 1].any()
+        # a gap after the block carries on the last value in it
+        assert not unequal(one, other)[STOP + 7 :].any()
+
+    def test_industries(self, store: QlibStore, block: QlibStore, after: QlibStore) -> None:
+        for other, stop in ((block, STOP), (after, len(store.calendar))):
+            moved = (industries(store) != industries(other)).any(axis=1)
+            assert moved[T + 1 : stop].all()
+            assert not moved[: T + 1].any()
+            assert not moved[stop:].any()
+
+    def test_macro_figures_and_their_return(
+        self, store: QlibStore, block: QlibStore, after: QlibStore
+    ) -> None:
+        macro = Macro(series=["cpi"])
+        before = macro.load(store).values
+        moved = unequal(before, macro.load(after).values).any(axis=1)
+        assert not moved[: T + 1].any()
+        assert moved[-1]
+        moved = unequal(before, macro.load(block).values).any(axis=1)
+        assert not moved[: T + 1].any()
+        assert not moved[STOP:].any()
+
+
+class TestSources:
+    def test_one_at_a_time(self, store: QlibStore, markets: ChangedMarkets, tmp_path: Path) -> None:
+        assert markets.sources == (BARS, MEMBERSHIP, "side/industry", "side/macro", "side/market_value")
+        markets.write(tmp_path / "m", [(T + 1, STOP)], (MEMBERSHIP,))
+        other = QlibStore(tmp_path / "m")
+        assert not unequal(bars(store), bars(other)).any()
+        assert (members(store) != members(other)).any()
+        assert (other.root / "side" / "macro.parquet").is_symlink()
+
+    def test_the_store_itself_is_left_alone(
+        self, store: QlibStore, markets: ChangedMarkets, tmp_path: Path
+    ) -> None:
+        before = QlibStore(store.root).fingerprint()
+        markets.write(tmp_path / "m", [(3, 9)], (BARS,))
+        remove(tmp_path / "m")
+        assert QlibStore(store.root).fingerprint() == before
+
+
+class TestSplit:
+    def test_half_of_the_shares_are_halved_without_a_digit_lost(
+        self, store: QlibStore, tmp_path: Path
+    ) -> None:
+        write_split(store, tmp_path / "split", seed=0)
+        other = QlibStore(tmp_path / "split")
+        codes = store.instruments()
+        close, volume = store.read(["close", "volume"], codes)
+        other_close, other_volume = other.read(["close", "volume"], codes)
+        split = ~(unequal(close, other_close).sum(axis=0) == 0)
+        assert 0 < split.sum() < len(codes)
+        np.testing.assert_array_equal(other_close[:, split] * 2, close[:, split])
+        np.testing.assert_array_equal(other_volume[:, split], volume[:, split] * 2)
+        np.testing.assert_array_equal(other_close[:, ~split], close[:, ~split])

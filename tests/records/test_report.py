@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qlib_ext.checks import UserError
+from qlib_ext.records.backtest import BacktestRecord
+from qlib_ext.records.momentum import MomentumRecord
+from qlib_ext.records.ranking import RankingRecord
+from qlib_ext.records.report import ReportRecord
+from qlib_ext.records.signal import SignalRecord
+
+SECTIONS = [
+    {"class": f"qlib_ext.report.sections.{name}"}
+    for name in (
+        "summary.Summary",
+        "cumulative_return.CumulativeReturn",
+        "drawdown.Drawdown",
+        "information_coefficient.InformationCoefficient",
+        "precision.Precision",
+        "provenance.Provenance",
+    )
+]
+STRATEGY = {"class": "qlib_ext.strategy.topk_dropout.TopkDropout", "kwargs": {"topk": 8, "n_drop": 2}}
+
+
+@pytest.fixture
+def recorded(run: Any, workplace: Any, model: Any) -> Any:
+    """A run with everything but the report."""
+    SignalRecord(recorder=run, model=model, dataset=workplace).generate()
+    RankingRecord(recorder=run).generate()
+    MomentumRecord(recorder=run).generate()
+    BacktestRecord(recorder=run, strategy=STRATEGY, dataset=workplace).generate()
+    return run
+
+
+def test_from_scores_to_the_report(
+    recorded: Any,
+    files: Any,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    before = files()
+    record = ReportRecord(recorder=recorded, sections=SECTIONS, out_dir=str(tmp_path))
+    record.generate()
+    pictures = {"cumulative_return", "drawdown", "excess_return", "precision"}
+    pictures |= {"coverage", "information_coefficient"}
+    pictures |= {f"information_coefficient_{part}" for part in ("sum", "histogram", "qq")}
+    assert files() - before == {"report/report.html", *(f"figures/{name}.png" for name in pictures)}
+    record.check(include_self=True)
+
+    copy = tmp_path / f"records-{recorded.id[:8]}" / "report.html"
+    page = copy.read_text(encoding="utf-8")
+    assert page == Path(recorded.download_artifact("report/report.html")).read_text(encoding="utf-8")
+    assert recorded.id in page
+
+    shown = capsys.readouterr().out
+    metrics = recorded.list_metrics()
+    for number in (
+        f"{metrics['IC']:.4f}",
+        f"{metrics['RankICIR']:.4f}",
+        f"{metrics['NEXT_RETURN/IC']:.4f}".replace("-", "−"),
+        f"{metrics['precision/50']:.2%}",
+        f"{metrics['momentum/accuracy']:.2%}",
+        f"persistence {metrics['momentum/persistence_accuracy']:.2%}",
+        f"{metrics['backtest/information_ratio']:.2f}",
+        f"−{-metrics['backtest/max_drawdown']:.2%}",
+        f"{metrics['backtest/turnover']:.2%}",
+    ):
+        assert number in shown
+    described = recorded.list_tags()["mlflow.note.content"]
+    assert f"| RankIC | {metrics['RankIC']:.4f} | ".replace("| -", "| −") in described
+    assert str(copy) in shown
+    assert f"sqlite:///{Path.cwd()}/mlflow.db" in shown
+    assert recorded.id in shown
+
+
+def test_the_standard_report_has_what_the_run_can_feed(recorded: Any, tmp_path: Path) -> None:
+    ReportRecord(recorder=recorded, out_dir=str(tmp_path)).generate()
+    (report,) = tmp_path.glob("*/report.html")
+    page = report.read_text(encoding="utf-8")
+    headings = re.findall(r"<h2 [^>]*>([^<]*)</h2>", page)
+    assert headings[0] == "Summary"
+    assert headings[-1] == "Provenance"
+    assert "Training" not in headings  # the model of this test logs nothing
+    assert "Data quality" not in headings
+    assert (
+        "Training: the run has no training/history.parquet, written by qlib_ext.model.multi_task.MultiTaskModel."
+        in page
+    )
+    assert (
+        "Data quality: the run has no data/quality.json, written by qlib_ext.records.quality.QualityRecord."
+        in page
+    )
+
+
+def test_another_section_stands_before_the_provenance(recorded: Any, tmp_path: Path) -> None:
+    also = [{"class": "qlib_ext.report.sections.drawdown.Drawdown"}]
+    sections = [
+        {"class": f"qlib_ext.report.sections.{name}"} for name in ("summary.Summary", "provenance.Provenance")
+    ]
+    ReportRecord(recorder=recorded, sections=sections, also=also, out_dir=str(tmp_path)).generate()
+    (report,) = tmp_path.glob("*/report.html")
+    headings = re.findall(r"<h2 [^>]*>([^<]*)</h2>", report.read_text(encoding="utf-8"))
+    assert headings == ["Summary", "Drawdown", "Provenance"]
+
+
+def test_a_run_with_nothing(run: Any) -> None:
+    with pytest.raises(
+        UserError, match=r"the standard report needs artifacts .*`ranking/summary.csv`, written by"
+    ):
+        ReportRecord(recorder=run).generate()
+
+
+def test_what_the_run_lacks_is_named(run: Any) -> None:
+    with pytest.raises(
+        UserError, match=r"ReportRecord needs .*`backtest/daily.parquet`, written by .*BacktestRecord"
+    ):
+        ReportRecord(recorder=run, sections=SECTIONS).generate()
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ([], "`sections` must name at least one section"),
+        ([{"class": "qlib_ext.report.sections.summary.Sum"}], r"`sections\[0\].class` names no class"),
+        ([*SECTIONS, {"class": "qlib_ext.tracking.git.Git"}], r"`sections\[6\].class` names no class"),
+        (
+            [{"class": "qlib_ext.report.sections.quality.Quality", "kwargs": {"mist": 3}}],
+            r"`sections\[0\].kwargs` has no place for `mist` \(did you mean most\?\)",
+        ),
+    ],
+)
+def test_wrong_sections(sections: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ReportRecord(recorder=None, sections=sections)
