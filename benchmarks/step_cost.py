@@ -352,7 +352,8 @@ def balancer_step(name: str, stocks: int, precision: str, setup: Setup) -> Step:
 def _balancer(name: str) -> dict[str, Any]:
     if name in TORCHJD:
         method = {"class": f"torchjd.{name}", "kwargs": TORCHJD[name]}
-        return {"class": "qlib_ext.model.balancers.torchjd.TorchJD", "kwargs": {"method": method}}
+        kind = "TorchJDAggregator" if name.startswith("aggregation") else "TorchJDScalarizer"
+        return {"class": f"qlib_ext.model.balancers.torchjd.{kind}", "kwargs": {"method": method}}
     return {"class": f"qlib_ext.model.balancers.{BALANCERS.get(name, BALANCERS[EQUAL])}"}
 
 

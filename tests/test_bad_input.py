@@ -201,8 +201,8 @@ CASES: list[tuple[str, str, Any, str]] = [
     (MAIN, f"{MODEL}/balancer/kwargs/decay", "1e-3", "`decay` must be at least 0, found '1e-3'"),
     (RESNEXT, f"{MODEL}/balancer/kwargs/weights", {"direction": 1.0, "scor": 1.0}, "scor"),
     (RESNEXT, f"{MODEL}/balancer/kwargs/weights/score", -1.0, "-1.0"),
-    (MAIN, f"{MODEL}/balancer", {"class": "qlib_ext.model.balancers.torchjd.TorchJD", "kwargs": {"method": {"class": "torchjd.aggregation.UPGrd"}}}, "(did you mean UPGrad"),
-    (MAIN, f"{MODEL}/balancer", {"class": "qlib_ext.model.balancers.torchjd.TorchJD", "kwargs": {"method": "UPGrad"}}, "`method` must be a mapping with `class`"),
+    (MAIN, f"{MODEL}/balancer", {"class": "qlib_ext.model.balancers.torchjd.TorchJDAggregator", "kwargs": {"method": {"class": "torchjd.aggregation.UPGrd"}}}, "(did you mean UPGrad"),
+    (MAIN, f"{MODEL}/balancer", {"class": "qlib_ext.model.balancers.torchjd.TorchJDAggregator", "kwargs": {"method": "UPGrad"}}, "`method` must be a mapping with `class`"),
     # -- training
     (MAIN, TRAINER, [1], "`trainer` must be a mapping, found [1]"),
     (MAIN, f"{TRAINER}/epochs", 3, "`key of trainer` must be one of"),

@@ -20,7 +20,7 @@ from qlib_ext.config.build import build, locate
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.augment import Augmenter
 from qlib_ext.model.backbones.base import Backbone
-from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.balancers.base import Aggregator
 from qlib_ext.model.losses.base import Loss
 from qlib_ext.model.trainer import TrainerOptions
 from qlib_ext.report.document import Document
@@ -108,8 +108,7 @@ class TestExamples:
         assert backbone(panel).shape == (5, backbone.out_features) == (5, 32)
 
     def test_balancer(self, examples: Mapping[str, Any]) -> None:
-        balancer = build(examples["balancer"], Balancer, name="balancer")
-        assert balancer.needs_jacobian
+        balancer = build(examples["balancer"], Aggregator, name="balancer")
         jacobian = torch.tensor([[3.0, 4.0], [0.0, 100.0], [0.0, 0.0]])
         assert balancer.aggregate(jacobian).tolist() == pytest.approx([0.6, 1.8])
 

@@ -417,7 +417,7 @@ def _line(record: Epoch) -> str:
 
 
 def _balancer_name(config: Mapping[str, Any]) -> str:
-    """The balancer's class; where it is an adapter of somebody's method, that too: `TorchJD UPGrad`."""
+    """The balancer's class; where it is an adapter of somebody's method, that too: `TorchJDAggregator UPGrad`."""
     method = (config.get("kwargs") or {}).get("method")
     names = [
         config["class"],

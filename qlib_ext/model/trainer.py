@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.metrics.cross_section import pearson, spearman
 from qlib_ext.model import checkpoint, schedule
 from qlib_ext.model.augment import Augmenter
-from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.balancers.base import Aggregator, Balancer, Weighting
 from qlib_ext.model.checkpoint import CheckpointFolder, TrainingState
 from qlib_ext.model.memory import oom_as_user_error
 from qlib_ext.model.network import MultiTaskNetwork
@@ -32,7 +33,7 @@ from qlib_ext.model.task import Task
 logger = logging.getLogger(__name__)
 
 Epoch = dict[str, float]
-# A balancer of weights needs no gradient of a single task; every so many days one is taken all the same, to be logged.
+# A weighting needs no gradient of a single task; every so many days they are taken all the same, to be logged.
 LOOK_EVERY = 20
 
 
@@ -119,7 +120,7 @@ class Trainer:
     -----
     The optimizer is Adam with coupled L2, set by the balancer each epoch. Days on which a task has fewer than two
     labels are left out, and counted in the log. The test segment is never seen here. Norms and cosine of the tasks'
-    gradients are means over all days of an epoch, or over every 20th under a balancer that does not need them.
+    gradients are means over all days of an epoch under an aggregator, over every 20th under a weighting.
 
     *Phases.* A phase trains the shared parameters and the heads of its tasks, on the same days as any other; other heads
     stay as they are, to the last bit. It has an optimizer, a balancer's state, a learning rate, a best epoch and a
@@ -139,6 +140,10 @@ class Trainer:
         seed: int,
         device: torch.device,
     ) -> None:
+        if not isinstance(balancer, (Weighting, Aggregator)):
+            raise UserError(
+                f"a balancer must be a Weighting or an Aggregator, found {type(balancer).__name__}"
+            )
         self.network = network.to(device)
         self.tasks = list(tasks)
         self.balancer = balancer
@@ -359,7 +364,7 @@ class Trainer:
                 f"{self.epoch} ({self._named(values)}): a balancer that takes logarithms needs losses of at least 0"
             )
         gradients = None
-        if self.balancer.needs_jacobian:
+        if isinstance(self.balancer, Aggregator):
             jacobian = self._jacobian(transformed)  # [K, P]
             gradients = _gradient_statistics(jacobian)
             self._assign(self.balancer.aggregate(jacobian))
@@ -369,10 +374,12 @@ class Trainer:
             self.optimizer.zero_grad(set_to_none=True)
             (self.balancer.weights(losses.detach()) @ transformed).backward()
         self.optimizer.step()
-        if self.balancer.needs_losses_after:
-            with torch.no_grad():
-                self.balancer.end_step(self._daily_losses(panel, self._predict(panel), self.trained))
+        self.balancer.end_step(partial(self._losses_after, panel))
         return values, gradients
+
+    @torch.no_grad()
+    def _losses_after(self, panel: DailyPanel) -> Tensor:
+        return self._daily_losses(panel, self._predict(panel), self.trained)
 
     def _named(self, values: np.ndarray) -> str:
         return ", ".join(f"{task.name} {value}" for task, value in zip(self.trained, values, strict=True))

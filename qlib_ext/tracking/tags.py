@@ -19,7 +19,7 @@ def task_tags(task: Mapping[str, Any]) -> dict[str, str]:
     Where the task says them:
 
     - `model`: class of the model;
-    - `backbone`, `balancer`: their classes, with the method of a balancer that stands for several, `TorchJD UPGrad`;
+    - `backbone`, `balancer`: their classes, with the method of a balancer that stands for several, `TorchJDAggregator UPGrad`;
     - `tasks`: names of the tasks, the score first, `score + momentum`;
     - `method`: the balancer of several tasks, `single task`, or of other models their class;
     - `loss`: losses of the tasks in the same order;

@@ -633,10 +633,10 @@ class TestTags:
             ({"class": CQB, "kwargs": {"window": 1}}, "CQB"),
             (
                 {
-                    "class": "qlib_ext.model.balancers.torchjd.TorchJD",
+                    "class": "qlib_ext.model.balancers.torchjd.TorchJDAggregator",
                     "kwargs": {"method": {"class": "torchjd.aggregation.UPGrad"}},
                 },
-                "TorchJD UPGrad",
+                "TorchJDAggregator UPGrad",
             ),
         ],
     )

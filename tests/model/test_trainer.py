@@ -10,7 +10,7 @@ from scipy import stats
 
 from qlib_ext.checks import UserError
 from qlib_ext.model import checkpoint
-from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.balancers.base import Aggregator
 from qlib_ext.model.balancers.cqb import CQB
 from qlib_ext.model.balancers.equal import EqualWeighting
 from qlib_ext.model.balancers.single_task import SingleTask
@@ -99,10 +99,8 @@ def assert_same(one, other):
     assert one.balancer.report() == other.balancer.report()
 
 
-class Sum(Balancer):
+class Sum(Aggregator):
     """Equal weighting by way of the jacobian."""
-
-    needs_jacobian = True
 
     def aggregate(self, jacobian):
         return jacobian.sum(dim=0)

@@ -41,9 +41,9 @@ class TestTaskTags:
 
     def test_a_balancer_that_stands_for_several_methods(self) -> None:
         tasks = {"momentum": {}, "score": {}}
-        balancer = {"class": "a.TorchJD", "kwargs": {"method": "UPGrad"}}
+        balancer = {"class": "a.TorchJDAggregator", "kwargs": {"method": "UPGrad"}}
         found = task_tags({"model": {"class": "M", "kwargs": {"tasks": tasks, "balancer": balancer}}})
-        assert (found["method"], found["tasks"]) == ("TorchJD UPGrad", "score + momentum")
+        assert (found["method"], found["tasks"]) == ("TorchJDAggregator UPGrad", "score + momentum")
 
     def test_another_model_goes_by_its_class(self) -> None:
         found = task_tags({"model": {"class": "LGBModel", "module_path": "q.gbdt", "kwargs": {"seed": 0}}})

@@ -1,39 +1,40 @@
-"""What every balancer promises."""
+"""What every balancer promises, and its two kinds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from qlib_ext import checks
 from qlib_ext.checks import UserError
 
 
 class Balancer:
     """From the losses of K tasks to the gradient of the P shared parameters.
 
-    A balancer answers in one of two ways. With `needs_jacobian` False it gives `weights`, and one backward pass
-    through their weighted sum does the rest. With `needs_jacobian` True the trainer makes one backward pass a
-    task and `aggregate` combines the rows. A balancer never touches an optimizer: the trainer applies what it says.
+    A balancer is a `Weighting` or an `Aggregator`. It never touches an optimizer: the trainer applies what it says.
+
+    Parameters
+    ----------
+    weight_decay
+        Coupled L2 that the trainer puts on all parameters. The baselines of MiM-StocR's paper have none, which confounds
+        a comparison with CQB.
 
     Attributes
     ----------
-    needs_jacobian
-        Which of the two ways.
-    needs_losses_after
-        Whether `end_step` is to be given the day's losses after the step: one forward pass more.
     weight_decay
-        Coupled L2 that the trainer puts on all parameters for the coming epoch.
+        That of the coming epoch; constant unless a balancer changes it.
     tasks
         Names of the K tasks, set by `setup`.
     """
 
-    needs_jacobian: bool = False
-    needs_losses_after: bool = False
-    weight_decay: float = 0.0
     tasks: tuple[str, ...] = ()
+
+    def __init__(self, weight_decay: float = 0.0) -> None:
+        self.weight_decay = float(checks.at_least("weight_decay", weight_decay, 0))
 
     def setup(self, tasks: Sequence[str]) -> None:
         """Learn the tasks' names; called once, before the first step."""
@@ -54,16 +55,11 @@ class Balancer:
         """What is differentiated in place of the losses `[K]`, for shared parameters and heads alike."""
         return losses
 
-    def weights(self, losses: Tensor) -> Tensor:
-        """Weights `[K]` of the transformed losses (without gradient)."""
-        return torch.ones_like(losses)
+    def end_step(self, losses_after: Callable[[], Tensor]) -> None:
+        """Take note of what the step has made of its day's losses.
 
-    def aggregate(self, jacobian: Tensor) -> Tensor:
-        """Combine `[K, P]` task gradients into the `[P]` gradient of the shared parameters."""
-        raise TypeError(f"{type(self).__name__} answers with weights and has no `aggregate`")
-
-    def end_step(self, losses: Tensor) -> None:
-        """Take note of what the step has made of its day's losses `[K]`; called where `needs_losses_after` is set."""
+        Calling `losses_after` measures them, `[K]`, by one more pass of the day through the network.
+        """
 
     def end_epoch(self, train: Mapping[str, float], valid: Mapping[str, float]) -> None:
         """Take note of an epoch's losses by task, both measured in evaluation mode."""
@@ -82,3 +78,19 @@ class Balancer:
             raise UserError(
                 f"{type(self).__name__} has no state to load, found {sorted([*tensors, *values])}"
             )
+
+
+class Weighting(Balancer, ABC):
+    """A balancer that weighs losses: one backward pass through their weighted sum, whatever K is."""
+
+    @abstractmethod
+    def weights(self, losses: Tensor) -> Tensor:
+        """Weights `[K]` of the transformed losses, from the losses `[K]`; neither has a gradient."""
+
+
+class Aggregator(Balancer, ABC):
+    """A balancer that combines gradients: one backward pass a task."""
+
+    @abstractmethod
+    def aggregate(self, jacobian: Tensor) -> Tensor:
+        """Combine `[K, P]` task gradients into the `[P]` gradient of the shared parameters."""

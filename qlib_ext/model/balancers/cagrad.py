@@ -10,12 +10,12 @@ from torch import Tensor
 
 from qlib_ext import checks
 from qlib_ext.checks import UserError
-from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.balancers.base import Aggregator
 
 MOST_TASKS = 10
 
 
-class CAGrad(Balancer):
+class CAGrad(Aggregator):
     r"""The step near the mean gradient that serves the worst-served task best.
 
     Source: Liu et al. (2021), "Conflict-Averse Gradient Descent for Multi-task Learning", NeurIPS, Algorithm 1;
@@ -40,7 +40,7 @@ class CAGrad(Balancer):
         Radius of the ball as a share of the mean gradient's length, in [0, 1), so that the step still lowers the
         mean loss. The paper's, and MiM-StocR's, is 0.4; 0 is the mean.
     weight_decay
-        Constant coupled L2. The paper's baselines have none, which confounds a comparison with CQB.
+        Constant coupled L2.
 
     Notes
     -----
@@ -54,11 +54,9 @@ class CAGrad(Balancer):
     changes nothing but the weight of `weight_decay`.
     """
 
-    needs_jacobian = True
-
     def __init__(self, c: float = 0.4, weight_decay: float = 0.0) -> None:
+        super().__init__(weight_decay)
         self.c = float(checks.between("c", c, 0, 1, open_high=True))
-        self.weight_decay = float(checks.at_least("weight_decay", weight_decay, 0))
 
     def setup(self, tasks: Sequence[str]) -> None:
         """Check that the tasks are few enough to be solved exactly."""

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from qlib_ext import checks
-from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.balancers.base import Aggregator
 
 EPSILON = 1e-8  # inside the logarithm; MiM-StocR's Algorithm 1, lines 6 and 9
 
 
-class DBMTL(Balancer):
+class DBMTL(Aggregator):
     r"""Balance the scales of losses by a logarithm, and those of gradients by bringing all to the largest norm.
 
     Source: Lin et al. (2023), "Dual-Balancing for Multi-Task Learning"; MiM-StocR, section 4.1, baseline DB-MTL.
@@ -32,7 +32,7 @@ class DBMTL(Balancer):
     beta
         Forgetting rate, in [0, 1): the share of the old average that stays.
     weight_decay
-        Constant coupled L2. The paper's baselines have none, which confounds a comparison with CQB.
+        Constant coupled L2.
 
     Notes
     -----
@@ -43,11 +43,9 @@ class DBMTL(Balancer):
     is CQB without what CQB adds, so that a comparison of the two shows just that.
     """
 
-    needs_jacobian = True
-
     def __init__(self, beta: float = 0.5, weight_decay: float = 0.0) -> None:
+        super().__init__(weight_decay)
         self.beta = float(checks.between("beta", beta, 0, 1, open_high=True))
-        self.weight_decay = float(checks.at_least("weight_decay", weight_decay, 0))
         self._average: Tensor | None = None  # [K, P]
         self._forget_by({})
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from qlib_ext import checks
-from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.balancers.base import Weighting
 
 
-class SingleTask(Balancer):
+class SingleTask(Weighting):
     """One task alone moves the shared parameters (MiM-StocR, section 4.1, baseline STL).
 
     Other tasks may be there; they have weight 0, so neither the shared parameters nor their own heads learn from
@@ -22,12 +21,12 @@ class SingleTask(Balancer):
     task
         Name of the task that learns.
     weight_decay
-        Constant coupled L2. The paper's baselines have none, which confounds a comparison with CQB.
+        Constant coupled L2.
     """
 
     def __init__(self, task: str = "score", weight_decay: float = 0.0) -> None:
+        super().__init__(weight_decay)
         self.task = task
-        self.weight_decay = float(checks.at_least("weight_decay", weight_decay, 0))
 
     def setup(self, tasks: Sequence[str]) -> None:
         """Check that the task is there."""
@@ -36,7 +35,7 @@ class SingleTask(Balancer):
 
     def weights(self, losses: Tensor) -> Tensor:
         """1 for the task that learns, 0 for the others."""
-        return torch.tensor(list(self.loss_weights().values()), dtype=losses.dtype, device=losses.device)
+        return losses.new_tensor(list(self.loss_weights().values()))
 
     def loss_weights(self) -> dict[str, float]:
         """The same weights."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,26 +14,18 @@ from torch import Tensor, nn
 from qlib_ext import checks
 from qlib_ext.checks import UserError
 from qlib_ext.config.build import build, locate
-from qlib_ext.model.balancers.base import Balancer
-from qlib_ext.model.balancers.module_state import capture, decode, encode, restore
+from qlib_ext.model.balancers.base import Aggregator, Balancer, Weighting
+from qlib_ext.model.balancers.module_state import capture, restore
 
 # They weigh tasks by the products of gradients of two independent batches; a step has one.
 TWO_BATCHES = ("MoDoWeighting", "SDMGradWeighting")
 
 
-class TorchJD(Balancer):
-    """A method of TorchJD, named by its dotted class.
+class TorchJD(Balancer, ABC):
+    """A method of TorchJD, named by its dotted class: what `TorchJDAggregator` and `TorchJDScalarizer` share.
 
     Source: Quinton and Rey (2024), "Jacobian Descent for Multi-Objective Optimization", whose library TorchJD holds
     some thirty published methods; it comes with the extra `qlib-ext[torchjd]`.
-
-    An *aggregator* (UPGrad, PCGrad, NashMTL, MGDA, IMTLG, AlignedMTL, FairGrad, CAGrad, ConFIG, GradVac, ...) combines
-    the `[K, P]` gradients of the tasks on the shared parameters: one backward pass a task. The trainer makes them
-    and TorchJD combines them, so recurrent backbones need nothing special, on the CPU as under CUDA. Heads take the
-    gradients of their own losses.
-
-    A *scalarizer* (UW, DWA, FAMO, IMTLL, GeometricMean, STCH, ...) makes one number of the K losses. Its slopes by the
-    losses are the weights of one backward pass, which is the same as differentiating it, heads included.
 
     Parameters
     ----------
@@ -40,18 +33,15 @@ class TorchJD(Balancer):
         `{class, kwargs}` such as `{class: torchjd.aggregation.UPGrad}`. In `kwargs` a list of numbers stands for a
         tensor, one number a task in the order of the workflow (`pref_vector`, `weights`), and a mapping with
         `class` for an object. The number of tasks (`n_tasks`, `shape`) is filled in.
-    learning_rate
-        Adam's, for the parameters of the method itself (UW, IMTLL); that of the model is the customary choice.
     weight_decay
-        Constant coupled L2 on the model's parameters. The paper's baselines have none, which confounds a comparison
-        with CQB.
+        Constant coupled L2 on the model's parameters.
 
     Raises
     ------
     UserError
-        From the constructor if TorchJD is not there or the class is neither; from `setup` if the method does not
-        take its arguments or the number of tasks, or holds what a resumed run could not take up. To find out, `setup`
-        takes two steps with a method that is thrown away.
+        From the constructor if TorchJD is not there or the class is of another kind; from `setup` if the method does not
+        take its arguments or the number of tasks, or a resumed run could not take it up. To find out, `setup` takes a
+        few steps with a method that is thrown away.
     FloatingPointError
         If the method gives a gradient or a weight that is not finite, as some do for a gradient of zero.
 
@@ -59,23 +49,13 @@ class TorchJD(Balancer):
     -----
     *State.* What a method holds between steps (averages, weights, its own optimizer) is saved and taken up bit for
     bit. *Randomness* (PCGrad, GradVac, GradDrop, Random) is drawn from torch's generators, which the run seeds and
-    its checkpoints hold. *Ends.* DWA is told of the end of an epoch, FAMO of the losses after each step, for which the
-    day is passed through the network once more. *Order.* PCD takes the first task of the workflow for its main one.
-
-    MoDo and SDMGrad need gradients of two independent batches in a step and are refused.
-
-    Examples
-    --------
-    ::
-
-        balancer:
-          class: qlib_ext.model.balancers.torchjd.TorchJD
-          kwargs: {method: {class: torchjd.aggregation.CAGrad, kwargs: {c: 0.4}}}
+    its checkpoints hold. *Order.* PCD takes the first task of the workflow for its main one.
     """
 
-    def __init__(
-        self, method: Mapping[str, Any], learning_rate: float = 2e-4, weight_decay: float = 0.0
-    ) -> None:
+    kind: str  # the base class of its methods in TorchJD
+
+    def __init__(self, method: Mapping[str, Any], weight_decay: float = 0.0) -> None:
+        super().__init__(weight_decay)
         if importlib.util.find_spec("torchjd") is None:
             raise UserError("TorchJD needs the package torchjd, found none: pip install 'qlib-ext[torchjd]'")
         from torchjd.aggregation import Aggregator
@@ -85,17 +65,14 @@ class TorchJD(Balancer):
             raise UserError(
                 f"`method` must be a mapping with `class` and, where needed, `kwargs`, found {method!r}"
             )
-        kind = locate(method["class"], name="method")
-        if not issubclass(kind, (Aggregator, Scalarizer)):
+        found = locate(method["class"], name="method")
+        if not issubclass(found, {"Aggregator": Aggregator, "Scalarizer": Scalarizer}[self.kind]):
             raise UserError(
-                f"`method.class` must be an Aggregator or a Scalarizer of TorchJD, found {method['class']}; a Weighting "
-                "goes into the `kwargs` of torchjd.aggregation.WeightedAggregator or GramianWeightedAggregator"
+                f"`method.class` of {type(self).__name__} must be a TorchJD {self.kind}, found {method['class']}: "
+                "TorchJDAggregator takes an Aggregator, TorchJDScalarizer a Scalarizer; a Weighting goes into the "
+                "`kwargs` of torchjd.aggregation.WeightedAggregator or GramianWeightedAggregator"
             )
         self.method = method
-        self.learning_rate = float(checks.above("learning_rate", learning_rate, 0))
-        self.weight_decay = float(checks.at_least("weight_decay", weight_decay, 0))
-        self.needs_jacobian = issubclass(kind, Aggregator)
-        self.needs_losses_after = not self.needs_jacobian and callable(getattr(kind, "update", None))
         self._forget()
 
     def setup(self, tasks: Sequence[str]) -> None:
@@ -104,9 +81,13 @@ class TorchJD(Balancer):
         self._forget()
         try:
             with torch.random.fork_rng(devices=[]):  # a look at the method draws no random number
-                for step in range(2):
-                    self._rehearse(step)
-                self.state()
+                self._rehearse(self._made_up(0))
+                self._rehearse(self._made_up(1))
+                state, random = self.state(), torch.get_rng_state()
+                straight = self._rehearse(self._made_up(2))
+                self.load_state(*state)
+                torch.set_rng_state(random)
+                resumed = self._rehearse(self._made_up(2))
         except UserError:
             raise
         except ImportError as error:
@@ -115,26 +96,24 @@ class TorchJD(Balancer):
             raise UserError(
                 f"`method` {self.method['class']} does not work with {len(self.tasks)} tasks: {error}"
             ) from error
+        if not torch.equal(straight, resumed):
+            raise UserError(
+                f"`method` {self.method['class']} holds between steps what a resumed run could not take up: "
+                "take another method"
+            )
         self._forget()
 
-    def _rehearse(self, step: int) -> None:
-        k = len(self.tasks)
-        losses = torch.arange(1.0, k + 1) + step
-        if self.needs_jacobian:
-            self.aggregate(torch.eye(k, k + 1) + 0.1 * losses[:, None])
-        else:
-            self.weights(losses)
-        if self.needs_losses_after:
-            self.end_step(0.9 * losses)
-        self.end_epoch({}, {})
+    @abstractmethod
+    def _made_up(self, step: int) -> Tensor:
+        """Something to rehearse on: gradients `[K, P]` or losses `[K]`."""
+
+    @abstractmethod
+    def _rehearse(self, given: Tensor) -> Tensor:
+        """What the method makes of gradients or losses, and then the end of the step and of an epoch."""
 
     def _forget(self) -> None:
         self._module: nn.Module | None = None  # made in the first step, on the device that trains
-        self._optimizer: torch.optim.Adam | None = None
         self._taken_up: tuple[dict[str, Tensor], dict[str, Any]] = {}, {}
-        self._weight_sum: Tensor | None = None
-        self._steps = 0
-        self._mean_weights: dict[str, float] = {}
 
     def _make(self, device: torch.device) -> nn.Module:
         """A new one of the method."""
@@ -165,43 +144,16 @@ class TorchJD(Balancer):
             return build({**value, "kwargs": inner}, kind, name="method.kwargs")
         return value
 
-    def _on(self, device: torch.device) -> nn.Module:
-        """The method, made on the device of what it is first given."""
+    def _on(self, given: Tensor) -> nn.Module:
+        """The method, made on the device of what it is first given, in the state that was taken up."""
         if self._module is None:
-            self._module = self._make(device)
-            own = list(self._module.parameters())
-            if own:
-                self._optimizer = torch.optim.Adam(own, lr=self.learning_rate)
+            self._module = self._make(given.device)
             tensors, values = self._taken_up
-            restore(self._module, tensors, values.get("method", {}))
-            if values.get("optimizer") is not None:
-                self._optimizer = decode(values["optimizer"], tensors, self._module)
-            self._device = device
+            if values:
+                with torch.random.fork_rng(devices=[given.device] if given.is_cuda else []):
+                    self._rehearse(given.clone())  # makes what only a first step makes
+                restore(self._module, tensors, values["method"])
         return self._module
-
-    def aggregate(self, jacobian: Tensor) -> Tensor:
-        """Combine `[K, P]` into `[P]` by the aggregator."""
-        if not self.needs_jacobian:
-            return super().aggregate(jacobian)
-        return self._finite("gradient", self._on(jacobian.device)(jacobian))
-
-    def weights(self, losses: Tensor) -> Tensor:
-        """Slopes `[K]` of the scalarizer by the losses; its own parameters, where it has some, take their step."""
-        if self.needs_jacobian:
-            return super().weights(losses)
-        module = self._on(losses.device)
-        with torch.enable_grad():
-            losses = losses.detach().requires_grad_()
-            own = list(module.parameters())
-            slopes = torch.autograd.grad(module(losses), [losses, *own], allow_unused=True)
-        for parameter, slope in zip(own, slopes[1:], strict=True):
-            parameter.grad = slope  # None, and left alone, where the method learns it by itself
-        if self._optimizer is not None and any(slope is not None for slope in slopes[1:]):
-            self._optimizer.step()
-        weights = self._finite("weight", slopes[0])
-        self._weight_sum = weights.clone() if self._weight_sum is None else self._weight_sum + weights
-        self._steps += 1
-        return weights
 
     def _finite(self, what: str, value: Tensor) -> Tensor:
         if not torch.isfinite(value).all():
@@ -210,10 +162,123 @@ class TorchJD(Balancer):
             )
         return value
 
-    def end_step(self, losses: Tensor) -> None:
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that the method has come to hold."""
+        if self._module is None:
+            return self._taken_up
+        tensors, method = capture(self._module)
+        return tensors, {"method": method}
+
+    def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Take up where `state` was taken; the method itself is made in the first step."""
+        self._forget()
+        self._taken_up = dict(tensors), dict(values)
+
+
+class TorchJDAggregator(TorchJD, Aggregator):
+    """An aggregator of TorchJD: UPGrad, PCGrad, NashMTL, MGDA, IMTLG, AlignedMTL, FairGrad, ConFIG, GradVac, ...
+
+    It combines the `[K, P]` gradients of the tasks on the shared parameters. The trainer makes them and TorchJD combines
+    them, so recurrent backbones need nothing special, on the CPU as under CUDA. Heads take the gradients of their own
+    losses. MoDo and SDMGrad need gradients of two independent batches in a step and are refused.
+
+    Parameters
+    ----------
+    method, weight_decay
+        As of `TorchJD`.
+
+    Examples
+    --------
+    ::
+
+        balancer:
+          class: qlib_ext.model.balancers.torchjd.TorchJDAggregator
+          kwargs: {method: {class: torchjd.aggregation.CAGrad, kwargs: {c: 0.4}}}
+    """
+
+    kind = "Aggregator"
+
+    def aggregate(self, jacobian: Tensor) -> Tensor:
+        """Combine `[K, P]` into `[P]`."""
+        return self._finite("gradient", self._on(jacobian)(jacobian))
+
+    def _rehearse(self, given: Tensor) -> Tensor:
+        return self.aggregate(given)
+
+    def _made_up(self, step: int) -> Tensor:
+        k = len(self.tasks)
+        return torch.eye(k, k + 1) + 0.1 * (torch.arange(1.0, k + 1)[:, None] + step)
+
+
+class TorchJDScalarizer(TorchJD, Weighting):
+    """A scalarizer of TorchJD: UW, DWA, FAMO, IMTLL, GeometricMean, STCH, ...
+
+    It makes one number of the K losses. Its slopes by the losses are the weights of one backward pass, which is the
+    same as differentiating it, heads included. DWA is told of the end of an epoch, FAMO of the losses after each step,
+    for which the day is passed through the network once more.
+
+    Parameters
+    ----------
+    method, weight_decay
+        As of `TorchJD`.
+    learning_rate
+        Adam's, for the parameters of the method itself (UW, IMTLL); that of the model is the customary choice.
+
+    Examples
+    --------
+    ::
+
+        balancer:
+          class: qlib_ext.model.balancers.torchjd.TorchJDScalarizer
+          kwargs: {method: {class: torchjd.scalarization.UW}}
+    """
+
+    kind = "Scalarizer"
+
+    def __init__(
+        self, method: Mapping[str, Any], learning_rate: float = 2e-4, weight_decay: float = 0.0
+    ) -> None:
+        self.learning_rate = float(checks.above("learning_rate", learning_rate, 0))
+        super().__init__(method, weight_decay)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._weight_sum: Tensor | None = None
+        self._steps = 0
+        self._mean_weights: dict[str, float] = {}
+
+    def _make(self, device: torch.device) -> nn.Module:
+        module = super()._make(device)
+        own = list(module.parameters())
+        if own:  # held by the module, so that its state is kept with the module's
+            vars(module)["own_optimizer"] = torch.optim.Adam(own, lr=self.learning_rate)
+        return module
+
+    def _slopes(self, losses: Tensor) -> Tensor:
+        """Slopes `[K]` by the losses; the method's own parameters, where it has some, take their step."""
+        module = self._on(losses)
+        with torch.enable_grad():
+            losses = losses.detach().requires_grad_()
+            own = list(module.parameters())
+            slopes = torch.autograd.grad(module(losses), [losses, *own], allow_unused=True)
+        for parameter, slope in zip(own, slopes[1:], strict=True):
+            parameter.grad = slope  # None, and left alone, where the method learns it by itself
+        if any(slope is not None for slope in slopes[1:]):
+            vars(module)["own_optimizer"].step()
+        return self._finite("weight", slopes[0])
+
+    def weights(self, losses: Tensor) -> Tensor:
+        """Slopes `[K]` of the scalarizer by the losses."""
+        weights = self._slopes(losses)
+        self._weight_sum = weights.clone() if self._weight_sum is None else self._weight_sum + weights
+        self._steps += 1
+        return weights
+
+    def end_step(self, losses_after: Callable[[], Tensor]) -> None:
         """Let a scalarizer that learns from what a step has done (FAMO) see the losses after it."""
-        update: Callable[[Tensor], None] = self._on(losses.device).update  # type: ignore[assignment]
-        update(losses)
+        update = getattr(self._module, "update", None)
+        if callable(update):
+            update(losses_after())
 
     def end_epoch(self, train: Mapping[str, float], valid: Mapping[str, float]) -> None:
         """Let a scalarizer that counts epochs (DWA) count one."""
@@ -221,25 +286,33 @@ class TorchJD(Balancer):
             mean = (self._weight_sum / self._steps).tolist()
             self._mean_weights = dict(zip(self.tasks, mean, strict=True))
             self._weight_sum, self._steps = None, 0
-            step = getattr(self._module, "step", None)
-            if callable(step):
-                step()
+            self._count_epoch()
+
+    def _count_epoch(self) -> None:
+        step = getattr(self._module, "step", None)
+        if callable(step):
+            step()
+
+    def _rehearse(self, given: Tensor) -> Tensor:
+        found = self._slopes(given)
+        self.end_step(lambda: 0.9 * given)
+        self._count_epoch()
+        return found
+
+    def _made_up(self, step: int) -> Tensor:
+        return torch.arange(1.0, len(self.tasks) + 1) + step
 
     def report(self) -> dict[str, float]:
-        """The weight decay, and of a scalarizer each task's mean weight over the epoch before."""
+        """The weight decay, and each task's mean weight over the epoch before."""
         weights = {f"weight/{task}": weight for task, weight in self._mean_weights.items()}
-        return {**weights, "weight_decay": self.weight_decay}
+        return {**weights, **super().report()}
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that the method has come to hold."""
-        if self._module is None:
-            return self._taken_up
-        tensors, method = capture(self._module, self._make(self._device))
-        optimizer = None if self._optimizer is None else encode(self._optimizer, "optimizer", tensors)
-        return tensors, {"method": method, "optimizer": optimizer, "weights": dict(self._mean_weights)}
+        """All that the method has come to hold, and the mean weights."""
+        tensors, values = super().state()
+        return tensors, {**values, "weights": dict(self._mean_weights)} if values else {}
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Take up where `state` was taken; the method itself is made in the first step."""
-        self._forget()
-        self._taken_up = dict(tensors), dict(values)
+        """Take up where `state` was taken."""
+        super().load_state(tensors, values)
         self._mean_weights = dict(values.get("weights", {}))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from qlib_ext import checks
 from qlib_ext.checks import UserError
-from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.balancers.base import Weighting
 
 
-class Weighted(Balancer):
+class Weighted(Weighting):
     r"""The weighted sum of the losses, each task with a constant weight.
 
     .. math:: L = \sum_k \alpha_k L_k
@@ -40,13 +39,13 @@ class Weighted(Balancer):
     """
 
     def __init__(self, weights: Mapping[str, float] | None = None, weight_decay: float = 0.0) -> None:
+        super().__init__(weight_decay)
         if weights is not None and not isinstance(weights, Mapping):
             raise UserError(f"`weights` must be a mapping of tasks to numbers, found {weights!r}")
         self.alpha = {
             name: float(checks.at_least(f"weights.{name}", weight, 0))
             for name, weight in (weights or {}).items()
         }
-        self.weight_decay = float(checks.at_least("weight_decay", weight_decay, 0))
 
     def setup(self, tasks: Sequence[str]) -> None:
         """Check that the tasks are there."""
@@ -64,7 +63,7 @@ class Weighted(Balancer):
 
     def weights(self, losses: Tensor) -> Tensor:
         """The constant weights."""
-        return torch.tensor(list(self.loss_weights().values()), dtype=losses.dtype, device=losses.device)
+        return losses.new_tensor(list(self.loss_weights().values()))
 
     def loss_weights(self) -> dict[str, float]:
         """Alpha of each task."""

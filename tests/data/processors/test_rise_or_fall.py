@@ -174,8 +174,8 @@ class TestAsATask:
             ("cqb.CQB", {"window": 1}),
             ("db_mtl.DBMTL", {"weight_decay": 1e-3}),
             ("cagrad.CAGrad", {}),
-            ("torchjd.TorchJD", {"method": {"class": "torchjd.aggregation.UPGrad"}}),
-            ("torchjd.TorchJD", {"method": {"class": "torchjd.scalarization.FAMO"}}),
+            ("torchjd.TorchJDAggregator", {"method": {"class": "torchjd.aggregation.UPGrad"}}),
+            ("torchjd.TorchJDScalarizer", {"method": {"class": "torchjd.scalarization.FAMO"}}),
         ],
     )
     def test_trains_with_two_others(
