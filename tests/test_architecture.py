@@ -45,8 +45,8 @@ QLIB_AT_HOME = (
 
 FAMILIES = ("backbones", "heads", "losses", "balancers", "augmentations")
 
-# What a family needs from below: the type of its input, plain torch itself, and the builder of a part that it holds.
-GIVEN = {*COMMON, "qlib_ext.data.panel", "qlib_ext.config.build"}
+# What a family needs from below: the type of its input, the builder of a part that it holds, and what shows its call.
+GIVEN = {*COMMON, "qlib_ext.data.panel", "qlib_ext.config.build", "qlib_ext.config.rebuildable"}
 
 
 def module_name(path: Path, package: Path) -> str:

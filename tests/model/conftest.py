@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.data.panel import DailyPanels
 from qlib_ext.features.alpha360 import Alpha360Windows
 
@@ -64,3 +66,33 @@ def panels(
 def make_panels() -> Callable[..., DailyPanels]:
     """`panels`, for the tests that ask for it by this name."""
     return panels
+
+
+def rebuilt(thing: Rebuildable) -> Any:
+    """Another one, made of the class and the arguments that its `repr` names; no code is evaluated."""
+
+    def made(node: ast.expr) -> Any:
+        if isinstance(node, ast.List):
+            return [made(item) for item in node.elts]
+        if not isinstance(node, ast.Call):
+            return ast.literal_eval(node)
+        (kind,) = (kind for kind in subclasses(Rebuildable) if kind.__name__ == ast.unparse(node.func))
+        assert not node.args, "arguments are named"
+        return kind(**{str(keyword.arg): made(keyword.value) for keyword in node.keywords})
+
+    again = made(ast.parse(repr(thing), mode="eval").body)
+    assert type(again) is type(thing)
+    assert repr(again) == repr(thing)
+    return again
+
+
+def subclasses(kind: type) -> set[type]:
+    """Those of the package, however far down."""
+    below = {kind for kind in kind.__subclasses__() if kind.__module__.startswith("qlib_ext.")}
+    return below.union(*map(subclasses, below))
+
+
+@pytest.fixture(scope="session")
+def rebuild() -> Callable[[Rebuildable], Any]:
+    """`rebuilt`, for the tests that ask for it by this name."""
+    return rebuilt

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from qlib_ext import checks
+from qlib_ext.config.rebuildable import Rebuildable
 
 
-class Augmentation(ABC):
+class Augmentation(Rebuildable, ABC):
     """A random change of the windows of a training day; labels stay out of its reach.
 
     Each stock is changed or left as it is, by a draw of its own. A changed window holds nothing of later days than the

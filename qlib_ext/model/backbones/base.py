@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from qlib_ext.checks import UserError
+from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.data.panel import DailyPanel
 
 
@@ -14,7 +15,7 @@ class SizeError(UserError):
     """A backbone cannot be made for windows of this T or F; with those of another dataset it may."""
 
 
-class Backbone(nn.Module, ABC):
+class Backbone(Rebuildable, nn.Module, ABC):
     """From one day's panel to one embedding a stock.
 
     A subclass takes `num_features` (F) and `lookback_days` (T) first: they come from the dataset, everything else

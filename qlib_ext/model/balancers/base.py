@@ -10,9 +10,10 @@ from torch import Tensor
 
 from qlib_ext import checks
 from qlib_ext.checks import UserError
+from qlib_ext.config.rebuildable import Rebuildable
 
 
-class Balancer:
+class Balancer(Rebuildable):
     """From the losses of K tasks to the gradient of the P shared parameters.
 
     A balancer is a `Weighting` or an `Aggregator`. It never touches an optimizer: the trainer applies what it says.

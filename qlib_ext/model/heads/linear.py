@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from qlib_ext.checks import integer
+from qlib_ext.config.rebuildable import Rebuildable
 
 
-class LinearHead(nn.Module):
+class LinearHead(Rebuildable, nn.Module):
     """A linear layer from a stock's embedding to a task's prediction.
 
     Parameters

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from qlib_ext.checks import between, integer
+from qlib_ext.config.rebuildable import Rebuildable
 
 
-class MLPHead(nn.Module):
+class MLPHead(Rebuildable, nn.Module):
     """A multilayer perceptron with one hidden layer from a stock's embedding to a task's prediction.
 
     Source: the task heads of the ResNeXt multi-task paper, Eq. 1-3.

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from qlib_ext.checks import UserError
+from qlib_ext.config.rebuildable import Rebuildable
 
 
-class Loss(nn.Module, abc.ABC):
+class Loss(Rebuildable, nn.Module, abc.ABC):
     """From one day's predictions and labels to one number, lower is better.
 
     The trainer drops stocks without a label before it calls a loss, and calls none on a day without any

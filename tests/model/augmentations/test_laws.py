@@ -54,6 +54,10 @@ def test_every_augmentation_is_held_to_the_laws():
 
 @each_kind
 class TestLaws:
+    def test_shows_the_call_that_makes_it_again(self, kind, rebuild):
+        augmentation = built(kind, probability=0.7)
+        assert torch.equal(drawn(rebuild(augmentation), windows()), drawn(augmentation, windows()))
+
     @pytest.mark.parametrize("shape", [(1, 5, 1), (7, 30, 20), (2, 60, 6)])
     def test_keeps_the_shape_and_stays_finite(self, kind, shape):
         features = windows(*shape)

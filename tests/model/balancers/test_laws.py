@@ -121,6 +121,12 @@ def test_every_balancer_is_held_to_the_laws():
 
 @each_balancer
 class TestLaws:
+    def test_shows_the_call_that_makes_it_again(self, law, rebuild):
+        found, reports = train(start(rebuild(law), TASKS), TASKS)
+        expected, expected_reports = train(start(law, TASKS), TASKS)
+        assert torch.equal(found, expected)
+        assert reports == expected_reports
+
     @each_number
     def test_gives_one_finite_gradient(self, law, k):
         gradients, _ = train(start(law, TASKS[:k]), TASKS[:k])

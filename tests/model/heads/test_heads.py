@@ -14,6 +14,12 @@ class TestHead:
     def test_shapes(self, head, out, shape):
         assert head(3, out)(torch.zeros(7, 3)).shape == shape
 
+    def test_shows_the_call_that_makes_it_again(self, head, rebuild):
+        module, day = head(3, 5), torch.randn(4, 3)
+        again = rebuild(module)
+        again.load_state_dict(module.state_dict())
+        assert torch.equal(again(day), module(day))
+
     def test_one_stock_keeps_its_dimension(self, head):
         assert head(3, 1)(torch.zeros(1, 3)).shape == (1,)
 

@@ -51,6 +51,10 @@ def day(loss, stocks=50, seed=0):
 
 @each_loss
 class TestLaws:
+    def test_shows_the_call_that_makes_it_again(self, loss, rebuild):
+        pred, target, _ = day(loss)
+        assert torch.equal(rebuild(loss)(pred, target), loss(pred, target))
+
     def test_is_a_scalar_in_the_graph(self, loss):
         pred, target, _ = day(loss)
         value = loss(pred.requires_grad_(), target)

@@ -1,0 +1,38 @@
+"""Objects that show the call that makes them again."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+
+class Rebuildable:
+    """An object whose `repr` is its constructor's call, with the arguments that it was given: `CQB(beta=0.5, window=6)`.
+
+    Notes
+    -----
+    Arguments are kept as they were given, whatever a constructor makes of them. Defaults are not shown.
+    """
+
+    _given: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" not in vars(cls):
+            return
+        constructor = cls.__init__
+
+        @functools.wraps(constructor)
+        def keep_and_construct(self: Any, *args: Any, **kwargs: Any) -> None:
+            vars(self).setdefault(
+                "_given", (args, kwargs)
+            )  # the first to come here is the class that is made
+            constructor(self, *args, **kwargs)
+
+        cls.__init__ = keep_and_construct  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        args, kwargs = self._given
+        given = inspect.signature(type(self)).bind(*args, **kwargs).arguments
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
