@@ -51,6 +51,7 @@ SOURCES = (
     "market/store.py",
     "market/finding.py",
     "market/side_data/side*.py",
+    "market/spells.py",
     "market/traded_amount.py",
     "features/*.py",
     "data/*.py",

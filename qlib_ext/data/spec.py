@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, nearest
+from qlib_ext.market.spells import daily_size
 from qlib_ext.market.store import QlibStore
 
 
@@ -94,16 +94,9 @@ class DatasetSpec:
         days = self.store.calendar[(self.store.calendar >= first) & (self.store.calendar <= last)]
         if not len(days):
             return 0
-        first, last = days[0], days[-1]
         spells = self.store.membership(self.universe)
-        known = set(self.store.instruments())
-        spells = spells[
-            spells["instrument"].isin(known) & (spells["start"] <= last) & (spells["end"] >= first)
-        ]
-        starts = np.sort(spells["start"].clip(lower=first).to_numpy())
-        ends = np.sort(spells["end"].to_numpy())
-        before = np.searchsorted(ends, starts, side="left")  # spells that were over when this one began
-        return int((np.arange(1, len(starts) + 1) - before).max(initial=0))
+        spells = spells[spells["instrument"].isin(self.store.instruments())]
+        return int(daily_size(days, spells).max())
 
 
 def _require(argument: str, label: str, known: tuple[str, ...] | None) -> None:

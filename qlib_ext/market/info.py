@@ -14,9 +14,10 @@ import pandas as pd
 
 from qlib_ext.market.importing import import_settings
 from qlib_ext.market.side_data.side_data import SideData, SideDataError
+from qlib_ext.market.spells import daily_size
 from qlib_ext.market.store import QlibStore, StoreError
 from qlib_ext.market.traded_amount import volume_kind
-from qlib_ext.market.universes.universes import daily_size, universe_rules
+from qlib_ext.market.universes.universes import universe_rules
 
 Progress = Callable[[int, int, str], None]
 _STOCKS_AT_ONCE = 128

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, nearest
+from qlib_ext.market.spells import spell_mask
 
 SUFFIX = ".day.bin"
 UNSETTLED_SECONDS = (
@@ -158,15 +159,7 @@ class QlibStore:
 
     def member_mask(self, universe: str, instruments: Sequence[str]) -> np.ndarray:
         """Whether each of `instruments` is a member of `universe`, day by day: bool `[D, S]` over the calendar."""
-        column = {code.upper(): index for index, code in enumerate(instruments)}
-        mask = np.zeros((len(self.calendar), len(instruments)), dtype=bool)
-        spells = self.membership(universe)
-        first = self.calendar.searchsorted(spells["start"], side="left")
-        after = self.calendar.searchsorted(spells["end"], side="right")
-        for code, start, stop in zip(spells["instrument"], first, after, strict=True):
-            if code in column:
-                mask[start:stop, column[code]] = True
-        return mask
+        return spell_mask(self.membership(universe), self.calendar, instruments)
 
     def instruments(self) -> list[str]:
         """Upper-case codes that have a folder in `features/`, sorted."""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from qlib_ext.market.side_data.side_data import SideData, SideDataError
 from qlib_ext.market.side_data.side_table import INDUSTRY
+from qlib_ext.market.spells import locate_spells, spell_labels
 from qlib_ext.market.store import QlibStore
 
 
@@ -63,19 +64,15 @@ def industries(
     except SideDataError as error:  # the table has a fault: the run is whole without it, and says which
         return None, str(error)
     rows = table.frame
-    column = {code.upper(): k for k, code in enumerate(instruments)}
-    stock = np.array([column.get(code, -1) for code in rows["instrument"]], dtype=np.int64)
-    first = days.searchsorted(rows["start"], side="left")
-    after = np.where(rows["end"].isna(), len(days), days.searchsorted(rows["end"], side="right"))
+    stock, first, after = locate_spells(rows, days, instruments)
     used = (stock >= 0) & (first < after)
     if not used.any():
         return None, f"the side data `{INDUSTRY}` name none of the scored stocks on any of the days"
     names = rows[table.column][used].cat.remove_unused_categories().cat
     order = sorted(names.categories)
     place = np.array([order.index(name) for name in names.categories])[names.codes]
-    code = np.full((len(days), len(instruments)), -1, dtype=np.int64)
-    for n, begin, end, industry in zip(stock[used], first[used], after[used], place, strict=True):
-        code[begin:end, n] = industry
+    shape = len(days), len(instruments)
+    code = spell_labels(stock[used], first[used], after[used], place, shape)
     seen = np.unique(code[code >= 0])  # a spell may be wholly written over by later ones
     renumbered = np.full(len(order) + 1, -1, dtype=np.int64)
     renumbered[seen] = np.arange(len(seen))

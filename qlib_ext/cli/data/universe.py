@@ -116,7 +116,7 @@ def universe(
 
 def _told(store: QlibStore, made: Universe) -> list[str]:
     """What the universe is, in lines for the terminal."""
-    from qlib_ext.market.universes.universes import daily_size
+    from qlib_ext.market.spells import daily_size
 
     daily = daily_size(store.calendar, made.spells)
     there = daily[daily > 0]
@@ -139,7 +139,7 @@ def _told(store: QlibStore, made: Universe) -> list[str]:
 
 
 def _compared(store: QlibStore, made: Universe, name: str, spells: object) -> str:
-    from qlib_ext.market.universes.universes import overlap
+    from qlib_ext.market.spells import overlap
 
     daily = overlap(store.calendar, made.spells, spells)
     both = daily[(daily["members"] > 0) & (daily["other"] > 0)]

@@ -20,6 +20,7 @@ from qlib_ext.data.side_data.source import Chain, Source
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.side_data.side_table import INDUSTRY
+from qlib_ext.market.spells import count_spells, locate_spells
 from qlib_ext.market.store import QlibStore, StoreError
 
 BLOCK_DAYS = 64  # a day's gathering looks at the spells of its block
@@ -58,12 +59,8 @@ class ConceptSpells:
 
     def covered(self, days: int, stocks: int) -> np.ndarray:
         """Whether each stock has any concept, day by day: bool `[D, S]`."""
-        edges = np.zeros((days + 1, stocks), dtype=np.int32)
         first, after = np.clip(self.first, 0, days), np.clip(self.after, 0, days)
-        real = first < after
-        np.add.at(edges, (first[real], self.stock[real]), 1)
-        np.add.at(edges, (after[real], self.stock[real]), -1)
-        return edges.cumsum(axis=0, dtype=np.int32)[:-1] > 0
+        return count_spells(self.stock, first, after, (days, stocks)) > 0
 
     def matrix(self, day: int, columns: np.ndarray) -> np.ndarray:
         """Concepts `[N, C]` float32 of the stocks `columns` on one day: 1 where a stock belongs, else 0."""
@@ -161,10 +158,7 @@ class SideConcepts(Concepts):
     def load(self, store: QlibStore, panel: MarketPanel) -> ConceptSpells:
         table = SideData(store).read(self.name, "spells")
         rows, days = table.frame, panel.calendar
-        position = {code: i for i, code in enumerate(panel.instruments)}
-        stock = np.array([position.get(code, -1) for code in rows["instrument"]], dtype=np.int64)
-        first = days.searchsorted(rows["start"], side="left")
-        after = np.where(rows["end"].isna(), len(days), days.searchsorted(rows["end"], side="right"))
+        stock, first, after = locate_spells(rows, days, panel.instruments)
         used = (stock >= 0) & (first < after)
         if not used.any():
             raise StoreError(
@@ -176,8 +170,8 @@ class SideConcepts(Concepts):
             names=tuple(names.categories),
             stock=stock[used],
             concept=names.codes.to_numpy().astype(np.int64),
-            first=first[used].astype(np.int64),
-            after=after[used].astype(np.int64),
+            first=first[used],
+            after=after[used],
         )
 
     def describe(self, store: QlibStore) -> dict[str, Any]:

@@ -22,6 +22,7 @@ import exchange_calendars
 import numpy as np
 import pandas as pd
 
+from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import write_store
 from qlib_ext.market.synthetic.planted import LOOKBACK_DAYS
 from qlib_ext.market.synthetic.simulation import Progress, found_firms, simulate
@@ -33,7 +34,6 @@ from qlib_ext.market.synthetic.synthetic_market import (
     index_bars,
     industry_table,
     long_table,
-    spells,
 )
 
 MAXIMUM_STOCKS = 7273  # more codes than Shanghai's main board has numbers for
@@ -85,7 +85,7 @@ class SampleMarket(SyntheticMarket):
         for mask in members.values():
             for field, values in index_bars(market, mask).items():
                 bars[field] = np.column_stack([bars[field], values])
-        memberships = {universe: spells(calendar, firms.codes, mask) for universe, mask in members.items()}
+        memberships = {universe: spells_of(calendar, firms.codes, mask) for universe, mask in members.items()}
         write_store(
             root, calendar, [*firms.codes, *(INDICES[u] for u in members)], bars, memberships, progress
         )

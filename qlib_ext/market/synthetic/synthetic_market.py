@@ -15,6 +15,7 @@ import pandas as pd
 
 from qlib_ext.checks import UserError, integer
 from qlib_ext.market.replace import recover, replaced
+from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import QlibStore, StoreError
 from qlib_ext.market.synthetic.planted import LOOKBACK_DAYS
 from qlib_ext.market.synthetic.simulation import INDUSTRIES, Firms, Market, Progress
@@ -261,22 +262,12 @@ def index_bars(market: Market, members: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def spells(calendar: pd.DatetimeIndex, codes: list[str], mask: np.ndarray) -> pd.DataFrame:
-    """Rows instrument, start, end of the runs of True in `mask` [D, S], by instrument and start."""
-    edges = np.diff(np.pad(mask.astype(np.int8), ((1, 1), (0, 0))), axis=0)
-    column, first = np.nonzero(edges.T == 1)
-    _, after = np.nonzero(edges.T == -1)
-    return pd.DataFrame(
-        {"instrument": np.array(codes)[column], "start": calendar[first], "end": calendar[after - 1]}
-    )
-
-
 def industry_table(calendar: pd.DatetimeIndex, firms: Firms, market: Market) -> pd.DataFrame:
     """Rows instrument, start, end and industry while listed, by instrument and start."""
     listed = ~np.isnan(market.market_value)
     index = np.stack([firms.industries(day) for day in range(len(calendar))])
     tables = [
-        spells(calendar, firms.codes, listed & (index == number)).assign(industry=name)
+        spells_of(calendar, firms.codes, listed & (index == number)).assign(industry=name)
         for number, name in enumerate(INDUSTRIES)
     ]
     return pd.concat(tables).sort_values(["instrument", "start"], ignore_index=True)

@@ -24,6 +24,7 @@ import exchange_calendars
 import numpy as np
 import pandas as pd
 
+from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import write_store
 from qlib_ext.market.synthetic.macro import macro_state, publish, release_table
 from qlib_ext.market.synthetic.planted import LOOKBACK_DAYS
@@ -43,7 +44,6 @@ from qlib_ext.market.synthetic.synthetic_market import (
     index_bars,
     industry_table,
     long_table,
-    spells,
 )
 
 INDEX, UNIVERSE, EVERYONE = "^GSPC", "sp500", "stocks"
@@ -130,8 +130,8 @@ class USSampleMarket(SyntheticMarket):
         for field, values in index_bars(market, members).items():
             bars[field] = np.column_stack([bars[field], values])
         memberships = {
-            UNIVERSE: spells(calendar, firms.codes, members),
-            EVERYONE: spells(calendar, firms.codes, listed),
+            UNIVERSE: spells_of(calendar, firms.codes, members),
+            EVERYONE: spells_of(calendar, firms.codes, listed),
         }
         write_store(root, calendar, [*firms.codes, INDEX], bars, memberships, progress)
         side = root / "side"

@@ -23,9 +23,9 @@ import pandas as pd
 from qlib_ext.checks import UserError, integer, one_of
 from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.columns import recognise
-from qlib_ext.market.spells import UNTIL
+from qlib_ext.market.spells import UNTIL, count_spells, locate_spells, spells_of
 from qlib_ext.market.store import QlibStore
-from qlib_ext.market.universes.universes import COMMAND, Universe, check_name, spells_of
+from qlib_ext.market.universes.universes import COMMAND, Universe, check_name
 
 # Names under which the columns are known, without case and punctuation; anything else is named by the user.
 NAMES: Mapping[str, tuple[frozenset[str], ...]] = {
@@ -257,14 +257,10 @@ def _from_spells(
     first, last = calendar[0], calendar[-1]
     outside = (start > last) | (end < first)
     beyond = ~outside & ((start < first) | (end > last))
-    open_ended = end.isna()
-    begins = calendar.searchsorted(start, side="left")
-    after = np.where(open_ended, len(calendar), calendar.searchsorted(end.fillna(last), side="right"))
     codes = sorted(set(table["code"]))
-    column = pd.Index(codes).get_indexer(table["code"])
-    times = np.zeros((len(calendar), len(codes)), dtype=np.int16)
-    for stock, start_day, stop in zip(column, begins, after, strict=True):
-        times[start_day:stop, stock] += 1
+    spells = pd.DataFrame({"instrument": table["code"], "start": start, "end": end})
+    stock, begins, after = locate_spells(spells, calendar, codes)
+    times = count_spells(stock, begins, after, (len(calendar), len(codes)))
     notes = [
         _note(outside.sum(), len(table), "spells lie wholly outside the calendar: left out"),
         _note(

@@ -12,9 +12,10 @@ import pandas as pd
 
 from qlib_ext.checks import UserError, between, integer, one_of
 from qlib_ext.market.side_data.side_data import SideData
+from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import QlibStore, StoreError
 from qlib_ext.market.traded_amount import VOLUMES, TradedAmount
-from qlib_ext.market.universes.universes import COMMAND, Universe, check_name, spells_of
+from qlib_ext.market.universes.universes import COMMAND, Universe, check_name
 
 MEASURES = ("amount", "market_value")
 # Indices of the mainland exchanges; a bar of one looks like that of a stock.

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError
@@ -168,69 +167,3 @@ def universe_rules(root: str | Path) -> dict[str, dict[str, Any]]:
             f"`{path}` must name universes, each with `size` and `rule`; delete it if nothing in it is needed"
         )
     return found
-
-
-def spells_of(
-    calendar: pd.DatetimeIndex, instruments: np.ndarray | list[str], members: np.ndarray
-) -> pd.DataFrame:
-    """The runs of True in `members` `[D, S]` as rows instrument, start, end, by instrument and start."""
-    edges = np.diff(np.pad(members.astype(np.int8), ((1, 1), (0, 0))), axis=0)
-    column, first = np.nonzero(edges.T == 1)
-    _, after = np.nonzero(edges.T == -1)
-    table = pd.DataFrame(
-        {"instrument": np.asarray(instruments)[column], "start": calendar[first], "end": calendar[after - 1]}
-    )
-    return table.sort_values(["instrument", "start"], ignore_index=True)
-
-
-def daily_size(calendar: pd.DatetimeIndex, spells: pd.DataFrame) -> pd.Series:
-    """Number of members by day of the calendar; a code counts once, however its spells overlap."""
-    change = np.zeros(len(calendar) + 1, dtype=np.int64)
-    first = calendar.searchsorted(spells["start"], side="left")
-    after = calendar.searchsorted(spells["end"], side="right")
-    rows = pd.DataFrame({"instrument": spells["instrument"].to_numpy(), "first": first, "after": after})
-    rows = rows[rows["first"] < rows["after"]].sort_values(["instrument", "first"])
-    # What an earlier spell of the same code covers already is not counted again.
-    covered = rows.groupby("instrument")["after"].cummax().groupby(rows["instrument"]).shift(fill_value=0)
-    rows["first"] = np.maximum(rows["first"], covered)
-    rows = rows[rows["first"] < rows["after"]]
-    np.add.at(change, rows["first"].to_numpy(), 1)
-    np.add.at(change, rows["after"].to_numpy(), -1)
-    return pd.Series(change.cumsum()[:-1], index=calendar, name="members")
-
-
-def overlap(calendar: pd.DatetimeIndex, spells: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """How many members two universes share.
-
-    Parameters
-    ----------
-    calendar
-        D trading days.
-    spells, other
-        Columns `instrument`, `start` and `end`.
-
-    Returns
-    -------
-    DataFrame
-        By day: `members`, `other` (their numbers) and `both`.
-    """
-    codes = sorted({*spells["instrument"], *other["instrument"]})
-    first, second = (_mask(calendar, table, codes) for table in (spells, other))
-    return pd.DataFrame(
-        {
-            "members": first.sum(axis=1),
-            "other": second.sum(axis=1),
-            "both": (first & second).sum(axis=1),
-        },
-        index=calendar,
-    )
-
-
-def _mask(calendar: pd.DatetimeIndex, spells: pd.DataFrame, codes: list[str]) -> np.ndarray:
-    column = {code: index for index, code in enumerate(codes)}
-    mask = np.zeros((len(calendar), len(codes)), dtype=bool)
-    first = calendar.searchsorted(spells["start"], side="left")
-    after = calendar.searchsorted(spells["end"], side="right")
-    for code, start, stop in zip(spells["instrument"], first, after, strict=True):
-        mask[start:stop, column[code]] = True
-    return mask

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
+from qlib_ext.market.spells import daily_size
 from qlib_ext.market.store import QlibStore, StoreError, write_store
 from qlib_ext.market.universes.top_universe import TopUniverse
-from qlib_ext.market.universes.universes import daily_size
 
 DAYS = 150
 CODES = [*(f"SH60000{k}" for k in range(8)), *(f"SZ00000{k}" for k in range(6)), "SH000300"]

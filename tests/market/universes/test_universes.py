@@ -6,16 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
 from qlib_ext.market.store import QlibStore, StoreError, write_store
 from qlib_ext.market.universes.universes import (
     Universe,
-    daily_size,
-    overlap,
-    spells_of,
     universe_rules,
     write_universe,
 )
@@ -41,13 +36,6 @@ def spells(*rows: tuple[str, int, int]) -> pd.DataFrame:
 
 SMALL = Universe(
     "small", spells(("SH600000", 2, 5), ("SZ000001", 0, 19)), 2, "two of them", "make it", ("a note",)
-)
-SPELLS = st.lists(
-    st.tuples(st.sampled_from(CODES), st.integers(0, 19), st.integers(0, 19)).map(
-        lambda row: (row[0], min(row[1:]), max(row[1:]))
-    ),
-    min_size=1,
-    max_size=8,
 )
 
 
@@ -141,48 +129,3 @@ class TestRules:
     def test_it_is_json_that_others_read(self, store: QlibStore) -> None:
         write_universe(store.root, SMALL)
         assert json.loads((store.root / "universes.json").read_text())["small"]["size"] == 2
-
-
-class TestMeasures:
-    @given(rows=SPELLS)
-    def test_sizes_against_sets(self, rows: list[tuple[str, int, int]]) -> None:
-        table = spells(*rows)
-        expected = [
-            len({code for code, first, last in rows if first <= day <= last}) for day in range(len(CALENDAR))
-        ]
-        assert daily_size(CALENDAR, table).tolist() == expected
-
-    @given(rows=SPELLS, others=SPELLS)
-    def test_overlap_against_sets(
-        self, rows: list[tuple[str, int, int]], others: list[tuple[str, int, int]]
-    ) -> None:
-        found = overlap(CALENDAR, spells(*rows), spells(*others))
-        for day in range(len(CALENDAR)):
-            mine, theirs = (
-                {code for code, first, last in side if first <= day <= last} for side in (rows, others)
-            )
-            assert found.iloc[day].tolist() == [len(mine), len(theirs), len(mine & theirs)]
-
-    @given(rows=SPELLS)
-    def test_spells_of_a_mask_have_that_mask(self, rows: list[tuple[str, int, int]]) -> None:
-        mask = np.zeros((len(CALENDAR), len(CODES)), dtype=bool)
-        for code, first, last in rows:
-            mask[first : last + 1, CODES.index(code)] = True
-        table = spells_of(CALENDAR, CODES, mask)
-        again = np.zeros_like(mask)
-        for code, start, end in table.itertuples(index=False):
-            inside = slice(CALENDAR.get_loc(start), CALENDAR.get_loc(end) + 1)
-            assert not again[inside, CODES.index(code)].any()
-            again[inside, CODES.index(code)] = True
-        np.testing.assert_array_equal(again, mask)
-        assert table.equals(table.sort_values(["instrument", "start"], ignore_index=True))
-
-    def test_days_outside_the_calendar_do_not_count(self) -> None:
-        table = pd.DataFrame(
-            {
-                "instrument": ["SH600000", "SH600004"],
-                "start": pd.to_datetime(["1999-01-01", "2030-01-01"]),
-                "end": pd.to_datetime(["2030-01-01", "2031-01-01"]),
-            }
-        )
-        assert set(daily_size(CALENDAR, table)) == {1}
