@@ -30,12 +30,12 @@ from qlib_ext.data.side_data.concepts import (
     CorrelationClusters,
     SideConcepts,
 )
-from qlib_ext.data.side_data.market_value import MarketValue, SideMarketValue, TrailingAmount, fill
+from qlib_ext.data.side_data.market_value import MarketValue, SideMarketValue, TrailingTradedValue, fill
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore
 
 LIMIT_MS = 0.5
-MARKET_VALUES: tuple[MarketValue, ...] = (SideMarketValue(), TrailingAmount())
+MARKET_VALUES: tuple[MarketValue, ...] = (SideMarketValue(), TrailingTradedValue())
 CONCEPTS: tuple[Concepts, ...] = (SideConcepts("concepts"), SideConcepts(), CorrelationClusters())
 
 

@@ -52,7 +52,7 @@ SOURCES = (
     "market/finding.py",
     "market/side_data/side*.py",
     "market/spells.py",
-    "market/traded_amount.py",
+    "market/traded_value.py",
     "features/*.py",
     "data/*.py",
     "data/*/*.py",

@@ -16,7 +16,7 @@ from qlib_ext.market.importing import import_settings
 from qlib_ext.market.side_data.side_data import SideData, SideDataError
 from qlib_ext.market.spells import daily_size
 from qlib_ext.market.store import QlibStore, StoreError
-from qlib_ext.market.traded_amount import volume_kind
+from qlib_ext.market.traded_value import volume_kind
 from qlib_ext.market.universes.universes import universe_rules
 
 Progress = Callable[[int, int, str], None]

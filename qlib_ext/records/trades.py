@@ -15,8 +15,7 @@ from qlib.config import C
 
 from qlib_ext.checks import UserError, above, between, one_of
 from qlib_ext.market.store import QlibStore
-from qlib_ext.market.traded_amount import VOLUMES
-from qlib_ext.market.traded_value import TradedMoney, traded_money
+from qlib_ext.market.traded_value import VOLUMES, value_in_currency
 from qlib_ext.metrics.capacity import capacity, participation, share_above
 from qlib_ext.metrics.spells import spells
 from qlib_ext.records.base import Record
@@ -140,10 +139,10 @@ class TradesRecord(Record):
         store = QlibStore(Path(C.dpm.get_data_uri("day")))
         codes = sorted(orders.index.get_level_values("instrument").unique())
         try:
-            found: TradedMoney = traded_money(store, codes, self.volume, self.volume_unit)
+            found = value_in_currency(store, codes, self.volume, self.volume_unit)
         except UserError as error:  # a store without volumes is a store like any other; the report says so
             return None, {"known": False, "said": str(error)}
-        table = pd.DataFrame(found.money, index=store.calendar, columns=codes)
+        table = pd.DataFrame(found.value, index=store.calendar, columns=codes)
         days = table.index.get_indexer(orders.index.get_level_values("datetime"))
         columns = table.columns.get_indexer(orders.index.get_level_values("instrument"))
         money = pd.Series(table.to_numpy()[days, columns], index=orders.index)

@@ -133,7 +133,7 @@ class TestPanels:
     ) -> None:
         dataset = make_dataset(**FALLBACKS)
         found = dataset.describe()
-        assert found["market_value"]["source"] == "trailing median of the traded amount"
+        assert found["market_value"]["source"] == "trailing median of the traded value"
         assert found["concepts"]["source"] == "clusters of trailing return correlations"
         assert found["concepts"]["count"] == 30
         panel = dataset.panels("test")[0]
@@ -179,7 +179,7 @@ class TestDescription:
     def test_what_stands_in_is_a_note(self, make_dataset: Make) -> None:
         notes = make_dataset(**FALLBACKS).notes
         assert notes[0] == (
-            "market values: trailing median of the traded amount, since there is no side/market_value.parquet or .csv"
+            "market values: trailing median of the traded value, since there is no side/market_value.parquet or .csv"
         )
         assert notes[1].startswith(
             "concepts: clusters of trailing return correlations, since there is no side/concepts"

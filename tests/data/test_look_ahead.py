@@ -147,7 +147,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     },
     "from bars": {
         "market_value": {
-            "class": "qlib_ext.data.side_data.market_value.TrailingAmount",
+            "class": "qlib_ext.data.side_data.market_value.TrailingTradedValue",
             "kwargs": {"window_days": 20, "min_days": 5},
         },
         "concepts": {

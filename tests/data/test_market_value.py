@@ -12,7 +12,7 @@ from qlib_ext.data.side_data.market_value import (
     FirstAvailable,
     MarketValue,
     SideMarketValue,
-    TrailingAmount,
+    TrailingTradedValue,
     Uniform,
     fill,
 )
@@ -58,13 +58,13 @@ def naive_median(amount: np.ndarray, window: int, minimum: int) -> np.ndarray:
     return found
 
 
-class TestTrailingAmount:
+class TestTrailingTradedValue:
     @pytest.mark.parametrize(("window", "minimum"), [(20, 20), (20, 5), (60, 20), (1, 1)])
     def test_the_median_of_the_days_with_trading(
         self, window: int, minimum: int, bars: dict[str, np.ndarray], tmp_path: Path
     ) -> None:
         store = make_store(tmp_path / "s", bars)
-        found = TrailingAmount(window, minimum).load(store, CODES)
+        found = TrailingTradedValue(window, minimum).load(store, CODES)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, naive_median(bars["amount"], window, minimum), rtol=1e-6)
         assert np.isnan(found[: minimum - 1]).all()
@@ -82,7 +82,7 @@ class TestTrailingAmount:
         if kind == "adjusted":
             bars["volume"][:, 1:] /= 0.8
         store = make_store(tmp_path / "s", bars)
-        source = TrailingAmount(10, 5, volume=kind if told else "auto")
+        source = TrailingTradedValue(10, 5, volume=kind if told else "auto")
         found, expected = source.load(store, CODES), naive_median(amount, 10, 5)
         if told:
             np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -94,14 +94,14 @@ class TestTrailingAmount:
     def test_later_days_never_change_earlier_ones(self, bars: dict[str, np.ndarray], tmp_path: Path) -> None:
         del bars["amount"]
         bars["factor"][1:, 1] = 0.7  # the first 50 volumes with another factor than 1 tell what they are
-        first = TrailingAmount(20, 5).load(make_store(tmp_path / "a", bars), CODES)
+        first = TrailingTradedValue(20, 5).load(make_store(tmp_path / "a", bars), CODES)
         assert not np.isnan(first[80:, 1]).any()
         for t in (80, 85):
             draw = np.random.default_rng(t)
             moved = {name: values.copy() for name, values in bars.items()}
             for values in moved.values():
                 values[t + 1 :] *= draw.uniform(0.5, 2, values[t + 1 :].shape)
-            second = TrailingAmount(20, 5).load(make_store(tmp_path / f"b{t}", moved), CODES)
+            second = TrailingTradedValue(20, 5).load(make_store(tmp_path / f"b{t}", moved), CODES)
             np.testing.assert_array_equal(first[: t + 1], second[: t + 1])
             assert not np.array_equal(first, second, equal_nan=True)
 
@@ -110,8 +110,8 @@ class TestTrailingAmount:
         bars["volume"] += 0.3
         store = make_store(tmp_path / "s", bars)
         with pytest.raises(UserError, match="set `volume` to raw or adjusted"):
-            TrailingAmount().load(store, CODES)
-        assert not np.isnan(TrailingAmount(volume="raw").load(store, CODES)[-1]).any()
+            TrailingTradedValue().load(store, CODES)
+        assert not np.isnan(TrailingTradedValue(volume="raw").load(store, CODES)[-1]).any()
 
     def test_a_store_without_factor_is_raw_and_adjusted_at_once(
         self, bars: dict[str, np.ndarray], tmp_path: Path
@@ -119,17 +119,17 @@ class TestTrailingAmount:
         amount = bars["close"] * bars["volume"]
         store = make_store(tmp_path / "s", {"close": bars["close"], "volume": bars["volume"]})
         np.testing.assert_allclose(
-            TrailingAmount().load(store, CODES), naive_median(amount, 60, 20), rtol=1e-6
+            TrailingTradedValue().load(store, CODES), naive_median(amount, 60, 20), rtol=1e-6
         )
 
     def test_what_it_needs(self, bars: dict[str, np.ndarray], tmp_path: Path) -> None:
         bare = make_store(tmp_path / "s", {"close": bars["close"]})
-        assert TrailingAmount().lacks(bare) == "there is neither amount nor close and volume"
+        assert TrailingTradedValue().lacks(bare) == "there is neither amount nor close and volume"
         with pytest.raises(StoreError, match="no `volume` to compute it from"):
-            TrailingAmount().load(bare, CODES)
+            TrailingTradedValue().load(bare, CODES)
         for fields in (["amount"], ["close", "volume"]):
             store = make_store(tmp_path / fields[0], {name: bars[name] for name in fields})
-            assert TrailingAmount().lacks(store) is None
+            assert TrailingTradedValue().lacks(store) is None
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -142,11 +142,13 @@ class TestTrailingAmount:
     )
     def test_arguments_are_checked(self, arguments: dict[str, Any], message: str) -> None:
         with pytest.raises(UserError, match=message):
-            TrailingAmount(**arguments)
+            TrailingTradedValue(**arguments)
 
     def test_on_the_sample_market_it_ranks_firms_as_market_value_does(self, sample_market: QlibStore) -> None:
         stocks = sorted(set(sample_market.membership("csi300")["instrument"]))
-        real, proxy = (source.load(sample_market, stocks) for source in (SideMarketValue(), TrailingAmount()))
+        real, proxy = (
+            source.load(sample_market, stocks) for source in (SideMarketValue(), TrailingTradedValue())
+        )
         rank = [pd.Series(real[t]).corr(pd.Series(proxy[t]), method="spearman") for t in (60, 120, 180)]
         assert min(rank) > 0.6
 
@@ -190,7 +192,7 @@ class TestFirstAvailable:
         (with_side.root / "side" / "market_value.csv").write_text(
             "datetime,instrument,market_value\n2020-01-03,SH600000,7\n"
         )
-        expected = {with_side: SideMarketValue(), with_bars: TrailingAmount(), bare: Uniform()}
+        expected = {with_side: SideMarketValue(), with_bars: TrailingTradedValue(), bare: Uniform()}
         reasons = {with_side: 0, with_bars: 1, bare: 2}
         for store, source in expected.items():
             chosen = FirstAvailable()
@@ -216,7 +218,7 @@ class TestFirstAvailable:
         module = "qlib_ext.data.side_data.market_value"
         given = [
             {"class": f"{module}.SideMarketValue", "kwargs": {"name": "float_value"}},
-            {"class": f"{module}.TrailingAmount"},
+            {"class": f"{module}.TrailingTradedValue"},
         ]
         chain = FirstAvailable(given)
         reasons = "there is no side/float_value.parquet or .csv; there is neither amount nor close and volume"

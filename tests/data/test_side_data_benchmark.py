@@ -67,7 +67,7 @@ def test_it_tells_every_source_and_whether_a_day_is_quick(
     assert benchmark_.main(arguments) == 0
     text = capsys.readouterr().out
     assert "10 stocks, 200 days; gathered on cpu" in text
-    assert "trailing median of the traded amount" in text
+    assert "trailing median of the traded value" in text
     assert "clusters of trailing return correlations" in text
     assert "made: 300 stocks x 100 concepts" in text
     monkeypatch.setattr(benchmark_, "LIMIT_MS", 0.0)

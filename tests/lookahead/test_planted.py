@@ -57,7 +57,7 @@ class TestNoFalseAlarm:
     def test_features_that_remember_longer_than_the_days_between(self, task: Any, audited: Any) -> None:
         """Market values over 60 days: a batch takes the day before for the future, its own market does not."""
         trailing = {
-            "class": "qlib_ext.data.side_data.market_value.TrailingAmount",
+            "class": "qlib_ext.data.side_data.market_value.TrailingTradedValue",
             "kwargs": {"window_days": 60, "min_days": 5, "volume": "raw"},
         }
         result = audited(task(dataset={"market_value": trailing}))

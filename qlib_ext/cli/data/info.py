@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from qlib_ext.market.info import StoreInfo
 
 VOLUMES = {
-    "raw": "raw shares: traded money is close / factor x volume",
-    "adjusted": "adjusted shares: traded money is close x volume",
+    "raw": "raw shares: traded value is close / factor x volume",
+    "adjusted": "adjusted shares: traded value is close x volume",
 }
 
 MORE_COLOURS = ("#b03a48", "#2b8fa3", "#7f6a4f", "#8a9199")

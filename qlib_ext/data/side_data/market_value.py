@@ -18,7 +18,7 @@ from qlib_ext.data.side_data.source import Chain, Source
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.side_data.side_table import MARKET_VALUE
 from qlib_ext.market.store import QlibStore, StoreError
-from qlib_ext.market.traded_amount import VOLUMES, volume_kind
+from qlib_ext.market.traded_value import VOLUMES, TradedValue
 
 CHUNK = 256  # stocks whose windows are sorted at a time
 
@@ -79,11 +79,11 @@ class SideMarketValue(MarketValue):
         }
 
 
-class TrailingAmount(MarketValue):
+class TrailingTradedValue(MarketValue):
     """The median of the money that a stock was traded for over the last days, where no market value is known.
 
-    Large firms are traded for more money, though not in proportion. The amount is the store's `amount`, else close
-    times volume in money: divided by `factor` where prices are adjusted and the volume is in raw shares.
+    Large firms are traded for more money, though not in proportion. What the money is made of:
+    `qlib_ext.market.traded_value`.
 
     Parameters
     ----------
@@ -117,59 +117,22 @@ class TrailingAmount(MarketValue):
         return "there is neither amount nor close and volume"
 
     def load(self, store: QlibStore, instruments: Sequence[str]) -> np.ndarray:
-        amount = self._amount(store, instruments)
+        value = TradedValue(store, instruments, self.volume).daily()
         with np.errstate(invalid="ignore"):
-            amount[~(amount > 0)] = np.nan  # a day without trading says nothing of size
-        for first in range(0, amount.shape[1], CHUNK):
+            value[~(value > 0)] = np.nan  # a day without trading says nothing of size
+        for first in range(0, value.shape[1], CHUNK):
             part = slice(first, first + CHUNK)
-            window = pd.DataFrame(amount[:, part]).rolling(self.window_days, min_periods=self.min_days)
-            amount[:, part] = window.median().to_numpy()
-        return amount
+            window = pd.DataFrame(value[:, part]).rolling(self.window_days, min_periods=self.min_days)
+            value[:, part] = window.median().to_numpy()
+        return value
 
     def describe(self, store: QlibStore) -> dict[str, Any]:
         return {
-            "source": "trailing median of the traded amount",
+            "source": "trailing median of the traded value",
             "window_days": self.window_days,
             "min_days": self.min_days,
             "volume": self.volume,
         }
-
-    def _amount(self, store: QlibStore, instruments: Sequence[str]) -> np.ndarray:
-        """Money traded, float32 `[D, S]`."""
-        (amount,) = store.read(["amount"], instruments)
-        if not np.isnan(amount).all():
-            return amount
-        close, volume, factor = store.read(["close", "volume", "factor"], instruments)
-        for field, values in (("close", close), ("volume", volume)):
-            if np.isnan(values).all():
-                raise StoreError(
-                    f"`{store.root}` has no `amount` of these stocks, and no `{field}` to compute it from: bring "
-                    "market values in (`qlib-ext data side DIR market_value FILE`), or take Uniform"
-                )
-        amount = close * volume
-        kind, told = self._volume_kind(volume, factor)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            uneven = ~(np.abs(factor - 1) <= 0.01) & ~np.isnan(factor)  # where raw and adjusted shares differ
-            if kind == "raw":
-                amount = np.where(np.isnan(factor), amount, amount / factor)
-        if kind is None and uneven.any():
-            raise UserError(
-                f"`{store.root}` has no `amount`, and its volumes do not tell whether they are raw shares or adjusted "
-                "ones (raw / factor): set `volume` to raw or adjusted"
-            )
-        amount[:told][uneven[:told]] = np.nan  # on these days nobody could tell yet
-        return amount
-
-    def _volume_kind(self, volume: np.ndarray, factor: np.ndarray) -> tuple[str | None, int]:
-        """Raw, adjusted or None, and the first day on which the days so far told it: later days never change it."""
-        if self.volume != "auto":
-            return self.volume, 0
-        days = 1
-        while True:
-            kind = volume_kind(volume[:days], factor[:days])
-            if kind is not None or days >= len(volume):
-                return kind, min(days, len(volume)) - 1
-            days += 1 + days // 4
 
 
 class Uniform(MarketValue):
@@ -185,7 +148,7 @@ class Uniform(MarketValue):
 class FirstAvailable(Chain[MarketValue], MarketValue):
     """The first of several sources that the store has what it takes for.
 
-    By default market values from side data, else the trailing median of the traded amount, else uniform ones. A
+    By default market values from side data, else the trailing median of the traded value, else uniform ones. A
     source whose data are there but faulty is an error, never passed over.
 
     Parameters
@@ -201,7 +164,7 @@ class FirstAvailable(Chain[MarketValue], MarketValue):
 
     def __init__(self, sources: Sequence[Mapping[str, Any] | MarketValue] | None = None) -> None:
         if sources is None:
-            sources = [SideMarketValue(), TrailingAmount(), Uniform()]
+            sources = [SideMarketValue(), TrailingTradedValue(), Uniform()]
         built = [build(source, MarketValue, name=f"sources[{i}]") for i, source in enumerate(sources)]
         super().__init__("market values", built)
 

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.importing.notes import Notes
+from qlib_ext.market.traded_value import PAIRS, amount_over_product, fitting_units
 
 VOLUME_UNITS = (1.0, 100.0, 1000.0)  # shares: lots of A-shares have 100, those of Taiwan 1000
 AMOUNT_UNITS = (1.0, 1e3, 1e4, 1e6)  # currency
-# Pairs (volume unit, amount unit) that vendors use; no two of them give the same ratio.
-PAIRS = (
-    (1.0, 1.0),
-    (100.0, 1.0),
-    (1000.0, 1.0),
-    (1.0, 1e3),
-    (100.0, 1e3),
-    (1.0, 1e4),
-    (100.0, 1e4),
-    (1.0, 1e6),
-)
-CLOSE_TO = 0.1  # how far the median of amount / volume / price may lie from a unit
 OUTSIDE = 0.01  # a vwap may lie so far beyond low and high: amounts and volumes come rounded
 MOST = 0.5  # if more of the rows of an instrument lie outside, its vwap is none
 COMPUTED = "computed change"  # no field of a source can be called so
@@ -55,15 +44,14 @@ def settle_units(
     """
     volume_unit, amount_unit = settings.volume_unit, settings.amount_unit
     if (volume_unit is None or amount_unit is None) and {"amount", "volume"} <= table.keys():
-        ratio = _amount_over_volume_over_price(table, stocks)
+        ratio = amount_over_product(_amounts_and_products(table, stocks))
         if volume_unit is not None:
             pairs = [(volume_unit, amount) for amount in AMOUNT_UNITS]
         elif amount_unit is not None:
             pairs = [(volume, amount_unit) for volume in VOLUME_UNITS]
         else:
             pairs = list(PAIRS)
-        fitting = [pair for pair in pairs if abs(ratio * pair[1] / pair[0] - 1) < CLOSE_TO]
-        if fitting:
+        if fitting := fitting_units(ratio, pairs):
             volume_unit, amount_unit = fitting[0]
             if fitting[0] != (1.0, 1.0):
                 notes.add(
@@ -82,16 +70,14 @@ def settle_units(
     return volume_unit, amount_unit
 
 
-def _amount_over_volume_over_price(table: dict[str, np.ndarray], stocks: np.ndarray) -> float:
-    medians = []
+def _amounts_and_products(
+    table: dict[str, np.ndarray], stocks: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     for index in np.flatnonzero(stocks):
         amount, volume, close = (
             table[field][index].astype(np.float64) for field in ("amount", "volume", "close")
         )
-        traded = (amount > 0) & (volume > 0) & (close > 0)
-        if traded.any():
-            medians.append(np.median(amount[traded] / volume[traded] / close[traded]))
-    return float(np.median(medians)) if medians else float("nan")
+        yield amount, volume * close
 
 
 def check_vwap(

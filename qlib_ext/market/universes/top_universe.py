@@ -1,4 +1,4 @@
-"""Universes that are chosen: the N stocks with the highest traded amount or market value, from what was known."""
+"""Universes that are chosen: the N stocks with the highest traded value or market value, from what was known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qlib_ext.checks import UserError, between, integer, one_of
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import QlibStore, StoreError
-from qlib_ext.market.traded_amount import VOLUMES, TradedAmount
+from qlib_ext.market.traded_value import VOLUMES, TradedValue
 from qlib_ext.market.universes.universes import COMMAND, Universe, check_name
 
 MEASURES = ("amount", "market_value")
@@ -27,12 +27,12 @@ CARRIED_DAYS = 31  # calendar days that a market value counts, so that one a mon
 
 @dataclass(frozen=True)
 class TopUniverse:
-    """The N stocks with the highest mean traded amount or market value, picked anew at each review.
+    """The N stocks with the highest mean traded value or market value, picked anew at each review.
 
     A review on day t sees the days up to t - `delay_days`, and of these the last `window_days`. It ranks the stocks
     of the choice by
 
-        sum of the traded amount over the window / days since the first bar that lie in the window
+        sum of the traded value over the window / days since the first bar that lie in the window
 
     (a suspended day counts as 0: a stock that is rarely traded is not liquid), or by the mean of the market values
     in the window. Ties go to the lower code. The choice are the members of `of` on day t (who is a member of an index is published before
@@ -51,7 +51,7 @@ class TopUniverse:
     top
         N, the nominal size.
     by
-        `amount` (the field, or computed: see `qlib_ext.market.traded_amount`) or `market_value` (side data).
+        `amount` (the field, or computed: see `qlib_ext.market.traded_value`) or `market_value` (side data).
     of
         Universe whose members are chosen from.
     exchange
@@ -128,7 +128,7 @@ class TopUniverse:
         StoreError
             If the store lacks `of`, the stocks to choose from, or what they are ranked by.
         UserError
-            If `exclude` names a code that is not there, no review is possible, or see `TradedAmount`.
+            If `exclude` names a code that is not there, no review is possible, or see `TradedValue`.
         """
         calendar = store.calendar
         codes, parent = self._choice(store)
@@ -225,17 +225,17 @@ class TopUniverse:
             return mean_value, lambda: "market value"
         there = ~np.isnan(close)
         first_bar = np.where(there.any(axis=0), there.argmax(axis=0), len(close))
-        amount = TradedAmount(store, codes, self.volume)
+        traded = TradedValue(store, codes, self.volume)
 
         def mean_amount(after: int) -> np.ndarray:
             first = max(0, after - self.window_days)
-            money = amount.between(first, after)
+            money = traded.between(first, after)
             listed = after - np.maximum(first_bar, first)
             total = np.where(np.isnan(money), 0.0, money).sum(axis=0)
             known = ~np.isnan(money).all(axis=0) & (listed > 0)
             return np.divide(total, listed, out=np.full(len(codes), np.nan), where=known)
 
-        return mean_amount, lambda: f"traded amount ({amount.formula})"
+        return mean_amount, lambda: f"traded value ({traded.formula})"
 
     # -- when ------------------------------------------------------------------------------------------------
 

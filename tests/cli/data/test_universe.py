@@ -57,7 +57,7 @@ class TestTop:
         assert (status, err) == (0, "")
         lines = out.splitlines()
         assert lines[0].startswith(
-            f"top5: the top 5 stocks of csi300 without {stock}, SH000300 by mean traded amount"
+            f"top5: the top 5 stocks of csi300 without {stock}, SH000300 by mean traded value"
         )
         assert (
             "members a day: 5 at least, 5.0 on average, 5 at most, on 225 days from 2014-01-30 to 2014-12-31"

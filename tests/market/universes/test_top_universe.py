@@ -316,7 +316,7 @@ class TestReviews:
         chosen = rule.choose(store)
         assert chosen.size == 5
         assert chosen.rule == (
-            "the top 5 stocks of wide with codes of SH without SH600007 by mean traded amount (amount) over the 240 days "
+            "the top 5 stocks of wide with codes of SH without SH600007 by mean traded value (amount) over the 240 days "
             "that end 1 day before the review, picked on 2020-06-01, with a buffer of 20%; stocks with fewer than 60 days of "
             "history, or without a close for 60 days, are left out; a member that leaves between reviews is replaced "
             "by the next in rank"

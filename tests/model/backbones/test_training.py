@@ -111,7 +111,7 @@ SEGMENTS = {
 
 
 SIDE = {
-    "market_value": {"class": "qlib_ext.data.side_data.market_value.TrailingAmount"},
+    "market_value": {"class": "qlib_ext.data.side_data.market_value.TrailingTradedValue"},
     "concepts": {
         "class": "qlib_ext.data.side_data.concepts.CorrelationClusters",
         "kwargs": {"n_clusters": 3, "window_days": 60, "min_days": 40, "refit_every_days": 20},
