@@ -16,36 +16,17 @@ FLAT_DAYS = 3
 LIKENESS, LIKENESS_DAYS = 0.3, 120
 
 KINDS = (
-    Kind(
-        "benchmark-missing",
-        "error",
-        "the benchmark that was asked for has no closes",
-        "excess returns cannot be computed",
-    ),
-    Kind(
-        "benchmark-gap",
-        "error",
-        "an index has no close on a day on which stocks have one",
-        "excess returns skip the day, and the return of the next one is that of both",
-    ),
-    Kind(
-        "benchmark-range",
-        "warning",
-        "an index begins after the stocks or ends before them",
-        "backtests beyond it have nothing to compare with",
-    ),
-    Kind(
-        "benchmark-flat",
-        "warning",
-        f"an index stands still for {FLAT_DAYS} days or more",
-        "old values were carried forward",
-    ),
-    Kind(
-        "benchmark-unlike-market",
-        "warning",
-        f"the returns of an index correlate with the stocks' mean by less than {LIKENESS}",
-        "it is another series, or its days are shifted",
-    ),
+    Kind("benchmark-missing", "error", "the benchmark that was asked for has no closes",
+         "excess returns cannot be computed"),
+    Kind("benchmark-gap", "error", "an index has no close on a day on which stocks have one",
+         "excess returns skip the day, and the return of the next one is that of both"),
+    Kind("benchmark-range", "warning", "an index begins after the stocks or ends before them",
+         "backtests beyond it have nothing to compare with"),
+    Kind("benchmark-flat", "warning", f"an index stands still for {FLAT_DAYS} days or more",
+         "old values were carried forward"),
+    Kind("benchmark-unlike-market", "warning",
+         f"the returns of an index correlate with the stocks' mean by less than {LIKENESS}",
+         "it is another series, or its days are shifted"),
 )  # fmt: skip
 
 
