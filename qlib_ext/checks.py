@@ -82,6 +82,11 @@ def instance(name: str, value: object, kind: type[T]) -> T:
     return value
 
 
+def counted(number: int, what: str) -> str:
+    """`1 day`, `2,674 days`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint ' (did you mean X?)' with the closest known words, or nothing when none is close."""
     close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)

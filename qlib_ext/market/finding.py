@@ -141,7 +141,6 @@ class Findings:
         self,
         kind: str,
         message: str,
-        *,
         file: str | None = None,
         instrument: str | None = None,
         date: np.datetime64 | str | None = None,
@@ -165,14 +164,8 @@ class Findings:
     def extend(self, findings: Iterable[Finding]) -> None:
         """Take over findings that were made elsewhere, of kinds that are known here."""
         for finding in findings:
-            self.add(
-                finding.kind,
-                finding.message,
-                file=finding.file,
-                instrument=finding.instrument,
-                date=finding.date,
-                count=finding.count,
-            )
+            place = finding.file, finding.instrument, finding.date, finding.count
+            self.add(finding.kind, finding.message, *place)
 
     def sorted(self) -> tuple[Finding, ...]:
         """By severity, then by kind in the order of the kinds, then in the order found."""
@@ -197,8 +190,3 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """`a, b, c and 4 more`."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
-
-
-def counted(number: int, what: str) -> str:
-    """`1 day`, `2,674 days`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -81,6 +82,7 @@ class BarChecks:
     def __init__(self, source: Source, found: Findings, region: str | None):
         self._days = source.days
         self._found = found
+        self._cells = partial(cells, found, source.days)
         self._ticks = region == "cn"
         self._ratios: list[tuple[str, float]] = []
         self._raw_volumes: list[str] = []
@@ -151,13 +153,14 @@ class BarChecks:
                 code = block.codes[row]
                 if name in ("volume", "amount") and is_index(code) and top[row] == 0:
                     continue
+                message = f"{code}: {name} is {top[row]:.6g} on all of its {count[row]} days"
                 self._found.add(
                     "field-constant",
-                    f"{code}: {name} is {top[row]:.6g} on all of its {count[row]} days",
-                    file=block.file(row, name),
-                    instrument=code,
-                    date=self._days[np.argmax(there[row])],
-                    count=count[row],
+                    message,
+                    block.file(row, name),
+                    code,
+                    self._days[np.argmax(there[row])],
+                    count[row],
                 )
 
     def _check_volume(self, series: Series) -> None:
@@ -258,50 +261,32 @@ class BarChecks:
         """What is told once for the store: the units of amounts and volumes, and factors that never fit."""
         if 2 * len(self._off_tick) > self._with_ticks >= MANY_STOCKS:
             code, file, days, price = self._off_tick[0]
-            self._found.add(
-                "price-off-tick",
+            message = (
                 f"close / factor is no whole cent in {len(self._off_tick)} of {self._with_ticks} stocks, such as "
-                f"{price[0]:.6g} in {code} on {on(self._days, int(days[0]))}",
-                file=file,
-                instrument=code,
-                date=self._days[days[0]],
-                count=len(self._off_tick),
+                f"{price[0]:.6g} in {code} on {on(self._days, int(days[0]))}"
             )
+            self._found.add("price-off-tick", message, file, code, self._days[days[0]], len(self._off_tick))
         else:
             for code, file, days, price in self._off_tick:
                 more = f" (on {len(days)} days)" if len(days) > 1 else ""
-                self._found.add(
-                    "price-off-tick",
-                    f"{code} {on(self._days, int(days[0]))}: close / factor is {price[0]:.6g}, no whole cent{more}",
-                    file=file,
-                    instrument=code,
-                    date=self._days[days[0]],
-                    count=len(days),
-                )
+                message = f"{code} {on(self._days, int(days[0]))}: close / factor is {price[0]:.6g}, no whole cent{more}"
+                self._found.add("price-off-tick", message, file, code, self._days[days[0]], len(days))
         if self._raw_volumes:
-            self._found.add(
-                "volume-raw",
+            message = (
                 f"volumes are in raw shares in {len(self._raw_volumes)} of {len(self._ratios)} stocks, such as "
-                f"{self._raw_volumes[0]}",
-                instrument=self._raw_volumes[0],
-                count=len(self._raw_volumes),
+                f"{self._raw_volumes[0]}"
+            )
+            self._found.add(
+                "volume-raw", message, instrument=self._raw_volumes[0], count=len(self._raw_volumes)
             )
         other = [(code, ratio) for code, ratio in self._ratios if abs(ratio - 1) > AMOUNT_TOLERANCE]
         if other:
             code, ratio = other[0]
-            self._found.add(
-                "amount-unit",
+            message = (
                 f"amount is {ratio:.4g} times volume × vwap in {code}, and another multiple than 1 in {len(other)} of "
-                f"{len(self._ratios)} stocks",
-                instrument=code,
-                count=len(other),
+                f"{len(self._ratios)} stocks"
             )
-
-    def _cells(
-        self, kind: str, block: Block, field: str, mask: np.ndarray, say: Callable[[int, int], str]
-    ) -> None:
-        """One finding for each stock that `mask` `[S, D]` touches."""
-        cells(self._found, self._days, kind, block, field, mask, say)
+            self._found.add("amount-unit", message, instrument=code, count=len(other))
 
 
 def _typical(ratios: np.ndarray) -> tuple[float, int]:
@@ -346,14 +331,8 @@ def cells(
         day, count = int(np.argmax(mask[row])), int(mask[row].sum())
         code = block.codes[row]
         more = f" (on {count} days)" if count > 1 else ""
-        found.add(
-            kind,
-            f"{code} {on(days, day)}: {say(row, day)}{more}",
-            file=block.file(row, field),
-            instrument=code,
-            date=days[day],
-            count=count,
-        )
+        message = f"{code} {on(days, day)}: {say(row, day)}{more}"
+        found.add(kind, message, block.file(row, field), code, days[day], count)
 
 
 def on(days: np.ndarray, day: int) -> str:

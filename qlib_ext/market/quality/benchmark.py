@@ -34,13 +34,10 @@ def check_benchmarks(source: Source, market: CrossSection, benchmark: str | None
     """Every index among the bars, and the code that was asked for."""
     folders = {folder.code: folder for folder in source.folders}
     if benchmark is not None and benchmark.upper() not in market.first:
-        found.add(
-            "benchmark-missing",
-            f"{benchmark.upper()} has no closes"
-            + ("" if benchmark.upper() in folders else "; there is no folder of its bars"),
-            file=f"features/{benchmark.lower()}",
-            instrument=benchmark.upper(),
+        message = f"{benchmark.upper()} has no closes" + (
+            "" if benchmark.upper() in folders else "; there is no folder of its bars"
         )
+        found.add("benchmark-missing", message, f"features/{benchmark.lower()}", benchmark.upper())
     mean = market.mean_return()
     for code, close in market.index_close.items():
         if code in market.first:
@@ -65,38 +62,24 @@ def _check(
     open_days = market.closes > 0
     gaps = inside & ~there & open_days
     if gaps.any():
-        found.add(
-            "benchmark-gap",
-            f"{code} has no close on {on(days, int(np.argmax(gaps)))}"
-            + (f", and on {int(gaps.sum())} days in all" if gaps.sum() > 1 else ""),
-            file=file,
-            instrument=code,
-            date=days[np.argmax(gaps)],
-            count=int(gaps.sum()),
+        message = f"{code} has no close on {on(days, int(np.argmax(gaps)))}" + (
+            f", and on {int(gaps.sum())} days in all" if gaps.sum() > 1 else ""
         )
+        found.add("benchmark-gap", message, file, code, days[np.argmax(gaps)], int(gaps.sum()))
     outside = ~inside & open_days
     if outside.any():
-        found.add(
-            "benchmark-range",
+        message = (
             f"{code} has closes from {on(days, first)} to {on(days, stop - 1)}; stocks have them on {int(outside.sum())} "
-            "days beyond",
-            file=file,
-            instrument=code,
-            date=days[np.argmax(outside)],
-            count=int(outside.sum()),
+            "days beyond"
         )
+        found.add("benchmark-range", message, file, code, days[np.argmax(outside)], int(outside.sum()))
     same = np.zeros(len(days), dtype=bool)
     same[1:] = close[1:] == close[:-1]
     for _, start, length, times in runs(same[None], FLAT_DAYS):
-        found.add(
-            "benchmark-flat",
-            f"{code} stands still for {length} days after {on(days, start - 1)}"
-            + (f"; {times} such runs" if times > 1 else ""),
-            file=file,
-            instrument=code,
-            date=days[start],
-            count=length,
+        message = f"{code} stands still for {length} days after {on(days, start - 1)}" + (
+            f"; {times} such runs" if times > 1 else ""
         )
+        found.add("benchmark-flat", message, file, code, days[start], length)
     growth = np.full(len(days), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         growth[1:] = np.log(close[1:] / close[:-1])
@@ -104,10 +87,5 @@ def _check(
     if both.sum() >= LIKENESS_DAYS and np.ptp(growth[both]) > 0 and np.ptp(mean[both]) > 0:
         likeness = float(np.corrcoef(np.clip(growth[both], -0.2, 0.2), mean[both])[0, 1])
         if likeness < LIKENESS:
-            found.add(
-                "benchmark-unlike-market",
-                f"{code}: its returns correlate with the mean of the stocks by {likeness:.2f} on {int(both.sum())} days",
-                file=file,
-                instrument=code,
-                count=int(both.sum()),
-            )
+            message = f"{code}: its returns correlate with the mean of the stocks by {likeness:.2f} on {int(both.sum())} days"
+            found.add("benchmark-unlike-market", message, file, code, count=int(both.sum()))

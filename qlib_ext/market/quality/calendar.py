@@ -68,54 +68,30 @@ def check_lines(source: Source, found: Findings) -> None:
     none = np.isnat(days)
     if none.any():
         line = int(np.argmax(none))
-        found.add(
-            "calendar-unparsable",
-            f"day {line} of {FILE} is {_cut(source.lines[line])!r}{_more(none, 'lines')}",
-            file=FILE,
-            count=int(none.sum()),
-        )
+        message = f"day {line} of {FILE} is {_cut(source.lines[line])!r}{_more(none, 'lines')}"
+        found.add("calendar-unparsable", message, FILE, count=int(none.sum()))
     odd = ~np.array(source.plain) & ~none
     timed = np.array([":" in line or "T" in line for line in source.lines]) & odd
     for kind, mask in (("calendar-time-of-day", timed), ("calendar-format", odd & ~timed)):
         if mask.any():
             line = int(np.argmax(mask))
-            found.add(
-                kind,
-                f"{FILE} has {_cut(source.lines[line])!r}{_more(mask, 'days')}",
-                file=FILE,
-                date=days[line],
-                count=int(mask.sum()),
-            )
+            message = f"{FILE} has {_cut(source.lines[line])!r}{_more(mask, 'days')}"
+            found.add(kind, message, FILE, date=days[line], count=int(mask.sum()))
     known = days[~none]
     steps = np.diff(known).astype(int)
     back = np.flatnonzero(steps < 0)
     if back.size:
-        found.add(
-            "calendar-unsorted",
-            f"{known[back[0] + 1]} comes after {known[back[0]]}, and {back.size} such in all",
-            file=FILE,
-            date=known[back[0] + 1],
-            count=back.size,
-        )
+        message = f"{known[back[0] + 1]} comes after {known[back[0]]}, and {back.size} such in all"
+        found.add("calendar-unsorted", message, FILE, date=known[back[0] + 1], count=back.size)
     unique, counts = np.unique(known, return_counts=True)
     twice = unique[counts > 1]
     if twice.size:
-        found.add(
-            "calendar-doubled-day",
-            f"{_days(twice)} there more than once",
-            file=FILE,
-            date=twice[0],
-            count=int((counts - 1).sum()),
-        )
+        message = f"{_days(twice)} there more than once"
+        found.add("calendar-doubled-day", message, FILE, date=twice[0], count=int((counts - 1).sum()))
     future = unique[unique > np.datetime64(date.today(), "D")]
     if future.size:
-        found.add(
-            "calendar-future",
-            f"{_days(future)} still to come",
-            file=FILE,
-            date=future[0],
-            count=future.size,
-        )
+        message = f"{_days(future)} still to come"
+        found.add("calendar-future", message, FILE, date=future[0], count=future.size)
 
 
 def sessions(region: str | None, first: np.datetime64, last: np.datetime64) -> np.ndarray:
@@ -220,25 +196,24 @@ def check_sessions(source: Source, region: str | None, traded: np.ndarray, found
         return result.agreement
     if result.agreement is not None:
         others = np.concatenate([result.weekends, result.extra])
+        message = (
+            f"{len(others)} of {len(known)} days are none of {exchange}, and {len(result.missing)} of its "
+            f"{result.sessions} days from {known[0]} to {known[-1]} are missing"
+        )
         found.add(
             "calendar-not-exchange",
-            f"{len(others)} of {len(known)} days are none of {exchange}, and {len(result.missing)} of its "
-            f"{result.sessions} days from {known[0]} to {known[-1]} are missing",
-            file=FILE,
+            message,
+            FILE,
             date=min([*others, *result.missing]),
             count=len(others) + len(result.missing),
         )
     gaps = np.diff(known).astype(int)
     wide = np.flatnonzero(gaps > LONGEST_GAP_DAYS)
     if wide.size:
-        found.add(
-            "calendar-gap",
-            f"{gaps[wide[0]]} days lie between {known[wide[0]]} and {known[wide[0] + 1]}"
-            + (f", and {wide.size} such gaps in all" if wide.size > 1 else ""),
-            file=FILE,
-            date=known[wide[0]],
-            count=wide.size,
+        message = f"{gaps[wide[0]]} days lie between {known[wide[0]]} and {known[wide[0] + 1]}" + (
+            f", and {wide.size} such gaps in all" if wide.size > 1 else ""
         )
+        found.add("calendar-gap", message, FILE, date=known[wide[0]], count=wide.size)
     return result.agreement
 
 

@@ -9,7 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from qlib_ext.market.finding import Findings, Kind, counted, listed
+from qlib_ext.checks import counted
+from qlib_ext.market.finding import Findings, Kind, listed
 from qlib_ext.market.quality.bars import on
 from qlib_ext.market.quality.series import Series
 from qlib_ext.market.quality.source import FIELDS, Source, is_index
@@ -199,13 +200,16 @@ class CrossSection:
         for (name, _), same in self._digests.items():
             if len(same) > 1:
                 (code, file), *others = same
+                message = (
+                    f"{code} has the same {name} on the same days as {listed([other for other, _ in others])}"
+                )
                 self._found.add(
                     "stocks-identical",
-                    f"{code} has the same {name} on the same days as {listed([other for other, _ in others])}",
-                    file=file,
-                    instrument=code,
-                    date=self._days[self.first[code]] if code in self.first else None,
-                    count=len(same),
+                    message,
+                    file,
+                    code,
+                    self._days[self.first[code]] if code in self.first else None,
+                    len(same),
                 )
         self._check_shifts()
 
@@ -258,10 +262,11 @@ class CrossSection:
         day, count = int(np.argmax(mask)), int(mask.sum())
         others = [on(self._days, int(other)) for other in np.flatnonzero(mask)[1:]]
         more = f"; {count} days, also {listed(others, 3)}" if count > 1 else ""
+        message = f"{on(self._days, day)}: {say(day)}{more}"
         self._found.add(
             kind,
-            f"{on(self._days, day)}: {say(day)}{more}",
-            file="features" if field is None else f"features/*/{field}.day.bin",
+            message,
+            "features" if field is None else f"features/*/{field}.day.bin",
             date=self._days[day],
             count=count,
         )
@@ -317,16 +322,12 @@ class CrossSection:
             lag = int(best[column] - LAGS)
             where = f"{counted(abs(lag), 'day')} {'late' if lag > 0 else 'early'}"
             first = window.start + int(np.argmax(own[column]))
-            self._found.add(
-                "days-shifted",
+            message = (
                 f"{code}: its bars seem to stand {where}: correlation with the market is "
                 f"{table[LAGS, column]:.2f} on its own days and {table[best[column], column]:.2f} there "
-                f"({int(counts[LAGS][column])} days from {on(self._days, first)})",
-                file=file,
-                instrument=code,
-                date=self._days[first],
-                count=int(counts[LAGS][column]),
+                f"({int(counts[LAGS][column])} days from {on(self._days, first)})"
             )
+            self._found.add("days-shifted", message, file, code, self._days[first], int(counts[LAGS][column]))
 
 
 def neighbour_median(counts: np.ndarray, reach: int) -> np.ndarray:

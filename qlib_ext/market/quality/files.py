@@ -82,47 +82,29 @@ def check_layout(source: Source, found: Findings) -> None:
     for file in source.top_strays:
         found.add("stray-file", f"{file} does not belong there", file=file)
     for name, kept in source.twice:
-        found.add(
-            "folder-twice",
-            f"features/{name} and features/{kept} are of one code; features/{kept} was checked",
-            file=f"features/{name}",
-            instrument=name.upper(),
-        )
+        message = f"features/{name} and features/{kept} are of one code; features/{kept} was checked"
+        found.add("folder-twice", message, f"features/{name}", name.upper())
     aside = {name for name, _ in source.twice}
     for folder in source.folders:
         name = folder.path.name
         file = f"features/{name}"
         if name != name.lower() and name not in aside:
-            found.add(
-                "upper-case-folder",
-                f"{file} must be {file.lower()}",
-                file=file,
-                instrument=folder.code,
-            )
+            message = f"{file} must be {file.lower()}"
+            found.add("upper-case-folder", message, file, folder.code)
         for misnamed in folder.misnamed:
-            found.add(
-                "upper-case-file",
-                f"{file}/{misnamed} must be {misnamed.lower()}",
-                file=f"{file}/{misnamed}",
-                instrument=folder.code,
-            )
+            message = f"{file}/{misnamed} must be {misnamed.lower()}"
+            found.add("upper-case-file", message, f"{file}/{misnamed}", folder.code)
         if folder.strays:
+            message = f"{file} holds what is no file of bars: {listed(folder.strays)}"
             found.add(
-                "stray-file",
-                f"{file} holds what is no file of bars: {listed(folder.strays)}",
-                file=f"{file}/{folder.strays[0]}",
-                instrument=folder.code,
-                count=len(folder.strays),
+                "stray-file", message, f"{file}/{folder.strays[0]}", folder.code, count=len(folder.strays)
             )
         if not folder.bins:
             found.add("folder-empty", f"{file} has no daily bars", file=file, instrument=folder.code)
     for membership in source.memberships:
         if membership.name != membership.name.lower():
-            found.add(
-                "upper-case-file",
-                f"{membership.file} must be {membership.file.lower()}",
-                file=membership.file,
-            )
+            message = f"{membership.file} must be {membership.file.lower()}"
+            found.add("upper-case-file", message, membership.file)
 
 
 class BinChecks:
@@ -176,13 +158,14 @@ class BinChecks:
             else:
                 kind, at = "bin-starts-late", first if first > start else stop
                 what = f"covers days {first} to {after - 1} of the calendar, the other fields {start} to {stop - 1}"
+            message = f"{file} {what}"
             self._found.add(
                 kind,
-                f"{file} {what}",
-                file=file,
-                instrument=block.codes[row],
-                date=days[min(at, len(days) - 1)],
-                count=max(abs(first - start), abs(stop - after)),
+                message,
+                file,
+                block.codes[row],
+                days[min(at, len(days) - 1)],
+                max(abs(first - start), abs(stop - after)),
             )
 
     def finish(self) -> None:
@@ -198,18 +181,13 @@ class BinChecks:
                 )
             elif having > COMMON * self.with_bars:
                 for code, path in lacking:
-                    self._found.add(
-                        "field-missing",
-                        f"{code} has no `{name}`, which {having} of {self.with_bars} stocks have",
-                        file=f"features/{path.name}/{name}.day.bin",
-                        instrument=code,
-                    )
+                    message = f"{code} has no `{name}`, which {having} of {self.with_bars} stocks have"
+                    self._found.add("field-missing", message, f"features/{path.name}/{name}.day.bin", code)
             else:
                 codes = [code for code, _ in lacking]
+                message = f"`{name}` is there for {having} of {self.with_bars} stocks only; {listed(codes, 3)} lack it"
                 self._found.add(
-                    "field-missing" if name in NEEDED else "field-optional-missing",
-                    f"`{name}` is there for {having} of {self.with_bars} stocks only; {listed(codes, 3)} lack it",
-                    count=len(codes),
+                    "field-missing" if name in NEEDED else "field-optional-missing", message, count=len(codes)
                 )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from qlib_ext.market.finding import Findings, Kind, counted, listed
+from qlib_ext.checks import counted
+from qlib_ext.market.finding import Findings, Kind, listed
 from qlib_ext.market.quality.bars import cells, on
 from qlib_ext.market.quality.series import Series, runs
 from qlib_ext.market.quality.source import Source, is_index
@@ -120,6 +122,7 @@ class PriceChecks:
     def __init__(self, source: Source, found: Findings, region: str | None):
         self._days = source.days
         self._found = found
+        self._cells = partial(cells, found, source.days)
         self._limited = region == "cn"
         self._pending: list[_Pending] = []
         self._percent: list[tuple[str, str]] = []
@@ -224,13 +227,9 @@ class PriceChecks:
                 told.add(row)
                 first = start - 1  # the day whose bar the next ones repeat
                 more = f"; {times} such runs" if times > 1 else ""
+                message = f"{code}: the {what} of {on(self._days, first)} stands still over {length + 1} traded days{more}"
                 self._found.add(
-                    "stale-run",
-                    f"{code}: the {what} of {on(self._days, first)} stands still over {length + 1} traded days{more}",
-                    file=block.file(row, "close"),
-                    instrument=code,
-                    date=self._days[first],
-                    count=length + 1,
+                    "stale-run", message, block.file(row, "close"), code, self._days[first], length + 1
                 )
         volume = field("volume")
         repeated = same_bar & (volume > 0)
@@ -244,9 +243,7 @@ class PriceChecks:
         )
         untraded = (volume == 0) & series.has_volume[:, None] & series.valid
         moved = untraded & (np.abs(series.log_return) > MOVE)
-        cells(
-            self._found,
-            self._days,
+        self._cells(
             "volume-zero-with-move",
             block,
             "volume",
@@ -264,9 +261,7 @@ class PriceChecks:
             first = int(np.argmax(carried.any(axis=0)))
             self._carried_first = first if self._carried_first is None else min(first, self._carried_first)
         lasting = series.traded & (series.gap > LONG_GAP_DAYS)
-        cells(
-            self._found,
-            self._days,
+        self._cells(
             "gap-long",
             block,
             "close",
@@ -283,9 +278,7 @@ class PriceChecks:
         self._with_change += int((np.isfinite(change) & np.isfinite(expected)).any(axis=1).sum())
         for row in np.flatnonzero(percent).tolist():
             self._percent.append((block.codes[row], block.file(row, "change")))
-        cells(
-            self._found,
-            self._days,
+        self._cells(
             "change-inconsistent",
             block,
             "change",
@@ -300,9 +293,7 @@ class PriceChecks:
         block, factor = series.block, series.field("factor")
         if "factor" not in block.values:
             return
-        cells(
-            self._found,
-            self._days,
+        self._cells(
             "factor-nonpositive",
             block,
             "factor",
@@ -310,9 +301,7 @@ class PriceChecks:
             lambda row, day: f"factor is {factor[row, day]:.6g}",
         )
         has = block.has("factor")
-        cells(
-            self._found,
-            self._days,
+        self._cells(
             "factor-missing",
             block,
             "factor",
@@ -327,13 +316,11 @@ class PriceChecks:
         drifts = (days >= FACTOR_DRIFT_DAYS) & (count > FACTOR_DRIFT_SHARE * days)
         for row in np.flatnonzero(drifts).tolist():
             code, first = block.codes[row], int(np.argmax(steps[row]))
+            message = (
+                f"{code}: factor moves on {count[row]} of {days[row]} days, first on {on(self._days, first)}"
+            )
             self._found.add(
-                "factor-drifts",
-                f"{code}: factor moves on {count[row]} of {days[row]} days, first on {on(self._days, first)}",
-                file=block.file(row, "factor"),
-                instrument=code,
-                date=self._days[first],
-                count=count[row],
+                "factor-drifts", message, block.file(row, "factor"), code, self._days[first], count[row]
             )
 
     def _remember(
@@ -370,47 +357,34 @@ class PriceChecks:
             day = int(alone[0])
             count = pending.count - (len(pending.days) - len(alone))
             more = f" (on {count} days)" if count > 1 else ""
-            self._found.add(
-                pending.kind,
-                f"{pending.code} {on(self._days, day)}: {pending.texts(day)}{more}",
-                file=pending.file,
-                instrument=pending.code,
-                date=self._days[day],
-                count=count,
-            )
+            message = f"{pending.code} {on(self._days, day)}: {pending.texts(day)}{more}"
+            self._found.add(pending.kind, message, pending.file, pending.code, self._days[day], count)
         if self._percent and 2 * len(self._percent) > self._with_change:
             code, file = self._percent[0]
-            self._found.add(
-                "change-in-percent",
-                f"change is in percent in {len(self._percent)} of {self._with_change} stocks, such as {code}",
-                file=file,
-                instrument=code,
-                count=len(self._percent),
+            message = (
+                f"change is in percent in {len(self._percent)} of {self._with_change} stocks, such as {code}"
             )
+            self._found.add("change-in-percent", message, file, code, count=len(self._percent))
         else:
             for code, file in self._percent:
-                self._found.add(
-                    "change-in-percent",
-                    f"{code}: change is in percent; most stocks have it as a fraction",
-                    file=file,
-                    instrument=code,
-                )
+                message = f"{code}: change is in percent; most stocks have it as a fraction"
+                self._found.add("change-in-percent", message, file, code)
         if self._carried_first is not None:
+            message = (
+                f"{self._carried_days} days of {len(self._carried_stocks)} stocks carry the last close with a volume "
+                f"of 0, such as {listed(self._carried_stocks, 3)}"
+            )
             self._found.add(
                 "suspension-carried",
-                f"{self._carried_days} days of {len(self._carried_stocks)} stocks carry the last close with a volume "
-                f"of 0, such as {listed(self._carried_stocks, 3)}",
+                message,
                 instrument=self._carried_stocks[0],
                 date=self._days[self._carried_first],
                 count=self._carried_days,
             )
         lasting = len(self._days) >= FACTOR_CONSTANT_DAYS
         if lasting and self._factor_stocks >= FACTOR_CONSTANT_STOCKS and not self._factor_moves:
-            self._found.add(
-                "factor-constant",
-                f"factor never moves in any of {self._factor_stocks} stocks over {len(self._days)} days",
-                count=self._factor_stocks,
-            )
+            message = f"factor never moves in any of {self._factor_stocks} stocks over {len(self._days)} days"
+            self._found.add("factor-constant", message, count=self._factor_stocks)
 
 
 def price_limit(code: str, days: np.ndarray) -> np.ndarray:

@@ -146,11 +146,8 @@ class UniverseChecks:
         """Every universe, or one."""
         known = {membership.name.lower(): membership for membership in self._source.memberships}
         if universe is not None and universe.lower() not in known:
-            self._found.add(
-                "universe-missing",
-                f"there is no universe `{universe}`; there are {listed(sorted(known), 10) or 'none'}",
-                file=f"instruments/{universe.lower()}.txt",
-            )
+            message = f"there is no universe `{universe}`; there are {listed(sorted(known), 10) or 'none'}"
+            self._found.add("universe-missing", message, f"instruments/{universe.lower()}.txt")
         for name, membership in known.items():
             if universe is None or name == universe.lower():
                 self._check_rows(membership)
@@ -175,24 +172,18 @@ class UniverseChecks:
         ):
             if rows:
                 line, text = rows[0]
+                message = f"line {line} of {file} is {text[:60]!r}, {what}" + (
+                    f", and {len(rows)} such lines in all" if len(rows) > 1 else ""
+                )
                 found.add(
-                    kind,
-                    f"line {line} of {file} is {text[:60]!r}, {what}"
-                    + (f", and {len(rows)} such lines in all" if len(rows) > 1 else ""),
-                    file=file,
-                    instrument=text.split("\t")[0].strip().upper()[:20] or None,
-                    count=len(rows),
+                    kind, message, file, text.split("\t")[0].strip().upper()[:20] or None, count=len(rows)
                 )
         if membership.lower:
             line, code = membership.lower[0]
-            found.add(
-                "membership-lower-case",
-                f"line {line} of {file} has the code {code!r}"
-                + (f", and {len(membership.lower)} such lines in all" if len(membership.lower) > 1 else ""),
-                file=file,
-                instrument=code.upper(),
-                count=len(membership.lower),
+            message = f"line {line} of {file} has the code {code!r}" + (
+                f", and {len(membership.lower)} such lines in all" if len(membership.lower) > 1 else ""
             )
+            found.add("membership-lower-case", message, file, code.upper(), count=len(membership.lower))
         if not membership.spells:
             if membership.problem is None or not membership.problem.startswith("cannot"):
                 found.add("universe-empty", f"{file} has no usable row", file=file)
@@ -209,25 +200,20 @@ class UniverseChecks:
         reversed_ = [spell for spell in spells if spell.start > spell.end]
         if reversed_:
             first = reversed_[0]
-            found.add(
-                "membership-reversed",
-                f"{file}: {code} from {first.start} to {first.end} (line {first.line})",
-                file=file,
-                instrument=code,
-                date=first.start,
-                count=len(reversed_),
-            )
+            message = f"{file}: {code} from {first.start} to {first.end} (line {first.line})"
+            found.add("membership-reversed", message, file, code, first.start, len(reversed_))
         rows = Counter((spell.start, spell.end) for spell in spells)
         twice = [span for span, count in rows.items() if count > 1]
         if twice:
             start, end = twice[0]
+            message = f"{file}: {code} from {start} to {end} is there {rows[start, end]} times"
             found.add(
                 "membership-doubled-row",
-                f"{file}: {code} from {start} to {end} is there {rows[start, end]} times",
-                file=file,
-                instrument=code,
-                date=start,
-                count=sum(count - 1 for count in rows.values()),
+                message,
+                file,
+                code,
+                start,
+                sum(count - 1 for count in rows.values()),
             )
         ordered = sorted(span for span in rows if span[0] <= span[1])
         reach, overlaps = None, []
@@ -237,28 +223,16 @@ class UniverseChecks:
             reach = end if reach is None else max(reach, end)
         if overlaps:
             start, end = overlaps[0]
-            found.add(
-                "membership-overlap",
-                f"{file}: {code} is a member twice from {start} to {end}",
-                file=file,
-                instrument=code,
-                date=start,
-                count=len(overlaps),
-            )
+            message = f"{file}: {code} is a member twice from {start} to {end}"
+            found.add("membership-overlap", message, file, code, start, len(overlaps))
         if not len(self._days):
             return
         begin, finish = self._days[0], self._days[-1]
         outside = [span for span in ordered if span[1] < begin or span[0] > finish]
         if outside:
             start, end = outside[0]
-            found.add(
-                "membership-outside-calendar",
-                f"{file}: {code} from {start} to {end}, the calendar is from {begin} to {finish}",
-                file=file,
-                instrument=code,
-                date=start,
-                count=len(outside),
-            )
+            message = f"{file}: {code} from {start} to {end}, the calendar is from {begin} to {finish}"
+            found.add("membership-outside-calendar", message, file, code, start, len(outside))
 
     def _spans(self, membership: Membership) -> dict[str, list[tuple[int, int]]]:
         """Code to its spells as positions, first and one after the last, of those that have any day."""
@@ -287,27 +261,18 @@ class UniverseChecks:
         codes = list(membership.codes)
         without = [code for code in codes if code not in self._folders]
         if codes and self._folders and len(without) == len(codes):
-            found.add(
-                "universe-without-bars",
+            message = (
                 f"none of the {len(codes)} codes of {file} has bars: they look like {codes[0]}, those with bars like "
-                f"{next(iter(self._folders))}",
-                file=file,
-                instrument=codes[0],
-                count=len(codes),
+                f"{next(iter(self._folders))}"
             )
+            found.add("universe-without-bars", message, file, codes[0], count=len(codes))
             return
         spans = self._spans(membership)
         for code in without:
             days = sum(stop - first for first, stop in spans.get(code, []))
             spell = next(spell for spell in membership.spells if spell.code == code)
-            found.add(
-                "membership-without-bars",
-                f"{file}: {code} has no bars, and is a member on {days} days",
-                file=file,
-                instrument=code,
-                date=spell.start,
-                count=max(1, days),
-            )
+            message = f"{file}: {code} has no bars, and is a member on {days} days"
+            found.add("membership-without-bars", message, file, code, spell.start, max(1, days))
         indices = [code for code in codes if is_index(code)]
         for code in indices:
             found.add(
@@ -326,14 +291,17 @@ class UniverseChecks:
             ]
             if parts:
                 at = of_code[0][0] if early >= BEYOND_BARS_DAYS else max(bars[1], of_code[-1][0])
+                message = (
+                    f"{file}: {code} is a member on {' and '.join(parts)} "
+                    f"({self._days[bars[0]]} to {self._days[bars[1] - 1]})"
+                )
                 found.add(
                     "membership-beyond-bars",
-                    f"{file}: {code} is a member on {' and '.join(parts)} "
-                    f"({self._days[bars[0]]} to {self._days[bars[1] - 1]})",
-                    file=file,
-                    instrument=code,
-                    date=self._days[min(at, len(self._days) - 1)],
-                    count=early + late,
+                    message,
+                    file,
+                    code,
+                    self._days[min(at, len(self._days) - 1)],
+                    early + late,
                 )
 
     def _check_all(self, membership: Membership) -> None:
@@ -349,12 +317,9 @@ class UniverseChecks:
         for code in self._folders:
             bars = self._range_of(code)
             if code not in named:
+                message = f"{file} lacks {code}"
                 found.add(
-                    "all-lacks-stock",
-                    f"{file} lacks {code}",
-                    file=file,
-                    instrument=code,
-                    date=None if bars is None else self._days[bars[0]],
+                    "all-lacks-stock", message, file, code, None if bars is None else self._days[bars[0]]
                 )
             elif bars is not None:
                 of_code = spans.get(code, [])
@@ -369,14 +334,17 @@ class UniverseChecks:
                     says = (
                         f"{self._days[covered[0]]} to {self._days[covered[1] - 1]}" if of_code else "no day"
                     )
+                    message = (
+                        f"{file}: {code} has {says}, its closes are from {self._days[bars[0]]} to "
+                        f"{self._days[bars[1] - 1]}"
+                    )
                     found.add(
                         "all-range",
-                        f"{file}: {code} has {says}, its closes are from {self._days[bars[0]]} to "
-                        f"{self._days[bars[1] - 1]}",
-                        file=file,
-                        instrument=code,
-                        date=self._days[bars[0] if covered[0] != bars[0] else bars[1] - 1],
-                        count=lost + idle,
+                        message,
+                        file,
+                        code,
+                        self._days[bars[0] if covered[0] != bars[0] else bars[1] - 1],
+                        lost + idle,
                     )
 
     def _check_sizes(self, membership: Membership) -> None:
@@ -388,15 +356,11 @@ class UniverseChecks:
         opened = [spell for spell in membership.spells if self._is_open_ended(spell)]
         if opened:
             first = opened[0]
-            found.add(
-                "membership-open-ended",
+            message = (
                 f"{file}: {first.code} from {first.start} to {first.end}, the calendar is from {self._days[0]} to "
-                f"{self._days[-1]}" + (f"; {len(opened)} such rows" if len(opened) > 1 else ""),
-                file=file,
-                instrument=first.code,
-                date=first.start,
-                count=len(opened),
+                f"{self._days[-1]}" + (f"; {len(opened)} such rows" if len(opened) > 1 else "")
             )
+            found.add("membership-open-ended", message, file, first.code, first.start, len(opened))
         size, with_bars = np.zeros(days + 1, dtype=int), np.zeros(days + 1, dtype=int)
         for code, of_code in self._spans(membership).items():
             bars = self._range_of(code)
@@ -416,23 +380,18 @@ class UniverseChecks:
         begin, last = int(there[0]), int(there[-1])
         empty = np.flatnonzero(size[begin : last + 1] == 0) + begin
         if empty.size:
-            found.add(
-                "universe-empty-day",
-                f"{file} has no member on {self._days[empty[0]]}"
-                + (f", and on {empty.size} days in all" if empty.size > 1 else ""),
-                file=file,
-                date=self._days[empty[0]],
-                count=empty.size,
+            message = f"{file} has no member on {self._days[empty[0]]}" + (
+                f", and on {empty.size} days in all" if empty.size > 1 else ""
             )
+            found.add("universe-empty-day", message, file, date=self._days[empty[0]], count=empty.size)
         outside = begin + days - 1 - last
         if outside:
-            found.add(
-                "universe-range",
+            message = (
                 f"{file} has members from {self._days[begin]} to {self._days[last]}, the calendar days from "
-                f"{self._days[0]} to {self._days[-1]}",
-                file=file,
-                date=self._days[0 if begin else last + 1],
-                count=outside,
+                f"{self._days[0]} to {self._days[-1]}"
+            )
+            found.add(
+                "universe-range", message, file, date=self._days[0 if begin else last + 1], count=outside
             )
         inner = size[begin : last + 1]
         steps = np.abs(np.diff(inner))
@@ -443,27 +402,21 @@ class UniverseChecks:
         )
         if jumps.size:
             at = int(jumps[0])
-            found.add(
-                "universe-size-jump",
+            message = (
                 f"{file} has {inner[at]} members on {self._days[begin + at]} and {inner[at + 1]} on "
-                f"{self._days[begin + at + 1]}" + (f"; {jumps.size} such jumps" if jumps.size > 1 else ""),
-                file=file,
-                date=self._days[begin + at + 1],
-                count=jumps.size,
+                f"{self._days[begin + at + 1]}" + (f"; {jumps.size} such jumps" if jumps.size > 1 else "")
             )
+            found.add("universe-size-jump", message, file, date=self._days[begin + at + 1], count=jumps.size)
         self._check_nominal(file, name, inner, begin)
         if name != ALL and with_bars.any():
             few = np.flatnonzero(with_bars[begin : last + 1] < COVERAGE * inner)
             if few.size:
                 at = begin + int(few[0])
-                found.add(
-                    "universe-coverage",
+                message = (
                     f"{file}: on {few.size} days fewer than {COVERAGE:.0%} of the members have bars; the median day has "
-                    f"{np.median(inner):g} members and {np.median(with_bars[begin : last + 1]):g} with bars",
-                    file=file,
-                    date=self._days[at],
-                    count=few.size,
+                    f"{np.median(inner):g} members and {np.median(with_bars[begin : last + 1]):g} with bars"
                 )
+                found.add("universe-coverage", message, file, date=self._days[at], count=few.size)
 
     def _check_nominal(self, file: str, name: str, sizes: np.ndarray, begin: int) -> None:
         nominal = self._sizes.get(name)
@@ -471,14 +424,11 @@ class UniverseChecks:
             return
         off = np.flatnonzero(np.abs(sizes - nominal) > SIZE_TOLERANCE * nominal)
         if off.size > SIZE_DAYS * len(sizes):
-            self._found.add(
-                "universe-size",
+            message = (
                 f"{file} has {sizes[off[0]]} members on {self._days[begin + off[0]]} and {np.median(sizes):g} on the median "
-                f"day, where {nominal} are expected",
-                file=file,
-                date=self._days[begin + off[0]],
-                count=off.size,
+                f"day, where {nominal} are expected"
             )
+            self._found.add("universe-size", message, file, date=self._days[begin + off[0]], count=off.size)
 
     def _is_open_ended(self, spell: Spell) -> bool:
         begin, last = self._days[0], self._days[-1]
