@@ -12,7 +12,7 @@ from qlib_ext.cli.data.download import download
 from qlib_ext.cli.data.import_bars import import_bars
 from qlib_ext.cli.data.info import info
 from qlib_ext.cli.data.sample import sample
-from qlib_ext.cli.data.side_data import side
+from qlib_ext.cli.data.side_data import side_data
 from qlib_ext.cli.data.universe import universe
 from qlib_ext.cli.data.update import update
 from qlib_ext.cli.lookahead import lookahead
@@ -42,7 +42,7 @@ data.command("download")(download)
 data.command("import")(import_bars)
 data.command("info")(info)
 data.command("sample")(sample)
-data.command("side")(side)
+data.command("side-data")(side_data)
 data.command("universe")(universe)
 data.command("update")(update)
 

@@ -1,8 +1,11 @@
-"""Options of the form KEY=VALUE, which may be given many times."""
+"""Options that are given many times: KEY=VALUE, and words divided by commas."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
+
+import typer
 
 from qlib_ext.checks import UserError
 
@@ -41,3 +44,13 @@ def pairs(
             raise UserError(f"`{option}` must be given once for {key or 'all others'}, found {text!r} again")
         found[key] = value
     return found
+
+
+def words(given: Iterable[str] | None) -> list[str]:
+    """`A,B` and `C` are three words."""
+    return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
+
+
+def settings_of(ctx: typer.Context, kind: type) -> dict[str, Any]:
+    """The options of a command that have the name of a field of the dataclass `kind`."""
+    return {name: value for name, value in ctx.params.items() if name in kind.__dataclass_fields__}

@@ -27,7 +27,7 @@ class TestDataSample:
         out = tmp_path / "deep" / "market"
         assert run(monkeypatch, "data", "sample", "--out", str(out), "--seed", "7", *TINY) == 0
         text = capsys.readouterr().out
-        assert f"{out}: a made market of 23 instruments, 143 days from 2014-01-02 to 2014-08-01" in text
+        assert f"{out}: a sample market of 23 instruments, 143 days from 2014-01-02 to 2014-08-01" in text
         assert "universes all, csi100, csi300, sse50" in text
         assert f"QLIB_DATA={out}" in text
         assert len(QlibStore(out).instruments()) == 23

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, counted
+from qlib_ext.cli.data.summary import counts
 
 if TYPE_CHECKING:
     from qlib_ext.market.finding import Finding, QualityReport
@@ -70,7 +71,7 @@ def check(
         if repaired is not None:
             for line in _fixed(repaired, most):
                 typer.echo(line)
-        typer.echo(f"\n{_counts(last)}; {len(last.kinds)} kinds of fault looked for in {seconds:.1f} s")
+        typer.echo(f"\n{counts(last)}; {len(last.kinds)} kinds of fault looked for in {seconds:.1f} s")
     if last.has_errors:
         raise typer.Exit(1)
 
@@ -83,7 +84,7 @@ def _lines(checked: QualityReport, most: int | None) -> Iterator[str]:
         of_severity = [finding for finding in checked.findings if finding.severity == severity]
         if of_severity:
             yield ""
-            yield f"{_plural(len(of_severity), severity)}"
+            yield f"{counted(len(of_severity), severity)}"
             yield from _by_kind(of_severity, checked, most)
     if not checked.findings:
         yield "\nNothing was found."
@@ -92,9 +93,9 @@ def _lines(checked: QualityReport, most: int | None) -> Iterator[str]:
 def _facts(checked: QualityReport) -> str:
     store = checked.store
     if not store["days"]:
-        return f"{_plural(store['instruments'], 'instrument')}, no calendar"
+        return f"{counted(store['instruments'], 'instrument')}, no calendar"
     return (
-        f"{_plural(store['instruments'], 'instrument')}, {_plural(store['days'], 'day')} from {store['first_day']} to "
+        f"{counted(store['instruments'], 'instrument')}, {counted(store['days'], 'day')} from {store['first_day']} to "
         f"{store['last_day']}, fields {', '.join(store['fields']) or 'none'}, universes "
         f"{', '.join(store['universes']) or 'none'}"
     )
@@ -131,17 +132,9 @@ def _fixed(repaired: Repair, most: int | None) -> Iterator[str]:
         for name in dict.fromkeys(finding.kind for finding in findings):
             of_kind = [finding for finding in findings if finding.kind == name]
             fix = f" ({kinds[name].fix})" if mended and kinds[name].fix else ""
-            yield f"    {name}: {_plural(len(of_kind), 'finding')}{fix}"
+            yield f"    {name}: {counted(len(of_kind), 'finding')}{fix}"
             if most is None:
                 yield from (f"      {finding.message}" for finding in of_kind)
-
-
-def _counts(checked: QualityReport) -> str:
-    return ", ".join(_plural(count, severity) for severity, count in checked.counts.items())
-
-
-def _plural(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _sentence(text: str) -> str:

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from qlib_ext.cli.data.summary import audit, described
+
 
 def download(
     out: Annotated[Path, typer.Option(help="Directory to make, in Qlib's format.")],
@@ -24,23 +26,12 @@ def download(
     ] = False,
 ) -> None:
     """Download daily bars with Qlib's own getter, whole or not at all, and audit them."""
-    from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
-    from qlib_ext.market.importing.download import download
-    from qlib_ext.market.quality.check import check_store
+    from qlib_ext.market.importing.download import download  # here, so that `qlib-ext --help` stays quick
 
     began = time.perf_counter()
     # Qlib's bars of progress are for eyes; its messages come all the same.
     with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
         store = download(out, region=region, name=name, version=version, replace=replace)
-    typer.echo(
-        f"{out}: {len(store.instruments())} instruments, {len(store.calendar)} days from "
-        f"{store.calendar[0].date()} to {store.calendar[-1].date()}, universes {', '.join(store.universes())} "
-        f"({time.perf_counter() - began:.1f} s)"
-    )
-    with shown_progress() as progress:
-        checked = check_store(out, progress=progress)
-    found = ", ".join(
-        f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in checked.counts.items()
-    )
-    typer.echo(f"The audit has {found}. To read them: qlib-ext data check {out}")
+    typer.echo(f"{out}: {described(store)} ({time.perf_counter() - began:.1f} s)")
+    audit(out)
     typer.echo(f"To use it: QLIB_DATA={out}")

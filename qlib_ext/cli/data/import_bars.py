@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
-from qlib_ext.cli.pairs import pairs
+from qlib_ext.cli.data.summary import audit, described
+from qlib_ext.cli.options import pairs, settings_of
 
 
 def import_bars(
+    ctx: typer.Context,
     source: Annotated[
         Path, typer.Argument(metavar="SOURCE", help="CSV or Parquet file, or a folder of them; .gz too.")
     ],
@@ -79,45 +81,20 @@ def import_bars(
     from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.market.importing.import_bars import import_bars
     from qlib_ext.market.importing.import_settings import ImportSettings
-    from qlib_ext.market.quality.check import check_store
 
     began = time.perf_counter()
     settings = ImportSettings(
-        region=region,
+        **settings_of(ctx, ImportSettings),
         columns=pairs("--column", column, "close=Last"),
-        adjustment=adjustment,
-        volume=volume,
-        volume_unit=volume_unit,
-        amount_unit=amount_unit,
-        change=change,
-        calendar=calendar,
-        exchange=exchange,
-        timezone=timezone,
-        date_format=date_format,
-        pattern=pattern,
-        encoding=encoding,
-        duplicates=duplicates,
-        bad_values=bad_values,
-        zero_volume=zero_volume,
-        universe=universe,
         benchmarks=tuple(benchmark or ()),
     )
     with shown_progress() as progress:
         done = import_bars(source, out, settings, actions=actions, replace=replace, progress=progress)
-    store, fields = done.store, ", ".join(done.bars.fields)
-    typer.echo(
-        f"{out}: {len(store.instruments())} instruments, {len(store.calendar)} days from "
-        f"{store.calendar[0].date()} to {store.calendar[-1].date()}, fields {fields}, universes "
-        f"{', '.join(store.universes())} ({time.perf_counter() - began:.1f} s)"
-    )
+    said = described(done.store, ", ".join(done.bars.fields))
+    typer.echo(f"{out}: {said} ({time.perf_counter() - began:.1f} s)")
     for note in done.notes:
         typer.echo(f"note: {note}")
-    with shown_progress() as progress:
-        checked = check_store(out, progress=progress)
-    found = ", ".join(
-        f"{count} {severity}{'' if count == 1 else 's'}" for severity, count in checked.counts.items()
-    )
-    typer.echo(f"The audit has {found}. To read them: qlib-ext data check {out}")
+    audit(out)
     if region == "us":
         variable = "" if universe == "stocks" else f" UNIVERSE={universe}"
         typer.echo(f"To use it: QLIB_DATA={out}{variable} qrun workflows/mimstocr_us.yaml")

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from qlib_ext.cli.data.summary import described
+
 
 def sample(
     out: Annotated[Path, typer.Option(help="Directory to write, in Qlib's format.")],
@@ -23,7 +25,7 @@ def sample(
         str | None, typer.Option(help="Last day; 2020-12-31 in cn, 2009-12-31 in us by default.")
     ] = None,
 ) -> None:
-    """Write a made market, for trying and testing: nothing in it is real but the trading calendar."""
+    """Write a synthetic market, for trying and testing: nothing in it is real but the trading calendar."""
     from qlib_ext.checks import one_of  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.cli.progress import shown_progress
     from qlib_ext.market.synthetic.sample import SampleMarket
@@ -41,9 +43,5 @@ def sample(
     if not written:
         typer.echo(f"{out} already holds this sample market: left as it is")
         return
-    typer.echo(
-        f"{out}: a made market of {len(store.instruments())} instruments, {len(store.calendar)} days from "
-        f"{store.calendar[0].date()} to {store.calendar[-1].date()}, universes {', '.join(store.universes())} "
-        f"({time.perf_counter() - began:.1f} s)"
-    )
+    typer.echo(f"{out}: a sample market of {described(store)} ({time.perf_counter() - began:.1f} s)")
     typer.echo(f"To use it: QLIB_DATA={out}")

@@ -1,4 +1,4 @@
-"""`qlib-ext data side`."""
+"""`qlib-ext data side-data`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qlib_ext.cli.pairs import pairs
+from qlib_ext.checks import counted
+from qlib_ext.cli.options import pairs, words
 
 if TYPE_CHECKING:
     from qlib_ext.market.side_data.side_table import SideTable
 
 
-def side(
+def side_data(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The store, in Qlib's format.")],
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="market_value, industry, concepts, macro, or another name.")
@@ -49,18 +50,16 @@ def side(
     replace: Annotated[bool, typer.Option("--replace", help="Replace a table of this name.")] = False,
 ) -> None:
     """Bring market values, industries, concepts or macro series into a store, with the day each was known."""
-    from qlib_ext.market.side_data.import_table import (
-        import_table,  # here, so that `qlib-ext --help` stays quick
-    )
+    from qlib_ext.market.side_data import import_table  # here, so that `qlib-ext --help` stays quick
 
-    done = import_table(
+    done = import_table.import_table(
         directory,
         name,
         file,
         shape=shape,
         columns=pairs("--column", column, "FIELD=COLUMN"),
-        lags=pairs("--lag", _words(lag or []), "SERIES=LAG", alone=True),
-        frequencies=pairs("--frequency", _words(frequency or []), "SERIES=FREQUENCY", alone=True),
+        lags=pairs("--lag", words(lag), "SERIES=LAG", alone=True),
+        frequencies=pairs("--frequency", words(frequency), "SERIES=FREQUENCY", alone=True),
         until=until,
         encoding=encoding,
         replace=replace,
@@ -76,25 +75,17 @@ def _told(table: SideTable) -> str:
     if table.shape == "series":
         known, series = rows["release_date"], sorted(rows["series"].astype(str).unique())
         return (
-            f"{_count(len(rows), 'figure')}, {len(series):,} series ({', '.join(series)}), released from "
+            f"{counted(len(rows), 'figure')}, {len(series):,} series ({', '.join(series)}), released from "
             f"{known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}"
         )
-    stocks = _count(rows["instrument"].nunique(), "stock")
+    stocks = counted(rows["instrument"].nunique(), "stock")
     if table.shape == "spells":
-        names = _count(rows[table.column].nunique(), "name")
+        names = counted(rows[table.column].nunique(), "name")
         return (
-            f"{_count(len(rows), 'spell')}, {stocks}, {names}, the first from {rows['start'].min():%Y-%m-%d}"
+            f"{counted(len(rows), 'spell')}, {stocks}, {names}, the first from {rows['start'].min():%Y-%m-%d}"
         )
     days = rows["datetime"]
     return (
-        f"{_count(len(rows), 'value')}, {stocks}, {_count(days.nunique(), 'day')} from {days.min():%Y-%m-%d} to "
+        f"{counted(len(rows), 'value')}, {stocks}, {counted(days.nunique(), 'day')} from {days.min():%Y-%m-%d} to "
         f"{days.max():%Y-%m-%d}"
     )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _words(given: list[str]) -> list[str]:
-    return [word.strip() for words in given for word in words.split(",") if word.strip()]

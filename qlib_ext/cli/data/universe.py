@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qlib_ext.checks import UserError
-from qlib_ext.cli.pairs import pairs
+from qlib_ext.cli.options import pairs, settings_of, words
 
 if TYPE_CHECKING:
     from qlib_ext.market.store import QlibStore
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def universe(
+    ctx: typer.Context,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The store, in Qlib's format.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the universe to make.")],
     constituents: Annotated[
@@ -85,25 +86,8 @@ def universe(
             size=size,
         )
     else:
-        assert top is not None
-        made = TopUniverse(
-            name,
-            top,
-            by=by,
-            of=of,
-            exchange=exchange,
-            exclude=_words(exclude or []),
-            window_days=window_days,
-            min_history_days=min_history_days,
-            delay_days=delay_days,
-            absent_days=absent_days,
-            on=_words(on or []),
-            every_months=every_months,
-            review_months=_months(review_months),
-            buffer=buffer,
-            refill=refill,
-            volume=volume,
-        ).choose(store)
+        chosen = {"exclude": words(exclude), "on": words(on), "review_months": _months(review_months)}
+        made = TopUniverse(**settings_of(ctx, TopUniverse) | chosen).choose(store)
     written = write_universe(directory, made, replace=replace, out=out)
     for line in _told(store, made):
         typer.echo(line)
@@ -153,12 +137,8 @@ def _compared(store: QlibStore, made: Universe, name: str, spells: object) -> st
     )
 
 
-def _words(given: list[str]) -> list[str]:
-    return [word.strip() for words in given for word in words.split(",") if word.strip()]
-
-
 def _months(given: str | None) -> list[int]:
-    words = _words([given or ""])
-    if not all(word.isdecimal() for word in words):
+    months = words([given or ""])
+    if not all(word.isdecimal() for word in months):
         raise UserError(f"`--review-months` must be numbers of months such as 6,12, found {given!r}")
-    return [int(word) for word in words]
+    return [int(word) for word in months]

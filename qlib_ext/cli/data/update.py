@@ -9,8 +9,9 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from qlib_ext.checks import counted
 from qlib_ext.cli.data.import_bars import import_bars
-from qlib_ext.cli.pairs import pairs
+from qlib_ext.cli.options import pairs, settings_of
 
 SHOWN = 10  # revised values
 _IMPORT = get_type_hints(import_bars, include_extras=True)
@@ -22,6 +23,7 @@ def _as_import(option: str) -> Any:
 
 
 def update(
+    ctx: typer.Context,
     store: Annotated[Path, typer.Argument(help="The store to add to.")],
     source: Annotated[Path, typer.Argument(help="CSV or Parquet file, or a folder of them; .gz too.")],
     revise: Annotated[
@@ -61,24 +63,7 @@ def update(
 
     began = time.perf_counter()
     store = store.expanduser()
-    options: dict[str, Any] = {
-        "region": region,
-        "adjustment": adjustment,
-        "volume": volume,
-        "volume_unit": volume_unit,
-        "amount_unit": amount_unit,
-        "change": change,
-        "calendar": calendar,
-        "exchange": exchange,
-        "timezone": timezone,
-        "date_format": date_format,
-        "pattern": pattern,
-        "encoding": encoding,
-        "duplicates": duplicates,
-        "bad_values": bad_values,
-        "zero_volume": zero_volume,
-    }
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in settings_of(ctx, ImportSettings).items() if value is not None}
     settings = ImportSettings.load(store) if (store / FILE).is_file() else ImportSettings()
     if region not in (None, settings.region):
         given.setdefault("exchange", None)  # that of the other region
@@ -107,13 +92,9 @@ def update(
         typer.echo(f"revised: and {len(done.revisions) - SHOWN:,} more values")
     added = f", {done.days[0].date()} to {done.days[-1].date()}" if len(done.days) else ""
     typer.echo(
-        f"{store}: {_count(len(done.days), 'day')} added{added}, {_count(len(done.instruments), 'instrument')}, "
-        f"{_count(done.rows, 'bar')}; {_count(len(done.revisions), 'value')} revised. It has "
-        f"{_count(len(done.store.instruments()), 'instrument')} and {_count(len(days), 'day')} now "
+        f"{store}: {counted(len(done.days), 'day')} added{added}, {counted(len(done.instruments), 'instrument')}, "
+        f"{counted(done.rows, 'bar')}; {counted(len(done.revisions), 'value')} revised. It has "
+        f"{counted(len(done.store.instruments()), 'instrument')} and {counted(len(days), 'day')} now "
         f"({time.perf_counter() - began:.1f} s)"
     )
     typer.echo(f"To check it: qlib-ext data check {store}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -14,8 +14,8 @@ MACRO = "period,gdp,cpi\n2013Q4,100,50\n2014Q1,101,51\n"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Exit status of `qlib-ext data side` with these arguments."""
-    monkeypatch.setattr(sys, "argv", ["qlib-ext", "data", "side", *arguments])
+    """Exit status of `qlib-ext data side-data` with these arguments."""
+    monkeypatch.setattr(sys, "argv", ["qlib-ext", "data", "side-data", *arguments])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     return int(caught.value.code or 0)

@@ -1,0 +1,38 @@
+"""What the commands that make a store say of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from qlib_ext.checks import counted
+
+if TYPE_CHECKING:
+    from qlib_ext.market.finding import QualityReport
+    from qlib_ext.market.store import QlibStore
+
+
+def described(store: QlibStore, fields: str = "") -> str:
+    """`430 instruments, 2674 days from 2010-01-04 to 2020-12-31, universes all, csi300`."""
+    days = store.calendar
+    return (
+        f"{len(store.instruments())} instruments, {len(days)} days from {days[0].date()} to {days[-1].date()}"
+        f"{fields and f', fields {fields}'}, universes {', '.join(store.universes())}"
+    )
+
+
+def counts(checked: QualityReport) -> str:
+    """`1 error, 0 warnings, 2 notes`."""
+    return ", ".join(counted(count, severity) for severity, count in checked.counts.items())
+
+
+def audit(directory: Path) -> None:
+    """Check a new store, and say how much was found."""
+    from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.market.quality.check import check_store
+
+    with shown_progress() as progress:
+        checked = check_store(directory, progress=progress)
+    typer.echo(f"The audit has {counts(checked)}. To read them: qlib-ext data check {directory}")
