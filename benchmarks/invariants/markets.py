@@ -72,7 +72,7 @@ class Made:
 
 
 def make_market(root: Path, seed: int) -> Made:
-    """Make a market and write its store, with a side table `status`, to `root`."""
+    """Make a market and write its store, with a side data `status`, to `root`."""
     draw = np.random.default_rng([seed, 1])
     calendar = pd.bdate_range(ERAS[seed % len(ERAS)], periods=DAYS)
     codes = _codes(draw, calendar[0].date())
@@ -179,7 +179,7 @@ def _price(draw: np.random.Generator, reference: int, bounds: tuple[int, int]) -
 
 
 def _write_status(root: Path, calendar: pd.DatetimeIndex, codes: list[str], special: np.ndarray) -> None:
-    """The side table of stocks under special treatment."""
+    """The table of side data of stocks under special treatment."""
     rows = [
         (code, calendar[held[0]], calendar[held[-1]], word)
         for code, column, word in zip(codes, special.T, ["ST", "*ST"] * len(codes), strict=False)

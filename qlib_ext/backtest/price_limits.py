@@ -12,7 +12,7 @@ from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.side_data.side_table import FAR
 from qlib_ext.market.store import QlibStore
 
-STATUS = "status"  # the side table with what the exchange says of a stock, such as ST
+STATUS = "status"  # the table of side data with what the exchange says of a stock, such as ST
 MARGIN = 0.005  # by how much a close may miss the limit where limit prices cannot be told
 NEAR_A_TICK = 0.1  # of a tick, from a price in single precision to the price that it was
 MOST = 0.95  # share of a stock's closes near a tick from which on its factor is taken at its word
@@ -58,7 +58,7 @@ def at_limit(
     rules
         The exchange's.
     store
-        Off which earlier closes, first days and the side table `status` are read.
+        Off which earlier closes, first days and the side data `status` are read.
     buy, sell
         The columns with the prices of purchases and sales. Where one is missing or 0, the trade is at the close.
     factors
@@ -150,7 +150,7 @@ def _statuses(
     side = SideData(store)
     if STATUS not in side:
         note = (
-            f"the store has no side table `{STATUS}`, so that no stock is known to be {', '.join(rules.statuses)}: each "
+            f"the store has no side data `{STATUS}`, so that no stock is known to be {', '.join(rules.statuses)}: each "
             "has the price limit of its board"
         )
         return found, [note]
@@ -175,7 +175,7 @@ def _statuses(
     notes = []
     if unknown:
         notes.append(
-            f"the side table `{STATUS}` has words without rules of their own: {', '.join(sorted(unknown)[:5])}"
+            f"the side data `{STATUS}` has words without rules of their own: {', '.join(sorted(unknown)[:5])}"
         )
     return found, notes
 

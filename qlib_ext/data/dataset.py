@@ -190,7 +190,7 @@ class DailyPanelDataset(DatasetH):
             if reason is not None:
                 raise UserError(
                     f"`{name}` ({type(source).__name__}) does not fit the store {store.root}: {reason}; "
-                    f"bring a table in (`qlib-ext data side DIR NAME FILE`), or take FirstAvailable"
+                    f"bring a table in (`qlib-ext data side-data DIR NAME FILE`), or take FirstAvailable"
                 )
         return store
 

@@ -45,7 +45,7 @@ class ChangedMarkets:
     Attributes
     ----------
     sources : tuple of str
-        What can be changed: bars, membership, and each side table that can be read (`side/NAME`).
+        What can be changed: bars, membership, and each table of side data that can be read (`side/NAME`).
     """
 
     def __init__(self, store: QlibStore, seed: int) -> None:

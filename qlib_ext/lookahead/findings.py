@@ -69,7 +69,7 @@ KINDS = {
         Kind(
             "released-at-period-end",
             "figures of months, quarters or years count as known on the day on which their period ends",
-            "give real release dates, or a lag (`qlib-ext data side DIR NAME FILE --lag ...`)",
+            "give real release dates, or a lag (`qlib-ext data side-data DIR NAME FILE --lag ...`)",
         ),
         Kind(
             "market-value-looks-ahead",

@@ -19,7 +19,7 @@ from qlib_ext.recommend.scoring import Scored
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.records.backtest import completed
 
-NAME = "name"  # the side table with the firms' names
+NAME = "name"  # the table of side data with the firms' names
 PRICE_DIGITS = 4  # a store holds prices in single precision
 UNIT_DAYS = 60  # trading days whose closes tell the unit of the store's price changes
 

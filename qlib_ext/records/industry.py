@@ -58,7 +58,7 @@ def industries(
         if INDUSTRY not in side:
             return None, (
                 f"the store has no side data `{INDUSTRY}`; bring a table of instrument, start, end and industry in with "
-                f"`qlib-ext data side DIR {INDUSTRY} FILE`"
+                f"`qlib-ext data side-data DIR {INDUSTRY} FILE`"
             )
         table = side.read(INDUSTRY, "spells")
     except SideDataError as error:  # the table has a fault: the run is whole without it, and says which

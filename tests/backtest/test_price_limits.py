@@ -168,7 +168,7 @@ class TestStatus:
         assert [day_of(at, "SH600000", day) for day in (2, 6)] == [None, "up"]
         assert [day_of(at, "SH600001", day) for day in (2, 6)] == ["up", None]
         assert [day_of(at, "SZ300001", day) for day in (2, 6)] == [None, None]
-        assert [*found.notes] == ["the side table `status` has words without rules of their own: sane"]
+        assert [*found.notes] == ["the side data `status` has words without rules of their own: sane"]
 
     def test_it_lasts_from_the_first_to_the_last_day_of_its_spell(self, tmp_path: Path) -> None:
         made = Store(["SH600000"])

@@ -357,7 +357,7 @@ class TestDescribes:
     def test_notes_go_to_the_reader(self, market: Market) -> None:
         _, notes = make_exchange([PLAIN], CALENDAR[1], CALENDAR[-2], {"rules": "cn"})
         (note,) = notes
-        assert "no side table `status`" in note
+        assert "no side data `status`" in note
         assert make_exchange([PLAIN], CALENDAR[1], CALENDAR[-2], {"rules": "us"})[1] == []
 
 

@@ -249,7 +249,7 @@ class TestErrors:
         ):
             make_dataset(market_value=MARKET_VALUE)
         with pytest.raises(
-            UserError, match=r"`concepts` \(SideConcepts\) .*; bring a table in \(`qlib-ext data side"
+            UserError, match=r"`concepts` \(SideConcepts\) .*; bring a table in \(`qlib-ext data side-data"
         ):
             make_dataset(concepts=CONCEPTS)
 

@@ -279,7 +279,7 @@ class TestRules:
         assert setup["rules"]["name"] == "cn"
         duty = [row["says"] for row in setup["rules"]["in_force"] if row["rule"] == "stamp duty"]
         assert duty == ["0% of a purchase, 0.1% of a sale"]
-        assert any("no side table `status`" in note for note in setup["notes"])
+        assert any("no side data `status`" in note for note in setup["notes"])
         orders = read("backtest/orders.parquet")
         traded = orders[orders["filled"] > 0]
         levy = np.where(traded["direction"] == "sell", 0.00102, 0.00002)

@@ -291,7 +291,7 @@ class TestIndustries:
 
     def test_without_any(self, made: Any) -> None:
         assert "portfolio/industries.csv" not in paths(made)
-        assert "qlib-ext data side" in setup_of(made)["no_industries"]
+        assert "qlib-ext data side-data" in setup_of(made)["no_industries"]
 
 
 class TestEdges:

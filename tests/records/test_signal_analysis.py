@@ -202,7 +202,7 @@ class TestIndustries:
         SignalAnalysisRecord(recorder=scored).generate()
         found = summary(scored)["industry"]
         assert not found["available"]
-        assert "qlib-ext data side DIR industry FILE" in found["reason"]
+        assert "qlib-ext data side-data DIR industry FILE" in found["reason"]
 
     def test_a_faulty_table_does_not_stop_the_run_and_is_told(self, scored: Any, industry: Path) -> None:
         industry.write_text("instrument,start,end,industry\nSH600000,2020-02-01,2020-01-01,A\n")

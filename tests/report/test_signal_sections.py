@@ -194,7 +194,7 @@ class TestInformationCoefficient:
         assert "Never that many: Tiny." in page
 
     def test_without_industries_it_says_how_to_bring_them_in(self, short: RunArtifacts) -> None:
-        assert "qlib-ext data side DIR industry FILE" in InformationCoefficient().render(short)
+        assert "qlib-ext data side-data DIR industry FILE" in InformationCoefficient().render(short)
 
     def test_another_label(self, signal: RunArtifacts) -> None:
         section = InformationCoefficient("NEXT_RETURN")

@@ -113,7 +113,7 @@ class DailyBarsPanel(PanelHandler):
         reason = None if self.macro is None else self.macro.lacks(store)
         if reason is not None:
             raise UserError(
-                f"`macro` does not fit the store {store.root}: {reason}; bring a table in (`qlib-ext data side DIR "
+                f"`macro` does not fit the store {store.root}: {reason}; bring a table in (`qlib-ext data side-data DIR "
                 "NAME FILE`), make a market that has one (`qlib-ext data sample --region us --out DIR`), or leave it out"
             )
         # what is read now, whatever becomes of the file: a run tells of this

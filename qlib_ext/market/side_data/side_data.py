@@ -92,7 +92,7 @@ class SideData:
             known = ", ".join(self.names()) or "nothing"
             raise SideDataError(
                 f"`{self.root}` has no side data {name!r}{nearest(str(name), self.names())}, it has {known}; "
-                f"`qlib-ext data side DIR {name} FILE` brings a table in"
+                f"`qlib-ext data side-data DIR {name} FILE` brings a table in"
             )
         return self._paths[name]
 
@@ -278,7 +278,7 @@ def _files(root: Path) -> dict[str, list[Path]]:
 
 
 def _within(path: Path) -> str:
-    """The path of a side file within its store."""
+    """The path of a file of side data within its store."""
     return f"{FOLDER}/{path.name}"
 
 

@@ -1,1 +1,1 @@
-"""Made markets."""
+"""Synthetic markets."""

@@ -1,4 +1,4 @@
-"""A made economy: macro series as they were published, with revisions, and what of them the market follows.
+"""A synthetic economy: macro series as they were published, with revisions, and what of them the market follows.
 
 Everything is invented. One business cycle drives four monthly and quarterly series, which bear the names of the real
 ones that they imitate. A figure is published after its period ends, and some are published with an error that a later

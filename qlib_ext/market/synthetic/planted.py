@@ -1,6 +1,6 @@
 """The predictable part of the sample market: a score that the bars of the past 60 days determine.
 
-A made market without anything to predict could not tell a model that learns from one that doesn't. So the
+A synthetic market without anything to predict could not tell a model that learns from one that doesn't. So the
 sample market pushes the return of day t+2 by a small amount that follows from what is known at the close of
 day t. This module is that rule, and nothing else in the market is predictable beyond volatility and volume.
 """

@@ -101,7 +101,7 @@ class SampleMarket(SyntheticMarket):
         (side / "README.md").write_text(text, encoding="utf-8")
 
 
-README = """# A made market
+README = """# A synthetic market
 
 Nothing here is real: no price, no firm, no index. Codes look like those of the Shanghai and Shenzhen exchanges so
 that software for them can be tried, and any likeness to the security that bears the same code is chance. Only the

@@ -1,4 +1,4 @@
-"""A made market, day by day: who is listed, what trades, at what price and volume.
+"""A synthetic market, day by day: who is listed, what trades, at what price and volume.
 
 Everything here is invented from random numbers. What it imitates of the real markets, Chinese A shares by default:
 

@@ -1,4 +1,4 @@
-"""What all made markets share: their arguments, how they are written, and how bars and memberships become tables."""
+"""What all synthetic markets share: their arguments, how they are written, and how bars and memberships become tables."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class SyntheticMarket(ABC):
     def write(self, out: str | Path, progress: Progress | None = None) -> tuple[QlibStore, bool]:
         """Write the market to `out`, whole or not at all.
 
-        A made market with the same arguments is left as it is; one with others, or of an earlier version, is
+        A synthetic market with the same arguments is left as it is; one with others, or of an earlier version, is
         replaced. 5000 stocks over 16 years take about a minute, 5 GB of memory and 1 GB of disk.
 
         Parameters

@@ -1,4 +1,4 @@
-"""The US sample market: a made market of American shares with macro series, in Qlib's format.
+"""The US sample market: a synthetic market of American shares with macro series, in Qlib's format.
 
 `qlib-ext data sample --region us --out DIR --seed N` writes it. It is the market of `qlib_ext.market.synthetic.simulation`
 under American rules: the calendar of the New York exchange, moves of up to 28 % a day, one share is a lot, hardly any
@@ -56,7 +56,7 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 UNFIT = {"NULL", "NONE", "TRUE"}  # programs that read tables take them for something else
 
 NEW_YORK = Exchange(
-    limit=0.28,  # no rule of New York: larger moves are news, which a made market has not
+    limit=0.28,  # no rule of New York: larger moves are news, which a synthetic market has not
     lot=1.0,
     halt_rate=0.0001,
     halt_days=(1.0,),
@@ -157,7 +157,7 @@ class USSampleMarket(SyntheticMarket):
         (side / "README.md").write_text(text, encoding="utf-8")
 
 
-README = """# A made market
+README = """# A synthetic market
 
 Nothing here is real: no price, no firm, no index, no figure of an economy. Codes look like those of American exchanges
 and series bear the names of real ones so that software for them can be tried, and any likeness is chance. Only the

@@ -441,7 +441,7 @@ class TestReading:
             SideDataError, match=r"no side data 'market_values' \(did you mean market_value\?\), it has"
         ):
             side.read("market_values")
-        with pytest.raises(SideDataError, match="`qlib-ext data side DIR industry FILE` brings a table in"):
+        with pytest.raises(SideDataError, match="`qlib-ext data side-data DIR industry FILE` brings a table in"):
             side.shape("industry")
         with pytest.raises(SideDataError, match=r"must be a table of spells .* found one of values"):
             side.read("market_value", "spells")

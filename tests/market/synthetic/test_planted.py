@@ -131,7 +131,7 @@ class TestPlantedScore:
 
 class TestInTheStore:
     def test_the_published_score_follows_from_the_bars(self, sample: Any) -> None:
-        """The side file holds what the store's own bars give: nothing hidden is needed to know the score."""
+        """The file of side data holds what the store's own bars give: nothing hidden is needed to know the score."""
         table = pd.read_parquet(sample.store.root / "side" / "planted_score.parquet")
         published = table.pivot(index="datetime", columns="instrument", values="score")
         published = published.reindex(index=sample.calendar, columns=sample.stocks).to_numpy()

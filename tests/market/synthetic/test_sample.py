@@ -230,7 +230,7 @@ class TestSide:
 
     def test_readme_says_what_it_is(self, sample: Any) -> None:
         text = (sample.store.root / "side" / "README.md").read_text()
-        assert text.startswith("# A made market")
+        assert text.startswith("# A synthetic market")
         assert "`qlib-ext data sample --seed 3 --stocks 60 --start 2014-01-01 --end 2016-12-31`" in text
 
 
