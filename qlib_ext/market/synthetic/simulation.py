@@ -17,7 +17,7 @@ Simplifications: a listing's first day has the usual limit, every board has 10 %
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
@@ -224,80 +224,109 @@ def simulate(
     turbulence
         `[D]`: factor on all volatilities of each day; None: 1.
     """
-    days, stocks = len(calendar), len(firms.codes)
-    shape = (days, stocks)
-    push = np.zeros(days) if drift is None else drift
-    nature = _draw(seed, firms, days, np.ones(days) if turbulence is None else turbulence)
-    halted = _suspensions(seed, shape, exchange)
-    dividend_due, dividend_yield, bonus = _distributions(seed, calendar, stocks, exchange)
+    run = _Run(seed, firms, calendar, exchange, drift, turbulence)
+    for day in range(len(calendar)):
+        run.step(day)
+        if progress is not None:
+            progress(day + 1, len(calendar), "simulating days")
+    return Market(**run.out)
 
-    names = ("open", "high", "low", "close", "vwap", "volume", "factor", "change", "market_value", "score")
-    out = {name: np.full(shape, np.nan) for name in names}
-    adjusted = {
-        name: np.full((LOOKBACK_DAYS + days, stocks), np.nan) for name in ("close", "high", "low", "volume")
-    }
 
-    price, factor, shares = firms.price.copy(), firms.factor.copy(), firms.shares.copy()
-    pending = np.zeros(
-        stocks, dtype=bool
-    )  # a distribution that falls on a suspended day waits for the next bar
-    alive = np.ones(stocks, dtype=bool)
-    low_days = np.zeros(stocks, dtype=int)
-    for day in range(days):
-        present = alive & (firms.listed <= day) & (day < firms.delisted)
-        traded = present & (~halted[day] | (day == firms.listed))
+class _Run:
+    """The market as it stands before a day, and all that it was before."""
 
-        # Reference price: the last close, less what the firm pays out today.
-        pending |= present & dividend_due[day]
-        paying = pending & traded & (day > firms.listed)
-        pending &= ~paying
-        issue = np.where(paying & (price > exchange.split_above), bonus[day], 0.0)
-        cash = np.where(paying, np.round(dividend_yield[day] * price, 2), 0.0)
+    def __init__(
+        self,
+        seed: int,
+        firms: Firms,
+        calendar: pd.DatetimeIndex,
+        exchange: Exchange,
+        drift: np.ndarray | None,
+        turbulence: np.ndarray | None,
+    ) -> None:
+        days, stocks = shape = len(calendar), len(firms.codes)
+        self.firms, self.exchange = firms, exchange
+        self.push = np.zeros(days) if drift is None else drift
+        self.nature = _draw(seed, firms, days, np.ones(days) if turbulence is None else turbulence)
+        self.halted = _suspensions(seed, shape, exchange)
+        self.dividend_due, self.dividend_yield, self.bonus = _distributions(seed, calendar, stocks, exchange)
+        self.out = {field.name: np.full(shape, np.nan) for field in fields(Market)}
+        self.adjusted = {
+            name: np.full((LOOKBACK_DAYS + days, stocks), np.nan)
+            for name in ("close", "high", "low", "volume")
+        }
+        self.price, self.factor, self.shares = firms.price.copy(), firms.factor.copy(), firms.shares.copy()
+        # A distribution that falls on a suspended day waits for the next bar.
+        self.pending = np.zeros(stocks, dtype=bool)
+        self.alive = np.ones(stocks, dtype=bool)
+        self.low_days = np.zeros(stocks, dtype=int)
+
+    def step(self, day: int) -> None:
+        """Let the firms trade on a day."""
+        listed = self.firms.listed
+        present = self.alive & (listed <= day) & (day < self.firms.delisted)
+        traded = present & (~self.halted[day] | (day == listed))
+        reference = self._pay_out(day, present, traded)
+        bars = self._trade(day, reference)
+        self.price = np.where(traded, bars["close"], self.price)
+        for name, value in bars.items():
+            self.out[name][day] = np.where(traded, value, np.nan)
+        self.out["market_value"][day] = np.where(present, self.price * self.shares, np.nan)
+        self.out["score"][day] = self._score(day)
+        below = np.where(bars["close"] < DELIST_BELOW, self.low_days + 1, 0)
+        self.low_days = np.where(traded, below, self.low_days)
+        self.alive &= self.low_days < DELIST_AFTER_DAYS
+
+    def _pay_out(self, day: int, present: np.ndarray, traded: np.ndarray) -> np.ndarray:
+        """The reference price: the last close, less what the firm pays out today."""
+        self.pending |= present & self.dividend_due[day]
+        paying = self.pending & traded & (day > self.firms.listed)
+        self.pending &= ~paying
+        price = self.price
+        issue = np.where(paying & (price > self.exchange.split_above), self.bonus[day], 0.0)
+        cash = np.where(paying, np.round(self.dividend_yield[day] * price, 2), 0.0)
         reference = np.where(paying, np.maximum(_cents((price - cash) / (1.0 + issue)), 0.01), price)
-        factor = factor * price / reference
-        shares = shares * (1.0 + issue)
+        self.factor = self.factor * price / reference
+        self.shares = self.shares * (1.0 + issue)
+        return reference
 
-        move = nature.move[day] + _industry_move(nature, firms, day) + firms.beta * push[day]
+    def _move(self, day: int) -> np.ndarray:
+        """Log return of each firm: nature, industry, market, and what its score of two days ago promised."""
+        nature = self.nature
+        move = nature.move[day] + nature.industry[day][self.firms.industries(day)]
+        move = move + self.firms.beta * self.push[day]
         if day >= DRIFT_DELAY_DAYS:
-            known = out["score"][day - DRIFT_DELAY_DAYS]
+            known = self.out["score"][day - DRIFT_DELAY_DAYS]
             move = move + nature.premium[day] * nature.volatility[day].mean() * np.nan_to_num(known)
+        return move
 
+    def _trade(self, day: int, reference: np.ndarray) -> dict[str, np.ndarray]:
+        """Bars of the day, as if all firms traded."""
+        nature, exchange, move = self.nature, self.exchange, self._move(day)
+        volatility = nature.volatility[day]
         up, down = _cents(reference * (1.0 + exchange.limit)), _cents(reference * (1.0 - exchange.limit))
         down = np.maximum(down, 0.01)
         close = np.clip(_cents(reference * np.exp(move)), down, up)
-        gap = 0.3 * move + 0.35 * nature.volatility[day] * nature.gap[day]
+        gap = 0.3 * move + 0.35 * volatility * nature.gap[day]
         opened = np.clip(_cents(reference * np.exp(gap)), down, up)
-        high, low = _extremes(
-            reference, opened, close, nature.volatility[day], nature.high[day], nature.low[day]
-        )
+        high, low = _extremes(reference, opened, close, volatility, nature.high[day], nature.low[day])
         high = np.clip(_cents(high), np.maximum(opened, close), up)
         low = np.clip(_cents(low), down, np.minimum(opened, close))
         vwap = np.clip((opened + high + low + close) / 4 + 0.1 * (high - low) * nature.vwap[day], low, high)
-        surprise = np.minimum(np.abs(move) / nature.volatility[day], 4.0)
-        turnover = firms.turnover * np.exp(nature.turnover[day] + 0.3 * (surprise - 0.8))
-        volume = np.maximum(
-            np.round(shares * np.minimum(turnover, 0.5) / exchange.lot) * exchange.lot, exchange.lot
-        )
+        surprise = np.minimum(np.abs(move) / volatility, 4.0)
+        turnover = self.firms.turnover * np.exp(nature.turnover[day] + 0.3 * (surprise - 0.8))
+        lots = np.round(self.shares * np.minimum(turnover, 0.5) / exchange.lot) * exchange.lot
+        volume = np.maximum(lots, exchange.lot)
+        bars = {"open": opened, "high": high, "low": low, "close": close, "vwap": vwap, "volume": volume}
+        return bars | {"factor": self.factor, "change": close / reference - 1.0}
 
-        price = np.where(traded, close, price)
-        values = {"open": opened, "high": high, "low": low, "close": close, "vwap": vwap, "volume": volume}
-        values |= {"factor": factor, "change": close / reference - 1.0}
-        for name, value in values.items():
-            out[name][day] = np.where(traded, value, np.nan)
-        out["market_value"][day] = np.where(present, price * shares, np.nan)
-
+    def _score(self, day: int) -> np.ndarray:
         row = LOOKBACK_DAYS + day
         for name in ("close", "high", "low"):
-            adjusted[name][row] = out[name][day] * factor
-        adjusted["volume"][row] = out["volume"][day] / factor
+            self.adjusted[name][row] = self.out[name][day] * self.factor
+        self.adjusted["volume"][row] = self.out["volume"][day] / self.factor
         window = slice(row + 1 - LOOKBACK_DAYS, row + 1)
-        out["score"][day] = planted_score(**{name: bars[window] for name, bars in adjusted.items()})
-
-        low_days = np.where(traded, np.where(close < DELIST_BELOW, low_days + 1, 0), low_days)
-        alive &= low_days < DELIST_AFTER_DAYS
-        if progress is not None:
-            progress(day + 1, days, "simulating days")
-    return Market(**out)
+        return planted_score(**{name: bars[window] for name, bars in self.adjusted.items()})
 
 
 @dataclass(frozen=True)
@@ -337,10 +366,6 @@ def _draw(seed: int, firms: Firms, days: int, turbulence: np.ndarray) -> _Nature
     luck = rng.standard_normal(days)
     premium = PLANTED_STRENGTH * (1.0 + luck - luck.mean())
     return _Nature(move, industry, volatility, turnover, gap, vwap, high, low, premium)
-
-
-def _industry_move(nature: _Nature, firms: Firms, day: int) -> np.ndarray:
-    return nature.industry[day][firms.industries(day)]
 
 
 def _extremes(
