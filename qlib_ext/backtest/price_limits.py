@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.market.rules.exchange_rules import ISSUE_PRICE, ExchangeRules
+from qlib_ext.market.side_data.rows import FAR
 from qlib_ext.market.side_data.side_data import SideData
-from qlib_ext.market.side_data.side_table import FAR
 from qlib_ext.market.store import QlibStore
 
 STATUS = "status"  # the table of side data with what the exchange says of a stock, such as ST

@@ -50,7 +50,7 @@ SOURCES = (
     "config/*.py",
     "market/store.py",
     "market/finding.py",
-    "market/side_data/side*.py",
+    "market/side_data/*.py",
     "market/spells.py",
     "market/traded_value.py",
     "features/*.py",

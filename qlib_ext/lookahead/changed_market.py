@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.market.side_data.side_data import SideData, SideDataError
-from qlib_ext.market.side_data.side_table import KEYS, LAG, SideTable
+from qlib_ext.market.side_data.table import KEYS, LAG, SideTable
 from qlib_ext.market.store import QlibStore
 
 BARS, MEMBERSHIP, SIDE = "bars", "membership", "side/"

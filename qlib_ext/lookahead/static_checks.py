@@ -13,8 +13,8 @@ from qlib_ext.data.side_data.market_value import FirstAvailable, SideMarketValue
 from qlib_ext.lookahead.findings import Finding
 from qlib_ext.lookahead.observation import FEATURES, compare
 from qlib_ext.lookahead.subject import Subject
+from qlib_ext.market.side_data.rows import parse_periods
 from qlib_ext.market.side_data.side_data import SideData
-from qlib_ext.market.side_data.side_table import parse_periods
 from qlib_ext.market.store import QlibStore
 
 LONG_BEFORE = 120  # trading days of membership before a stock's first bar

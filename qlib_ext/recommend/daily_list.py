@@ -13,7 +13,7 @@ from qlib.data import D
 from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
 from qlib_ext.backtest.simulation import quiet_qlib, with_price_limit
 from qlib_ext.market.side_data.side_data import SideData
-from qlib_ext.market.side_data.side_table import INDUSTRY
+from qlib_ext.market.side_data.table import INDUSTRY
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.scoring import Scored
 from qlib_ext.recommend.trained import TrainedRun

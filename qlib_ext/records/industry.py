@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from qlib_ext.market.side_data.side_data import SideData, SideDataError
-from qlib_ext.market.side_data.side_table import INDUSTRY
+from qlib_ext.market.side_data.table import INDUSTRY
 from qlib_ext.market.spells import locate_spells, spell_labels
 from qlib_ext.market.store import QlibStore
 

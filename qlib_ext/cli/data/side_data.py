@@ -11,7 +11,7 @@ from qlib_ext.checks import counted
 from qlib_ext.cli.options import pairs, words
 
 if TYPE_CHECKING:
-    from qlib_ext.market.side_data.side_table import SideTable
+    from qlib_ext.market.side_data.table import SideTable
 
 
 def side_data(

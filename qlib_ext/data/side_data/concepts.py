@@ -19,7 +19,7 @@ from qlib_ext.config.build import build
 from qlib_ext.data.side_data.source import Chain, Source
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.side_data.side_data import SideData
-from qlib_ext.market.side_data.side_table import INDUSTRY
+from qlib_ext.market.side_data.table import INDUSTRY
 from qlib_ext.market.spells import count_spells, locate_spells
 from qlib_ext.market.store import QlibStore, StoreError
 

@@ -12,8 +12,9 @@ import pandas as pd
 
 from qlib_ext.checks import UserError, instance, integer, nearest, one_of
 from qlib_ext.data.side_data.source import Source
+from qlib_ext.market.side_data.rows import parse_periods
 from qlib_ext.market.side_data.side_data import SideData
-from qlib_ext.market.side_data.side_table import LAG, parse_periods
+from qlib_ext.market.side_data.table import LAG
 from qlib_ext.market.store import QlibStore
 
 TRANSFORMS = {

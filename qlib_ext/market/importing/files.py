@@ -6,7 +6,6 @@ import contextlib
 import csv
 import dataclasses
 import gzip
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from qlib_ext.market.columns import KNOWN, REQUIRED, recognise
 from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.importing.notes import Notes
 from qlib_ext.market.importing.trading_days import DayReader
+from qlib_ext.market.text_files import reading
 
 TEXT, PARQUET = "CSV", "Parquet"
 SUFFIXES = {
@@ -151,7 +151,7 @@ def _look(
     required: Sequence[str],
 ) -> SourceFile:
     separator = ","
-    with _reading(path, settings.encoding):
+    with reading(path, settings.encoding):
         if SUFFIXES[_suffix(path)] == PARQUET:
             schema = pq.read_schema(path)
             header = schema.names
@@ -293,7 +293,7 @@ def _tables(file: SourceFile, settings: ImportSettings) -> Iterator[pd.DataFrame
     read = _parquet_tables(file, names) if file.kind == PARQUET else _text_tables(file, names, settings)
     while True:
         # Only what the libraries do is under watch, not what is done with the table.
-        with _reading(file.path, settings.encoding):
+        with reading(file.path, settings.encoding):
             table = next(read, None)
         if table is None:
             return
@@ -338,24 +338,6 @@ def _as_pandas(batch: pa.RecordBatch) -> pd.DataFrame:
         elif pa.types.is_dictionary(column.type):
             table = table.set_column(index, column.name, table.column(index).cast(column.type.value_type))
     return table.to_pandas(ignore_metadata=True)
-
-
-@contextlib.contextmanager
-def _reading(path: Path, encoding: str) -> Iterator[None]:
-    """Name the file in whatever the libraries say of it."""
-    try:
-        yield
-    except UserError:
-        raise
-    except UnicodeError as error:
-        raise UserError(
-            f"`{path}` is not in the encoding {encoding}: name its own, such as `--encoding gbk` ({error})"
-        ) from error
-    except LookupError as error:
-        raise UserError(f"`encoding` must be one such as utf-8 or gbk, found {encoding!r}") from error
-    except (OSError, EOFError, zlib.error, ValueError, csv.Error) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"`{path}` cannot be read: {reason}") from error
 
 
 @contextlib.contextmanager

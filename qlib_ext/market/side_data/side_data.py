@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,23 +29,12 @@ import pandas as pd
 
 from qlib_ext.checks import integer, nearest
 from qlib_ext.market.finding import Finding
-from qlib_ext.market.side_data.side_table import (
-    FAR,
-    KEYS,
-    KINDS,
-    SideTable,
-    fault,
-    read_header,
-    read_table,
-    shape_of,
-)
+from qlib_ext.market.side_data.faults import fault
+from qlib_ext.market.side_data.table import KEYS, SideTable, read_header, read_table, shape_of
 from qlib_ext.market.store import QlibStore, StoreError
-
-__all__ = ["KINDS", "SideData", "SideDataError", "SideTable", "as_of", "beside_store", "problems"]
 
 FOLDER = "side"
 SUFFIXES = (".parquet", ".csv")
-ENDS_EARLY_DAYS = {"spells": 30, "values": 30, "series": 200}  # calendar days
 
 
 class SideDataError(StoreError):
@@ -71,9 +59,9 @@ class SideData:
         self.root = store.root if isinstance(store, QlibStore) else Path(store).expanduser()
         self._paths: dict[str, Path] = {}
         self._tables: dict[str, SideTable] = {}
-        for name, paths in _files(self.root).items():
+        for name, paths in side_files(self.root).items():
             if len(paths) > 1:
-                raise self._error(_two_files(paths))
+                raise self._error(_twoside_files(paths))
             self._paths[name] = paths[0]
 
     def __repr__(self) -> str:
@@ -103,9 +91,9 @@ class SideData:
             columns = read_header(path)
         except (ValueError, OSError) as error:
             text = " ".join(str(error).split())
-            message = f"`{_within(path)}` is no Parquet or CSV table: {text}"
+            message = f"`{within(path)}` is no Parquet or CSV table: {text}"
             raise self._error(fault("side-unreadable", message)) from error
-        found = shape_of(name, columns, f"`{_within(path)}`")
+        found = shape_of(name, columns, f"`{within(path)}`")
         if isinstance(found, Finding):
             raise self._error(found)
         return found[0]
@@ -128,7 +116,7 @@ class SideData:
         """
         if name not in self._tables:
             path = self.path(name)
-            table, found = read_table(path, _within(path))
+            table, found = read_table(path, within(path))
             errors = [finding for finding in found if finding.severity == "error"]
             if errors or table is None:
                 raise self._error(*errors)
@@ -222,51 +210,7 @@ def as_of(
     return values
 
 
-def problems(
-    root: str | Path,
-    names: Iterable[str] | None = None,
-    *,
-    calendar: pd.DatetimeIndex | None = None,
-    instruments: Sequence[str] | None = None,
-) -> list[Finding]:
-    """What is wrong with the side data of a store; nothing that a file may hold raises.
-
-    The store around them may be broken: only the folder `side` is read.
-
-    Parameters
-    ----------
-    root
-        The store's directory.
-    names
-        Tables to look at; all by default.
-    calendar
-        The store's trading days, for rows that lie outside of them; without it such checks are left out.
-    instruments
-        Codes that have bars, for codes that are not among them; without it such checks are left out.
-
-    Returns
-    -------
-    list of Finding
-        Each of one of `KINDS`, in the order of the files; all rows of a file with the same fault are one finding.
-    """
-    root = Path(root).expanduser()
-    found: list[Finding] = []
-    wanted = None if names is None else set(names)
-    for name, paths in _files(root).items():
-        if wanted is not None and name not in wanted:
-            continue
-        if len(paths) > 1:
-            found.append(_two_files(paths))
-        for path in paths:
-            table, of_table = read_table(path, _within(path))
-            found += of_table
-            if table is not None and len(table.frame):
-                of_store = beside_store(table, calendar, instruments)
-                found += [replace(finding, file=_within(path)) for finding in of_store]
-    return found
-
-
-def _files(root: Path) -> dict[str, list[Path]]:
+def side_files(root: Path) -> dict[str, list[Path]]:
     """Name -> its files in the side folder of a store, sorted by name."""
     folder = root / FOLDER
     found: dict[str, list[Path]] = {}
@@ -277,75 +221,12 @@ def _files(root: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _within(path: Path) -> str:
+def within(path: Path) -> str:
     """The path of a file of side data within its store."""
     return f"{FOLDER}/{path.name}"
 
 
-def _two_files(paths: Sequence[Path]) -> Finding:
-    names = " and ".join(f"`{_within(path)}`" for path in paths)
+def _twoside_files(paths: Sequence[Path]) -> Finding:
+    names = " and ".join(f"`{within(path)}`" for path in paths)
     message = f"{names} are of one name: remove one of them"
-    return fault("side-two-files", message, file=_within(paths[0]), count=len(paths))
-
-
-def beside_store(
-    table: SideTable, calendar: pd.DatetimeIndex | None, instruments: Sequence[str] | None
-) -> list[Finding]:
-    """What only the calendar and the codes of a store show of a table."""
-    return [*_beside_codes(table, instruments), *_beside_calendar(table, calendar)]
-
-
-def _beside_codes(table: SideTable, instruments: Sequence[str] | None) -> list[Finding]:
-    """What only the codes that have bars show."""
-    if instruments is None or table.shape == "series":
-        return []
-    known = {code.upper() for code in instruments}
-    codes = set(table.frame["instrument"].cat.remove_unused_categories().cat.categories)
-    unknown, covered = sorted(codes - known), len(codes & known)
-    found = []
-    if not covered:
-        message = (
-            f"none of the {len(codes)} codes of `{table.name}` has bars, such as {unknown[0]}; write codes as the "
-            f"store does, such as {min(known, default='none')}"
-        )
-        return [fault("side-no-known-code", message, instrument=unknown[0], count=len(codes))]
-    if unknown:
-        message = (
-            f"{len(unknown)} of the {len(codes)} codes of `{table.name}` have no bars, such as {unknown[0]}"
-        )
-        found.append(fault("side-unknown-code", message, instrument=unknown[0], count=len(unknown)))
-    if 2 * covered < len(known):
-        message = f"`{table.name}` has rows for {covered} of the {len(known)} instruments that have bars"
-        found.append(fault("side-few-stocks", message, count=len(known) - covered))
-    return found
-
-
-def _beside_calendar(table: SideTable, calendar: pd.DatetimeIndex | None) -> list[Finding]:
-    """What only the trading calendar shows."""
-    if calendar is None or not len(calendar):
-        return []
-    rows, start, end = table.frame, calendar[0], calendar[-1]
-    first = rows[{"spells": "start", "values": "datetime", "series": "release_date"}[table.shape]]
-    last = rows["end"].fillna(FAR) if table.shape == "spells" else first
-    outside = (first > end).to_numpy()
-    if (
-        table.shape != "series"
-    ):  # a figure of before is known on the first day, and what changes are taken from
-        outside |= (last < start).to_numpy()
-    found = []
-    if outside.any():
-        message = (
-            f"{int(outside.sum())} of the {len(rows)} rows of `{table.name}` lie outside of the calendar, "
-            f"{start:%Y-%m-%d} to {end:%Y-%m-%d}"
-        )
-        date = f"{first.iloc[int(np.argmax(outside))]:%Y-%m-%d}"
-        kind = "side-nothing-inside" if outside.all() else "side-outside-calendar"
-        found.append(fault(kind, message, date=date, count=int(outside.sum())))
-    newest = last.max()
-    if not outside.all() and (end - newest).days > ENDS_EARLY_DAYS[table.shape]:
-        message = (
-            f"`{table.name}` ends on {newest:%Y-%m-%d}, {(end - newest).days} days before the bars, which end on "
-            f"{end:%Y-%m-%d}"
-        )
-        found.append(fault("side-ends-early", message, date=f"{newest:%Y-%m-%d}"))
-    return found
+    return fault("side-two-files", message, file=within(paths[0]), count=len(paths))

@@ -11,7 +11,6 @@ CSV and Parquet are read, CSV compressed or not.
 
 from __future__ import annotations
 
-import gzip
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.columns import recognise
 from qlib_ext.market.spells import UNTIL, count_spells, locate_spells, spells_of
 from qlib_ext.market.store import QlibStore
+from qlib_ext.market.text_files import separator
 from qlib_ext.market.universes.universes import COMMAND, Universe, check_name
 
 # Names under which the columns are known, without case and punctuation; anything else is named by the user.
@@ -190,18 +190,11 @@ def _as_text(path: Path) -> pd.DataFrame:
         else:
             # As text, and nothing read as missing: `NA` is a code, and 000001 is no number.
             table = pd.read_csv(
-                path, sep=_separator(path), dtype=str, keep_default_na=False, encoding="utf-8-sig"
+                path, sep=separator(path), dtype=str, keep_default_na=False, encoding="utf-8-sig"
             )
     except (ValueError, OSError) as error:  # pyarrow's errors and pandas' are either
         raise UserError(f"`{path}` cannot be read: {' '.join(str(error).split())}") from error
     return table.apply(_text)
-
-
-def _separator(path: Path) -> str:
-    """What divides the first line most often, a comma where nothing does."""
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        line = file.readline().decode("utf-8-sig")
-    return max(",;\t|", key=line.count)
 
 
 def _text(column: pd.Series) -> pd.Series:

@@ -13,16 +13,11 @@ import pytest
 
 from qlib_ext.checks import UserError
 from qlib_ext.market.replace import locked
-from qlib_ext.market.side_data.import_table import (
-    EVERY,
-    LAGS,
-    ImportedTable,
-    check_lag,
-    import_table,
-    release_days,
-)
-from qlib_ext.market.side_data.side_data import SideData, SideDataError, problems
-from qlib_ext.market.side_data.side_table import parse_periods
+from qlib_ext.market.side_data.import_table import ImportedTable, import_table
+from qlib_ext.market.side_data.problems import problems
+from qlib_ext.market.side_data.release_dates import EVERY, LAGS, check_lag, release_days
+from qlib_ext.market.side_data.rows import parse_periods
+from qlib_ext.market.side_data.side_data import SideData, SideDataError
 from qlib_ext.market.store import QlibStore, write_store
 
 REAL_MACRO = Path(__file__).parents[4] / "shared" / "market" / "us" / "macro.csv"

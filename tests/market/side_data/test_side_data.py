@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
-from qlib_ext.market.side_data.side_data import KINDS, SideData, SideDataError, as_of, problems
-from qlib_ext.market.side_data.side_table import FAR, parse_day, parse_periods
+from qlib_ext.market.side_data.faults import KINDS
+from qlib_ext.market.side_data.problems import problems
+from qlib_ext.market.side_data.rows import FAR, parse_day, parse_periods
+from qlib_ext.market.side_data.side_data import SideData, SideDataError, as_of
 
 SEVERITY = {kind.name: kind.severity for kind in KINDS}
 CALENDAR = pd.bdate_range("2020-01-01", "2020-06-30")
@@ -441,7 +443,9 @@ class TestReading:
             SideDataError, match=r"no side data 'market_values' \(did you mean market_value\?\), it has"
         ):
             side.read("market_values")
-        with pytest.raises(SideDataError, match="`qlib-ext data side-data DIR industry FILE` brings a table in"):
+        with pytest.raises(
+            SideDataError, match="`qlib-ext data side-data DIR industry FILE` brings a table in"
+        ):
             side.shape("industry")
         with pytest.raises(SideDataError, match=r"must be a table of spells .* found one of values"):
             side.read("market_value", "spells")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from qlib_ext.checks import UserError
 from qlib_ext.cli.main import app
 from qlib_ext.market.quality.check import check_store
-from qlib_ext.market.side_data.side_data import problems
+from qlib_ext.market.side_data.problems import problems
 from qlib_ext.market.store import QlibStore
 from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.market.synthetic.simulation import simulate

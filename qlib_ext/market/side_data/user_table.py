@@ -1,0 +1,262 @@
+"""A user's table in a shape that a store holds: its columns recognised, its codes written as the store has them.
+
+Beside the shapes of a store (`qlib_ext.market.side_data.side_data`), three more are read:
+
+- snapshots: a date, a code and an industry or concept, a row for each stock of each date; one holds until the day
+  before the next;
+- values in wide form: a date, and a column a stock;
+- series in wide form: a period, and a column a series.
+
+Industries without a day from which they were known would look ahead, and are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from qlib_ext.checks import UserError, nearest
+from qlib_ext.market.codes import code_in_store
+from qlib_ext.market.columns import recognise
+from qlib_ext.market.side_data.rows import BLANK, Rows
+from qlib_ext.market.side_data.side_data import SideDataError
+from qlib_ext.market.side_data.table import INDUSTRY, KEYS, LAG, read_frame, read_header
+from qlib_ext.market.text_files import reading, separator
+
+# Names under which columns are known, without case and punctuation; others are named by the user.
+NAMES: Mapping[str, tuple[frozenset[str], ...]] = {
+    field: (frozenset(names.split()),)
+    for field, names in {
+        "instrument": "instrument code symbol ticker tscode stockcode secucode wincode 代码 股票代码 证券代码",
+        "datetime": "datetime date day tradedate tradingdate snapshot 日期 交易日期",
+        "start": "start startdate from fromdate begin begindate indate datein effectivedate 纳入日期",
+        "end": "end enddate to todate outdate dateout 剔除日期",
+        "series": "series seriesid indicator variable",
+        "period": "period referenceperiod referencedate quarter month observationdate",
+        "value": "value figure",
+        "release_date": "releasedate released publicationdate publishdate published anndate announcementdate vintage",
+        LAG: "statedlag",
+    }.items()
+}
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+
+
+class UserTable:
+    """A user's file, and the frame in a shape of the store that it becomes.
+
+    Attributes
+    ----------
+    shape
+        spells, values or series.
+    notes
+        What was changed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        shape: str | None,
+        columns: dict[str, str],
+        encoding: str,
+        codes: set[str],
+        lagged: bool,
+    ) -> None:
+        self.path, self.name, self.columns, self.encoding, self.codes = path, name, columns, encoding, codes
+        self.notes: list[str] = []
+        self.header = self._header()
+        given = {field: column for field, column in columns.items() if field in NAMES}
+        found = recognise(self.header, given, where=f"`{path}`", known=NAMES, required=())
+        if shape is None and lagged and "instrument" not in found:  # nothing else has lags
+            shape = "series"
+        if shape == "series" and "period" not in found and "datetime" in found:
+            found["period"] = found.pop("datetime")
+        self.found = found
+        own = {field: column for field, column in columns.items() if field not in NAMES}
+        for field, column in own.items():
+            if (column or field) not in self.header:
+                raise UserError(
+                    f"`--column {field}={column}` must name a column of `{path}`"
+                    f"{nearest(column or field, self.header)}, which has {', '.join(self.header)}"
+                )
+        left_out = {field for field, column in own.items() if not column}
+        renamed = {column: field for field, column in own.items() if column}
+        # The columns that the table is about, with the names that they shall have.
+        self.rest = {
+            column: renamed.get(column, column)
+            for column in self.header
+            if column not in found.values() and column not in left_out
+        }
+        self.shape = shape or self._guess()
+
+    def frame(self) -> pd.DataFrame:
+        """The whole table, with the columns of its shape."""
+        raw = self._read()
+        fields = {column: field for field, column in self.found.items()}
+        frame = raw[[*fields, *self.rest]].rename(columns={**fields, **self.rest})
+        frame = {"spells": self._spells, "values": self._values, "series": self._series}[self.shape](frame)
+        if "instrument" in frame:
+            frame["instrument"] = self._spelled(frame["instrument"])
+        return frame
+
+    def _guess(self) -> str:
+        """The shape, by the columns that there are."""
+        found = set(self.found)
+        if found & {"period", "series", "release_date"}:
+            return "series"
+        if found & {"start", "end"}:
+            return "spells"
+        if "instrument" in found:
+            return "spells" if self.name in (INDUSTRY, "concepts") else "values"
+        known = [column for column in self.rest if self._spell(column) in self.codes]
+        if "datetime" in found and known:
+            return "values"
+        raise UserError(
+            f"`{self.path}` has the columns {', '.join(self.header)}, and they tell no shape: name them with "
+            "`--column FIELD=COLUMN` (instrument and datetime for values; instrument, start and end for spells; "
+            "period and release_date for series), or say `--shape`"
+        )
+
+    def _spells(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Spells as they are, or made of snapshots."""
+        self._require("instrument")
+        column = self._about()
+        frame = frame.rename(columns={column: self.name})
+        if "start" in self.found:
+            if "end" not in self.found:
+                frame["end"] = pd.NaT
+            return frame[["instrument", "start", "end", self.name]]
+        if "datetime" not in self.found:
+            raise UserError(
+                f"`{self.path}` does not say from when on a stock belongs to its {self.name}: today's list, taken "
+                "for the past, would look ahead. Give `start` and `end` of each spell, or the `datetime` of a snapshot"
+            )
+        rows = Rows(frame, f"`{self.path}`")
+        codes, names, dates = rows.texts("instrument"), rows.texts(self.name), rows.days("datetime")
+        if rows.found:
+            raise SideDataError(rows.found[0].message)
+        days = np.sort(dates.unique())
+        table = pd.DataFrame({"code": codes, "name": names, "snapshot": days.searchsorted(dates.to_numpy())})
+        repeated = int(table.duplicated().sum())
+        table = table.drop_duplicates().sort_values(["code", "name", "snapshot"], kind="stable")
+        goes_on = (
+            table["code"].eq(table["code"].shift())
+            & table["name"].eq(table["name"].shift())
+            & table["snapshot"].eq(table["snapshot"].shift() + 1)
+        )
+        runs = table.groupby((~goes_on).cumsum())
+        first, last = runs["snapshot"].first().to_numpy(), runs["snapshot"].last().to_numpy()
+        ends = np.append(days[1:] - np.timedelta64(1, "D"), np.datetime64("NaT"))
+        first_day, last_day = (f"{pd.Timestamp(day):%Y-%m-%d}" for day in (days[0], days[-1]))
+        self.notes.append(
+            f"{len(days)} snapshots from {first_day} to {last_day}: each holds until the next, earlier days have none"
+        )
+        if repeated:
+            self.notes.append(f"{repeated} of {len(frame)} rows repeat another one: counted once")
+        return pd.DataFrame(
+            {
+                "instrument": runs["code"].first().to_numpy(),
+                "start": days[first],
+                "end": ends[last],
+                self.name: runs["name"].first().to_numpy(),
+            }
+        )
+
+    def _values(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Values as they are, or a column a stock turned into rows."""
+        self._require("datetime")
+        if "instrument" not in self.found:
+            frame = frame.melt("datetime", var_name="instrument", value_name=self.name)
+            return frame[frame[self.name].notna() & ~frame[self.name].isin(BLANK)].reset_index(drop=True)
+        return frame.rename(columns={self._about(): self.name})[["datetime", "instrument", self.name]]
+
+    def _series(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Series as they are, or a column a series turned into rows; release dates may be missing."""
+        self._require("period")
+        if "value" in self.found:
+            if "series" not in self.found:
+                frame["series"] = self.name
+        else:
+            if not self.rest:
+                raise UserError(f"`{self.path}` has no column with figures, found {', '.join(self.header)}")
+            keys = [key for key in ("period", "release_date", LAG) if key in frame]
+            frame = frame.melt(keys, var_name="series", value_name="value")
+        for key in ("release_date", LAG):
+            if key not in frame:
+                frame[key] = ""
+        return frame[[*KEYS["series"], LAG]]
+
+    def _require(self, field: str) -> None:
+        if field not in self.found:
+            raise UserError(
+                f"`{self.path}` must have a column {field} to be a table of {self.shape}: name it with "
+                f"`--column {field}=COLUMN`; it has {', '.join(self.header)}"
+            )
+
+    def _about(self) -> str:
+        """The column that the table is about, by the name that it has by now."""
+        names = list(self.rest.values())
+        if self.name in names:
+            return self.name
+        if len(names) == 1:
+            return names[0]
+        if not names and "value" in self.found:
+            return "value"
+        raise UserError(
+            f"`{self.path}` must tell which column is {self.name}: `--column {self.name}=COLUMN`, one of "
+            f"{', '.join(self.header)}"
+        )
+
+    def _spell(self, code: str) -> str:
+        try:
+            return code_in_store(code, self.codes)
+        except UserError:  # what is no code at all is a fault of the table, told with its row
+            return code.strip().upper()
+
+    def _spelled(self, column: pd.Series) -> pd.Series:
+        """Codes as the store has them."""
+        codes, uniques = pd.factorize(column)
+        number = pd.api.types.is_integer_dtype(
+            column.dtype
+        )  # 1 was 000001 before somebody took it for a number
+        words = [f"{word:06d}" if number else str(word) for word in uniques]
+        spelt = [self._spell(word) if word.strip() else "" for word in words]
+        changed = [word for word, code in zip(words, spelt, strict=True) if word.strip().upper() != code]
+        if changed:
+            self.notes.append(f"{len(changed)} codes written as the store does, such as {changed[0]}")
+        return pd.Series(pd.Categorical([*spelt, ""])[codes])  # a missing one is the last
+
+    def _header(self) -> list[str]:
+        if not self.path.is_file():
+            raise UserError(f"expected a CSV or Parquet file, found none at `{self.path}`")
+        if not self.path.name.lower().endswith((".parquet", *TEXT_SUFFIXES)):
+            raise UserError(f"`{self.path}` must be one of .parquet, {', '.join(TEXT_SUFFIXES)} by its name")
+        if self.path.suffix == ".parquet":
+            with reading(self.path, self.encoding):
+                return read_header(self.path)
+        with reading(self.path, self.encoding):
+            table = pd.read_csv(self.path, nrows=0, sep=separator(self.path), encoding=self._codec())
+        return [str(column) for column in table.columns]
+
+    def _read(self) -> pd.DataFrame:
+        texts = {column for field, column in self.found.items() if field != "value"}
+        if self.shape == "spells":
+            texts |= set(self.rest)
+        with reading(self.path, self.encoding):
+            if self.path.suffix == ".parquet":
+                return read_frame(self.path)
+            return pd.read_csv(
+                self.path,
+                sep=separator(self.path),
+                encoding=self._codec(),
+                dtype=dict.fromkeys(texts, "category"),
+                keep_default_na=False,
+                na_values={column: list(BLANK) for column in self.header if column not in texts},
+                low_memory=False,
+            )
+
+    def _codec(self) -> str:
+        return "utf-8-sig" if self.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else self.encoding
