@@ -61,7 +61,7 @@ class SideData:
         self._tables: dict[str, SideTable] = {}
         for name, paths in side_files(self.root).items():
             if len(paths) > 1:
-                raise self._error(_twoside_files(paths))
+                raise self._error(two_files(paths))
             self._paths[name] = paths[0]
 
     def __repr__(self) -> str:
@@ -226,7 +226,8 @@ def within(path: Path) -> str:
     return f"{FOLDER}/{path.name}"
 
 
-def _twoside_files(paths: Sequence[Path]) -> Finding:
+def two_files(paths: Sequence[Path]) -> Finding:
+    """The fault that a name has more than one file."""
     names = " and ".join(f"`{within(path)}`" for path in paths)
     message = f"{names} are of one name: remove one of them"
     return fault("side-two-files", message, file=within(paths[0]), count=len(paths))

@@ -24,16 +24,14 @@ import pandas as pd
 
 from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import write_store
-from qlib_ext.market.synthetic.planted import LOOKBACK_DAYS
 from qlib_ext.market.synthetic.simulation import Progress, found_firms, simulate
 from qlib_ext.market.synthetic.synthetic_market import (
     SyntheticMarket,
     Universe,
     adjusted,
     choose,
-    index_bars,
-    industry_table,
-    long_table,
+    review_days,
+    with_indices,
 )
 
 MAXIMUM_STOCKS = 7273  # more codes than Shanghai's main board has numbers for
@@ -81,24 +79,12 @@ class SampleMarket(SyntheticMarket):
         firms = found_firms(self.seed, self.stocks, len(calendar))
         market = simulate(self.seed, firms, calendar, progress)
         members = choose_members(calendar, firms.codes, market.market_value, firms.price * firms.shares)
-        bars = adjusted(market)
-        for mask in members.values():
-            for field, values in index_bars(market, mask).items():
-                bars[field] = np.column_stack([bars[field], values])
+        bars = with_indices(adjusted(market), market, members.values())
         memberships = {universe: spells_of(calendar, firms.codes, mask) for universe, mask in members.items()}
         write_store(
             root, calendar, [*firms.codes, *(INDICES[u] for u in members)], bars, memberships, progress
         )
-        side = root / "side"
-        side.mkdir()
-        long_table(calendar, firms.codes, market.market_value, "market_value").to_parquet(
-            side / "market_value.parquet"
-        )
-        long_table(calendar, firms.codes, market.score, "score").to_parquet(side / "planted_score.parquet")
-        industry_table(calendar, firms, market).to_parquet(side / "industry.parquet")
-        arguments = f"--seed {self.seed} --stocks {self.stocks} --start {self.start} --end {self.end}"
-        text = README.format(arguments=arguments, version=self.VERSION)
-        (side / "README.md").write_text(text, encoding="utf-8")
+        self._write_side(root, README, firms, market)
 
 
 README = """# A synthetic market
@@ -155,17 +141,4 @@ def choose_members(
         "csi100": Universe(round(size / 3), lambda chosen: chosen["csi300"]),
         "sse50": Universe(sse50_size, lambda chosen: chosen["csi300"] & shanghai),
     }
-    return choose(plan, set(_review_days(calendar)), market_value, first_value)
-
-
-def _review_days(calendar: pd.DatetimeIndex) -> list[int]:
-    """Index of the first trading day after each second Friday of June and December that lies in the calendar."""
-    days = []
-    for year in range(calendar[0].year, calendar[-1].year + 1):
-        for month in (6, 12):
-            friday = pd.date_range(f"{year}-{month:02d}-01", periods=14, freq="D")
-            second = friday[friday.weekday == 4][1]
-            day = int(calendar.searchsorted(second, side="right"))
-            if LOOKBACK_DAYS <= day < len(calendar):
-                days.append(day)
-    return days
+    return choose(plan, set(review_days(calendar, (6, 12), 2)), market_value, first_value)

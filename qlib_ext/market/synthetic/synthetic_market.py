@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -124,11 +124,28 @@ class SyntheticMarket(ABC):
         return QlibStore(out), True
 
     def _mark(self) -> dict[str, object]:
-        return {"made_by": "qlib-ext data sample", "version": self.VERSION, **asdict(self)}
+        return {"made_by": "qlib-ext data sample", "version": self.VERSION, **self._arguments()}
+
+    def _arguments(self) -> dict[str, object]:
+        """The options of the command that makes it."""
+        return asdict(self)
 
     @abstractmethod
     def _make(self, root: Path, progress: Progress | None) -> None:
         """Write store and side data into the new directory `root`."""
+
+    def _write_side(self, root: Path, readme: str, firms: Firms, market: Market) -> Path:
+        """Write what every market has beside its bars, and what explains it; the folder."""
+        side = root / "side"
+        side.mkdir()
+        for name, values in (("market_value", market.market_value), ("planted_score", market.score)):
+            table = long_table(self.calendar(), firms.codes, values, name.removeprefix("planted_"))
+            table.to_parquet(side / f"{name}.parquet")
+        industry_table(self.calendar(), firms, market).to_parquet(side / "industry.parquet")
+        arguments = " ".join(f"--{name} {value}" for name, value in self._arguments().items())
+        text = readme.format(arguments=arguments, version=self.VERSION)
+        (side / "README.md").write_text(text, encoding="utf-8")
+        return side
 
     def _day(self, name: str, value: object) -> str:
         try:
@@ -260,6 +277,29 @@ def index_bars(market: Market, members: np.ndarray) -> dict[str, np.ndarray]:
         "factor": np.ones(len(close)),
         "change": growth - 1.0,
     }
+
+
+def with_indices(
+    bars: dict[str, np.ndarray], market: Market, masks: Iterable[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Bars `[D, S]` with a column more for the index of each of `masks`."""
+    columns = [index_bars(market, mask) for mask in masks]
+    return {
+        field: np.column_stack([values, *(index[field] for index in columns)])
+        for field, values in bars.items()
+    }
+
+
+def review_days(calendar: pd.DatetimeIndex, months: Sequence[int], nth: int) -> list[int]:
+    """Positions of the first trading days after the nth Friday of some months, where there is history before."""
+    days = []
+    for year in range(calendar[0].year, calendar[-1].year + 1):
+        for month in months:
+            fridays = pd.date_range(f"{year}-{month:02d}-01", periods=31, freq="D")
+            day = int(calendar.searchsorted(fridays[fridays.weekday == 4][nth - 1], side="right"))
+            if LOOKBACK_DAYS <= day < len(calendar):
+                days.append(day)
+    return days
 
 
 def industry_table(calendar: pd.DatetimeIndex, firms: Firms, market: Market) -> pd.DataFrame:

@@ -41,17 +41,14 @@ from qlib_ext.market.synthetic.synthetic_market import (
     Universe,
     adjusted,
     choose,
-    index_bars,
-    industry_table,
-    long_table,
+    review_days,
+    with_indices,
 )
 
 INDEX, UNIVERSE, EVERYONE = "^GSPC", "sp500", "stocks"
 MACRO_STRENGTH = 0.06  # mean return of the market per unit of state, in its typical daily standard deviations
-CRISIS, TURBULENCE = (
-    ("2008-09-01", "2009-03-31"),
-    2.0,
-)  # days of the real crisis, and the factor on volatility then
+CRISIS = ("2008-09-01", "2009-03-31")  # the days of the real one
+TURBULENCE = 2.0  # factor on volatility then
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 UNFIT = {"NULL", "NONE", "TRUE"}  # programs that read tables take them for something else
 
@@ -105,8 +102,8 @@ class USSampleMarket(SyntheticMarket):
         today = exchange_calendars.get_calendar("XNYS").last_session
         return pd.Timestamp("1990-01-01"), today
 
-    def _mark(self) -> dict[str, object]:
-        return {**super()._mark(), "region": "us"}
+    def _arguments(self) -> dict[str, object]:
+        return {"region": "us", **super()._arguments()}
 
     def _make(self, root: Path, progress: Progress | None) -> None:
         calendar = self.calendar()
@@ -124,18 +121,15 @@ class USSampleMarket(SyntheticMarket):
         )
         listed = ~np.isnan(market.market_value)
         plan = {UNIVERSE: Universe(min(500, round(self.stocks * 5 / 6)))}
-        reviews = set(_review_days(calendar))
+        reviews = set(review_days(calendar, (3, 6, 9, 12), 3))
         members = choose(plan, reviews, market.market_value, firms.price * firms.shares)[UNIVERSE]
-        bars = adjusted(market)
-        for field, values in index_bars(market, members).items():
-            bars[field] = np.column_stack([bars[field], values])
+        bars = with_indices(adjusted(market), market, [members])
         memberships = {
             UNIVERSE: spells_of(calendar, firms.codes, members),
             EVERYONE: spells_of(calendar, firms.codes, listed),
         }
         write_store(root, calendar, [*firms.codes, INDEX], bars, memberships, progress)
-        side = root / "side"
-        side.mkdir()
+        side = self._write_side(root, README, firms, market)
         release_table(releases).to_parquet(side / "macro.parquet", index=False)
         planted = pd.DataFrame(
             {
@@ -146,15 +140,6 @@ class USSampleMarket(SyntheticMarket):
             }
         )
         planted.to_parquet(side / "planted_macro.parquet", index=False)
-        for name, values in (("market_value", market.market_value), ("planted_score", market.score)):
-            column = name.removeprefix("planted_")
-            long_table(calendar, firms.codes, values, column).to_parquet(side / f"{name}.parquet")
-        industry_table(calendar, firms, market).to_parquet(side / "industry.parquet")
-        arguments = (
-            f"--region us --seed {self.seed} --stocks {self.stocks} --start {self.start} --end {self.end}"
-        )
-        text = README.format(arguments=arguments, version=self.VERSION)
-        (side / "README.md").write_text(text, encoding="utf-8")
 
 
 README = """# A synthetic market
@@ -235,16 +220,3 @@ def _code(number: int) -> str:
         number, letter = divmod(int(number), len(LETTERS))
         letters.append(LETTERS[letter])
     return "".join(letters)
-
-
-def _review_days(calendar: pd.DatetimeIndex) -> list[int]:
-    """Index of the first trading day after each third Friday of March, June, September and December."""
-    days = []
-    for year in range(calendar[0].year, calendar[-1].year + 1):
-        for month in (3, 6, 9, 12):
-            days_of_month = pd.date_range(f"{year}-{month:02d}-01", periods=21, freq="D")
-            third = days_of_month[days_of_month.weekday == 4][2]
-            day = int(calendar.searchsorted(third, side="right"))
-            if LOOKBACK_DAYS <= day < len(calendar):
-                days.append(day)
-    return days

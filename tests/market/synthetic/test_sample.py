@@ -13,7 +13,7 @@ import pytest
 
 from qlib_ext.checks import UserError
 from qlib_ext.market.store import QlibStore
-from qlib_ext.market.synthetic import sample as sample_module
+from qlib_ext.market.synthetic import synthetic_market
 from qlib_ext.market.synthetic.sample import INDICES, MAXIMUM_STOCKS, SampleMarket, choose_members
 from qlib_ext.market.synthetic.simulation import found_firms
 
@@ -303,7 +303,7 @@ class TestWrite:
         def fail(*_: object) -> None:
             raise OSError("disk full")
 
-        monkeypatch.setattr(sample_module, "industry_table", fail)
+        monkeypatch.setattr(synthetic_market, "industry_table", fail)
         with pytest.raises(OSError, match="disk full"):
             SampleMarket(seed=1, **TINY).write(tmp_path / "m")
         assert contents(tmp_path) == before
