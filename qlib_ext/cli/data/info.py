@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     import pandas as pd
 
-    from qlib_ext.market.info import StoreInfo
+    from qlib_ext.market.info import StoreInfo, UniverseInfo
 
 VOLUMES = {
     "raw": "raw shares: traded value is close / factor x volume",
@@ -52,93 +52,70 @@ def info(
         typer.echo(f"\nDaily sizes of the universes are drawn in {plot}{without}")
 
 
-def _lines(found: StoreInfo) -> list[str]:
+def _lines(found: StoreInfo) -> Iterator[str]:
     """The answer for the terminal."""
-    facts = [
-        ("store", found.root),
-        ("range", f"{found.first_day} to {found.last_day}, {found.days:,} trading days"),
-        ("instruments", f"{found.instruments:,} with bars"),
-        ("on disk", f"{found.bytes / 1e6:,.1f} MB in {found.files:,} files"),
+    facts = {
+        "store": found.root,
+        "range": f"{found.first_day} to {found.last_day}, {found.days:,} trading days",
+        "instruments": f"{found.instruments:,} with bars",
+        "on disk": f"{found.bytes / 1e6:,.1f} MB in {found.files:,} files",
+        "fingerprint": found.fingerprint,
+        "of side data": found.side_fingerprint,
+        "volume": found.volume and VOLUMES[found.volume],
+    }
+    yield from (f"{name:<14}{fact}" for name, fact in facts.items() if fact)
+    yield from ("", "Fields")
+    fields = [
+        [field.name, f"{field.instruments:,}", f"{field.share:.1%}", f"{field.missing:.2%}"]
+        for field in found.fields
     ]
-    facts += [("fingerprint", found.fingerprint)] if found.fingerprint else []
-    facts += [("of side data", found.side_fingerprint)] if found.side_fingerprint else []
-    facts += [("volume", VOLUMES[found.volume])] if found.volume else []
-    lines = [f"{name:<14}{fact}" for name, fact in facts]
-    lines += ["", "Fields"]
-    lines += _table(
-        ["field", "instruments", "share", "missing"],
-        [
-            [field.name, f"{field.instruments:,}", f"{field.share:.1%}", f"{field.missing:.2%}"]
-            for field in found.fields
-        ],
+    yield from _table("field, instruments, share, missing", fields)
+    yield "  missing: of the days from an instrument's first to its last, those without a value"
+    yield from ("", "Universes")
+    yield from _table(
+        "universe, codes, without bars, from, to, least, median, most, with a close, nominal",
+        [_universe(universe) for universe in found.universes],
     )
-    lines += ["  missing: of the days from an instrument's first to its last, those without a value"]
-    lines += ["", "Universes"]
-    lines += _table(
-        [
-            "universe",
-            "codes",
-            "without bars",
-            "from",
-            "to",
-            "least",
-            "median",
-            "most",
-            "with a close",
-            "nominal",
-        ],
-        [
-            [
-                universe.name,
-                f"{universe.codes:,}",
-                f"{universe.without_bars:,}",
-                universe.first_day or "never",
-                universe.last_day or "never",
-                *(f"{size:,.0f}" for size in (universe.least, universe.median, universe.most)),
-                f"{universe.median_with_close:,.0f}",
-                "" if universe.size is None else f"{universe.size:,}",
-            ]
-            for universe in found.universes
-        ],
-    )
-    lines += [
+    yield (
         "  least, median, most: members of a day; with a close: the median of those that have one that day"
-    ]
-    for universe in found.universes:
-        if universe.rule:
-            lines.append(f"  {universe.name}: {universe.rule}")
+    )
+    yield from (f"  {universe.name}: {universe.rule}" for universe in found.universes if universe.rule)
     if found.side:
-        lines += ["", "Side data"]
-        lines += _table(
-            ["table", "shape", "size"],
-            [[side.name, side.shape or "unknown", f"{side.bytes / 1e6:,.1f} MB"] for side in found.side],
-        )
-        lines += [f"  {side.problem}" for side in found.side if side.problem]
+        yield from ("", "Side data")
+        sizes = [[side.name, side.shape or "unknown", f"{side.bytes / 1e6:,.1f} MB"] for side in found.side]
+        yield from _table("table, shape, size", sizes)
+        yield from (f"  {side.problem}" for side in found.side if side.problem)
     if found.import_settings is not None:
-        lines += ["", "Imported"]
+        yield from ("", "Imported")
         settings = found.import_settings.get("settings")
         told = settings if isinstance(settings, dict) else found.import_settings
-        lines += [
-            f"  {name:<16}{_said(value)}" for name, value in told.items() if value not in (None, "", {}, [])
-        ]
-    return lines
+        there = {name: value for name, value in told.items() if value not in (None, "", {}, [])}
+        yield from (f"  {name:<16}{_said(value)}" for name, value in there.items())
+
+
+def _universe(universe: UniverseInfo) -> list[str]:
+    """A row of the table of universes."""
+    sizes = universe.least, universe.median, universe.most, universe.median_with_close
+    return [
+        universe.name,
+        *(f"{count:,}" for count in (universe.codes, universe.without_bars)),
+        *(day or "never" for day in (universe.first_day, universe.last_day)),
+        *(f"{size:,.0f}" for size in sizes),
+        "" if universe.size is None else f"{universe.size:,}",
+    ]
 
 
 def _said(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _table(heads: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Columns under their heads: the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(
-            cell.ljust(width) if k == 0 else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in [header, *rows]
-    ]
+    table = [heads.split(", "), *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for first, *others in table:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        yield ("  " + "  ".join([first.ljust(widths[0]), *cells])).rstrip()
 
 
 def _draw(daily: pd.DataFrame, path: Path) -> list[str]:
