@@ -16,7 +16,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -26,12 +26,12 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, nearest
+from qlib_ext.market.progress import Progress
 from qlib_ext.market.spells import spell_mask
 
 SUFFIX = ".day.bin"
-UNSETTLED_SECONDS = (
-    2.0  # a file that was changed more lately may change again without a trace in its timestamps
-)
+# A file that was changed more lately may change again without a trace in its timestamps.
+UNSETTLED_SECONDS = 2.0
 HELP = (
     "To get a store: `qlib-ext data sample --out DIR` makes a sample market, "
     "`qlib-ext data download --out DIR` is Qlib's own data, `qlib-ext data import` makes one of CSV or Parquet; "
@@ -39,14 +39,7 @@ HELP = (
 )
 # Windows cannot name a folder like these; Qlib puts a prefix before them on every system.
 _PREFIX = "_qlib_"
-_RESERVED = {
-    "CON",
-    "PRN",
-    "AUX",
-    "NUL",
-    *(f"{port}{digit}" for port in ("COM", "LPT") for digit in range(10)),
-}
-
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(port + digit for port in ("COM", "LPT") for digit in "0123456789")}
 _STOCKS_AT_ONCE = 64
 
 
@@ -107,7 +100,7 @@ class QlibStore:
         if missing:
             raise StoreError(f"`{self.root}` is no Qlib data directory: {', '.join(missing)} missing. {HELP}")
         self._version: tuple[int, int] | None = self._now()
-        self.calendar = _read_calendar(self.root / "calendars" / "day.txt")
+        self.calendar = read_calendar(self.root / "calendars" / "day.txt")
         self._check_version()
 
     def _now(self) -> tuple[int, int] | None:
@@ -215,7 +208,10 @@ class QlibStore:
             for column, folder in enumerate(some):
                 if folder is not None:
                     for name, row in zip(names, rows[:, column], strict=True):
-                        _read_bin(folder + name, row)
+                        bars_of_file = read_bin(folder + name, len(row))
+                        if bars_of_file is not None:
+                            start, values = bars_of_file
+                            row[start : start + len(values)] = values
             bars[:, :, first : first + len(some)] = rows.transpose(0, 2, 1)
         self._check_version()
         return bars
@@ -301,7 +297,7 @@ def write_store(
     instruments: Sequence[str],
     bars: Mapping[str, np.ndarray],
     memberships: Mapping[str, pd.DataFrame],
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> QlibStore:
     """Write a market store in Qlib's format.
 
@@ -334,13 +330,36 @@ def write_store(
         raise StoreError(
             f"`{root}` must be a new or an empty directory to write a store into; choose another"
         )
-    calendar = pd.DatetimeIndex(calendar)
+    calendar, codes = pd.DatetimeIndex(calendar), [code.upper() for code in instruments]
     _check_calendar(calendar, "`calendar`")
-    codes = [code.upper() for code in instruments]
+    _check_parts(codes, bars, memberships, (len(calendar), len(codes)))
+    for part in ("calendars", "features", "instruments"):
+        (root / part).mkdir(parents=True, exist_ok=True)
+    write_lines(root / "calendars" / "day.txt", calendar.strftime("%Y-%m-%d"))
+    columns = {field: np.asarray(values, dtype="<f4").T.copy() for field, values in bars.items()}  # [S, D]
+    everything = []
+    for index, code in enumerate(codes):
+        if progress is not None:
+            progress(index, len(codes), "writing instruments")
+        folder = root / "features" / ((_PREFIX if code in _RESERVED else "") + code.lower())
+        span = _write_bins(folder, {field: values[index] for field, values in columns.items()})
+        if span is not None:
+            everything.append((code, *calendar[list(span)]))
+    all_of_them = pd.DataFrame(everything, columns=["instrument", "start", "end"])
+    for universe, spells in {"all": all_of_them, **memberships}.items():
+        write_membership(root / "instruments" / f"{universe}.txt", spells)
+    return QlibStore(root)
+
+
+def _check_parts(
+    codes: list[str],
+    bars: Mapping[str, np.ndarray],
+    memberships: Mapping[str, pd.DataFrame],
+    shape: tuple[int, int],
+) -> None:
     if len(set(codes)) < len(codes):
         twice = sorted(code for code, count in Counter(codes).items() if count > 1)
         raise StoreError(f"`instruments` must differ, found more than once: {', '.join(twice)}")
-    shape = (len(calendar), len(codes))
     for field, values in bars.items():
         if np.shape(values) != shape:
             raise StoreError(
@@ -354,45 +373,36 @@ def write_store(
                 f"`memberships[{universe!r}]` must have instrument, start and end, found no {lacking[0]}"
             )
 
-    for part in ("calendars", "features", "instruments"):
-        (root / part).mkdir(parents=True, exist_ok=True)
-    _write_lines(root / "calendars" / "day.txt", calendar.strftime("%Y-%m-%d"))
 
-    columns = {
-        field: np.asarray(values, dtype="<f4").T.copy() for field, values in bars.items()
-    }  # [S, D] each
-    everything = []
-    for index, code in enumerate(codes):
-        if progress is not None:
-            progress(index, len(codes), "writing instruments")
-        rows = {field: values[index] for field, values in columns.items()}
-        present = np.zeros(len(calendar), dtype=bool)
-        for row in rows.values():
-            present |= ~np.isnan(row)
-        if not present.any():
-            continue
-        first, last = np.flatnonzero(present)[[0, -1]]
-        folder = root / "features" / ((_PREFIX if code in _RESERVED else "") + code.lower())
-        folder.mkdir()
-        for field, row in rows.items():
-            if not np.isnan(row).all():
-                values = np.concatenate([np.array([first], dtype="<f4"), row[first : last + 1]])
-                values.tofile(folder / (field.lower() + SUFFIX))
-        everything.append((code, calendar[first], calendar[last]))
-
-    tables = {"all": pd.DataFrame(everything, columns=["instrument", "start", "end"]), **memberships}
-    for universe, spells in tables.items():
-        ends = [pd.to_datetime(spells[end]).dt.strftime("%Y-%m-%d") for end in ("start", "end")]
-        rows_of_file = zip(spells["instrument"].str.upper(), *ends, strict=True)
-        _write_lines(root / "instruments" / f"{universe}.txt", ("\t".join(row) for row in rows_of_file))
-    return QlibStore(root)
+def _write_bins(folder: Path, rows: Mapping[str, np.ndarray]) -> tuple[int, int] | None:
+    """Write the fields of an instrument, `[D]` each; positions of its first and last day, None without any value."""
+    present = np.zeros(len(next(iter(rows.values()), ())), dtype=bool)
+    for row in rows.values():
+        present |= ~np.isnan(row)
+    if not present.any():
+        return None
+    first, last = np.flatnonzero(present)[[0, -1]]
+    folder.mkdir()
+    for field, row in rows.items():
+        if not np.isnan(row).all():
+            values = np.concatenate([np.array([first], dtype="<f4"), row[first : last + 1]])
+            values.tofile(folder / (field.lower() + SUFFIX))
+    return first, last
 
 
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
+def write_membership(path: Path, spells: pd.DataFrame) -> None:
+    """Write the file of a universe: a row for each spell, code, first and last day."""
+    ends = [pd.to_datetime(spells[end]).dt.strftime("%Y-%m-%d") for end in ("start", "end")]
+    write_lines(path, map("\t".join, zip(spells["instrument"].str.upper(), *ends, strict=True)))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file as Qlib has them, on every system the same bytes."""
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
 
 
-def _read_calendar(path: Path) -> pd.DatetimeIndex:
+def read_calendar(path: Path) -> pd.DatetimeIndex:
+    """Days of a file of the calendar; a StoreError where it has none, cannot be read, or is out of order."""
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     try:
         calendar = pd.DatetimeIndex(pd.to_datetime(lines, format="ISO8601")).normalize()
@@ -446,20 +456,25 @@ def _feature_folders(root: Path) -> dict[str, str]:
     return dict(folders)
 
 
-def _read_bin(path: str, row: np.ndarray) -> None:
-    """Put the values of a bin into `row` [D]; a file that is not there leaves it as it is."""
+def read_bin(path: str | Path, days: int) -> tuple[int, np.ndarray] | None:
+    """Position of the first value in a calendar of `days`, and the values of a file of bars; None where there is none.
+
+    Raises
+    ------
+    StoreError
+        If the file is not float32 with a start index, or reaches beyond the calendar.
+    """
     try:
         with FileIO(path) as file:
             content = file.readall()
     except FileNotFoundError:
-        return
+        return None
     if len(content) == 0 or len(content) % 4:
         raise StoreError(f"`{path}` must hold a start index and float32 values, found {len(content)} bytes")
-    values = np.frombuffer(content, dtype="<f4")
-    start, stop = values[0], values[0] + len(values) - 1
-    if not (start >= 0 and start == int(start) and stop <= len(row)):
+    start, values = np.frombuffer(content, dtype="<f4", count=1)[0], np.frombuffer(content, "<f4", offset=4)
+    if not (start >= 0 and start.is_integer() and start + len(values) <= days):
         raise StoreError(
-            f"`{path}` must start and end within the {len(row)} days of calendars/day.txt, found days "
-            f"{start:g} to {stop - 1:g}: the calendar and the bars are of different downloads"
+            f"`{path}` must start and end within the {days} days of calendars/day.txt, found days "
+            f"{start:g} to {start + len(values) - 1:g}: the calendar and the bars are of different downloads"
         )
-    row[int(start) : int(stop)] = values[1:]
+    return int(start), values

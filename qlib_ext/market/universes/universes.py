@@ -21,7 +21,7 @@ import pandas as pd
 
 from qlib_ext.checks import UserError
 from qlib_ext.market.replace import copy_store, locked
-from qlib_ext.market.store import QlibStore, StoreError
+from qlib_ext.market.store import QlibStore, StoreError, write_membership
 
 RULES = "universes.json"
 COMMAND = ("qlib-ext", "data", "universe", "DIR")
@@ -100,24 +100,10 @@ def check_target(
 def write_universe(
     root: str | Path, universe: Universe, *, replace: bool = False, out: str | Path | None = None
 ) -> QlibStore:
-    """Add a universe to a store, whole or not at all.
+    """Add a universe to a store, whole or not at all; the store that has it.
 
-    Parameters
-    ----------
-    root
-        The store.
-    universe
-        What to add.
-    replace
-        Whether a universe of the same name may be replaced.
-    out
-        Where to write a new store instead: the bars of `root`, which is left as it is, and the universe. Files
-        are hard links where the file system allows, copies elsewhere.
-
-    Returns
-    -------
-    QlibStore
-        The store that has the universe.
+    `replace` says whether a universe of the same name may be replaced. `out` is where to write a new store instead: the
+    bars of `root`, which is left as it is, and the universe. Its files are hard links where the file system allows.
 
     Raises
     ------
@@ -139,10 +125,7 @@ def write_universe(
 def _fill(made: Path, source: Path, path: Path, universe: Universe, rules: dict[str, dict[str, Any]]) -> None:
     """Make the new version of a store: what is in `source`, with the universe at `path` and what is said of it."""
     copy_store(source, made, leave_out=lambda relative: relative in (path, Path(RULES)))
-    ends = (universe.spells[end].dt.strftime("%Y-%m-%d") for end in ("start", "end"))
-    rows = zip(universe.spells["instrument"], *ends, strict=True)
-    lines = "".join("\t".join(row) + "\n" for row in rows)
-    (made / path).write_text(lines, encoding="utf-8", newline="\n")
+    write_membership(made / path, universe.spells)
     content = json.dumps(rules, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
     (made / RULES).write_text(content, encoding="utf-8")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qlib_ext.market.store import SUFFIX, StoreError
+from qlib_ext.market.store import SUFFIX, StoreError, read_bin
 
 NEVER = 2**31 - 1
 
@@ -15,28 +15,15 @@ NEVER = 2**31 - 1
 class InstrumentBins:
     """The bars of one instrument as its files have them.
 
-    Parameters
-    ----------
-    folder
-        Of the instrument; None where it has none yet.
-    fields
-        To read; those without a file are left out.
-    days
-        Of the calendar.
+    `folder` is that of the instrument, None where it has none yet, `days` those of the calendar; fields without a file
+    are left out. A StoreError where a file is broken.
 
     Attributes
     ----------
     fields : set of str
         Those with a file.
-    start : int
-        Index in the calendar of the first day; `NEVER` without bars.
-    stop : int
-        And of the day after the last; 0 without bars.
-
-    Raises
-    ------
-    StoreError
-        If a file is not float32 with a start index, or reaches beyond the calendar.
+    start, stop : int
+        Positions in the calendar of the first day, and of the one after the last; `NEVER` and 0 without bars.
     """
 
     def __init__(self, folder: Path | None, fields: tuple[str, ...], days: int):
@@ -85,16 +72,9 @@ class InstrumentBins:
 
 
 def _read_bin(path: Path, days: int) -> tuple[int, np.ndarray] | None:
-    """Start and values of a bin; None where there is none."""
     try:
-        content = np.frombuffer(path.read_bytes(), dtype="<f4")
-        start = content[0]
-        if not (start >= 0 and start == int(start) and start + len(content) - 1 <= days):
-            raise ValueError(f"days {start:g} to {start + len(content) - 2:g} of {days}")
-    except FileNotFoundError:
-        return None
-    except (ValueError, IndexError, OverflowError) as error:
+        return read_bin(path, days)
+    except StoreError as error:
         raise StoreError(
-            f"`{path}` cannot be added to, it is broken ({error}): see `qlib-ext data check`. Nothing was changed"
+            f"`{path}` cannot be added to, it is broken: see `qlib-ext data check`. Nothing was changed ({error})"
         ) from error
-    return int(start), content[1:]

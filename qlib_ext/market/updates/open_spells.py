@@ -25,11 +25,11 @@ def extended_memberships(
     universes: str,
     notes: Notes,
 ) -> dict[Path, list[str]]:
-    """New lines of the files of `instruments/` that change.
+    """New lines of the files of `instruments/` that change, by path in the store.
 
-    `all`, and the universe that an import made of all but the benchmarks, follow the bars. In other universes a
-    spell that ends on the store's last day is open: it goes on to the last day added. A universe that ended before
-    stays as it is.
+    `all`, and the universe that an import made of all but the benchmarks, follow the bars. In other universes a spell
+    that ends on the store's last day is open: it goes on to the last day added. A universe that ended before stays as it
+    is.
 
     Parameters
     ----------
@@ -37,19 +37,10 @@ def extended_memberships(
         The store before.
     spans
         Instrument that changes or is new to its first position in `calendar` and the one after its last.
-    calendar
-        With the days added.
-    added
-        How many they are.
+    calendar, added
+        With the days added, and how many they are.
     universes
-        `carry` open spells forward, or `keep` them as they are.
-    notes
-        Is told what was carried or left.
-
-    Returns
-    -------
-    dict
-        Path in the store to lines.
+        `carry` open spells forward, or `keep` them as they are; `notes` are told which.
     """
     follow: dict[str, tuple[str, ...]] = {"all": ()}  # universe to the instruments that are not in it
     if (root / FILE).is_file():
