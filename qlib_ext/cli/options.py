@@ -13,25 +13,10 @@ from qlib_ext.checks import UserError
 def pairs(
     option: str, given: Iterable[str] | None, example: str, *, empty: bool = True, alone: bool = False
 ) -> dict[str, str]:
-    """The option's mapping.
+    """The mapping of an option such as `--column`, whose values look like `example`; a UserError where one does not.
 
-    Parameters
-    ----------
-    option
-        Its name on the command line, `--column`.
-    given
-        Its values; None where it was not given.
-    example
-        What one looks like, for the message.
-    empty
-        Whether `KEY=` is a value, the empty one.
-    alone
-        Whether a value may stand without a key: its key is the empty one.
-
-    Raises
-    ------
-    UserError
-        If a value has another form, or a key is given twice.
+    `empty` says whether `KEY=` is a value, the empty one, and `alone` whether a value may stand without a key, whose key
+    is the empty one. No key may be given twice.
     """
     found: dict[str, str] = {}
     for text in given or ():

@@ -50,6 +50,7 @@ SOURCES = (
     "config/*.py",
     "market/store.py",
     "market/finding.py",
+    "market/progress.py",
     "market/side_data/*.py",
     "market/spells.py",
     "market/traded_value.py",

@@ -38,6 +38,7 @@ from qlib_ext.lookahead.observation import (
 )
 from qlib_ext.lookahead.provider import reading
 from qlib_ext.lookahead.subject import Labels, Subject, build_dataset, check_task, fresh_model
+from qlib_ext.market.progress import Progress
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.multi_task import MultiTaskModel
 
@@ -50,8 +51,6 @@ TOGETHER, APART = (
     1e-4,
 )  # days that are scored together and alone; how far apart, in deviations of the scores
 SPLIT_APART = 1e-3  # of a feature's deviation: a logarithm of volume plus one moves by less
-
-Progress = Callable[[int, int, str], None]
 
 
 def audit(

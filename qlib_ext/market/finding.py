@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 SEVERITIES = ("error", "warning", "note")
-
-Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.market.importing import import_settings
+from qlib_ext.market.progress import Progress
 from qlib_ext.market.side_data.side_data import SideData, SideDataError
 from qlib_ext.market.spells import daily_size
 from qlib_ext.market.store import QlibStore, StoreError
 from qlib_ext.market.traded_value import volume_kind
 from qlib_ext.market.universes.universes import universe_rules
 
-Progress = Callable[[int, int, str], None]
 _STOCKS_AT_ONCE = 128
 _STOCKS_TO_TELL = 300  # whose volumes are looked at
 

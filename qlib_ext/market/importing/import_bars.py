@@ -12,7 +12,7 @@ from qlib_ext.market.codes import normalise_code
 from qlib_ext.market.importing.bars import Bars
 from qlib_ext.market.importing.import_settings import FILE, ImportSettings
 from qlib_ext.market.importing.ingest import read_bars
-from qlib_ext.market.importing.rows import Progress
+from qlib_ext.market.progress import Progress
 from qlib_ext.market.replace import copy_store, locked, recover
 from qlib_ext.market.store import QlibStore, write_store
 from qlib_ext.market.universes.universes import RULES

@@ -25,8 +25,9 @@ from qlib_ext.market.importing.calendars import exchange_days, exchange_timezone
 from qlib_ext.market.importing.files import bad_sentence, day_reader, scan
 from qlib_ext.market.importing.import_settings import REGIONS, ImportSettings
 from qlib_ext.market.importing.notes import Notes, at
-from qlib_ext.market.importing.rows import Progress, SourceRows, one_row_a_day
+from qlib_ext.market.importing.rows import SourceRows, one_row_a_day
 from qlib_ext.market.importing.units import COMPUTED, check_vwap, choose_change, settle_units
+from qlib_ext.market.progress import Progress
 
 ORDER = ("open", "high", "low", "close", "vwap", "volume", "amount", "factor", "change")
 SMALL_SHARE = 0.01  # of rows or values; more than that is no dirt but a wrong option

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -12,8 +12,7 @@ from qlib_ext.market.importing.files import Piece, SourceFile, pieces
 from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.importing.notes import Notes, at
 from qlib_ext.market.importing.trading_days import DayReader
-
-Progress = Callable[[int, int, str], None]
+from qlib_ext.market.progress import Progress
 
 RAW = tuple(field for field in KNOWN if field not in ("date", "code"))
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from qlib_ext.checks import UserError
-from qlib_ext.market.finding import Finding, Findings, Kind, Progress, QualityReport
+from qlib_ext.market.finding import Finding, Findings, Kind, QualityReport
+from qlib_ext.market.progress import Progress
 from qlib_ext.market.quality import bars, calendar, cross_section, files, prices, universes
 from qlib_ext.market.quality import benchmark as benchmarks
 from qlib_ext.market.quality import side_data as side

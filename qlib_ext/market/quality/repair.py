@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from qlib_ext.checks import UserError
-from qlib_ext.market.finding import Finding, Findings, Progress, QualityReport
+from qlib_ext.market.finding import Finding, Findings, QualityReport
+from qlib_ext.market.progress import Progress
 from qlib_ext.market.quality import universes
 from qlib_ext.market.quality.calendar import FILE as CALENDAR
 from qlib_ext.market.quality.calendar import compare

@@ -27,7 +27,8 @@ def problems(
 ) -> list[Finding]:
     """What is wrong with the side data of a store; nothing that a file may hold raises.
 
-    The store around them may be broken: only the folder `side` is read.
+    The store around them may be broken: only the folder `side` is read. Without `calendar` the rows that lie outside of
+    the trading days are not looked for, without `instruments` (codes that have bars) the codes that are not among them.
 
     Parameters
     ----------
@@ -35,15 +36,11 @@ def problems(
         The store's directory.
     names
         Tables to look at; all by default.
-    calendar
-        The store's trading days, for rows that lie outside of them; without it such checks are left out.
-    instruments
-        Codes that have bars, for codes that are not among them; without it such checks are left out.
 
     Returns
     -------
     list of Finding
-        Each of one of `KINDS`, in the order of the files; all rows of a file with the same fault are one finding.
+        Of the kinds of `faults.KINDS`, in the order of the files; all rows of a file with the same fault are one.
     """
     root = Path(root).expanduser()
     found: list[Finding] = []

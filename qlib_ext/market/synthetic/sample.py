@@ -22,9 +22,10 @@ import exchange_calendars
 import numpy as np
 import pandas as pd
 
+from qlib_ext.market.progress import Progress
 from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import write_store
-from qlib_ext.market.synthetic.simulation import Progress, found_firms, simulate
+from qlib_ext.market.synthetic.simulation import found_firms, simulate
 from qlib_ext.market.synthetic.synthetic_market import (
     SyntheticMarket,
     Universe,
@@ -40,23 +41,10 @@ INDICES = {"sse50": "SH000016", "csi100": "SH000903", "csi300": "SH000300"}
 
 @dataclass(frozen=True)
 class SampleMarket(SyntheticMarket):
-    """The arguments that make a sample market; equal arguments make equal bits.
+    """The arguments that make a sample market of A shares, as `SyntheticMarket` has them.
 
-    Parameters
-    ----------
-    seed
-        Of every random draw, at least 0.
-    stocks
-        Firms over the whole range, 20 to 7273; some list late and some delist. From 430 on the universes have 50,
-        100 and 300 members. With fewer, csi300 has 70 % of the firms, csi100 a third of that, and sse50 half of
-        Shanghai's share of csi300.
-    start, end
-        First and last calendar day, such as 2010-01-04; at least 120 trading days apart.
-
-    Raises
-    ------
-    UserError
-        If an argument is out of range.
+    There are 20 to 7273 `stocks`. From 430 on the universes have 50, 100 and 300 members. With fewer, csi300 has 70 % of
+    the firms, csi100 a third of that, and sse50 half of Shanghai's share of csi300.
     """
 
     VERSION: ClassVar[int] = 2
@@ -112,26 +100,11 @@ amount = volume * vwap; for indices vwap is a typical price and volume and amoun
 def choose_members(
     calendar: pd.DatetimeIndex, codes: list[str], market_value: np.ndarray, first_value: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Members of csi300, csi100 and sse50, day by day, chosen from what was known before.
+    """Members of csi300, csi100 and sse50, day by day, chosen from what was known before: bool `[D, S]` each.
 
-    A review takes effect on the first trading day after the second Friday of June and of December (see
-    `qlib_ext.market.synthetic.synthetic_market.choose`). csi100 is chosen among csi300, sse50 among csi300's Shanghai stocks.
-
-    Parameters
-    ----------
-    calendar
-        D days.
-    codes
-        S codes.
-    market_value
-        Yuan `[D, S]` at the close, NaN when not listed.
-    first_value
-        Yuan `[S]` before the first day.
-
-    Returns
-    -------
-    dict of bool `[D, S]`
-        For csi300, csi100 and sse50.
+    A review takes effect on the first trading day after the second Friday of June and of December. csi100 is chosen among
+    csi300, sse50 among csi300's Shanghai stocks. Market values are yuan: `[D, S]` at the close, NaN when not listed, and
+    `[S]` before the first day.
     """
     shanghai = np.array([code.startswith("SH") for code in codes])
     size = min(300, round(0.7 * len(codes)))

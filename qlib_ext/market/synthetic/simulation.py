@@ -16,16 +16,14 @@ Simplifications: a listing's first day has the usual limit, every board has 10 %
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
 from scipy.signal import lfilter
 
+from qlib_ext.market.progress import Progress
 from qlib_ext.market.synthetic.planted import LOOKBACK_DAYS, planted_score
-
-Progress = Callable[[int, int, str], None]  # done, total, what
 
 DRIFT_DELAY_DAYS = 2
 PLANTED_STRENGTH = 0.099  # mean drift per unit of score, in mean idiosyncratic volatilities: RankIC 0.10

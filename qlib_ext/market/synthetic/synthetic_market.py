@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, integer
+from qlib_ext.market.progress import Progress
 from qlib_ext.market.replace import recover, replaced
 from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import QlibStore, StoreError
 from qlib_ext.market.synthetic.planted import LOOKBACK_DAYS
-from qlib_ext.market.synthetic.simulation import INDUSTRIES, Firms, Market, Progress
+from qlib_ext.market.synthetic.simulation import INDUSTRIES, Firms, Market
 
 MARK = Path("side") / "sample.json"
 MINIMUM_STOCKS = 20
@@ -88,27 +89,16 @@ class SyntheticMarket(ABC):
         )
 
     def write(self, out: str | Path, progress: Progress | None = None) -> tuple[QlibStore, bool]:
-        """Write the market to `out`, whole or not at all.
+        """Write the market to `out`, whole or not at all; the store, and whether it was written or there already.
 
-        A synthetic market with the same arguments is left as it is; one with others, or of an earlier version, is
-        replaced. 5000 stocks over 16 years take about a minute, 5 GB of memory and 1 GB of disk.
-
-        Parameters
-        ----------
-        progress
-            Called with (done, total, what) as the work goes on.
-
-        Returns
-        -------
-        store : QlibStore
-        written : bool
-            False if it was there already.
+        A sample market with the same arguments is left as it is; one with others, or of an earlier version, is replaced. 5000
+        stocks over 16 years take about a minute, 5 GB of memory and 1 GB of disk.
 
         Raises
         ------
         UserError
-            If `out` is a file, a mount point, or a directory with something else in it, or cannot be replaced
-            (see `qlib_ext.market.replace.replaced`).
+            If `out` is a file, a mount point, or a directory with something else in it, or cannot be replaced (see
+            `qlib_ext.market.replace.replaced`).
         """
         out = Path(out).expanduser().resolve()
         recover(out)

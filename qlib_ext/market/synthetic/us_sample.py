@@ -24,6 +24,7 @@ import exchange_calendars
 import numpy as np
 import pandas as pd
 
+from qlib_ext.market.progress import Progress
 from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import write_store
 from qlib_ext.market.synthetic.macro import macro_state, publish, release_table
@@ -33,7 +34,6 @@ from qlib_ext.market.synthetic.simulation import (
     MARKET_VOLATILITY,
     Exchange,
     Firms,
-    Progress,
     simulate,
 )
 from qlib_ext.market.synthetic.synthetic_market import (
@@ -68,22 +68,10 @@ NEW_YORK = Exchange(
 
 @dataclass(frozen=True)
 class USSampleMarket(SyntheticMarket):
-    """The arguments that make a US sample market; equal arguments make equal bits.
+    """The arguments that make a US sample market, as `SyntheticMarket` has them.
 
-    Parameters
-    ----------
-    seed
-        Of every random draw, at least 0.
-    stocks
-        Firms over the whole range, 20 to 20000; some list late and some delist. sp500 has five sixths of them and at
-        most 500, which are there on every day but for firms that left since the last review.
-    start, end
-        First and last calendar day, such as 2000-01-03; at least 120 trading days apart.
-
-    Raises
-    ------
-    UserError
-        If an argument is out of range.
+    There are 20 to 20000 `stocks`. sp500 has five sixths of them and at most 500, which are there on every day but for
+    firms that left since the last review.
     """
 
     VERSION: ClassVar[int] = 1
