@@ -23,32 +23,20 @@ import ctypes
 import errno
 import os
 import shutil
-import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
 
 from qlib_ext.checks import UserError
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None
+from qlib_ext.market.lock import UNSUPPORTED, beside, cannot_write, exclusive
 
 _THREADS = 8
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, for renameat2
 _RENAME_SWAP = 2  # macOS, for renamex_np
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
-_UNSUPPORTED = {
-    errno.ENOSYS,
-    errno.EINVAL,
-    *(getattr(errno, name) for name in ("ENOTSUP", "EOPNOTSUPP", "ENOLCK") if hasattr(errno, name)),
-}
 
 
 class Lock:
@@ -66,13 +54,13 @@ class Lock:
     @contextlib.contextmanager
     def replaced(self) -> Iterator[Path]:
         """Yield a new, empty directory that takes the place of `root` on a clean exit; see `replaced`."""
-        new = _beside(self.root, "new")
+        new = beside(self.root, "new")
         try:
             new.mkdir()
             if self.root.exists():
                 new.chmod(stat.S_IMODE(self.root.stat().st_mode) | stat.S_IRWXU)
         except OSError as error:
-            raise _cannot_write(self.root, error) from error
+            raise cannot_write(self.root, error) from error
         try:
             yield new
             _flush(new)
@@ -137,10 +125,10 @@ def locked(root: str | Path) -> Iterator[Lock]:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _cannot_write(root, error) from error
-    with _exclusive(root):
+        raise cannot_write(root, error) from error
+    with exclusive(root):
         _restore(root)
-        _discard(_beside(root, "new"))
+        _discard(beside(root, "new"))
         yield Lock(root)
 
 
@@ -155,8 +143,8 @@ def recover(root: str | Path) -> None:
         If another process is replacing `root` at this moment.
     """
     root = _resolved(root)
-    if not root.exists() and _beside(root, "old").is_dir():
-        with _exclusive(root):
+    if not root.exists() and beside(root, "old").is_dir():
+        with exclusive(root):
             _restore(root)
 
 
@@ -246,17 +234,6 @@ def _resolved(root: str | Path) -> Path:
         raise UserError(f"`{root}` leads nowhere: {error}") from error
 
 
-def _beside(root: Path, part: str) -> Path:
-    return root.with_name(f".{root.name}.qlib-ext.{part}")
-
-
-def _cannot_write(root: Path, error: OSError) -> UserError:
-    return UserError(
-        f"`{root}` is replaced by way of a directory beside it, and `{root.parent}` cannot be written "
-        f"({error.strerror}); choose a place that can, or copy the store to one"
-    )
-
-
 def _discard(path: Path) -> None:
     """Delete what nobody needs any more."""
     if path.exists():
@@ -276,7 +253,7 @@ def _discard(path: Path) -> None:
 
 def _restore(root: Path) -> None:
     """With the lock held: finish what a run killed between the two renames, or right after, has begun."""
-    old, new = _beside(root, "old"), _beside(root, "new")
+    old, new = beside(root, "old"), beside(root, "new")
     if not old.is_dir():
         return
     if root.exists():  # the new version was in place already
@@ -294,7 +271,7 @@ def _swap(new: Path, root: Path) -> None:
         if not root.exists():
             new.rename(root)
         elif not _exchange(new, root):
-            old = _beside(root, "old")
+            old = beside(root, "old")
             root.rename(old)
             try:
                 new.rename(root)
@@ -333,7 +310,7 @@ def _exchange(first: Path, second: Path) -> bool:
     if status == 0:
         return True
     number = ctypes.get_errno()
-    if number in _UNSUPPORTED:
+    if number in UNSUPPORTED:
         return False
     raise OSError(number, os.strerror(number), str(first), None, str(second))
 
@@ -371,117 +348,3 @@ def _fsync(path: Path, flags: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _exclusive(root: Path) -> Iterator[None]:
-    """Hold the lock of `root`: by the system's lock of the file, or by its existence where there is none."""
-    path = _beside(root, "lock")
-    try:
-        descriptor = _take(path, root)
-    except OSError as error:
-        raise _cannot_write(root, error) from error
-    try:
-        yield
-    finally:
-        if fcntl is None:
-            os.close(descriptor)  # Windows deletes no open file
-            path.unlink(missing_ok=True)
-        else:
-            path.unlink(missing_ok=True)  # while it is locked: who waits for it sees that it is gone
-            os.close(descriptor)
-
-
-def _take(path: Path, root: Path) -> int:
-    """An open descriptor of the lock file at `path`, which is ours."""
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            made = True
-        except FileExistsError:
-            try:
-                descriptor = os.open(path, os.O_RDWR)
-            except FileNotFoundError:
-                continue  # its holder has just deleted it
-            made = False
-        by_system = _flock(descriptor)
-        if by_system is False or (by_system is None and not made and not _is_stale(path)):
-            os.close(descriptor)
-            raise _busy(root, path, by_system is None)
-        if _is_at(descriptor, path):
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, _signature())
-            return descriptor
-        os.close(descriptor)  # deleted meanwhile, by its last holder or as stale
-
-
-def _flock(descriptor: int) -> bool | None:
-    """Whether the system's lock of an open file is ours now; None where it has no such locks."""
-    if fcntl is None:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno in _UNSUPPORTED:
-            return None
-        raise
-    return True
-
-
-def _is_stale(path: Path) -> bool:
-    """Whether the process that signed the lock at `path` is dead; the file is deleted then."""
-    holder = _holder(path)
-    if not holder or _lives(holder):
-        return False
-    # Two may find it stale at once: by renaming, each sees which file it took away.
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
-        return True
-    if _holder(aside) != holder:
-        aside.rename(path)
-        return False
-    aside.unlink()
-    return True
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _signature() -> bytes:
-    return f"{os.getpid()} {socket.gethostname()}\n".encode()
-
-
-def _holder(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except FileNotFoundError:
-        return ""
-
-
-def _lives(holder: str) -> bool:
-    """Whether the process that signed a lock runs; one of another machine counts as running."""
-    number, _, host = holder.partition(" ")
-    if sys.platform == "win32" or host != socket.gethostname() or not number.isdigit():
-        return True
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _busy(root: Path, lock: Path, by_existence: bool) -> UserError:
-    number, _, host = _holder(lock).partition(" ")
-    who = f"process {number} on {host}" if host else "another process"
-    hint = f" (if it runs no more, delete `{lock}`)" if by_existence else ""
-    return UserError(f"{who} is changing `{root}` at this moment; wait for it to end, then try again{hint}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.market import replace
+from qlib_ext.market import lock, replace
 from qlib_ext.market.replace import copy_store, locked, recover, replaced
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX system")
@@ -293,8 +293,8 @@ class TestLock:
     @pytest.fixture(params=["flock", "existence"], autouse=True)
     def kind(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         if request.param == "existence":
-            monkeypatch.setattr(replace, "_flock", lambda descriptor: None)
-        elif replace.fcntl is None:
+            monkeypatch.setattr(lock, "_flock", lambda descriptor: None)
+        elif lock.fcntl is None:
             pytest.skip("this system has no flock")
         return str(request.param)
 
@@ -302,8 +302,8 @@ class TestLock:
     def held(self, store: Path, kind: str) -> Iterator[int]:
         """Process id of another process that is changing the store."""
         code = (
-            "import sys; from qlib_ext.market import replace\n"
-            f"if {kind == 'existence'}: replace._flock = lambda descriptor: None\n"
+            "import sys; from qlib_ext.market import lock, replace\n"
+            f"if {kind == 'existence'}: lock._flock = lambda descriptor: None\n"
             "with replace.replaced(sys.argv[1]): print('in', flush=True); sys.stdin.read()"
         )
         with subprocess.Popen(
