@@ -28,6 +28,8 @@ CONSTANT_DAYS = 60
 # What more than half of at least this many stocks show is a convention of the store, and told once.
 MANY_STOCKS = 5
 
+Say = str | Callable[[int, int], str]
+
 KINDS = (
     Kind("value-infinite", "error", "a field holds infinity",
          "it spreads through every mean and every normalisation of its day", "replaces it by NaN"),
@@ -96,13 +98,8 @@ class BarChecks:
             self._check_field(block, name, values)
             self._check_presence(series, name, values)
         high, low, close, opened = (field(name) for name in ("high", "low", "close", "open"))
-        self._cells(
-            "high-below-low",
-            block,
-            "high",
-            high < low * (1 - RANGE_TOLERANCE),
-            lambda row, day: f"high {high[row, day]:.6g}, low {low[row, day]:.6g}",
-        )
+        crossed = high < low * (1 - RANGE_TOLERANCE)
+        self._cells("high-below-low", block, "high", crossed, "high {:.6g}, low {:.6g}", high, low)
         sound = (high >= low) & (low > 0)
         for name, values, kind, tolerance in (
             ("close", close, "close-outside-range", RANGE_TOLERANCE),
@@ -111,7 +108,8 @@ class BarChecks:
         ):
             outside = (values > high * (1 + tolerance)) | (values < low * (1 - tolerance))
             sound_outside = outside & sound & (values > 0) & np.isfinite(values)
-            self._cells(kind, block, name, sound_outside, _beside_range(name, values, low, high))
+            said = f"{name} {{:.6g}} with low {{:.6g}} and high {{:.6g}}"
+            self._cells(kind, block, name, sound_outside, said, values, low, high)
         self._check_volume(series)
         self._check_amount(series)
         if self._ticks:
@@ -119,20 +117,20 @@ class BarChecks:
 
     def _check_field(self, block: Block, name: str, values: np.ndarray) -> None:
         """One field by itself: `values` float32 `[S, D]`."""
-
-        def found_value(row: int, day: int) -> str:
-            return f"{name} is {values[row, day]:.6g}"
-
-        self._cells("value-infinite", block, name, np.isinf(values), found_value)
+        sound = np.isfinite(values)
+        self._one("value-infinite", block, name, np.isinf(values), values)
         if name in PRICES:
-            self._cells("price-negative", block, name, (values < 0) & np.isfinite(values), found_value)
-            self._cells("price-zero", block, name, values == 0, found_value)
+            self._one("price-negative", block, name, (values < 0) & sound, values)
+            self._one("price-zero", block, name, values == 0, values)
             absurd = (values > HIGHEST_PRICE) | ((values > 0) & (values < LOWEST_PRICE))
-            self._cells("value-absurd", block, name, absurd & np.isfinite(values), found_value)
+            self._one("value-absurd", block, name, absurd & sound, values)
         elif name in ("volume", "amount"):
-            self._cells("volume-negative", block, name, (values < 0) & np.isfinite(values), found_value)
+            self._one("volume-negative", block, name, (values < 0) & sound, values)
             absurd = (values > HIGHEST_VOLUME) | ((values > 0) & (values < LOWEST_PRICE))
-            self._cells("value-absurd", block, name, absurd & np.isfinite(values), found_value)
+            self._one("value-absurd", block, name, absurd & sound, values)
+
+    def _one(self, kind: str, block: Block, name: str, mask: np.ndarray, values: np.ndarray) -> None:
+        self._cells(kind, block, name, mask, f"{name} is {{:.6g}}", values)
 
     def _check_presence(self, series: Series, name: str, values: np.ndarray) -> None:
         """Files that hold nothing, or one number for ever."""
@@ -166,13 +164,8 @@ class BarChecks:
     def _check_volume(self, series: Series) -> None:
         block, field = series.block, series.field
         volume, close = field("volume"), field("close")
-        self._cells(
-            "close-missing",
-            block,
-            "close",
-            (volume > 0) & np.isnan(close) & block.has("close")[:, None],
-            lambda row, day: f"volume {volume[row, day]:.6g} and no close",
-        )
+        unpriced = (volume > 0) & np.isnan(close) & block.has("close")[:, None]
+        self._cells("close-missing", block, "close", unpriced, "volume {:.6g} and no close", volume)
         lacking = {
             name: series.valid & np.isnan(field(name))
             for name in ("open", "high", "low")
@@ -182,31 +175,18 @@ class BarChecks:
         for name, mask in lacking.items():
             mask[~block.has(name)] = False
         if lacking:
-            masks = list(lacking.values())
-            self._cells(
-                "price-missing",
-                block,
-                next(iter(lacking)),
-                np.logical_or.reduce(masks),
-                lambda row, day: (
-                    f"close and no {listed([name for name, mask in lacking.items() if mask[row, day]])}"
-                ),
-            )
-        self._cells(
-            "volume-missing",
-            block,
-            "volume",
-            series.valid & np.isnan(volume) & series.has_volume[:, None],
-            lambda row, day: f"close {close[row, day]:.6g} and no volume",
-        )
+            some = np.logical_or.reduce(list(lacking.values()))
+
+            def told(row: int, day: int) -> str:
+                return f"close and no {listed([name for name, mask in lacking.items() if mask[row, day]])}"
+
+            self._cells("price-missing", block, next(iter(lacking)), some, told)
+        unknown = series.valid & np.isnan(volume) & series.has_volume[:, None]
+        self._cells("volume-missing", block, "volume", unknown, "close {:.6g} and no volume", close)
         high, low = field("high"), field("low")
-        self._cells(
-            "volume-zero-with-range",
-            block,
-            "volume",
-            (volume == 0) & (high > low * (1 + RANGE_TOLERANCE)) & (low > 0) & series.has_volume[:, None],
-            lambda row, day: f"volume 0, low {low[row, day]:.6g} and high {high[row, day]:.6g}",
-        )
+        ranged = (volume == 0) & (high > low * (1 + RANGE_TOLERANCE)) & (low > 0) & series.has_volume[:, None]
+        said = "volume 0, low {:.6g} and high {:.6g}"
+        self._cells("volume-zero-with-range", block, "volume", ranged, said, low, high)
 
     def _check_amount(self, series: Series) -> None:
         """Traded amount against volume × vwap; the index of a market sums other stocks' trades and is left out."""
@@ -229,15 +209,9 @@ class BarChecks:
                 self._raw_volumes.append(block.codes[row])
             ratio[row] /= typical
             self._ratios.append((block.codes[row], typical))
-        self._cells(
-            "amount-inconsistent",
-            block,
-            "amount",
-            usable & (np.abs(ratio - 1) > AMOUNT_TOLERANCE),
-            lambda row, day: (
-                f"amount {amount[row, day]:.6g} is {ratio[row, day]:.4g} times what volume × vwap says"
-            ),
-        )
+        wrong = usable & (np.abs(ratio - 1) > AMOUNT_TOLERANCE)
+        said = "amount {:.6g} is {:.4g} times what volume × vwap says"
+        self._cells("amount-inconsistent", block, "amount", wrong, said, amount, ratio)
 
     def _check_ticks(self, series: Series) -> None:
         """Raw prices are whole cents."""
@@ -298,15 +272,6 @@ def _typical(ratios: np.ndarray) -> tuple[float, int]:
     return typical, int((np.abs(known / typical - 1) <= AMOUNT_TOLERANCE).sum())
 
 
-def _beside_range(
-    name: str, values: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> Callable[[int, int], str]:
-    """What to say of a price outside of its day's range."""
-    return lambda row, day: (
-        f"{name} {values[row, day]:.6g} with low {low[row, day]:.6g} and high {high[row, day]:.6g}"
-    )
-
-
 def cells(
     found: Findings,
     days: np.ndarray,
@@ -314,7 +279,8 @@ def cells(
     block: Block,
     field: str,
     mask: np.ndarray,
-    say: Callable[[int, int], str],
+    say: Say,
+    *numbers: np.ndarray,
 ) -> None:
     """One finding for each stock of a block that `mask` `[S, D]` touches, told by its first day.
 
@@ -324,15 +290,20 @@ def cells(
         Where findings go; dates `[D]`.
     kind, field
         What was found, and the field whose file is named.
-    say
-        Row and day of a cell to what is wrong there.
+    say, numbers
+        What is wrong in a cell, with a place for the cell of each of `numbers` `[S, D]`; or a function of row and day.
     """
     for row in np.flatnonzero(mask.any(axis=1)).tolist():
         day, count = int(np.argmax(mask[row])), int(mask[row].sum())
         code = block.codes[row]
         more = f" (on {count} days)" if count > 1 else ""
-        message = f"{code} {on(days, day)}: {say(row, day)}{more}"
+        message = f"{code} {on(days, day)}: {sentence(say, row, day, *numbers)}{more}"
         found.add(kind, message, block.file(row, field), code, days[day], count)
+
+
+def sentence(say: Say, row: int, day: int, *numbers: np.ndarray) -> str:
+    """What to say of a cell, as `cells` takes it."""
+    return say.format(*(values[row, day] for values in numbers)) if isinstance(say, str) else say(row, day)
 
 
 def on(days: np.ndarray, day: int) -> str:

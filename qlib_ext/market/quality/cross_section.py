@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 
@@ -173,74 +171,43 @@ class CrossSection:
             return
         first, last = int(inside[0]), int(inside[-1])
         self._check_presence(first, last)
-        self._days_of(
-            "day-copied",
-            self._copied(),
-            lambda day: (
-                f"{self._repeated[day]} of {self._stepped[day]} stocks have the prices and the volume of the day before"
-            ),
-        )
-        self._days_of(
-            "market-jump",
-            self._jumped(),
-            lambda day: (
-                f"the mean log return of {self._returns[day]} stocks is "
-                f"{self._return_sum[day] / self._returns[day]:+.2f}"
-            ),
-        )
+        said = "{} of {} stocks have the prices and the volume of the day before"
+        self._days_of("day-copied", self._copied(), said, self._repeated, self._stepped)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            growth, volumes = self._return_sum / self._returns, np.exp(self._volume_sum / self._volumes)
+        said = "the mean log return of {} stocks is {:+.2f}"
+        self._days_of("market-jump", self._jumped(), said, self._returns, growth)
         level = (self._volumes >= STOCKS) & (np.abs(self._volume_sum) > VOLUME_LEVEL * self._volumes)
-        self._days_of(
-            "volume-level",
-            level,
-            lambda day: (
-                f"volumes of {self._volumes[day]} stocks are "
-                f"{np.exp(self._volume_sum[day] / self._volumes[day]):.3g} times those of the day before"
-            ),
-        )
+        said = "volumes of {} stocks are {:.3g} times those of the day before"
+        self._days_of("volume-level", level, said, self._volumes, volumes)
         for (name, _), same in self._digests.items():
             if len(same) > 1:
                 (code, file), *others = same
                 message = (
-                    f"{code} has the same {name} on the same days as {listed([other for other, _ in others])}"
+                    f"{code} has the same {name} on the same days as {listed([code for code, _ in others])}"
                 )
-                self._found.add(
-                    "stocks-identical",
-                    message,
-                    file,
-                    code,
-                    self._days[self.first[code]] if code in self.first else None,
-                    len(same),
-                )
+                begins = self._days[self.first[code]] if code in self.first else None
+                self._found.add("stocks-identical", message, file, code, begins, len(same))
         self._check_shifts()
 
     def _check_presence(self, first: int, last: int) -> None:
         days = len(self._days)
         outside = np.ones(days, dtype=bool)
         outside[first : last + 1] = False
-        self._days_of(
-            "calendar-beyond-bars",
-            outside,
-            lambda day: (
-                f"no stock has a bar; bars are from {on(self._days, first)} to {on(self._days, last)}"
-            ),
-        )
+        said = f"no stock has a bar; bars are from {on(self._days, first)} to {on(self._days, last)}"
+        self._days_of("calendar-beyond-bars", outside, said)
         empty = self.closes == 0
-        self._days_of("day-empty", empty & ~outside, lambda day: "no stock has a close")
+        self._days_of("day-empty", empty & ~outside, "no stock has a close")
         traded = self.traded > 0
-        self._days_of(
-            "day-untraded",
-            ~traded & ~empty & (self.traded.max() > 0),
-            lambda day: f"{self.closes[day]} stocks have a close and none has a volume",
-        )
+        untraded = ~traded & ~empty & (self.traded.max() > 0)
+        self._days_of("day-untraded", untraded, "{} stocks have a close and none has a volume", self.closes)
         around = neighbour_median(self.traded, NEIGHBOUR_DAYS)
         few = traded & (around >= STOCKS) & (self.traded < PARTIAL * around)
         last_few = few & (np.arange(days) == last)
 
-        def told(day: int) -> str:
-            return f"{self.traded[day]} stocks traded, {around[day]:g} on a day around"
-
-        self._days_of("last-day-partial", last_few, told)
-        self._days_of("day-partial", few & ~last_few, told)
+        said = "{} stocks traded, {:g} on a day around"
+        self._days_of("last-day-partial", last_few, said, self.traded, around)
+        self._days_of("day-partial", few & ~last_few, said, self.traded, around)
         for name, counts in self._fields.items():
             there = np.flatnonzero(counts)
             if not there.size:
@@ -248,28 +215,20 @@ class CrossSection:
             between = np.zeros(days, dtype=bool)
             between[there[0] : there[-1] + 1] = True
             missing = between & (counts == 0) & (self.closes >= STOCKS)
-            self._days_of("field-empty-day", missing, partial(self._told_missing, name), field=name)
-
-    def _told_missing(self, field: str, day: int) -> str:
-        return f"{self.closes[day]} stocks have a close and none has `{field}`"
+            said = f"{{}} stocks have a close and none has `{name}`"
+            self._days_of("field-empty-day", missing, said, self.closes, file=f"features/*/{name}.day.bin")
 
     def _days_of(
-        self, kind: str, mask: np.ndarray, say: Callable[[int], str], field: str | None = None
+        self, kind: str, mask: np.ndarray, say: str, *numbers: np.ndarray, file: str = "features"
     ) -> None:
-        """One finding for the days of `mask` `[D]`, told by the first."""
+        """One finding for the days of `mask` `[D]`, told by the first, with a place for its day of each of `numbers`."""
         if not mask.any():
             return
         day, count = int(np.argmax(mask)), int(mask.sum())
         others = [on(self._days, int(other)) for other in np.flatnonzero(mask)[1:]]
         more = f"; {count} days, also {listed(others, 3)}" if count > 1 else ""
-        message = f"{on(self._days, day)}: {say(day)}{more}"
-        self._found.add(
-            kind,
-            message,
-            "features" if field is None else f"features/*/{field}.day.bin",
-            date=self._days[day],
-            count=count,
-        )
+        said = say.format(*(values[day] for values in numbers))
+        self._found.add(kind, f"{on(self._days, day)}: {said}{more}", file, date=self._days[day], count=count)
 
     def _check_shifts(self) -> None:
         """Correlation of each stock's returns with the market's mean, at lags of a few days."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from qlib_ext.checks import counted
 from qlib_ext.market.finding import Findings, Kind, listed
-from qlib_ext.market.quality.bars import cells, on
+from qlib_ext.market.quality.bars import Say, cells, on, sentence
 from qlib_ext.market.quality.series import Series, runs
 from qlib_ext.market.quality.source import Source, is_index
 
@@ -104,7 +104,7 @@ class _Pending:
     code: str
     file: str
     days: np.ndarray
-    texts: Callable[[int], str]
+    texts: Mapping[int, str]
     count: int
 
 
@@ -234,25 +234,13 @@ class PriceChecks:
         volume = field("volume")
         repeated = same_bar & (volume > 0)
         repeated[:, 1:] &= volume[:, 1:] == volume[:, :-1]
-        self._remember(
-            series,
-            "bar-repeated",
-            "close",
-            repeated,
-            lambda row, day: f"prices and volume ({volume[row, day]:.6g}) are those of the day before",
-        )
+        said = "prices and volume ({:.6g}) are those of the day before"
+        self._remember(series, "bar-repeated", "close", repeated, said, volume)
         untraded = (volume == 0) & series.has_volume[:, None] & series.valid
         moved = untraded & (np.abs(series.log_return) > MOVE)
-        self._cells(
-            "volume-zero-with-move",
-            block,
-            "volume",
-            moved,
-            lambda row, day: (
-                f"volume 0, and the close moved by {np.expm1(series.log_return[row, day]):+.2%} "
-                f"(factor by {np.expm1(series.log_factor[row, day]):+.2%})"
-            ),
-        )
+        said = "volume 0, and the close moved by {:+.2%} (factor by {:+.2%})"
+        moves = np.expm1(series.log_return), np.expm1(series.log_factor)
+        self._cells("volume-zero-with-move", block, "volume", moved, said, *moves)
         carried = untraded & (np.abs(series.log_return) <= MOVE)
         touched = np.flatnonzero(carried.any(axis=1))
         if touched.size:
@@ -261,13 +249,8 @@ class PriceChecks:
             first = int(np.argmax(carried.any(axis=0)))
             self._carried_first = first if self._carried_first is None else min(first, self._carried_first)
         lasting = series.traded & (series.gap > LONG_GAP_DAYS)
-        self._cells(
-            "gap-long",
-            block,
-            "close",
-            lasting,
-            lambda row, day: f"trades again after {series.gap[row, day] - 1} days without trading",
-        )
+        said = "trades again after {} days without trading"
+        self._cells("gap-long", block, "close", lasting, said, series.gap - 1)
         return repeated
 
     def _check_change(self, series: Series) -> None:
@@ -278,36 +261,18 @@ class PriceChecks:
         self._with_change += int((np.isfinite(change) & np.isfinite(expected)).any(axis=1).sum())
         for row in np.flatnonzero(percent).tolist():
             self._percent.append((block.codes[row], block.file(row, "change")))
-        self._cells(
-            "change-inconsistent",
-            block,
-            "change",
-            wrong,
-            lambda row, day: (
-                f"change says {change[row, day] / (100 if percent[row] else 1):+.2%}, "
-                f"the closes {expected[row, day]:+.2%}"
-            ),
-        )
+        fraction = change / np.where(percent, 100, 1)[:, None]
+        said = "change says {:+.2%}, the closes {:+.2%}"
+        self._cells("change-inconsistent", block, "change", wrong, said, fraction, expected)
 
     def _check_factor(self, series: Series) -> None:
         block, factor = series.block, series.field("factor")
         if "factor" not in block.values:
             return
-        self._cells(
-            "factor-nonpositive",
-            block,
-            "factor",
-            factor <= 0,
-            lambda row, day: f"factor is {factor[row, day]:.6g}",
-        )
+        self._cells("factor-nonpositive", block, "factor", factor <= 0, "factor is {:.6g}", factor)
         has = block.has("factor")
-        self._cells(
-            "factor-missing",
-            block,
-            "factor",
-            series.valid & np.isnan(factor) & has[:, None],
-            lambda row, day: f"close {series.close[row, day]:.6g} and no factor",
-        )
+        missing = series.valid & np.isnan(factor) & has[:, None]
+        self._cells("factor-missing", block, "factor", missing, "close {:.6g} and no factor", series.close)
         steps = np.abs(series.log_factor) > FACTOR_STEP
         of_stocks = has & ~np.array([is_index(code) for code in block.codes], dtype=bool)
         self._factor_stocks += int((of_stocks & (np.isfinite(factor) & (factor > 0)).any(axis=1)).sum())
@@ -324,23 +289,15 @@ class PriceChecks:
             )
 
     def _remember(
-        self, series: Series, kind: str, field: str, mask: np.ndarray, say: Callable[[int, int], str]
+        self, series: Series, kind: str, field: str, mask: np.ndarray, say: Say, *numbers: np.ndarray
     ) -> None:
         """Keep what `mask` touches, with its words, until `finish`."""
         for row in np.flatnonzero(mask.any(axis=1)).tolist():
             days = np.flatnonzero(mask[row])
             kept = days[:MOST_CELLS]
-            texts = {int(day): say(row, int(day)) for day in kept}
-            self._pending.append(
-                _Pending(
-                    kind,
-                    series.block.codes[row],
-                    series.block.file(row, field),
-                    kept,
-                    texts.__getitem__,
-                    len(days),
-                )
-            )
+            texts = {day: sentence(say, row, day, *numbers) for day in kept.tolist()}
+            code, file = series.block.codes[row], series.block.file(row, field)
+            self._pending.append(_Pending(kind, code, file, kept, texts, len(days)))
 
     def finish(self, of_the_market: np.ndarray) -> None:
         """Tell what was kept.
@@ -357,7 +314,7 @@ class PriceChecks:
             day = int(alone[0])
             count = pending.count - (len(pending.days) - len(alone))
             more = f" (on {count} days)" if count > 1 else ""
-            message = f"{pending.code} {on(self._days, day)}: {pending.texts(day)}{more}"
+            message = f"{pending.code} {on(self._days, day)}: {pending.texts[day]}{more}"
             self._found.add(pending.kind, message, pending.file, pending.code, self._days[day], count)
         if self._percent and 2 * len(self._percent) > self._with_change:
             code, file = self._percent[0]
