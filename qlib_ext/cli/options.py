@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 import typer
@@ -36,6 +37,6 @@ def words(given: Iterable[str] | None) -> list[str]:
     return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
 
 
-def settings_of(ctx: typer.Context, kind: type) -> dict[str, Any]:
+def settings_of(ctx: typer.Context, kind: Any) -> dict[str, Any]:
     """The options of a command that have the name of a field of the dataclass `kind`."""
-    return {name: value for name, value in ctx.params.items() if name in kind.__dataclass_fields__}
+    return {field.name: ctx.params[field.name] for field in fields(kind) if field.name in ctx.params}
