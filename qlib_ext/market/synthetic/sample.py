@@ -1,4 +1,4 @@
-"""The sample market: a made A-share market in Qlib's format, so that everything runs without real data.
+"""The sample market: a synthetic A-share market in Qlib's format, so that everything runs without real data.
 
 `qlib-ext data sample --out DIR --seed N` writes it. What the market imitates is told in
 `qlib_ext.market.synthetic.simulation`, what can be predicted in it in `qlib_ext.market.synthetic.planted`. The directory holds
@@ -28,7 +28,7 @@ from qlib_ext.market.store import write_store
 from qlib_ext.market.synthetic.simulation import found_firms, simulate
 from qlib_ext.market.synthetic.synthetic_market import (
     SyntheticMarket,
-    Universe,
+    UniversePlan,
     adjusted,
     choose,
     review_days,
@@ -110,8 +110,8 @@ def choose_members(
     size = min(300, round(0.7 * len(codes)))
     sse50_size = min(50, max(1, round(size * shanghai.mean() / 2)))
     plan = {
-        "csi300": Universe(size),
-        "csi100": Universe(round(size / 3), lambda chosen: chosen["csi300"]),
-        "sse50": Universe(sse50_size, lambda chosen: chosen["csi300"] & shanghai),
+        "csi300": UniversePlan(size),
+        "csi100": UniversePlan(round(size / 3), lambda chosen: chosen["csi300"]),
+        "sse50": UniversePlan(sse50_size, lambda chosen: chosen["csi300"] & shanghai),
     }
     return choose(plan, set(review_days(calendar, (6, 12), 2)), market_value, first_value)

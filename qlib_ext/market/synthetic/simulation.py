@@ -92,7 +92,7 @@ CHINA = Exchange(
 
 @dataclass(frozen=True)
 class Firms:
-    """S made firms.
+    """S invented firms.
 
     Attributes
     ----------

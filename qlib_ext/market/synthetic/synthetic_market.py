@@ -108,9 +108,9 @@ class SyntheticMarket(ABC):
                 return QlibStore(out), False
             except StoreError:
                 pass  # parts were deleted since: make it anew
-        with replaced(out) as made:
-            self._make(made, progress)
-            (made / MARK).write_text(json.dumps(self._mark(), indent=2) + "\n", encoding="utf-8")
+        with replaced(out) as new:
+            self._make(new, progress)
+            (new / MARK).write_text(json.dumps(self._mark(), indent=2) + "\n", encoding="utf-8")
         return QlibStore(out), True
 
     def _mark(self) -> dict[str, object]:
@@ -159,7 +159,7 @@ class SyntheticMarket(ABC):
 
 
 @dataclass(frozen=True)
-class Universe:
+class UniversePlan:
     """How a universe is chosen.
 
     Attributes
@@ -175,7 +175,10 @@ class Universe:
 
 
 def choose(
-    plan: Mapping[str, Universe], reviews: Collection[int], market_value: np.ndarray, first_value: np.ndarray
+    plan: Mapping[str, UniversePlan],
+    reviews: Collection[int],
+    market_value: np.ndarray,
+    first_value: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Members of each universe, day by day, chosen from what was known before.
 

@@ -38,7 +38,7 @@ from qlib_ext.market.synthetic.simulation import (
 )
 from qlib_ext.market.synthetic.synthetic_market import (
     SyntheticMarket,
-    Universe,
+    UniversePlan,
     adjusted,
     choose,
     review_days,
@@ -108,7 +108,7 @@ class USSampleMarket(SyntheticMarket):
             turbulence=crisis(calendar),
         )
         listed = ~np.isnan(market.market_value)
-        plan = {UNIVERSE: Universe(min(500, round(self.stocks * 5 / 6)))}
+        plan = {UNIVERSE: UniversePlan(min(500, round(self.stocks * 5 / 6)))}
         reviews = set(review_days(calendar, (3, 6, 9, 12), 3))
         members = choose(plan, reviews, market.market_value, firms.price * firms.shares)[UNIVERSE]
         bars = with_indices(adjusted(market), market, [members])

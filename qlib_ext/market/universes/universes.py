@@ -117,17 +117,17 @@ def write_universe(
     with locked(target) as lock:
         check_target(source, universe.name, replace=replace, out=out)
         rules = universe_rules(source) | {universe.name: said}
-        with lock.replaced() as made:
-            _fill(made, source, path, universe, rules)
+        with lock.replaced() as new:
+            _fill(new, source, path, universe, rules)
     return QlibStore(target)
 
 
-def _fill(made: Path, source: Path, path: Path, universe: Universe, rules: dict[str, dict[str, Any]]) -> None:
+def _fill(new: Path, source: Path, path: Path, universe: Universe, rules: dict[str, dict[str, Any]]) -> None:
     """Make the new version of a store: what is in `source`, with the universe at `path` and what is said of it."""
-    copy_store(source, made, leave_out=lambda relative: relative in (path, Path(RULES)))
-    write_membership(made / path, universe.spells)
+    copy_store(source, new, leave_out=lambda relative: relative in (path, Path(RULES)))
+    write_membership(new / path, universe.spells)
     content = json.dumps(rules, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
-    (made / RULES).write_text(content, encoding="utf-8")
+    (new / RULES).write_text(content, encoding="utf-8")
 
 
 def universe_rules(root: str | Path) -> dict[str, dict[str, Any]]:
