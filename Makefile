@@ -14,7 +14,8 @@ WORKFLOW    ?= workflows/mimstocr_csi300.yaml
 PYTEST_ARGS ?= -n auto --maxprocesses 8 --dist loadfile
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Errors alone: a machine's own settings of pip may bring warnings that say nothing of this project.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 # On the sample market the run is a demonstration: fewer epochs than the workflow's own 100, and a narrower backbone.
 ifeq ($(QLIB_DATA),$(SAMPLE))
@@ -36,7 +37,7 @@ ifdef HIDDEN_SIZE
 export HIDDEN_SIZE
 endif
 
-.PHONY: help install backtest sample test lint format pins vulnerabilities clean
+.PHONY: help install backtest sample test chromium lint format pins vulnerabilities clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -49,8 +50,16 @@ backtest: $(VENV)/.installed $(MARKET) ## Run the workflow, by default on the sa
 sample: $(VENV)/.installed ## Write the sample market, unless it is there already
 	$(BIN)/qlib-ext data sample --out $(SAMPLE) --seed $(SAMPLE_SEED)
 
-test: lint ## Check format, lint and types, then run the tests
+test: chromium lint ## Check format, lint and types, then run the tests
 	$(BIN)/pytest $(PYTEST_ARGS)
+
+chromium: ## Install the browser that the tests open, where this user may; without it they say that they skip
+	@for name in chromium chromium-browser google-chrome; do command -v $$name > /dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		echo "Installing Chromium for the browser tests"; \
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium > /dev/null \
+			|| echo "Chromium could not be installed: the browser tests will skip" >&2; \
+	else echo "There is no Chromium, and only root may install it: the browser tests will skip" >&2; fi
 
 lint: $(VENV)/.installed-test ## Check format, lint and types
 	$(BIN)/ruff format --check
@@ -62,7 +71,7 @@ format: $(VENV)/.installed-test ## Format the code and mend what the linter can 
 	$(BIN)/ruff format
 
 pins: $(VENV)/.installed-test ## Write constraints.txt from the virtual environment
-	$(PIP) install --quiet --no-build-isolation --editable '.[test,dev]'
+	$(PIP) install --no-build-isolation --editable '.[test,dev]'
 	grep '^#' constraints.txt > $(VENV)/pins.txt
 	$(PIP) freeze --all --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | grep -vE '^(pip|wheel|nvidia-|cuda-|triton)' \
 		| sed 's/+.*//' | sort -f >> $(VENV)/pins.txt
@@ -94,10 +103,10 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the pinned versions into $(VENV): some minutes the first time"
-	@$(PIP) install --quiet --constraint constraints.txt setuptools
-	@$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --editable .
+	@$(PIP) install --constraint constraints.txt setuptools
+	@$(PIP) install --no-build-isolation --constraint constraints.txt --editable .
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	@$(PIP) install --quiet --no-build-isolation --constraint constraints.txt --editable '.[test]'
+	@$(PIP) install --no-build-isolation --constraint constraints.txt --editable '.[test]'
 	@touch $@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -157,6 +158,36 @@ class TestMake:
         assert lint == ["ruff format --check", "ruff check", "mypy"]
         assert run[0] == "pytest"
         assert "--dist" in run, "files are shared out whole: fixtures of a file are made once"
+
+    @pytest.mark.parametrize(
+        ("user", "installs", "told"),
+        [
+            ("0", True, "Installing Chromium for the browser tests"),
+            ("1000", False, "only root may install it: the browser tests will skip"),
+        ],
+    )
+    def test_the_tests_bring_their_browser(
+        self, user: str, installs: bool, told: str, tmp_path: Path
+    ) -> None:
+        log = tmp_path / "log"
+        for name, text in {"id": f"echo {user}", "apt-get": f'echo "$@" >> {log}'}.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tmp_path / name).chmod(0o755)
+        program = shutil.which("make")
+        assert program is not None
+        shell = {"PATH": str(tmp_path)}  # a machine without a browser
+        done = subprocess.run(
+            [program, "--no-print-directory", "chromium"],
+            cwd=ROOT,
+            env=shell,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert told in done.stdout + done.stderr
+        assert log.exists() is installs
+        if installs:
+            assert [line.split()[1] for line in log.read_text().splitlines()] == ["update", "install"]
 
     @pytest.mark.parametrize("ours", [True, False])
     def test_clean_removes_only_what_was_made_here(self, ours: bool, tmp_path: Path) -> None:
