@@ -301,7 +301,16 @@ TASKS: dict[str, dict[str, Any]] = {
     "score": {"label": "RETURN", "loss": {"class": "qlib_ext.model.losses.mse.MSE"}},
     "momentum": {
         "label": "MOMENTUM",
-        "loss": {"class": "qlib_ext.model.losses.approx_ndcg.CrossEntropyApproxNDCG"},
+        "loss": {
+            "class": "qlib_ext.model.losses.weighted_sum.WeightedSum",
+            "kwargs": {
+                "losses": [
+                    {"class": "qlib_ext.model.losses.cross_entropy.CrossEntropy"},
+                    {"class": "qlib_ext.model.losses.approx_ndcg.ApproxNDCG"},
+                ],
+                "weights": [0.5, 0.5],
+            },
+        },
         "classes": 5,
     },
 }

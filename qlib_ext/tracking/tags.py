@@ -40,7 +40,7 @@ def task_tags(task: Mapping[str, Any]) -> dict[str, str]:
         "backbone": _class(arguments.get("backbone")),
         "balancer": balancer,
         "tasks": " + ".join(map(str, order)),
-        "loss": " + ".join(filter(None, (_class(_mapping(tasks[name]).get("loss")) for name in order))),
+        "loss": " + ".join(filter(None, (_loss(_mapping(tasks[name]).get("loss")) for name in order))),
         "method": "single task" if len(tasks) == 1 else balancer if tasks else _class(model),
         "seed": "" if seed is None else str(seed),
         "universe": instruments if isinstance(instruments, str) else "",
@@ -56,6 +56,12 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _class(config: Any) -> str:
     """The class of a mapping in Qlib's form, without its modules; empty where there is none."""
     return str(_mapping(config).get("class", "")).rpartition(".")[2]
+
+
+def _loss(config: Any) -> str:
+    """The class of a loss, with those that it sums: `WeightedSum(CrossEntropy, ApproxNDCG)`."""
+    parts = _mapping(_mapping(config).get("kwargs")).get("losses")
+    return f"{_class(config)}({', '.join(map(_class, parts))})" if isinstance(parts, list) else _class(config)
 
 
 def _named(config: Any, told: tuple[str, ...]) -> str:

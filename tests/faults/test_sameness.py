@@ -89,7 +89,7 @@ BY_THREADS = """
 import sys
 import torch
 from qlib_ext.model.balancers.cqb import CQB
-from qlib_ext.model.losses.approx_ndcg import CrossEntropyApproxNDCG
+from qlib_ext.model.losses.approx_ndcg import ApproxNDCG
 from qlib_ext.model.losses.mse import MSE
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.task import Task
@@ -101,7 +101,7 @@ ends = []
 for threads in (1, 2, 4):
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    tasks = [Task("score", "RETURN", MSE()), Task("momentum", "MOMENTUM", CrossEntropyApproxNDCG(), classes=5)]
+    tasks = [Task("score", "RETURN", MSE()), Task("momentum", "MOMENTUM", ApproxNDCG(), classes=5)]
     backbone = {"class": "qlib_ext.model.backbones.lstm.LSTM", "kwargs": {"hidden_size": 64, "num_layers": 2}}
     network = MultiTaskNetwork(backbone, tasks, num_features=6, lookback_days=4)
     options = TrainerOptions(n_epochs=1, learning_rate=1e-2)

@@ -42,7 +42,7 @@ SEGMENTS = {
 LSTM = "qlib_ext.model.backbones.lstm.LSTM"
 CQB = "qlib_ext.model.balancers.cqb.CQB"
 MSE = "qlib_ext.model.losses.mse.MSE"
-RANKING = "qlib_ext.model.losses.approx_ndcg.CrossEntropyApproxNDCG"
+RANKING = "qlib_ext.model.losses.approx_ndcg.ApproxNDCG"
 CONFIG = {
     "backbone": {"class": LSTM, "kwargs": {"hidden_size": 4, "dropout": 0.3}},
     "tasks": {

@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from qlib_ext.checks import UserError
-from qlib_ext.model.losses.approx_ndcg import CrossEntropyApproxNDCG
+from qlib_ext.model.losses.approx_ndcg import ApproxNDCG
 from qlib_ext.model.losses.mse import MSE
 from qlib_ext.model.task import LINEAR_HEAD, Task
 
 MSE_CONFIG = {"class": "qlib_ext.model.losses.mse.MSE"}
-RANKING = {"class": "qlib_ext.model.losses.approx_ndcg.CrossEntropyApproxNDCG"}
+RANKING = {"class": "qlib_ext.model.losses.approx_ndcg.ApproxNDCG"}
 
 
 class TestConfig:
@@ -59,7 +59,7 @@ class TestConfig:
             ),
             (
                 {"label": "RETURN", "loss": {**RANKING, "kwargs": {"top": 3}}},
-                "`tasks.score.loss.kwargs` has no place for `top`; CrossEntropyApproxNDCG takes weight, k,",
+                "`tasks.score.loss.kwargs` has no place for `top`; ApproxNDCG takes k, share,",
             ),
             (
                 {"label": "RETURN", "loss": MSE_CONFIG, "head": None},
@@ -102,7 +102,7 @@ class TestMissingLabels:
         assert prediction.grad.tolist() == [-0.5, 0.0, -2.0, 0.0]
 
     def test_classification(self):
-        task = Task("momentum", "MOMENTUM", CrossEntropyApproxNDCG(), classes=5)
+        task = Task("momentum", "MOMENTUM", ApproxNDCG(), classes=5)
         generator = torch.Generator().manual_seed(0)
         logits = torch.randn(20, 5, generator=generator)
         target = torch.randint(5, (20,), generator=generator).float()
@@ -117,6 +117,6 @@ class TestMissingLabels:
 
 
 def test_probabilities_are_a_softmax():
-    task = Task("momentum", "MOMENTUM", CrossEntropyApproxNDCG(), classes=3)
+    task = Task("momentum", "MOMENTUM", ApproxNDCG(), classes=3)
     found = task.probabilities(torch.tensor([[0.0, 0.0, 0.0], [0.0, 1000.0, 0.0]]))
     torch.testing.assert_close(found, torch.tensor([[1 / 3, 1 / 3, 1 / 3], [0.0, 1.0, 0.0]]))

@@ -28,7 +28,7 @@ class TestTaskTags:
             "backbone": "LSTM",
             "balancer": "CQB",
             "tasks": "score + momentum",
-            "loss": "MSE + CrossEntropyApproxNDCG",
+            "loss": "MSE + WeightedSum(CrossEntropy, ApproxNDCG)",
             "method": "CQB",
             "seed": "0",
             "universe": "csi300",

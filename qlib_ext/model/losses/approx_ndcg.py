@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from qlib_ext.checks import above, between, integer, one_of
@@ -31,6 +30,8 @@ class ApproxNDCG(Loss):
     The rank :math:`\pi_i` is among all N stocks, :math:`y^*` are the relevances in descending order, and the
     gate :math:`t_i` says how far stock i is within the k best by score. NDCG lies in [0, 1], so the loss in
     [1/e, 1].
+
+    MiM-StocR's classification loss is half of it and half `CrossEntropy` (Eq. 9), by `WeightedSum`.
 
     Parameters
     ----------
@@ -132,46 +133,6 @@ class ApproxNDCG(Loss):
         best = gain.sort(descending=True).values * (place <= k)  # [N]
         ideal = (best / torch.log2(1 + place)).sum()
         return dcg / torch.where(ideal > 0, ideal, 1.0)  # without any gain 0 / 1, and a gradient of zeros
-
-
-class CrossEntropyApproxNDCG(ApproxNDCG):
-    r"""MiM-StocR's classification loss: cross-entropy and `ApproxNDCG`, half and half.
-
-    Source: MiM-StocR, Eq. 9.
-
-    .. math:: L = (1 - w) \, L_\text{cross-entropy} + w \, L_\text{ndcg}
-
-    Parameters
-    ----------
-    weight
-        w, in [0, 1]; the paper's is 0.5.
-    k, share, alpha, gain, relevance, cut, width
-        As in `ApproxNDCG`, with its departures.
-
-    Shapes
-    ------
-    Logits ``[N, C]`` and class indices ``[N]`` to a scalar.
-    """
-
-    def __init__(
-        self,
-        weight: float = 0.5,
-        k: str | int = "adaptive",
-        share: float = 0.2,
-        alpha: float = 1.0,
-        gain: str = "2^y-1",
-        relevance: str = "class",
-        cut: str = "smooth",
-        width: float = 0.1,
-    ) -> None:
-        super().__init__(k, share, alpha, gain, relevance, cut, width)
-        self.weight = between("weight", weight, 0, 1)
-
-    def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of a day, a scalar."""
-        logits, classes = as_classes(pred, target)
-        cross_entropy = F.cross_entropy(logits, classes)
-        return (1 - self.weight) * cross_entropy + self.weight * super().forward(logits, classes)
 
 
 def adaptive_k(relevance: Tensor, share: float = 0.2) -> Tensor:

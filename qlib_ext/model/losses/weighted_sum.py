@@ -17,8 +17,9 @@ class WeightedSum(Loss):
 
     .. math:: L = \sum_m w_m L_m
 
-    Feng et al. (2019) train returns on the squared error and the pair-wise loss together; a ranking loss on
-    classes needs cross-entropy beside it where the classes themselves are to be predicted.
+    Feng et al. (2019) train returns on the squared error and the pair-wise loss together. A ranking loss on classes needs
+    cross-entropy beside it where the classes themselves are to be predicted: MiM-StocR's classification loss (Eq. 9) is
+    the example below.
 
     Parameters
     ----------
@@ -35,9 +36,9 @@ class WeightedSum(Loss):
           class: qlib_ext.model.losses.weighted_sum.WeightedSum
           kwargs:
             losses:
-              - {class: qlib_ext.model.losses.mse.MSE}
-              - {class: qlib_ext.model.losses.pairwise.Pairwise}
-            weights: [1.0, 4.0]
+              - {class: qlib_ext.model.losses.cross_entropy.CrossEntropy}
+              - {class: qlib_ext.model.losses.approx_ndcg.ApproxNDCG}
+            weights: [0.5, 0.5]
     """
 
     def __init__(

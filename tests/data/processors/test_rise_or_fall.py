@@ -25,7 +25,10 @@ PATH = "qlib_ext.data.processors.rise_or_fall.RiseOrFall"
 LOSSES = "qlib_ext.model.losses"
 TASKS = {
     "score": {"label": "RETURN", "loss": {"class": f"{LOSSES}.mse.MSE"}},
-    "momentum": {"label": "MOMENTUM", "loss": {"class": f"{LOSSES}.pairwise.CrossEntropyPairwise"}},
+    "momentum": {
+        "label": "MOMENTUM",
+        "loss": {"class": f"{LOSSES}.pairwise.Pairwise", "kwargs": {"classification": True}},
+    },
     "rise": {"label": "RISE", "loss": {"class": f"{LOSSES}.cross_entropy.CrossEntropy"}},
 }
 

@@ -153,7 +153,7 @@ def model(name):
             "score": {"label": "RETURN", "loss": {"class": "qlib_ext.model.losses.mse.MSE"}},
             "momentum": {
                 "label": "MOMENTUM",
-                "loss": {"class": "qlib_ext.model.losses.approx_ndcg.CrossEntropyApproxNDCG"},
+                "loss": {"class": "qlib_ext.model.losses.approx_ndcg.ApproxNDCG"},
             },
         },
         balancer={"class": "qlib_ext.model.balancers.cqb.CQB", "kwargs": {"window": 1}},

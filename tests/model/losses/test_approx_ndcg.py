@@ -10,8 +10,9 @@ from scipy.special import expit
 
 from qlib_ext.checks import UserError
 from qlib_ext.metrics import ndcg as exact
-from qlib_ext.model.losses.approx_ndcg import ApproxNDCG, CrossEntropyApproxNDCG, adaptive_k, approximate_rank
+from qlib_ext.model.losses.approx_ndcg import ApproxNDCG, adaptive_k, approximate_rank
 from qlib_ext.model.losses.cross_entropy import CrossEntropy
+from qlib_ext.model.losses.weighted_sum import WeightedSum
 
 
 def day(stocks=40, seed=0, classes=5, dtype=torch.float64):
@@ -194,8 +195,13 @@ class TestGradientAtTheCut:
         assert smooth > 10 * hard
 
 
+def beside_cross_entropy(**options):
+    """MiM-StocR's Eq. 9."""
+    return WeightedSum([CrossEntropy(), ApproxNDCG(**options)], [0.5, 0.5])
+
+
 @pytest.mark.parametrize("cut", ["hard", "smooth"])
-@pytest.mark.parametrize("loss", [ApproxNDCG, CrossEntropyApproxNDCG])
+@pytest.mark.parametrize("loss", [ApproxNDCG, beside_cross_entropy])
 class TestUnusualDays:
     @pytest.mark.parametrize(
         ("stocks", "classes"),
@@ -221,7 +227,7 @@ class TestUnusualDays:
     def test_no_gain_gives_one_and_no_gradient(self, cut, loss):
         logits = day(20)[0].requires_grad_()
         value = loss(cut=cut)(logits, torch.zeros(20))
-        if loss is CrossEntropyApproxNDCG:
+        if loss is beside_cross_entropy:
             value = 2 * value - CrossEntropy()(logits, torch.zeros(20))
         value.backward()
         assert value.item() == pytest.approx(1, abs=1e-12)
@@ -260,33 +266,6 @@ class TestPrecision:
         torch.testing.assert_close(gradients[0] / scale, gradients[1] / scale, atol=2e-3, rtol=0)
 
 
-class TestCrossEntropyApproxNDCG:
-    @pytest.mark.parametrize("weight", [0.0, 0.5, 0.8, 1.0])
-    def test_is_the_weighted_sum(self, weight):
-        logits, target = day()
-        expected = (1 - weight) * CrossEntropy()(logits, target) + weight * ApproxNDCG(k=3)(logits, target)
-        torch.testing.assert_close(CrossEntropyApproxNDCG(weight, k=3)(logits, target.float()), expected)
-
-    def test_passes_on_every_option(self):
-        options = {
-            "k": 7,
-            "share": 0.3,
-            "alpha": 2.0,
-            "gain": "2^(y-1)",
-            "relevance": "class_squared",
-            "cut": "hard",
-            "width": 0.4,
-        }
-        loss = CrossEntropyApproxNDCG(**options)
-        assert {name: getattr(loss, name) for name in options} == options
-
-    def test_defaults_are_those_of_its_parts(self):
-        both, alone = CrossEntropyApproxNDCG(), ApproxNDCG()
-        assert both.weight == 0.5
-        for name in ("k", "share", "alpha", "gain", "relevance", "cut", "width"):
-            assert getattr(both, name) == getattr(alone, name)
-
-
 class TestAdaptiveK:
     @settings(deadline=None)
     @given(
@@ -319,7 +298,6 @@ class TestApproximateRank:
         assert approximate_rank(score, alpha).sum().item() == pytest.approx(30 * 31 / 2)
 
 
-@pytest.mark.parametrize("loss", [ApproxNDCG, CrossEntropyApproxNDCG])
 class TestChecks:
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -335,10 +313,6 @@ class TestChecks:
             ({"cut": "soft"}, "`cut` must be one of hard, smooth, found 'soft'"),
         ],
     )
-    def test_options(self, loss, options, message):
+    def test_options(self, options, message):
         with pytest.raises(UserError, match=message):
-            loss(**options)
-
-    def test_weight(self, loss):
-        with pytest.raises(UserError, match=r"`weight` must lie in \[0, 1\], found 1.5"):
-            CrossEntropyApproxNDCG(weight=1.5)
+            ApproxNDCG(**options)

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from qlib_ext.checks import UserError
-from qlib_ext.model.losses.approx_ndcg import ApproxNDCG, CrossEntropyApproxNDCG
+from qlib_ext.model.losses.approx_ndcg import ApproxNDCG
 from qlib_ext.model.losses.base import Loss
 from qlib_ext.model.losses.cross_entropy import CrossEntropy
 from qlib_ext.model.losses.lambda_loss import LambdaLoss
 from qlib_ext.model.losses.list_mle import ListMLE
 from qlib_ext.model.losses.mse import MSE
 from qlib_ext.model.losses.negative_ic import NegativeIC
-from qlib_ext.model.losses.pairwise import CrossEntropyPairwise, Pairwise
+from qlib_ext.model.losses.pairwise import Pairwise
 from qlib_ext.model.losses.weighted_sum import WeightedSum
 
 REGRESSION = [MSE(), Pairwise(), ListMLE(), NegativeIC(), WeightedSum([MSE(), Pairwise()], [1, 4])]
@@ -22,9 +22,9 @@ CLASSIFICATION = [
     ApproxNDCG(),
     ApproxNDCG(k=10, relevance="class_squared"),
     ApproxNDCG(cut="hard", alpha=10.0, gain="2^(y-1)"),
-    CrossEntropyApproxNDCG(),
+    WeightedSum([CrossEntropy(), ApproxNDCG()], [0.5, 0.5]),
     Pairwise(classification=True),
-    CrossEntropyPairwise(),
+    WeightedSum([CrossEntropy(), Pairwise(classification=True)], [0.5, 0.5]),
     ListMLE(classification=True),
     LambdaLoss(),
     LambdaLoss("ndcg_loss2", k=20),

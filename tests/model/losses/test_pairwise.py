@@ -6,8 +6,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from qlib_ext.checks import UserError
 from qlib_ext.model.losses import pairwise
-from qlib_ext.model.losses.cross_entropy import CrossEntropy
-from qlib_ext.model.losses.pairwise import CrossEntropyPairwise, Pairwise
+from qlib_ext.model.losses.pairwise import Pairwise
 
 
 def naive(score, relevance):
@@ -107,20 +106,3 @@ class TestPairwise:
     def test_the_kind_is_a_bool(self):
         with pytest.raises(UserError, match="`classification` must be a bool, found str: 'yes'"):
             Pairwise(classification="yes")
-
-
-class TestCrossEntropyPairwise:
-    @pytest.mark.parametrize("weight", [0.0, 0.5, 0.8, 1.0])
-    def test_is_the_weighted_sum(self, weight):
-        logits = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
-        target = torch.arange(40) % 5
-        pairs = Pairwise(classification=True)(logits, target)
-        expected = (1 - weight) * CrossEntropy()(logits, target) + weight * pairs
-        torch.testing.assert_close(CrossEntropyPairwise(weight)(logits, target), expected)
-
-    def test_half_and_half_by_default(self):
-        assert CrossEntropyPairwise().weight == 0.5
-
-    def test_weight(self):
-        with pytest.raises(UserError, match=r"`weight` must lie in \[0, 1\], found 1.5"):
-            CrossEntropyPairwise(weight=1.5)
