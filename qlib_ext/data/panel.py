@@ -33,7 +33,7 @@ class DailyPanel:
     raw_labels
         Label name -> `[N]` float32 as metrics see it, NaN where missing.
     concepts
-        `[N, C]` float32, 1 where a stock belongs to a concept or an industry and 0 elsewhere, as known at the close
+        `[N, G]` float32, 1 where a stock belongs to a concept or an industry and 0 elsewhere, as known at the close
         of `date`; a stock may have none, and a concept may have no stock that day. None where the dataset names no
         concepts, or the store has none.
     """
@@ -74,7 +74,7 @@ class DailyPanels:
     market_value
         `[D, S]` float32, above 0 and finite wherever `present`; None where there is none.
     concepts
-        From the position of a day and the positions `[N]` of its stocks to their concepts `[N, C]` float32, all on
+        From the position of a day and the positions `[N]` of its stocks to their concepts `[N, G]` float32, all on
         `device`; None where there are none.
     """
 

@@ -101,7 +101,7 @@ def compare(what: str, one: np.ndarray, other: np.ndarray) -> Difference | None:
 
 
 def _same_columns(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two memberships `[N, C]` without what is only a name: empty concepts and the order of the columns."""
+    """Two memberships `[N, G]` without what is only a name: empty concepts and the order of the columns."""
 
     def ordered(matrix: np.ndarray) -> np.ndarray:
         used = matrix[:, matrix.any(axis=0)]

@@ -50,7 +50,7 @@ class ChunkedEmbedding:
         self.stocks_at_once: int | None = None  # all
 
     def __call__(self, backbone: Backbone, panel: DailyPanel) -> Tensor:
-        """Embeddings `[N, D]`.
+        """Embeddings `[N, E]`.
 
         Raises
         ------
@@ -90,7 +90,7 @@ def _embed(backbone: Backbone, panel: DailyPanel, size: int) -> Tensor:
     if size >= len(panel):
         return backbone(panel)
     starts = range(0, len(panel), size)
-    return torch.cat([backbone(_some(panel, slice(start, start + size))) for start in starts])  # [N, D]
+    return torch.cat([backbone(_some(panel, slice(start, start + size))) for start in starts])  # [N, E]
 
 
 def _some(panel: DailyPanel, rows: slice) -> DailyPanel:

@@ -56,10 +56,10 @@ class MultiTaskNetwork(nn.Module):
         return self.predict_heads(self.embed(panel))
 
     def embed(self, panel: DailyPanel) -> Tensor:
-        """Embeddings `[N, D]`; in evaluation part by part where the device has no room for the whole day."""
+        """Embeddings `[N, E]`; in evaluation part by part where the device has no room for the whole day."""
         return self.backbone(panel) if self.training else self._chunked_embedding(self.backbone, panel)
 
     def predict_heads(self, embedding: Tensor) -> dict[str, Tensor]:
-        """Heads alone, on embeddings `[N, D]`."""
+        """Heads alone, on embeddings `[N, E]`."""
         embedding = embedding.float()
         return {name: head(embedding) for name, head in self.heads.items()}

@@ -63,7 +63,7 @@ class ConceptSpells:
         return count_spells(self.stock, first, after, (days, stocks)) > 0
 
     def matrix(self, day: int, columns: np.ndarray) -> np.ndarray:
-        """Concepts `[N, C]` float32 of the stocks `columns` on one day: 1 where a stock belongs, else 0."""
+        """Concepts `[N, G]` float32 of the stocks `columns` on one day: 1 where a stock belongs, else 0."""
         found = np.zeros((len(columns), len(self.names)), dtype=np.float32)
         now = (self.first <= day) & (day < self.after)
         position = {int(stock): row for row, stock in enumerate(columns)}
@@ -107,7 +107,7 @@ class ConceptGather:
         self._concepts = len(spells.names)
 
     def __call__(self, day: int, columns: Tensor) -> Tensor:
-        """Concepts `[N, C]` float32 of the stocks `columns` `[N]` on the day at position `day`."""
+        """Concepts `[N, G]` float32 of the stocks `columns` `[N]` on the day at position `day`."""
         n = len(columns)
         block = day // BLOCK_DAYS
         part = self._spells[:, self._bounds[block] : self._bounds[block + 1]]

@@ -29,7 +29,7 @@ class ALSTM(Backbone):
     num_features, lookback_days
         F and T; from the dataset.
     hidden_size
-        H, at least 2; V has H // 2 rows, as in Qlib. An embedding is twice as long: D = 2 H.
+        H, at least 2; V has H // 2 rows, as in Qlib. An embedding is twice as long: E = 2 H.
     num_layers
         Number of layers.
     dropout
@@ -37,8 +37,8 @@ class ALSTM(Backbone):
     rnn
         `LSTM`, or `GRU`, which is Qlib's default.
 
-    Shape
-    -----
+    Shapes
+    ------
     panel.features `[N, T, F]` -> `[N, 2 H]`. Stocks do not see each other: permuting them permutes the output.
     """
 

@@ -25,7 +25,7 @@ class Backbone(Rebuildable, nn.Module, ABC):
     Attributes
     ----------
     out_features
-        D, the size of an embedding.
+        E, the size of an embedding.
     stocks_see_each_other
         Whether the embedding of a stock follows from other stocks of the day too, in evaluation. Where it does not, a
         day that the device has no room for is evaluated in parts.
@@ -36,4 +36,4 @@ class Backbone(Rebuildable, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, panel: DailyPanel) -> Tensor:
-        """Embeddings `[N, D]` of the day's N stocks, in the panel's order."""
+        """Embeddings `[N, E]` of the day's N stocks, in the panel's order."""

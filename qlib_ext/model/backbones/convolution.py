@@ -56,7 +56,7 @@ class BatchNorm(nn.BatchNorm1d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise `[N, C, T]`."""
+        """Normalise `[N, channels, T]`."""
         if self.training and input.shape[0] * input.shape[2] == 1:
             return batch_norm(
                 input,
@@ -79,11 +79,11 @@ class TimePooling(nn.Module):
         `average`: the mean over days. `attention`: a weighted mean, with weights softmax_t(uᵀ tanh(V z_t + c)).
         `last`: the last day's.
     size
-        D, size of a state.
+        E, size of a state.
 
-    Shape
-    -----
-    `[N, D, T']` -> `[N, D]`.
+    Shapes
+    ------
+    `[N, E, T']` -> `[N, E]`.
     """
 
     def __init__(self, pooling: str, size: int) -> None:
@@ -94,10 +94,10 @@ class TimePooling(nn.Module):
             self.score = nn.Sequential(nn.Linear(size, half), nn.Tanh(), nn.Linear(half, 1, bias=False))
 
     def forward(self, states: Tensor) -> Tensor:
-        """Pool `[N, D, T']`."""
+        """Pool `[N, E, T']`."""
         if self.pooling == "last":
             return states[:, :, -1]
         if self.pooling == "average":
             return states.mean(dim=2)
         weight = self.score(states.transpose(1, 2)).softmax(dim=1)  # [N, T', 1]
-        return torch.bmm(states, weight.to(states.dtype)).squeeze(2)  # [N, D]
+        return torch.bmm(states, weight.to(states.dtype)).squeeze(2)  # [N, E]

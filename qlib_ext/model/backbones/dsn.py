@@ -29,15 +29,15 @@ class DSN(Backbone):
     num_features, lookback_days
         F and T; from the dataset.
     hidden_size
-        D, size of the last shared layer.
+        E, size of the last shared layer.
     layer_sizes
         Sizes of the layers before it, in order; none is allowed.
     dropout
         Probability of dropping a value after each layer, in training.
 
-    Shape
-    -----
-    panel.features `[N, T, F]` -> `[N, D]`. Stocks do not see each other: permuting them permutes the output.
+    Shapes
+    ------
+    panel.features `[N, T, F]` -> `[N, E]`. Stocks do not see each other: permuting them permutes the output.
 
     Departures
     ----------
@@ -69,5 +69,5 @@ class DSN(Backbone):
         )
 
     def forward(self, panel: DailyPanel) -> Tensor:
-        """Embeddings `[N, D]`."""
-        return self.layers(panel.features.flatten(1))  # [N, D]
+        """Embeddings `[N, E]`."""
+        return self.layers(panel.features.flatten(1))  # [N, E]

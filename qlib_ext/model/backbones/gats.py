@@ -29,7 +29,7 @@ class GATs(Backbone):
     num_features, lookback_days
         F and T; from the dataset.
     hidden_size
-        D. 128 as the authors' code has it; Qlib's default is 64.
+        E. 128 as the authors' code has it; Qlib's default is 64.
     num_layers
         Layers of the recurrent part.
     dropout
@@ -39,19 +39,19 @@ class GATs(Backbone):
     negative_slope
         Slope of both LeakyReLUs below 0. 0.01 as in Qlib; 0.2 in the source.
 
-    Shape
-    -----
-    panel.features `[N, T, F]` -> `[N, D]`. Permuting the stocks permutes the output; a single stock attends to itself.
-
-    Departures
-    ----------
-    From the source: one head; what is averaged is h_j, as in Qlib, and not W h_j; W has a bias; the average is added
-    to h_i and passes a linear layer. From Qlib: a is drawn as in the source (Glorot), not from a standard normal.
+    Shapes
+    ------
+    panel.features `[N, T, F]` -> `[N, E]`. Permuting the stocks permutes the output; a single stock attends to itself.
 
     Notes
     -----
     Nothing of size N × N is made, see `attend`. The attention layer runs in float32 or better whatever precision
     autocast asks for: rounded scores would blur who attends to whom.
+
+    Departures
+    ----------
+    From the source: one head; what is averaged is h_j, as in Qlib, and not W h_j; W has a bias; the average is added
+    to h_i and passes a linear layer. From Qlib: a is drawn as in the source (Glorot), not from a standard normal.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class GATs(Backbone):
         self.output = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, panel: DailyPanel) -> Tensor:
-        """Embeddings `[N, D]`."""
-        state = last_state(self.rnn, panel.features)  # [N, D]
+        """Embeddings `[N, E]`."""
+        state = last_state(self.rnn, panel.features)  # [N, E]
         with torch.autocast(state.device.type, enabled=False):
             state = state.float()
             receiver, sender = (self.transform(state) @ self.attention.view(2, -1).T).unbind(1)  # [N], [N]
-            context = attend(state, receiver, sender, self.negative_slope)  # [N, D]
-            return leaky_relu(self.output(context + state), self.negative_slope)  # [N, D]
+            context = attend(state, receiver, sender, self.negative_slope)  # [N, E]
+            return leaky_relu(self.output(context + state), self.negative_slope)  # [N, E]
 
 
 def attend(values: Tensor, receiver: Tensor, sender: Tensor, negative_slope: float) -> Tensor:
@@ -99,7 +99,7 @@ def attend(values: Tensor, receiver: Tensor, sender: Tensor, negative_slope: flo
     Parameters
     ----------
     values
-        `[N, D]`, what is averaged.
+        `[N, E]`, what is averaged.
     receiver, sender
         `[N]`, u and v: what stock i adds to its own scores, and stock j to the scores of others.
     negative_slope
@@ -108,7 +108,7 @@ def attend(values: Tensor, receiver: Tensor, sender: Tensor, negative_slope: flo
     Returns
     -------
     Tensor
-        `[N, D]` in the type of `values`. NaN as with a dense softmax: in `values` or `sender` it reaches every row,
+        `[N, E]` in the type of `values`. NaN as with a dense softmax: in `values` or `sender` it reaches every row,
         in `receiver` its own.
     """
     size = values.shape[1]
@@ -120,10 +120,10 @@ def attend(values: Tensor, receiver: Tensor, sender: Tensor, negative_slope: flo
     u = u + highest  # the highest score of each i, before LeakyReLU
     shift = leaky_relu(u, negative_slope).detach()
     weight = torch.stack([v, negative_slope * v], dim=1).exp()  # [N, 2], by branch
-    summed = pad(values[order].double(), (0, 1), value=1.0)  # [N, D + 1]: values, and 1 to count weights
-    prefix = (weight.unsqueeze(2) * summed.unsqueeze(1)).cumsum(dim=0)  # [N, 2, D + 1]
-    prefix = pad(prefix, (0, 0, 0, 0, 1, 0))  # [N + 1, 2, D + 1], from the empty one
-    upper = (u - shift).exp().unsqueeze(1) * (prefix[-1, 0] - prefix[end, 0])  # [N, D + 1]
-    lower = (negative_slope * u - shift).exp().unsqueeze(1) * prefix[end, 1]  # [N, D + 1]
+    summed = pad(values[order].double(), (0, 1), value=1.0)  # [N, E + 1]: values, and 1 to count weights
+    prefix = (weight.unsqueeze(2) * summed.unsqueeze(1)).cumsum(dim=0)  # [N, 2, E + 1]
+    prefix = pad(prefix, (0, 0, 0, 0, 1, 0))  # [N + 1, 2, E + 1], from the empty one
+    upper = (u - shift).exp().unsqueeze(1) * (prefix[-1, 0] - prefix[end, 0])  # [N, E + 1]
+    lower = (negative_slope * u - shift).exp().unsqueeze(1) * prefix[end, 1]  # [N, E + 1]
     total = upper + lower
     return (total[:, :size] / total[:, size:]).to(values.dtype)

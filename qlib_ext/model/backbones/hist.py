@@ -37,7 +37,7 @@ class HIST(Backbone):
     num_features, lookback_days
         F and T; from the dataset.
     hidden_size
-        D. 128 as the authors of MiM-StocR have it; 64 in the source's code and in Qlib.
+        E. 128 as the authors of MiM-StocR have it; 64 in the source's code and in Qlib.
     num_layers
         Layers of the recurrent part.
     dropout
@@ -48,10 +48,10 @@ class HIST(Backbone):
         Form each predefined concept a second time, from all stocks of the day, weighted by softmax_i(h_iᵀ e_k): the
         source's way to let stocks into a concept that its list left out. Off, as in Qlib.
 
-    Shape
-    -----
-    panel.features `[N, T, F]`, and where they are there panel.concepts `[N, C]` and panel.market_value `[N]` ->
-    `[N, D]`. Permuting the stocks permutes the output.
+    Shapes
+    ------
+    panel.features `[N, T, F]`, and where they are there panel.concepts `[N, G]` and panel.market_value `[N]` ->
+    `[N, E]`. Permuting the stocks permutes the output.
 
     Notes
     -----
@@ -92,17 +92,17 @@ class HIST(Backbone):
         self.individual = _linear(hidden_size)
 
     def forward(self, panel: DailyPanel) -> Tensor:
-        """Embeddings `[N, D]`."""
-        state = last_state(self.rnn, panel.features)  # [N, D]
+        """Embeddings `[N, E]`."""
+        state = last_state(self.rnn, panel.features)  # [N, E]
         with torch.autocast(state.device.type, enabled=False):
             state = state.float()
-            concepts = predefined_concepts(state, panel.concepts, panel.market_value)  # [C', D]
+            concepts = predefined_concepts(state, panel.concepts, panel.market_value)  # [G', E]
             if self.correct_concepts:
-                concepts = (state @ concepts.T).softmax(dim=0).T @ state  # [C', D]
-            predefined, explained = self.predefined(state, concepts)  # [N, D] each
+                concepts = (state @ concepts.T).softmax(dim=0).T @ state  # [G', E]
+            predefined, explained = self.predefined(state, concepts)  # [N, E] each
             residual = state - explained
-            hidden, explained = self.hidden(residual, hidden_concepts(residual))  # [N, D] each
-            individual = leaky_relu(self.individual(residual - explained))  # [N, D]
+            hidden, explained = self.hidden(residual, hidden_concepts(residual))  # [N, E] each
+            individual = leaky_relu(self.individual(residual - explained))  # [N, E]
             return predefined + hidden + individual
 
 
@@ -112,7 +112,7 @@ class SharedInformation(nn.Module):
     Parameters
     ----------
     size
-        D.
+        E.
     """
 
     def __init__(self, size: int) -> None:
@@ -122,26 +122,26 @@ class SharedInformation(nn.Module):
         self.backcast = _linear(size)  # B
 
     def forward(self, state: Tensor, concepts: Tensor) -> tuple[Tensor, Tensor]:
-        """LeakyReLU(F s) and B s, `[N, D]` each, of states `[N, D]` and concepts `[C, D]`; zeros where C = 0."""
+        """LeakyReLU(F s) and B s, `[N, E]` each, of states `[N, E]` and concepts `[G, E]`; zeros where G = 0."""
         if not len(concepts):
             nothing = torch.zeros_like(state)
             return nothing, nothing
-        weight = (_unit(state) @ _unit(concepts).T).softmax(dim=1)  # [N, C]
-        shared = self.mix(weight @ concepts)  # [N, D]
+        weight = (_unit(state) @ _unit(concepts).T).softmax(dim=1)  # [N, G]
+        shared = self.mix(weight @ concepts)  # [N, E]
         return leaky_relu(self.forecast(shared)), self.backcast(shared)
 
 
 def predefined_concepts(state: Tensor, concepts: Tensor | None, market_value: Tensor | None) -> Tensor:
-    """Means `[C', D]` of states `[N, D]` over the stocks of each concept that has some, weighted by market value."""
+    """Means `[G', E]` of states `[N, E]` over the stocks of each concept that has some, weighted by market value."""
     if concepts is None:
         return state[:0]
-    concepts = concepts[:, concepts.sum(dim=0) > 0]  # [N, C']
-    weight = concepts if market_value is None else concepts * market_value.unsqueeze(1)  # [N, C']
+    concepts = concepts[:, concepts.sum(dim=0) > 0]  # [N, G']
+    weight = concepts if market_value is None else concepts * market_value.unsqueeze(1)  # [N, G']
     return (weight / weight.sum(dim=0)).T @ state
 
 
 def hidden_concepts(residual: Tensor) -> Tensor:
-    """Sums `[C', D]` of each stock that is another's nearest and of the stocks that it is nearest to, by cosine."""
+    """Sums `[G', E]` of each stock that is another's nearest and of the stocks that it is nearest to, by cosine."""
     unit = _unit(residual)
     cosine = unit @ unit.T  # [N, N]
     with torch.no_grad():  # who is nearest to whom has no gradient

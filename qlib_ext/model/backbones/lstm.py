@@ -2,48 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
-from qlib_ext.data.panel import DailyPanel
-from qlib_ext.model.backbones.base import Backbone
-from qlib_ext.model.backbones.recurrent import last_state, recurrent
+from qlib_ext.model.backbones.recurrent import Recurrent
 
 
-class LSTM(Backbone):
-    """Stacked LSTM over each stock's window; the embedding is the top layer's last hidden state.
+class LSTM(Recurrent):
+    """`Recurrent` with the long short-term memory.
 
     Source: Hochreiter and Schmidhuber, Long Short-Term Memory, 1997; as MiM-StocR uses it (section 4.1).
-
-    Parameters
-    ----------
-    num_features, lookback_days
-        F and T; from the dataset.
-    hidden_size
-        D. 128 as the authors' code has it; Qlib's default is 64.
-    num_layers
-        Number of layers.
-    dropout
-        Probability of dropping a value between layers, in training.
-
-    Shape
-    -----
-    panel.features `[N, T, F]` -> `[N, D]`. Stocks do not see each other: permuting them permutes the output.
     """
 
-    stocks_see_each_other = False
-
-    def __init__(
-        self,
-        num_features: int,
-        lookback_days: int,
-        hidden_size: int = 128,
-        num_layers: int = 2,
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.rnn = recurrent("LSTM", num_features, hidden_size, num_layers, dropout)
-        self.out_features = hidden_size
-
-    def forward(self, panel: DailyPanel) -> Tensor:
-        """Embeddings `[N, D]`."""
-        return last_state(self.rnn, panel.features)
+    cell = "LSTM"

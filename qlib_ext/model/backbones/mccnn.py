@@ -27,7 +27,7 @@ class MCCNN(Backbone):
     num_features, lookback_days
         F and T; from the dataset. T must be at least 2^layers.
     hidden_size
-        D, size of the layer that joins the branches.
+        E, size of the layer that joins the branches.
     filters
         Channels of a branch.
     filter_days
@@ -37,9 +37,9 @@ class MCCNN(Backbone):
     dropout
         Probability of dropping a value of the embedding, in training.
 
-    Shape
-    -----
-    panel.features `[N, T, F]` -> `[N, D]`. Stocks do not see each other: permuting them permutes the output.
+    Shapes
+    ------
+    panel.features `[N, T, F]` -> `[N, E]`. Stocks do not see each other: permuting them permutes the output.
 
     Raises
     ------
@@ -99,7 +99,7 @@ class MCCNN(Backbone):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, panel: DailyPanel) -> Tensor:
-        """Embeddings `[N, D]`."""
+        """Embeddings `[N, E]`."""
         window = panel.features.transpose(1, 2)  # [N, F, T]
         branches = self.branches(window)  # [N, F * filters, T']
-        return self.dropout(self.join(branches.flatten(1)).relu())  # [N, D]
+        return self.dropout(self.join(branches.flatten(1)).relu())  # [N, E]

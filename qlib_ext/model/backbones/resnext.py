@@ -31,7 +31,7 @@ class ResNeXt(Backbone):
     num_features, lookback_days
         F and T; from the dataset. T must be at least 2^(stages - 1).
     hidden_size
-        C of the paper and D of an embedding: channels that leave a block; 256 as in Xie et al., Figure 1.
+        C of the paper and E of an embedding: channels that leave a block; 256 as in Xie et al., Figure 1.
     cardinality
         Groups of the middle convolution; it divides `width`.
     width
@@ -45,16 +45,16 @@ class ResNeXt(Backbone):
     stem_days
         Days that the stem's convolution sees, an odd number.
     pooling
-        From `[T', D]` to `[D]`: `average` over days, `attention` (a weighted average, the weights learned) or `last`.
+        From `[T', E]` to `[E]`: `average` over days, `attention` (a weighted average, the weights learned) or `last`.
     norm
         `group`: over a stock's own window, 16 channels together. `batch`: over all stocks and days of the batch, one
         trading day, as in Xie et al.; in evaluation by running statistics.
     dropout
         Probability of dropping a value of the embedding, in training.
 
-    Shape
-    -----
-    panel.features `[N, T, F]` -> `[N, D]`. Stocks do not see each other, but for `batch` in training. Permuting the
+    Shapes
+    ------
+    panel.features `[N, T, F]` -> `[N, E]`. Stocks do not see each other, but for `batch` in training. Permuting the
     stocks permutes the output.
 
     Raises
@@ -64,19 +64,19 @@ class ResNeXt(Backbone):
     UserError
         If another argument is out of its range.
 
-    Departures
-    ----------
-    The paper leaves open how many blocks there are, how many channels leave them, what normalises them and how T' days
-    become one embedding; the arguments above say what is done. Xie et al. double width and channels when they halve the
-    resolution; here both stay, as the paper names one number, 128. Their stem halves and pools at once, which a
-    window of a few weeks does not bear. They normalise by the batch, and that is not the default here: see the notes.
-
     Notes
     -----
     A batch is one trading day, whose stocks move together and share their macro figures. So `batch` takes the day's
     market away in training, and evaluation, by running means of the days seen last, does not: whole days are forecast
     too high or too low (reports/resnext has both). `group` looks at no other stock and is the same in training and in
     evaluation; it takes away what is common to a window, such as how large its moves are.
+
+    Departures
+    ----------
+    The paper leaves open how many blocks there are, how many channels leave them, what normalises them and how T' days
+    become one embedding; the arguments above say what is done. Xie et al. double width and channels when they halve the
+    resolution; here both stay, as the paper names one number, 128. Their stem halves and pools at once, which a
+    window of a few weeks does not bear. They normalise by the batch, and that is not the default here: see the notes.
     """
 
     stocks_see_each_other = False
@@ -130,10 +130,10 @@ class ResNeXt(Backbone):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, panel: DailyPanel) -> Tensor:
-        """Embeddings `[N, D]`."""
+        """Embeddings `[N, E]`."""
         window = panel.features.transpose(1, 2)  # [N, F, T]
-        states = self.blocks(self.stem(window).relu())  # [N, D, T']
-        return self.dropout(self.pooling(states))  # [N, D]
+        states = self.blocks(self.stem(window).relu())  # [N, E, T']
+        return self.dropout(self.pooling(states))  # [N, E]
 
 
 class ResidualBlock(nn.Module):
@@ -148,8 +148,8 @@ class ResidualBlock(nn.Module):
     stride
         2 halves the days, rounded up.
 
-    Shape
-    -----
+    Shapes
+    ------
     `[N, in_channels, T]` -> `[N, out_channels, ceil(T / stride)]`.
     """
 

@@ -36,7 +36,7 @@ class RSR(Backbone):
     num_features, lookback_days
         F and T; from the dataset.
     hidden_size
-        H. An embedding is twice as long: D = 2 H.
+        H. An embedding is twice as long: E = 2 H.
     num_layers
         Layers of the recurrent part.
     dropout
@@ -46,12 +46,12 @@ class RSR(Backbone):
     strength
         How strong a relation is: `explicit` or `implicit`, as above.
     num_concepts
-        C, the number of the dataset's concepts: each then has its own weight in w. None: all weigh alike, so that
+        G, the number of the dataset's concepts: each then has its own weight in w. None: all weigh alike, so that
         only how many concepts two stocks share matters.
 
-    Shape
-    -----
-    panel.features `[N, T, F]`, panel.concepts `[N, C]` -> `[N, 2 H]`. Permuting the stocks permutes the output. A stock
+    Shapes
+    ------
+    panel.features `[N, T, F]`, panel.concepts `[N, G]` -> `[N, 2 H]`. Permuting the stocks permutes the output. A stock
     that shares no concept is related to itself alone: its embedding is [h_i ‖ h_i].
 
     Raises
@@ -59,15 +59,15 @@ class RSR(Backbone):
     UserError
         From `forward`, if the panel has no concepts, or not `num_concepts` of them.
 
+    Notes
+    -----
+    wᵀ a_ij is a product of the concept matrix with itself: N × N, and not N × N × G.
+
     Departures
     ----------
     The softmax over the stocks related to i stands in the authors' code for a division by their number in the paper;
     their code takes it over the other index, so that the weights of an average do not sum to 1. In the implicit form
     the LeakyReLU is taken of the sum, as in the paper; their code takes the sum of three.
-
-    Notes
-    -----
-    wᵀ a_ij is a product of the concept matrix with itself: N × N, and not N × N × C.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class RSR(Backbone):
 
     def forward(self, panel: DailyPanel) -> Tensor:
         """Embeddings `[N, 2 H]`."""
-        concepts = self._concepts(panel)  # [N, C]
+        concepts = self._concepts(panel)  # [N, G]
         state = last_state(self.rnn, panel.features)  # [N, H]
         with torch.autocast(state.device.type, enabled=False):
             state = state.float()

@@ -23,25 +23,25 @@ class Transformer(Backbone):
     num_features, lookback_days
         F and T; from the dataset.
     hidden_size
-        D, a multiple of `num_heads`.
+        E, a multiple of `num_heads`.
     num_layers
         Number of encoder layers.
     num_heads
         Attention heads of a layer.
     feedforward_size
-        Hidden size of a layer's feed-forward part; four times D in the source.
+        Hidden size of a layer's feed-forward part; four times E in the source.
     dropout
         Probability of dropping a value, in training, wherever the source does.
     pooling
         `last`: the output of day T, which attends to all others; `mean`: the mean over days.
 
-    Shape
-    -----
-    panel.features `[N, T, F]` -> `[N, D]`. Stocks do not see each other: permuting them permutes the output.
+    Shapes
+    ------
+    panel.features `[N, T, F]` -> `[N, E]`. Stocks do not see each other: permuting them permutes the output.
 
     Departures
     ----------
-    A linear layer of the day's fields stands in for the embedding of a word, and is not scaled by √D. No mask: every
+    A linear layer of the day's fields stands in for the embedding of a word, and is not scaled by √E. No mask: every
     day of the window is in the past of the day that is predicted.
     """
 
@@ -82,11 +82,11 @@ class Transformer(Backbone):
         )
 
     def forward(self, panel: DailyPanel) -> Tensor:
-        """Embeddings `[N, D]`."""
-        states = self.dropout(self.input(panel.features) + self.positions)  # [N, T, D]
+        """Embeddings `[N, E]`."""
+        states = self.dropout(self.input(panel.features) + self.positions)  # [N, T, E]
         for layer in self.layers:
             states = layer(states)
-        return states[:, -1] if self.pooling == "last" else states.mean(dim=1)  # [N, D]
+        return states[:, -1] if self.pooling == "last" else states.mean(dim=1)  # [N, E]
 
 
 def sinusoids(length: int, size: int) -> Tensor:

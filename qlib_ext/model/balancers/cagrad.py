@@ -50,7 +50,9 @@ class CAGrad(Aggregator):
     A task whose gradient is zero counts in the mean and has no say beyond it. Where gradients cancel to exactly
     zero, the dual has no direction there; the best of the other faces gives the step, which stays in the ball.
 
-    Departures: none from Algorithm 1. The authors' code also offers to divide d by 1 + c or 1 + c²; with Adam that
+    Departures
+    ----------
+    None from Algorithm 1. The authors' code also offers to divide d by 1 + c or 1 + c²; with Adam that
     changes nothing but the weight of `weight_decay`.
     """
 

@@ -58,7 +58,9 @@ class CQB(DBMTL):
     A task whose averaged gradient is zero adds nothing to the step; a task with a loss that is not finite is the
     trainer's to stop at.
 
-    Departures: Algorithm 1 takes V of epoch e - 1 for the decay and for beta of epoch e; here both take the V made
+    Departures
+    ----------
+    Algorithm 1 takes V of epoch e - 1 for the decay and for beta of epoch e; here both take the V made
     from all epochs that are finished when epoch n begins, which is the same. Equation 13's list is read as the
     b epochs from n - 2b to n - b - 1, both included.
     """

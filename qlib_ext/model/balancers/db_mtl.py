@@ -39,7 +39,9 @@ class DBMTL(Aggregator):
     A task whose averaged gradient is zero adds nothing to the step; a task with a loss that is not finite is the
     trainer's to stop at.
 
-    Departures: the authors' code lets beta shrink with the root of the step and starts the average at zero; here it
+    Departures
+    ----------
+    The authors' code lets beta shrink with the root of the step and starts the average at zero; here it
     is CQB without what CQB adds, so that a comparison of the two shows just that.
     """
 

@@ -14,13 +14,13 @@ class LinearHead(Rebuildable, nn.Module):
     Parameters
     ----------
     in_features
-        Size D of the embedding.
+        Size E of the embedding.
     out_features
         Number of predictions a stock: 1 for a regression, the number of classes for a classification.
 
     Shapes
     ------
-    ``[N, D] -> [N, out_features]``; with one output ``[N, D] -> [N]``.
+    ``[N, E] -> [N, out_features]``; with one output ``[N, E] -> [N]``.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -30,6 +30,6 @@ class LinearHead(Rebuildable, nn.Module):
         self.linear = nn.Linear(in_features, out_features)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Return the prediction of each stock of ``[N, D]``."""
+        """Return the prediction of each stock of ``[N, E]``."""
         out = self.linear(embedding)  # [N, out_features]
         return out.squeeze(-1) if self.out_features == 1 else out

@@ -16,7 +16,7 @@ class MLPHead(Rebuildable, nn.Module):
     Parameters
     ----------
     in_features
-        Size D of the embedding.
+        Size E of the embedding.
     out_features
         Number of predictions a stock: 1 for a regression, the number of classes for a classification.
     hidden_size
@@ -26,7 +26,7 @@ class MLPHead(Rebuildable, nn.Module):
 
     Shapes
     ------
-    ``[N, D] -> [N, out_features]``; with one output ``[N, D] -> [N]``.
+    ``[N, E] -> [N, out_features]``; with one output ``[N, E] -> [N]``.
     """
 
     def __init__(
@@ -45,6 +45,6 @@ class MLPHead(Rebuildable, nn.Module):
         )
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Return the prediction of each stock of ``[N, D]``."""
+        """Return the prediction of each stock of ``[N, E]``."""
         out = self.layers(embedding)  # [N, out_features]
         return out.squeeze(-1) if self.out_features == 1 else out

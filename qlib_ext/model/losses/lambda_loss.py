@@ -56,7 +56,9 @@ class LambdaLoss(Loss):
 
     Days of one class or one stock give 0 and no gradient.
 
-    Departures: the truncation at `k` is not in Wang et al.
+    Departures
+    ----------
+    The truncation at `k` is not in Wang et al.
     """
 
     classification = True

@@ -45,7 +45,9 @@ class Pairwise(Loss):
     *Alone* the loss is least, 0, for scores that are all equal, and training shrinks them towards that: it wants a
     loss beside it that keeps their spread, as cross-entropy and the squared error do (`WeightedSum`).
 
-    Departures: Feng et al. sum over the pairs; the mean is the reading of MiM-StocR's ablation here, and does not
+    Departures
+    ----------
+    Feng et al. sum over the pairs; the mean is the reading of MiM-StocR's ablation here, and does not
     grow with the universe.
     """
 
