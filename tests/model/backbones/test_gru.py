@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from qlib_ext.checks import UserError
 from qlib_ext.model.backbones.gru import GRU
 
 
@@ -38,39 +37,3 @@ def test_is_the_last_hidden_state(make_day, layers):
     backbone = built(hidden_size=5, num_layers=layers)
     assert backbone.out_features == 5
     torch.testing.assert_close(backbone(panel), naive(backbone.state_dict(), panel.features, layers))
-
-
-def test_stocks_do_not_see_each_other(make_day):
-    panel = make_day()
-    backbone = built(hidden_size=5)
-    before = backbone(panel)
-    panel.features[0] += 1
-    after = backbone(panel)
-    assert not torch.equal(after[0], before[0])
-    assert torch.equal(after[1:], before[1:])
-
-
-def test_dropout_acts_in_training_only(make_day):
-    panel = make_day()
-    backbone = built(hidden_size=5, dropout=0.5)
-    assert not torch.equal(backbone.train()(panel), backbone(panel))
-    assert torch.equal(backbone.eval()(panel), built(hidden_size=5).eval()(panel))
-
-
-def test_the_size_is_the_authors():
-    assert built().out_features == 128
-    assert built().rnn.num_layers == 2
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"hidden_size": 0}, "`hidden_size` must be at least 1, found 0"),
-        ({"hidden_size": 64.0}, "`hidden_size` must be an integer, found 64.0"),
-        ({"num_layers": 0}, "`num_layers` must be at least 1, found 0"),
-        ({"dropout": 1.0}, r"`dropout` must lie in \[0, 1\), found 1.0"),
-    ],
-)
-def test_messages(kwargs, message):
-    with pytest.raises(UserError, match=message):
-        built(**kwargs)

@@ -1,7 +1,6 @@
 import pytest
 import torch
 
-from qlib_ext.checks import UserError
 from qlib_ext.model.backbones.lstm import LSTM
 
 
@@ -42,26 +41,6 @@ def test_is_the_last_hidden_state(panel, layers):
     torch.testing.assert_close(backbone(panel), expected)
 
 
-def test_stocks_do_not_see_each_other(panel):
-    backbone = built(hidden_size=5)
-    before = backbone(panel)
-    panel.features[0] += 1
-    after = backbone(panel)
-    assert not torch.equal(after[0], before[0])
-    assert torch.equal(after[1:], before[1:])
-
-
-def test_without_dropout_training_is_as_evaluation(panel):
-    backbone = built(hidden_size=5)
-    assert torch.equal(backbone.train()(panel), backbone.eval()(panel))
-
-
-def test_dropout_acts_in_training_only(panel):
-    backbone = built(hidden_size=5, dropout=0.5)
-    assert not torch.equal(backbone.train()(panel), backbone(panel))
-    assert torch.equal(backbone.eval()(panel), built(hidden_size=5).eval()(panel))
-
-
 def test_golden(panel):
     backbone = built(hidden_size=2)
     with torch.no_grad():
@@ -72,22 +51,3 @@ def test_golden(panel):
 
 
 GOLDEN = [-0.2931177, -0.5246041]
-
-
-def test_the_size_is_the_authors():
-    assert built().out_features == 128
-    assert built().rnn.num_layers == 2
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "message"),
-    [
-        ({"hidden_size": 0}, "`hidden_size` must be at least 1, found 0"),
-        ({"hidden_size": 64.0}, "`hidden_size` must be an integer, found 64.0"),
-        ({"num_layers": 0}, "`num_layers` must be at least 1, found 0"),
-        ({"dropout": 1.0}, r"`dropout` must lie in \[0, 1\), found 1.0"),
-    ],
-)
-def test_messages(kwargs, message):
-    with pytest.raises(UserError, match=message):
-        built(**kwargs)
