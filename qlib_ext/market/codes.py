@@ -10,17 +10,9 @@ from qlib_ext.checks import UserError, one_of
 REGIONS = ("cn", "us")
 # How vendors name the exchanges of mainland China.
 _EXCHANGES = {
-    "SH": "SH",
-    "SS": "SH",
-    "SSE": "SH",
-    "XSHG": "SH",
-    "SZ": "SZ",
-    "SZE": "SZ",
-    "SZSE": "SZ",
-    "XSHE": "SZ",
-    "BJ": "BJ",
-    "BSE": "BJ",
-    "XBSE": "BJ",
+    name: exchange
+    for exchange, names in {"SH": "SH SS SSE XSHG", "SZ": "SZ SZE SZSE XSHE", "BJ": "BJ BSE XBSE"}.items()
+    for name in names.split()
 }
 _NAMES = "|".join(sorted(_EXCHANGES, key=len, reverse=True))
 _BEFORE = re.compile(rf"({_NAMES})[._-]?(\d{{6}})")
@@ -29,16 +21,9 @@ _IN_A_STORE = re.compile(r"(SH|SZ|BJ)\d{6}")
 _BARE = re.compile(r"\d{1,6}")
 # The first digits say on which exchange a security is listed; the longest match counts.
 _FIRST_DIGITS = {
-    "0": "SZ",
-    "1": "SZ",
-    "2": "SZ",
-    "3": "SZ",
-    "4": "BJ",
-    "5": "SH",
-    "6": "SH",
-    "8": "BJ",
-    "9": "SH",
-    "92": "BJ",
+    digits: exchange
+    for exchange, beginnings in {"SH": "5 6 9", "SZ": "0 1 2 3", "BJ": "4 8 92"}.items()
+    for digits in beginnings.split()
 }
 _SAFE = re.compile(r"[A-Z0-9^][A-Z0-9^._=&+-]*")  # it becomes the name of a folder
 

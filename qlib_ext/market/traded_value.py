@@ -20,15 +20,8 @@ from qlib_ext.market.store import QlibStore, StoreError
 VOLUMES = ("auto", "raw", "adjusted")
 # Pairs (volume unit, amount unit) that vendors use; no two of them give the same ratio.
 PAIRS = (
-    (1.0, 1.0),
-    (100.0, 1.0),
-    (1000.0, 1.0),
-    (1.0, 1e3),
-    (100.0, 1e3),
-    (1.0, 1e4),
-    (100.0, 1e4),
-    (1.0, 1e6),
-)
+    (1.0, 1.0), (100.0, 1.0), (1000.0, 1.0), (1.0, 1e3), (100.0, 1e3), (1.0, 1e4), (100.0, 1e4), (1.0, 1e6),
+)  # fmt: skip
 CLOSE_TO = 0.1  # how far the median of amount / volume / price may lie from a unit
 # float32 tells whole numbers from others only where its steps are much finer than 1.
 _MOST, _MOST_PRODUCT = 2.0**20, 2.0**18

@@ -15,22 +15,9 @@ SAMPLE_MARK = "side/sample.json"
 # Members that a universe of this name has by its own rules, in US indices with the usual few share classes that are
 # listed apart. What `universes.json` says comes first.
 NOMINAL_SIZES: Mapping[str, int] = {
-    "sse50": 50,
-    "sse180": 180,
-    "szse100": 100,
-    "csi100": 100,
-    "csi300": 300,
-    "csi500": 500,
-    "csi800": 800,
-    "csi1000": 1000,
-    "csi2000": 2000,
-    "dow30": 30,
-    "djia": 30,
-    "nasdaq100": 103,
-    "sp100": 101,
-    "sp500": 503,
-    "russell1000": 1000,
-    "russell2000": 2000,
+    "sse50": 50, "sse180": 180, "szse100": 100,
+    "csi100": 100, "csi300": 300, "csi500": 500, "csi800": 800, "csi1000": 1000, "csi2000": 2000,
+    "dow30": 30, "djia": 30, "nasdaq100": 103, "sp100": 101, "sp500": 503, "russell1000": 1000, "russell2000": 2000,
 }  # fmt: skip
 # Real indices are a few members off between reviews.
 SIZE_TOLERANCE, SIZE_DAYS = 0.05, 0.05

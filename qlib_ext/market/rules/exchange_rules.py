@@ -19,17 +19,8 @@ from qlib_ext.market.rules.dated_rows import Row, choose, parse, share
 Side = Literal["buy", "sell"]
 SUFFIX = ".yaml"
 KEYS = (
-    "extends",
-    "market",
-    "tick",
-    "boards",
-    "statuses",
-    "price_limit",
-    "resale",
-    "lots",
-    "commission",
-    "levies",
-)
+    "extends", "market", "tick", "boards", "statuses", "price_limit", "resale", "lots", "commission", "levies",
+)  # fmt: skip
 TAKES = {
     "price_limit": ("limit", "of?"),
     "resale": ("after_days",),

@@ -114,4 +114,4 @@ def choose_members(
         "csi100": UniversePlan(round(size / 3), lambda chosen: chosen["csi300"]),
         "sse50": UniversePlan(sse50_size, lambda chosen: chosen["csi300"] & shanghai),
     }
-    return choose(plan, set(review_days(calendar, (6, 12), 2)), market_value, first_value)
+    return choose(plan, review_days(calendar, (6, 12), 2), market_value, first_value)

@@ -20,6 +20,7 @@ from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import QlibStore, StoreError
 from qlib_ext.market.synthetic.planted import LOOKBACK_DAYS
 from qlib_ext.market.synthetic.simulation import INDUSTRIES, Firms, Market
+from qlib_ext.market.universes.reviews import after_fridays
 
 MARK = Path("side") / "sample.json"
 MINIMUM_STOCKS = 20
@@ -283,16 +284,10 @@ def with_indices(
     }
 
 
-def review_days(calendar: pd.DatetimeIndex, months: Sequence[int], nth: int) -> list[int]:
-    """Positions of the first trading days after the nth Friday of some months, where there is history before."""
-    days = []
-    for year in range(calendar[0].year, calendar[-1].year + 1):
-        for month in months:
-            fridays = pd.date_range(f"{year}-{month:02d}-01", periods=31, freq="D")
-            day = int(calendar.searchsorted(fridays[fridays.weekday == 4][nth - 1], side="right"))
-            if LOOKBACK_DAYS <= day < len(calendar):
-                days.append(day)
-    return days
+def review_days(calendar: pd.DatetimeIndex, months: Sequence[int], nth: int) -> set[int]:
+    """Positions of the reviews after the nth Friday of some months, where there is history before."""
+    days = after_fridays(calendar, months, nth)
+    return {int(day) for day in days if LOOKBACK_DAYS <= day < len(calendar)}
 
 
 def industry_table(calendar: pd.DatetimeIndex, firms: Firms, market: Market) -> pd.DataFrame:

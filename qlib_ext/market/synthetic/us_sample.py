@@ -109,7 +109,7 @@ class USSampleMarket(SyntheticMarket):
         )
         listed = ~np.isnan(market.market_value)
         plan = {UNIVERSE: UniversePlan(min(500, round(self.stocks * 5 / 6)))}
-        reviews = set(review_days(calendar, (3, 6, 9, 12), 3))
+        reviews = review_days(calendar, (3, 6, 9, 12), 3)
         members = choose(plan, reviews, market.market_value, firms.price * firms.shares)[UNIVERSE]
         bars = with_indices(adjusted(market), market, [members])
         memberships = {

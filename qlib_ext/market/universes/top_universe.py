@@ -15,13 +15,13 @@ from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import QlibStore, StoreError
 from qlib_ext.market.traded_value import VOLUMES, TradedValue
+from qlib_ext.market.universes.reviews import after_fridays
 from qlib_ext.market.universes.universes import COMMAND, Universe, check_name
 
 MEASURES = ("amount", "market_value")
 # Indices of the mainland exchanges; a bar of one looks like that of a stock.
 _INDEX_CODES = ("SH000", "SZ399")
 REVIEW_MONTHS = (6, 12)
-FRIDAY = 4
 CARRIED_DAYS = 31  # calendar days that a market value counts, so that one a month will do
 
 
@@ -263,14 +263,8 @@ class TopUniverse:
             asked = [calendar[first] + pd.DateOffset(months=self.every_months * k) for k in range(count)]
             days = calendar.searchsorted(pd.DatetimeIndex(asked), side="left")
         else:
-            days = calendar.searchsorted(pd.DatetimeIndex(self._second_fridays(calendar)), side="right")
+            days = after_fridays(calendar, self.review_months or REVIEW_MONTHS, 2)
         return sorted({first, *(int(day) for day in days if first < day < len(calendar))}), []
-
-    def _second_fridays(self, calendar: pd.DatetimeIndex) -> list[pd.Timestamp]:
-        years = range(calendar[0].year, calendar[-1].year + 1)
-        months = self.review_months or REVIEW_MONTHS
-        starts = [pd.Timestamp(year=year, month=month, day=1) for year in years for month in months]
-        return [start + pd.Timedelta(days=7 + (FRIDAY - start.weekday()) % 7) for start in starts]
 
     # -- who -------------------------------------------------------------------------------------------------
 
