@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from qlib_ext.market.importing import import_settings
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.side_data.side_data import SideData, SideDataError
 from qlib_ext.market.spells import daily_size
-from qlib_ext.market.store import QlibStore, StoreError
+from qlib_ext.market.store import QlibStore, read_mapping
 from qlib_ext.market.traded_value import volume_kind
 from qlib_ext.market.universes.universes import universe_rules
 
@@ -192,7 +191,7 @@ def store_info(root: str | Path, *, fingerprint: bool = True, progress: Progress
         ),
         side=side,
         volume=kind,
-        import_settings=_import_settings(store.root),
+        import_settings=read_mapping(store.root / import_settings.FILE) or None,
         fingerprint=store.fingerprint() if fingerprint else None,
         side_fingerprint=side_print,
         daily=pd.DataFrame(sizes, index=store.calendar),
@@ -274,16 +273,3 @@ def _side(store: QlibStore, fingerprint: bool) -> tuple[tuple[SideInfo, ...], st
         except SideDataError as error:
             found.append(SideInfo(name, None, size, str(error)))
     return tuple(found), data.fingerprint() if found and fingerprint else None
-
-
-def _import_settings(root: Path) -> dict[str, Any] | None:
-    path = root / import_settings.FILE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise StoreError(f"`{path}` must be JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise StoreError(f"`{path}` must be a mapping of settings, found {type(found).__name__}")
-    return found

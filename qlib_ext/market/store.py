@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import time
 from collections import Counter
@@ -394,6 +395,21 @@ def write_membership(path: Path, spells: pd.DataFrame) -> None:
     """Write the file of a universe: a row for each spell, code, first and last day."""
     ends = [pd.to_datetime(spells[end]).dt.strftime("%Y-%m-%d") for end in ("start", "end")]
     write_lines(path, map("\t".join, zip(spells["instrument"].str.upper(), *ends, strict=True)))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON file of a store, empty where there is none; a StoreError where it is no mapping."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise StoreError(f"`{path}` must be JSON: {error}; delete it if nothing in it is needed") from error
+    if not isinstance(found, dict):
+        raise StoreError(
+            f"`{path}` must be a mapping, found {type(found).__name__}; delete it if nothing in it is needed"
+        )
+    return found
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

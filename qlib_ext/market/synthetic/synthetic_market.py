@@ -20,7 +20,7 @@ from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import QlibStore, StoreError
 from qlib_ext.market.synthetic.planted import LOOKBACK_DAYS
 from qlib_ext.market.synthetic.simulation import INDUSTRIES, Firms, Market
-from qlib_ext.market.universes.reviews import after_fridays
+from qlib_ext.market.universes.reviews import after_fridays, mean_of_days
 
 MARK = Path("side") / "sample.json"
 MINIMUM_STOCKS = 20
@@ -214,7 +214,7 @@ def choose(
             known = market_value[
                 max(0, day - REVIEW_DELAY_DAYS - REVIEW_WINDOW_DAYS) : day - REVIEW_DELAY_DAYS
             ]
-            value = np.where(seasoned, _column_mean(known), np.nan)
+            value = np.where(seasoned, mean_of_days(known), np.nan)
         if day == 0 or day in reviews or (now[widest] & ~listed).any():
             for name, universe in plan.items():
                 may = listed & ~np.isnan(value)
@@ -318,13 +318,6 @@ def _largest(
     chosen = np.zeros(len(value), dtype=bool)
     chosen[candidates[order[:count]]] = True
     return chosen
-
-
-def _column_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over days of what is there, NaN where nothing is: [S]."""
-    there = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        return np.where(there, values, 0.0).sum(axis=0) / there.sum(axis=0)
 
 
 def _check_target(out: Path) -> dict[str, object] | None:

@@ -15,7 +15,7 @@ from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import QlibStore, StoreError
 from qlib_ext.market.traded_value import VOLUMES, TradedValue
-from qlib_ext.market.universes.reviews import after_fridays
+from qlib_ext.market.universes.reviews import after_fridays, mean_of_days
 from qlib_ext.market.universes.universes import COMMAND, Universe, check_name
 
 MEASURES = ("amount", "market_value")
@@ -220,7 +220,7 @@ class TopUniverse:
             values = SideData(store).values("market_value", store.calendar, codes, CARRIED_DAYS)
 
             def mean_value(after: int) -> np.ndarray:
-                return _column_mean(values[max(0, after - self.window_days) : after])
+                return mean_of_days(values[max(0, after - self.window_days) : after])
 
             return mean_value, lambda: "market value"
         there = ~np.isnan(close)
@@ -343,14 +343,6 @@ def _ranking(measured: np.ndarray, may: np.ndarray) -> np.ndarray:
     """Indices of those who may, highest first; codes are sorted, so a stable order sends ties to the lower one."""
     candidates = np.flatnonzero(may)
     return candidates[np.argsort(-measured[candidates], kind="stable")]
-
-
-def _column_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over days of what is there, NaN where nothing is: float64 [S]."""
-    there = ~np.isnan(values)
-    count = there.sum(axis=0)
-    total = np.where(there, values, 0.0).sum(axis=0, dtype=np.float64)
-    return np.divide(total, count, out=np.full(values.shape[1], np.nan), where=count > 0)
 
 
 def _day(value: Any) -> pd.Timestamp:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from qlib_ext.checks import UserError
 from qlib_ext.market.replace import copy_store, locked
-from qlib_ext.market.store import QlibStore, StoreError, write_membership
+from qlib_ext.market.store import QlibStore, StoreError, read_mapping, write_membership
 
 RULES = "universes.json"
 COMMAND = ("qlib-ext", "data", "universe", "DIR")
@@ -139,13 +139,8 @@ def universe_rules(root: str | Path) -> dict[str, dict[str, Any]]:
         If the file is not what this module writes.
     """
     path = Path(root).expanduser() / RULES
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise StoreError(f"`{path}` must be JSON: {error}; delete it if nothing in it is needed") from error
-    if not isinstance(found, dict) or not all(isinstance(said, dict) for said in found.values()):
+    found = read_mapping(path)
+    if not all(isinstance(said, dict) for said in found.values()):
         raise StoreError(
             f"`{path}` must name universes, each with `size` and `rule`; delete it if nothing in it is needed"
         )
