@@ -19,7 +19,12 @@ def main(names: list[str]) -> None:
     if not golden.SAME_PLATFORM:
         sys.exit("the golden files are renewed on Linux on x86-64, where their hashes hold")
     with tempfile.TemporaryDirectory() as folder:
-        golden.renew(golden.run(Path(folder), names or golden.NAMES))
+        wanted = names or golden.NAMES
+        found = golden.run(Path(folder), wanted)
+        for name in wanted:
+            if name not in found:
+                sys.exit(f"{name}: {golden.failure(Path(folder), name)}")
+        golden.renew(found)
 
 
 if __name__ == "__main__":
