@@ -89,8 +89,15 @@ def _init(job: Job) -> None:
 def _dataset(job: Job, segments: dict[str, tuple[str, str]]) -> Any:
     from qlib_ext.data.dataset import DailyPanelDataset
 
-    kwargs = {"instruments": job.universe, "fit_start_time": job.start, "fit_end_time": job.fit_end}
-    handler = {"class": "qlib_ext.data.handlers.alpha360_panel.Alpha360Panel", "kwargs": kwargs}
+    processors = "qlib_ext.data.processors"
+    kwargs = {
+        "instruments": job.universe,
+        "fit_start_time": job.start,
+        "fit_end_time": job.fit_end,
+        "infer_processors": [{"class": f"{processors}.momentum_line.MomentumLine"}],
+        "learn_processors": [{"class": f"{processors}.cross_section_norm.CrossSectionNorm"}],
+    }
+    handler = {"class": "qlib_ext.data.handlers.panel.PanelHandler", "kwargs": kwargs}
     return DailyPanelDataset(handler, segments)
 
 
@@ -174,12 +181,12 @@ def compare(job: Job, folder: str) -> dict[str, Any]:
 
     _init(job)
     dataset = _dataset(job, {"all": (job.start, job.end)})
-    panel, windows, panels = dataset.handler.panel, dataset.handler.windows, dataset.panels("all")
+    panel, features, panels = dataset.handler.panel, dataset.handler.features, dataset.panels("all")
     days, instruments, names = (
         np.load(Path(folder) / f"{part}.npy") for part in ("days", "instruments", "names")
     )
-    if names.tolist() != windows.column_names():
-        raise UserError("Qlib's columns are not those of `Alpha360Windows`, so there is nothing to compare")
+    if names.tolist() != features.column_names():
+        raise UserError("Qlib's columns are not those of `Alpha360`, so there is nothing to compare")
     table = np.load(Path(folder) / "table.npy", mmap_mode="r")
     close = panel.field("close")
     column_of = {code: column for column, code in enumerate(panel.instruments)}

@@ -194,7 +194,7 @@ def measure(root: str, years: int, cache: str | None) -> dict[str, float]:
     days = segments(years)
     processors = "qlib_ext.data.processors"
     handler = {
-        "class": "qlib_ext.data.handlers.alpha360_panel.Alpha360Panel",
+        "class": "qlib_ext.data.handlers.panel.PanelHandler",
         "kwargs": {
             "instruments": "all",
             "fit_start_time": days["train"][0],
@@ -212,7 +212,7 @@ def measure(root: str, years: int, cache: str | None) -> dict[str, float]:
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
     peak = peak_gigabytes()
     panel = dataset.handler.panel
-    fitted = dataset.handler.windows.median is not None
+    fitted = dataset.handler.features.median is not None
     return {
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,

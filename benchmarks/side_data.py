@@ -23,15 +23,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from qlib_ext.data.side_data.concepts import (
+from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.side_data.concepts import (
     ConceptGather,
     Concepts,
     ConceptSpells,
     CorrelationClusters,
     SideConcepts,
 )
-from qlib_ext.data.side_data.market_value import MarketValue, SideMarketValue, TrailingTradedValue, fill
-from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.side_data.market_value import MarketValue, SideMarketValue, TrailingTradedValue, fill
 from qlib_ext.market.store import QlibStore
 
 LIMIT_MS = 0.5

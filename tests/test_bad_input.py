@@ -133,6 +133,7 @@ def _step(place: Any, step: str) -> Any:
 
 
 MODEL, DATASET, HANDLER = "task/model/kwargs", "task/dataset/kwargs", "task/dataset/kwargs/handler/kwargs"
+FEATURES = f"{HANDLER}/features/kwargs"
 TRAINER = f"{MODEL}/trainer"
 STRATEGY = "task/record/BacktestRecord/kwargs/strategy"
 BACKTEST = "task/record/BacktestRecord/kwargs/backtest"
@@ -249,7 +250,7 @@ CASES: list[tuple[str, str, Any, str]] = [
     (MAIN, f"{DATASET}/record_fields", "change", "`record_fields` must be a list of names, found 'change'"),
     (MAIN, f"{DATASET}/purge", "no", "`purge` must be a bool, found str: 'no'"),
     (LGB, f"{DATASET}/table_labels", ["RETRUN"], "`table_labels` must be one of"),
-    (MAIN, f"{DATASET}/market_value", {"class": "qlib_ext.data.side_data.market_value.FromSharse"}, "`market_value.class` names no class"),
+    (MAIN, f"{DATASET}/market_value", {"class": "qlib_ext.features.side_data.market_value.FromSharse"}, "`market_value.class` names no class"),
     (MAIN, f"{DATASET}/cache", 5, "`cache` must be a directory, or off for none, found 5"),
     # -- handler
     (MAIN, f"{DATASET}/handler", "alpha360", "`handler` must be a mapping with `class`"),
@@ -269,8 +270,13 @@ CASES: list[tuple[str, str, Any, str]] = [
     (MAIN, f"{HANDLER}/labels/RETURN", "Ref($close, -2", "is no Qlib expression"),
     (MAIN, f"{HANDLER}/labels/RETURN", 5, "a Qlib expression must be a text such as `$close`, found 5"),
     (MAIN, f"{HANDLER}/labels/RETURN", "__import__('os').getcwd()", "is no Qlib expression"),
-    (MAIN, f"{HANDLER}/fields", ["open", "high"], "`fields` must hold `close`"),
-    (MAIN, f"{HANDLER}/lookback_days", 0, "`lookback_days` must be at least 1, found 0"),
+    (MAIN, f"{FEATURES}/fields", ["open", "high"], "`fields` must hold `close`"),
+    (MAIN, f"{HANDLER}/features", "alpha360", "`features` must be a mapping with `class`"),
+    (MAIN, f"{HANDLER}/features/class", "qlib_ext.features.alpha360.Alpha36", "`features.class` names no class: `Alpha36`"),
+    (MAIN, f"{HANDLER}/features/class", "qlib_ext.data.processors.momentum_line.MomentumLine", "must be a FeatureSet"),
+    (MAIN, f"{HANDLER}/lookback_days", 60, "`handler.kwargs` has no place for `lookback_days`"),
+    (MAIN, f"{FEATURES}/lookback", 60, "`features.kwargs` has no place for `lookback` (did you mean lookback_days"),
+    (MAIN, f"{FEATURES}/lookback_days", 0, "`lookback_days` must be at least 1, found 0"),
     (MAIN, f"{HANDLER}/infer_processors/0/class", "qlib_ext.data.processors.momentum_line.Momentum", "(did you mean MomentumLine"),
     (MAIN, f"{HANDLER}/infer_processors/0/kwargs/length_days", 0, "`length_days` must be at least 1, found 0"),
     (MAIN, f"{HANDLER}/infer_processors", {"class": "x.Y"}, "must be"),
@@ -279,12 +285,12 @@ CASES: list[tuple[str, str, Any, str]] = [
     (MAIN, f"{HANDLER}/learn_processors/0/kwargs/method", "ranks", "`method` must be one of rank, zscore, found 'ranks' (did you mean rank?)"),
     (RESNEXT, f"{HANDLER}/infer_processors/0/kwargs/source", "NEXT", "NEXT"),
     (RESNEXT, f"{HANDLER}/learn_processors/0/kwargs/unit", 0, "`unit` must be above 0, found 0"),
-    (RESNEXT, f"{HANDLER}/macro/kwargs/series", {"gdp": "relative_change"}, "gdp"),
-    (RESNEXT, f"{HANDLER}/macro/kwargs/series", {"cpi": "growth"}, "growth"),
-    (RESNEXT, f"{HANDLER}/macro/kwargs/limit_days", -1, "`limit_days` must be"),
-    (RESNEXT, f"{HANDLER}/form", "returns", "`form` must be one of"),
-    (RESNEXT, f"{HANDLER}/fill", "backward", "`fill` must be one of"),
-    (RESNEXT, f"{HANDLER}/bars", ["open", "clos"], "clos"),
+    (RESNEXT, f"{FEATURES}/macro/kwargs/series", {"gdp": "relative_change"}, "gdp"),
+    (RESNEXT, f"{FEATURES}/macro/kwargs/series", {"cpi": "growth"}, "growth"),
+    (RESNEXT, f"{FEATURES}/macro/kwargs/limit_days", -1, "`limit_days` must be"),
+    (RESNEXT, f"{FEATURES}/form", "returns", "`form` must be one of"),
+    (RESNEXT, f"{FEATURES}/fill", "backward", "`fill` must be one of"),
+    (RESNEXT, f"{FEATURES}/bars", ["open", "clos"], "clos"),
     # -- records
     (MAIN, "task/record", "BacktestRecord", "`task.record` must be a list of records, found 'BacktestRecord'"),
     (MAIN, "task/record/RankingRecord/class", "qlib_ext.records.ranking.RankRecord", "(did you mean RankingRecord"),

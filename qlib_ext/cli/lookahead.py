@@ -88,8 +88,8 @@ def _trained(run: str, tracking_uri: str | None, folder: Path) -> Callable[[Any]
     trained = TrainedRun.open(client, find_run(client, run), folder)
 
     def made(dataset: Any) -> Any:
-        windows = dataset.handler.windows
-        for ours, theirs in zip((windows.median, windows.scale), trained.statistics(), strict=True):
+        features = dataset.handler.features
+        for ours, theirs in zip((features.median, features.scale), trained.statistics(), strict=True):
             if not np.array_equal(ours, theirs, equal_nan=True):
                 typer.echo(
                     f"warning: the run {trained.name} normalised its features by other statistics than the workflow's "

@@ -55,6 +55,7 @@ SOURCES = (
     "market/spells.py",
     "market/traded_value.py",
     "features/*.py",
+    "features/*/*.py",
     "data/*.py",
     "data/*/*.py",
 )

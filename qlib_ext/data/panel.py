@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from qlib_ext.features.windows import Windows
+from qlib_ext.features.base import FeatureSet
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class DailyPanels:
 
     Parameters
     ----------
-    windows
-        Fitted feature windows.
+    features
+        A fitted feature set.
     padded
-        The market as the windows read it, `[D + T - 1, S, ...]` float32 with T - 1 empty days in front; its device
+        The market as the feature set reads it, `[D + T - 1, S, ...]` float32 with T - 1 empty days in front; its device
         is that of the panels.
     calendar, instruments
         The D days and S codes of the market.
@@ -81,7 +81,7 @@ class DailyPanels:
     def __init__(
         self,
         *,
-        windows: Windows,
+        features: FeatureSet,
         padded: Tensor,
         calendar: pd.DatetimeIndex,
         instruments: tuple[str, ...],
@@ -92,7 +92,7 @@ class DailyPanels:
         market_value: np.ndarray | None = None,
         concepts: Callable[[int, Tensor], Tensor] | None = None,
     ) -> None:
-        self.windows = windows
+        self.features = features
         self.calendar = calendar
         self.instruments = instruments
         self.days = days
@@ -112,7 +112,7 @@ class DailyPanels:
         day = int(self.days[position])
         return DailyPanel(
             date=self.calendar[day],
-            features=self.windows.gather(self.padded, day, columns),  # [N, T, F]
+            features=self.features.gather(self.padded, day, columns),  # [N, T, F]
             instruments=columns,
             market_value=None if self._market_value is None else self._market_value[position, columns],
             labels={name: values[position, columns] for name, values in self._labels.items()},

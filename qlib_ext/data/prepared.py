@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from qlib.data.dataset.processor import Processor
 
 from qlib_ext.data.cache import Entry
 from qlib_ext.data.labels.label_planes import LabelPlanes
@@ -56,8 +60,8 @@ class Prepared:
         return Entry(facts, arrays)
 
     @classmethod
-    def of(cls, entry: Entry) -> Prepared:
-        """The same again."""
+    def of(cls, entry: Entry, processors: Sequence[Processor]) -> Prepared:
+        """The same again, with the learn processors that the labels were made by."""
         facts, arrays = entry.facts, entry.arrays
         calendar = pd.DatetimeIndex(np.array(facts["calendar"], dtype="M8[ns]"))
         padded = arrays["padded"]
@@ -72,8 +76,27 @@ class Prepared:
             known_present=arrays["present"],
         )
         labels = LabelPlanes(
+            panel,
+            processors,
             {tuple(column): arrays[f"raw {i}"] for i, column in enumerate(facts["raw"])},
             {name: arrays[f"learn {i}"] for i, name in enumerate(facts["learn"])},
             arrays["rows"],
         )
         return cls(panel, labels, arrays["median"], arrays["scale"])
+
+
+def class_path(part: object) -> str:
+    """`package.module.Class` of an object."""
+    return f"{type(part).__module__}.{type(part).__qualname__}"
+
+
+def can_be_keyed(part: object, settings: Mapping[str, Any]) -> bool:
+    """Whether a key of the cache says all of a part: of other people's code it would not see a change."""
+    modules = [kind.__module__ for kind in type(part).__mro__ if kind is not object]
+    if not all(module.startswith(("qlib_ext.", "qlib.", "abc")) for module in modules):
+        return False
+    try:
+        json.dumps(settings)
+    except TypeError:
+        return False
+    return True

@@ -11,9 +11,11 @@ import pandas as pd
 from qlib_ext import checks
 from qlib_ext.checks import UserError
 from qlib_ext.data.days import as_day, check_range
-from qlib_ext.data.handlers.panel import PanelHandler, require
+from qlib_ext.data.handlers.panel import PanelHandler
+from qlib_ext.data.store_check import require
 from qlib_ext.market.store import QlibStore
 
+FAR = 10  # calendar days between what a segment asks for and what there is; more is no holiday, and is told
 SPLIT = "split"
 PARTS = ("train", "valid", "test")
 
@@ -102,3 +104,87 @@ def split_days(
                 f"{store.root} from {start or 'its first'} to {end or 'its last'}: take a longer range"
             )
     return {name: (part[0], part[-1]) for name, part in parts.items()}
+
+
+def find_days(handler: PanelHandler, segments: Segments) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The days that the market has of each segment, and what there is to say of them.
+
+    Returns
+    -------
+    days
+        Name -> positions in the calendar of the market, ascending.
+    notes
+        Where a segment asks for more than there is, or its days were used to fit the features.
+
+    Raises
+    ------
+    UserError
+        If the universe has no member on any day of a segment.
+    """
+    panel = handler.panel
+    calendar = panel.calendar
+    usable = panel.present.any(axis=1)
+    if handler.start_time is not None:
+        usable &= calendar >= pd.Timestamp(handler.start_time)
+    if handler.end_time is not None:
+        usable &= calendar <= pd.Timestamp(handler.end_time)
+    notes = _fit_notes(handler, segments)
+    days: dict[str, np.ndarray] = {}
+    for name, (start, end) in segments.items():
+        inside = np.flatnonzero((calendar >= start) & (calendar <= end) & usable)
+        if not len(inside):
+            there = calendar[usable]
+            found = f"{there[0]:%Y-%m-%d} to {there[-1]:%Y-%m-%d}" if len(there) else "none at all"
+            raise UserError(
+                f"segment `{name}` ({start:%Y-%m-%d} to {end:%Y-%m-%d}) holds no day of the universe "
+                f"`{handler.instruments}` in the store {handler.store.root} ({found}): "
+                "change the segments, or take another store"
+            )
+        first, last = calendar[inside[0]], calendar[inside[-1]]
+        if (first - start).days > FAR or (end - last).days > FAR:
+            notes.append(
+                f"segment `{name}` asks for {start:%Y-%m-%d} to {end:%Y-%m-%d}; "
+                f"the store gives {first:%Y-%m-%d} to {last:%Y-%m-%d} ({len(inside)} days)"
+            )
+        days[name] = inside
+    return days, notes
+
+
+def purged(days: Mapping[str, np.ndarray], horizon_days: int) -> dict[str, np.ndarray]:
+    """The days of each segment without the last ones, whose labels reach into the next segment.
+
+    Parameters
+    ----------
+    days
+        Name -> positions in the calendar, ascending.
+    horizon_days
+        How many days after t a label of t reaches.
+
+    Raises
+    ------
+    UserError
+        If a segment has no day left.
+    """
+    kept: dict[str, np.ndarray] = dict(days)
+    for name, inside in days.items():
+        later = [other[0] for other in days.values() if other[0] > inside[-1]]
+        if later:
+            kept[name] = inside[inside + horizon_days < min(later)]
+        if not len(kept[name]):
+            raise UserError(
+                f"segment `{name}` has {len(inside)} days, and the labels of all of them reach into the "
+                f"next segment ({horizon_days} days ahead): make it longer, or set `purge` to false"
+            )
+    return kept
+
+
+def _fit_notes(handler: PanelHandler, segments: Segments) -> list[str]:
+    first, last = handler.fit_start_time, handler.fit_end_time
+    if first is None or "train" not in segments:
+        return []  # nothing was fitted here (the statistics are those of another dataset), or nothing is trained
+    return [
+        f"features are normalised by statistics of {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
+        f"which has days of segment `{name}`: `fit_start_time` and `fit_end_time` belong to `train`"
+        for name, (start, end) in segments.items()
+        if name != "train" and start <= last and first <= end
+    ]

@@ -26,6 +26,8 @@ class DatasetSpec:
         Instrument that the dataset names to compare with, or None.
     segments
         Name -> first and last day that the workflow asks for, both included.
+    lookback_days, num_features
+        T and F, the sizes of a stock's window.
     raw_labels, labels
         Names of the labels as records judge by and as tasks learn, or None where only the data will tell.
     tasks
@@ -36,6 +38,8 @@ class DatasetSpec:
     universe: str
     benchmark: str | None
     segments: Mapping[str, tuple[pd.Timestamp, pd.Timestamp]]
+    lookback_days: int
+    num_features: int
     raw_labels: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
     tasks: Mapping[str, bool] = field(default_factory=dict)

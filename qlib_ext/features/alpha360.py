@@ -18,9 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qlib_ext import checks
 from qlib_ext.checks import UserError
-from qlib_ext.features.market_panel import day_blocks
-from qlib_ext.features.windows import Windows
+from qlib_ext.features.base import FeatureSet
+from qlib_ext.features.market_panel import MarketPanel, day_blocks
 
 FIELDS = ("close", "open", "high", "low", "vwap", "volume")
 MAD_TO_STD = 1.4826  # the standard deviation of a normal variable is 1.4826 median absolute deviations
@@ -31,78 +32,74 @@ BLOCK_CELLS = 1 << 16  # days times stocks; what is computed on them fits into a
 EVERYTHING = np.float32(-np.inf), np.float32(np.inf)
 
 
-class Alpha360Windows(Windows):
-    """Windows of T days over F fields, normalised by statistics of the training days.
+class Alpha360(FeatureSet):
+    """The last T days of close, open, high, low, vwap and volume, over today's close or today's volume.
 
     Parameters
     ----------
     fields
-        Fields of the panel, in the order of the features; `close` must be among them.
+        Fields of the bars, in the order of the features; `close` must be among them.
     lookback_days
         T, the length of a window; 60 gives Alpha360.
+    optional_fields
+        Fields that a store may lack; their features are 0 then, as they are under Qlib's processors.
 
     Attributes
     ----------
     median, scale : ndarray `[T, F]` float32
-        Fitted statistics; lag T - 1 first, today last.
+        The median and 1.4826 median absolute deviations of each lag and field over the training rows.
 
     Notes
     -----
     Same numbers as Qlib's Alpha360 under RobustZScoreNorm(clip_outlier=True) and Fillna. A field that the store
     lacks is all missing, hence 0 after normalisation, as it is in Qlib.
+
+    Departures
+    ----------
+    Members without a close of the day (suspended) are no rows, since nothing is known of them at its close and they
+    cannot be traded; Qlib keeps them with all features 0.
     """
 
-    def __init__(self, fields: Sequence[str] = FIELDS, lookback_days: int = 60) -> None:
-        super().__init__(fields, lookback_days)
-        if "close" not in self.fields:
-            raise UserError(
-                f"`fields` must hold `close`, which every price is divided by; found {self.fields}"
-            )
+    def __init__(
+        self,
+        fields: Sequence[str] = FIELDS,
+        lookback_days: int = 60,
+        optional_fields: Sequence[str] = ("vwap",),
+    ) -> None:
+        names = checks.words("fields", fields)
+        if "close" not in names:
+            raise UserError(f"`fields` must hold `close`, which every price is divided by; found {names}")
+        optional = checks.words("optional_fields", optional_fields)
+        super().__init__(names, lookback_days, fields=names, optional_fields=optional)
 
     def identity(self) -> dict[str, Any]:
         return {"class": type(self).__name__, "fields": self.fields, "lookback_days": self.lookback_days}
 
-    def pad(self, values: np.ndarray) -> np.ndarray:
-        """Turn `[F, D, S]` into `[D + T - 1, S, F]` with T - 1 empty days in front, so that each day has a window."""
-        fields, days, stocks = values.shape
-        padded = np.full((days + self.lookback_days - 1, stocks, fields), np.nan, dtype=np.float32)
-        for i in range(fields):
-            padded[self.lookback_days - 1 :, :, i] = values[i]
+    def pad(self, market: MarketPanel) -> np.ndarray:
+        """The bars themselves, `[D + T - 1, S, F]`."""
+        days, stocks = market.members.shape
+        shape = days + self.lookback_days - 1, stocks, len(self.names)
+        if market.padded is not None and market.padded.shape == shape and market.fields == self.names:
+            return market.padded
+        padded = np.full(shape, np.nan, dtype=np.float32)
+        for i, field in enumerate(self.names):
+            padded[self.lookback_days - 1 :, :, i] = market.field(field)
         return padded
 
-    def fit(self, values: np.ndarray, rows: np.ndarray) -> Alpha360Windows:
-        """Fit median and scale of every (lag, field).
-
-        Parameters
-        ----------
-        values
-            `[F, D, S]` float32 panel.
-        rows
-            `[D, S]` bool: the rows (day, stock) of the training days.
-
-        Raises
-        ------
-        UserError
-            If `rows` selects nothing.
-        """
-        if not rows.any():
-            raise UserError(
-                "the days to fit on hold no stock: widen `fit_start_time` and `fit_end_time`, "
-                "or take a store whose universe covers them"
-            )
+    def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         fitted = np.flatnonzero(rows.any(axis=1))
         first, stop = int(fitted[0]), int(fitted[-1]) + 1
         rows = rows[first:stop]
         steps = self.lookback_days
-        median = np.full((steps, len(self.fields)), np.nan, np.float32)
-        scale = np.full((steps, len(self.fields)), np.nan, np.float32)
-        close = np.where(rows, values[self.fields.index("close"), first:stop], np.float32(np.nan))
+        median = np.full((steps, len(self.names)), np.nan, np.float32)
+        scale = np.full((steps, len(self.names)), np.nan, np.float32)
+        close = np.where(rows, market.field("close")[first:stop], np.float32(np.nan))
         sample = _sample(rows)
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            for i, field in enumerate(self.fields):
+            for i, field in enumerate(self.names):
                 plane = np.full((steps - 1 + stop - first, rows.shape[1]), np.nan, np.float32)
                 ahead = max(0, first - (steps - 1))  # the window of the first day begins before it
-                plane[len(plane) - (stop - ahead) :] = values[i, ahead:stop]
+                plane[len(plane) - (stop - ahead) :] = market.field(field)[ahead:stop]
                 if np.isnan(plane).all():  # the store lacks this field
                     continue
                 base = close
@@ -112,33 +109,17 @@ class Alpha360Windows(Windows):
                 median[:, i] = center = lags.medians()
                 deviation = lags.medians(center)
                 scale[:, i] = (deviation + np.float32(EPSILON)) * np.float32(MAD_TO_STD)
-        self.restore(median, scale)
-        return self
+        return median, scale
 
     def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
-        """Features of one day.
-
-        Parameters
-        ----------
-        padded
-            `[D + T - 1, S, F]` from `pad`, on any device.
-        day
-            Position of the day in the calendar of D days.
-        columns
-            `[N]` positions of the stocks.
-
-        Returns
-        -------
-        Tensor
-            `[N, T, F]` float32, finite. Uses no value after `day`.
-        """
+        """Features of one day, `[N, T, F]` float32, finite; they use no value after `day`."""
         window = padded[day : day + self.lookback_days].index_select(1, columns)  # [T, N, F]
         today = window[-1]  # [N, F]
-        base = today[:, [self.fields.index("close")] * len(self.fields)]  # [N, F]
-        if "volume" in self.fields:
-            volume = self.fields.index("volume")
+        base = today[:, [self.names.index("close")] * len(self.names)]  # [N, F]
+        if "volume" in self.names:
+            volume = self.names.index("volume")
             base[:, volume] = today[:, volume] + EPSILON
-        median, scale = self._statistics(padded.device)
+        median, scale = self._fitted(padded.device)
         features = (window / base - median) / scale  # [T, N, F]
         return features.clamp_(-CLIP, CLIP).nan_to_num_(nan=0.0).transpose(0, 1)  # [N, T, F]
 

@@ -7,7 +7,7 @@ feature standardised by its z-score.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,11 @@ from torch import Tensor
 
 from qlib_ext import checks
 from qlib_ext.checks import UserError
-from qlib_ext.features.market_panel import day_blocks
-from qlib_ext.features.windows import Windows
+from qlib_ext.config.build import build
+from qlib_ext.features.base import FeatureSet
+from qlib_ext.features.market_panel import MarketPanel, day_blocks
+from qlib_ext.features.side_data.macro import Macro
+from qlib_ext.market.store import QlibStore
 
 BARS = ("open", "high", "low", "close", "volume")
 FORMS = ("change", "level")
@@ -25,8 +28,8 @@ FILLS = ("forward", "linear")
 BLOCK_CELLS = 1 << 20  # days times stocks that statistics are summed over at a time
 
 
-class DailyBarsWindows(Windows):
-    r"""Windows of T days over F features: daily bars of a stock and macro indicators of all.
+class DailyBars(FeatureSet):
+    r"""Daily bars of a stock and macro indicators of all.
 
     With p a price and c the adjusted close of a stock, v its adjusted volume, after missing bars are filled:
 
@@ -40,19 +43,31 @@ class DailyBarsWindows(Windows):
     ----------
     bars
         Fields of the bars, in the order of the features; `close` must be among them in the form `change`.
-    indicators
-        Names of the M macro indicators that follow the bars; their values are given by `join`.
+    macro
+        A `Macro` that names its series, or `{class, kwargs}` of one: its M indicators follow the bars, and a figure
+        enters on its release. None joins none.
     lookback_days
         T, in trading days.
     form
         `change` or `level`. Levels are what the paper's words say; see Notes.
     fill
         `forward`: a missing bar is the last one before it. `linear`: a line from the last bar before it to the next one
-        after it, as the paper has it; that reads the future.
+        after it, as the paper has it; that reads the future, and `look_ahead` says so. Macro figures have a `fill` of
+        their own.
     fill_limit_days
         For how many trading days a bar is carried forward; the longest gap that a line is drawn across.
     clip
         In standard deviations, so that one wrong print does not outweigh a day; None clips nothing.
+
+    Attributes
+    ----------
+    median, scale : ndarray `[T, F]` float32
+        Mean and standard deviation of every feature over the training rows, alike at all lags.
+
+    Raises
+    ------
+    UserError
+        If an argument is out of range, or the macro table names no series.
 
     Notes
     -----
@@ -63,14 +78,16 @@ class DailyBarsWindows(Windows):
     *Levels look ahead*: vendors adjust prices for the splits of later years, so a low price of long ago says that the
     share was to rise and be split. Changes have nothing of it.
 
-    Departures from the paper: filled forward by default where it interpolates; changes by default where it does not say
-    what it standardises; clipped.
+    Departures
+    ----------
+    Filled forward by default where the paper interpolates; changes by default where it does not say what it
+    standardises; clipped.
     """
 
     def __init__(
         self,
         bars: Sequence[str] = BARS,
-        indicators: Sequence[str] = (),
+        macro: Mapping[str, Any] | Macro | None = None,
         lookback_days: int = 20,
         form: str = "change",
         fill: str = "forward",
@@ -78,6 +95,12 @@ class DailyBarsWindows(Windows):
         clip: float | None = 10.0,
     ) -> None:
         self.bars = tuple(bars)
+        self.macro = None if macro is None else build(macro, Macro, name="macro")
+        indicators = () if self.macro is None else self.macro.names
+        if indicators is None:
+            raise UserError(
+                "`macro.series` must name the series, so that the features do not change with the store; found none"
+            )
         self.indicators = tuple(indicators)
         self.form = checks.one_of("form", form, FORMS)
         self.fill = checks.one_of("fill", fill, FILLS)
@@ -94,13 +117,26 @@ class DailyBarsWindows(Windows):
             raise UserError(
                 f"an indicator must have another name than a bar, found {', '.join(sorted(twice))}"
             )
-        super().__init__([*self.bars, *self.indicators], lookback_days)
+        super().__init__([*self.bars, *self.indicators], lookback_days, fields=self.bars)
+        self._macro_facts: dict[str, Any] | None = None
         self._joined: np.ndarray | None = None
         self._joined_on: Tensor | None = None
 
     def identity(self) -> dict[str, Any]:
         names = ("bars", "indicators", "lookback_days", "form", "fill", "fill_limit_days", "clip")
-        return {"class": type(self).__name__, **{name: getattr(self, name) for name in names}}
+        settings = {name: getattr(self, name) for name in names}
+        return {"class": type(self).__name__, **settings, "macro": self._macro_facts}
+
+    def describe(self) -> dict[str, Any]:
+        """Form, filling, indicators and what looks ahead."""
+        return {
+            "bars": list(self.bars),
+            "form": self.form,
+            "fill": {"method": self.fill, "limit_days": self.fill_limit_days},
+            "clip": self.clip,
+            **({} if self._macro_facts is None else {"macro": self._macro_facts}),
+            "look_ahead": self.look_ahead(),
+        }
 
     def look_ahead(self) -> list[str]:
         """What of the features is known only later, as sentences; empty where nothing is."""
@@ -112,73 +148,64 @@ class DailyBarsWindows(Windows):
                 "levels of adjusted prices and volumes hold the splits of later years where the vendor adjusts "
                 "backwards"
             )
+        if self.macro is not None and self.macro.fill == "linear":
+            found.append(
+                "macro figures are interpolated between releases, so a figure counts before it is published"
+            )
         return found
 
-    def join(self, indicators: np.ndarray) -> None:
-        """Take the indicators `[D, M]` as the close of each day knew them, NaN where nothing is known."""
-        if indicators.ndim != 2 or indicators.shape[1] != len(self.indicators):
-            raise ValueError(f"expected {len(self.indicators)} indicators, found {indicators.shape}")
+    def notes(self, store: QlibStore) -> list[str]:
+        """What looks ahead, and what the macro figures are."""
+        return [*super().notes(store), *([] if self.macro is None else self.macro.notes(store))]
+
+    def check_store(self, store: QlibStore) -> None:
+        """Raise a UserError if there is no macro table where one is asked for."""
+        if self.macro is None:
+            return
+        reason = self.macro.lacks(store)
+        if reason is not None:
+            raise UserError(
+                f"`macro` does not fit the store {store.root}: {reason}; bring a table in (`qlib-ext data side-data DIR "
+                "NAME FILE`), make a market that has one (`qlib-ext data sample --region us --out DIR`), or leave it out"
+            )
+        # what is read now, whatever becomes of the file: a run tells of this
+        self._macro_facts = self.macro.describe(store)
+
+    def join(self, store: QlibStore, market: MarketPanel) -> None:
+        """Read the indicators as the close of each day knew them, NaN where nothing is known."""
+        if self.macro is None:
+            return
+        values = self.macro.load(store, market.calendar).values  # [D, M]
         empty = np.full((self.lookback_days - 1, len(self.indicators)), np.nan, np.float32)
-        self._joined = np.concatenate([empty, indicators.astype(np.float32)])
+        self._joined = np.concatenate([empty, values.astype(np.float32)])
         self._joined_on = None
 
-    def features(self, values: np.ndarray, name: str) -> np.ndarray:
-        """One bar's feature before it is normalised: `[D, S]` float32 of the market `[bars, D, S]`."""
-        plane = self._filled(values, name)
-        if self.form == "level":
-            return plane
-        base = plane if name in ("volume", "close") else self._filled(values, "close")
-        change = np.full_like(plane, np.nan)
-        with np.errstate(invalid="ignore"):
-            np.divide(plane[1:], base[:-1], out=change[1:])
-            np.log(change, out=change)
-        return change
-
-    def pad(self, values: np.ndarray) -> np.ndarray:
-        """Turn the market `[bars, D, S]` into features `[D + T - 1, S, bars]` with T - 1 empty days in front."""
-        _, days, stocks = values.shape
+    def pad(self, market: MarketPanel) -> np.ndarray:
+        """The bars' features before they are normalised, `[D + T - 1, S, bars]`."""
+        days, stocks = market.members.shape
         padded = np.full((days + self.lookback_days - 1, stocks, len(self.bars)), np.nan, np.float32)
         for i, name in enumerate(self.bars):
-            padded[self.lookback_days - 1 :, :, i] = self.features(values, name)
+            padded[self.lookback_days - 1 :, :, i] = self._feature(market, name, days)
         return padded
 
-    def fit(self, values: np.ndarray, rows: np.ndarray) -> DailyBarsWindows:
-        """Fit mean and standard deviation of every feature, alike at all lags.
-
-        Parameters
-        ----------
-        values
-            `[bars, D, S]` float32 market.
-        rows
-            `[D, S]` bool: the rows (day, stock) of the training days.
-
-        Raises
-        ------
-        UserError
-            If `rows` selects nothing, or a feature is missing or the same on all of them.
-        """
-        if not rows.any():
-            raise UserError(
-                "the days to fit on hold no stock: widen `fit_start_time` and `fit_end_time`, "
-                "or take a store whose universe covers them"
-            )
-        stop = int(np.flatnonzero(rows.any(axis=1))[-1]) + 1
+    def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation; a UserError names a feature that is missing or the same on all the rows."""
         # What comes after the last day to fit on must not reach it, not even by a line that is drawn to a later bar.
-        values, rows = values[:, :stop], rows[:stop]
-        moments = [_moments(self.features(values, name), rows) for name in self.bars]
+        stop = int(np.flatnonzero(rows.any(axis=1))[-1]) + 1
+        rows = rows[:stop]
+        moments = [_moments(self._feature(market, name, stop), rows) for name in self.bars]
         if self.indicators:
             known = self._indicators()[self.lookback_days - 1 :][:stop][rows.any(axis=1)].astype(np.float64)
             moments += [_moments(column, np.ones(len(column), dtype=bool)) for column in known.T]
-        for name, (_, deviation) in zip(self.fields, moments, strict=True):
+        for name, (_, deviation) in zip(self.names, moments, strict=True):
             if not deviation > 0:
                 what = "is not known" if np.isnan(deviation) else "is the same"
                 raise UserError(
                     f"the feature `{name}` {what} on all days to fit on: leave it out, or fit on others"
                 )
         mean, deviation = np.array(moments, dtype=np.float32).T
-        shape = self.lookback_days, len(self.fields)
-        self.restore(np.broadcast_to(mean, shape).copy(), np.broadcast_to(deviation, shape).copy())
-        return self
+        shape = self.lookback_days, len(self.names)
+        return np.broadcast_to(mean, shape).copy(), np.broadcast_to(deviation, shape).copy()
 
     def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
         """Features of one day, `[N, T, F]` float32, finite; bars first.
@@ -190,26 +217,34 @@ class DailyBarsWindows(Windows):
         if self.indicators:
             joined = self._on(padded.device)[steps].unsqueeze(1).expand(-1, len(columns), -1)  # [T, N, M]
             window = torch.cat([window, joined], dim=2)  # [T, N, F]
-        mean, deviation = self._statistics(padded.device)
+        mean, deviation = self._fitted(padded.device)
         features = (window - mean) / deviation  # [T, N, F]
         if self.clip is not None:
             features = features.clamp_(-self.clip, self.clip)
         return features.nan_to_num_(nan=0.0).transpose(0, 1)  # [N, T, F]
 
-    def _filled(self, values: np.ndarray, name: str) -> np.ndarray:
-        """A field of the bars, `[D, S]`, NaN where it is missing and not filled."""
-        plane = values[self.bars.index(name)]
+    def _feature(self, market: MarketPanel, name: str, days: int) -> np.ndarray:
+        """One bar's feature on the first days, before it is normalised, `[days, S]` float32; it reads no other day."""
+        plane = self._filled(market.field(name)[:days])
+        if self.form == "level":
+            return plane
+        base = plane if name in ("volume", "close") else self._filled(market.field("close")[:days])
+        change = np.full_like(plane, np.nan)
+        with np.errstate(invalid="ignore"):
+            np.divide(plane[1:], base[:-1], out=change[1:])
+            np.log(change, out=change)
+        return change
+
+    def _filled(self, plane: np.ndarray) -> np.ndarray:
+        """A field of the bars `[days, S]`, NaN where it is missing and not filled."""
         with np.errstate(invalid="ignore"):
             plane = np.where(plane > 0, plane, np.float32(np.nan))
-        return (
-            _fill_forward(plane, self.fill_limit_days)
-            if self.fill == "forward"
-            else _fill_linear(plane, self.fill_limit_days)
-        )
+        fill = _fill_forward if self.fill == "forward" else _fill_linear
+        return fill(plane, self.fill_limit_days)
 
     def _indicators(self) -> np.ndarray:
         if self._joined is None:
-            raise RuntimeError("the windows have no indicators yet: call `join` first")
+            raise RuntimeError("the features have no indicators yet: call `join` first")
         return self._joined
 
     def _on(self, device: torch.device) -> Tensor:
@@ -218,8 +253,8 @@ class DailyBarsWindows(Windows):
         return self._joined_on
 
     def __getstate__(self) -> dict[str, object]:
-        # indicators belong to a calendar: whoever loads the market again joins them again
-        return {**super().__getstate__(), "_joined": None, "_joined_on": None}
+        # indicators belong to a calendar, and facts to a store: whoever loads the market again joins them again
+        return {**super().__getstate__(), "_joined": None, "_joined_on": None, "_macro_facts": None}
 
 
 def _last_known(known: np.ndarray) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from qlib_ext.data.handlers.panel import PanelHandler
+
 FEATURES, ROWS, MARKET_VALUE, CONCEPTS, SCORES, LABELS = (
     "features",
     "rows",
@@ -123,11 +125,11 @@ def by_day(table: pd.DataFrame | pd.Series) -> dict[pd.Timestamp, tuple[np.ndarr
 
 
 def fitted_state(handler: Any) -> dict[str, np.ndarray]:
-    """Everything that a handler was fitted to: numbers and arrays of its windows and of its processors, by name."""
+    """Everything that a handler was fitted to: numbers and arrays of its features and of its processors, by name."""
     found: dict[str, np.ndarray] = {}
     holders: list[tuple[str, Any]] = []
-    if hasattr(handler, "windows"):
-        holders.append(("windows", handler.windows))
+    if isinstance(handler, PanelHandler):
+        holders.append(("features", handler.features))
     for kind in ("shared", "infer", "learn"):
         for i, processor in enumerate(getattr(handler, f"{kind}_processors", None) or ()):
             holders.append((f"{kind}_processors[{i}] ({type(processor).__name__})", processor))

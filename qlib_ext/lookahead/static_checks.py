@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qlib_ext.data.side_data.macro import Macro
-from qlib_ext.data.side_data.market_value import FirstAvailable, SideMarketValue
+from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.features.side_data.macro import Macro
+from qlib_ext.features.side_data.market_value import FirstAvailable, SideMarketValue
 from qlib_ext.lookahead.findings import Finding
 from qlib_ext.lookahead.observation import FEATURES, compare
 from qlib_ext.lookahead.subject import Subject
@@ -144,7 +145,7 @@ def _listing(subject: Subject, store: QlibStore) -> list[Finding]:
 
 def _releases(subject: Subject, store: QlibStore) -> list[Finding]:
     """Macro figures that are dated with the end of their period."""
-    macro: Any = getattr(subject.handler, "macro", None)
+    macro: Any = getattr(subject.features, "macro", None)
     if not isinstance(macro, Macro):
         return []
     table = SideData(store).read(macro.name, "series").frame
@@ -172,7 +173,8 @@ def _releases(subject: Subject, store: QlibStore) -> list[Finding]:
 
 def _market_values(subject: Subject, store: QlibStore) -> list[Finding]:
     """Market values whose change goes with the return of the day after rather than of the day."""
-    chosen: Any = getattr(subject.dataset, "market_value", None)
+    dataset = subject.dataset
+    chosen: Any = dataset.arguments.market_value if isinstance(dataset, DailyPanelDataset) else None
     if isinstance(chosen, FirstAvailable):
         chosen = chosen.chosen(store)
     if not isinstance(chosen, SideMarketValue):

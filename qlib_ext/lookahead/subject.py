@@ -20,6 +20,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.features import expressions
+from qlib_ext.features.base import FeatureSet
 from qlib_ext.lookahead.observation import CONCEPTS, FEATURES, MARKET_VALUE, Day, by_day
 from qlib_ext.lookahead.provider import unrecorded
 from qlib_ext.market.store import QlibStore
@@ -92,13 +93,12 @@ class Subject:
     @property
     def lookback_days(self) -> int:
         """How many days before t its features reach, as far as it says; 60 where it does not."""
-        windows = getattr(self.handler, "windows", None)
-        return int(getattr(windows, "lookback_days", 60))
+        return 60 if self.features is None else self.features.lookback_days
 
     def fit_ranges(self) -> list[tuple[str, Any, Any]]:
         """Who is fitted, and on which days; None is an open end."""
         found = []
-        holders = [("the features", self.handler)] if hasattr(self.handler, "windows") else []
+        holders = [] if self.features is None else [("the features", self.handler)]
         for kind in ("shared", "infer", "learn"):
             holders += [
                 (f"{type(x).__name__} of the {kind} processors", x)
@@ -113,8 +113,12 @@ class Subject:
 
     def look_ahead(self) -> list[str]:
         """What of its features it says is known only later."""
-        declared = getattr(self.handler, "look_ahead", None)
-        return list(declared()) if callable(declared) else []
+        return [] if self.features is None else self.features.look_ahead()
+
+    @property
+    def features(self) -> FeatureSet | None:
+        """The feature set of a `PanelHandler`; None of another handler."""
+        return self.handler.features if isinstance(self.handler, PanelHandler) else None
 
     @property
     def columns(self) -> list[str]:
@@ -153,7 +157,7 @@ class Subject:
     def _panel_days(self, days: Sequence[int]) -> dict[int, Day]:
         panels = self.probe(days).panels(PROBE)
         names = np.asarray(panels.instruments, dtype=str)
-        self._columns = self.handler.windows.column_names()
+        self._columns = self.handler.features.column_names()
         found = {}
         for panel in panels:
             codes = names[panel.instruments.numpy()]

@@ -264,10 +264,10 @@ class MultiTaskModel(Model):
             raise UserError(
                 f"the weights in {root} cannot be read: {error}: train the model again"
             ) from error
-        windows = dataset.handler.windows
+        features = dataset.handler.features
         for what, trained, now in (
-            ("fields", list(described["fields"]), list(windows.fields)),
-            ("lookback_days", described["lookback_days"], windows.lookback_days),
+            ("fields", list(described["fields"]), list(features.names)),
+            ("lookback_days", described["lookback_days"], features.lookback_days),
         ):
             if trained != now:
                 raise UserError(f"the model was trained on `{what}` {trained}, found {now}: train it again")
@@ -324,9 +324,9 @@ class MultiTaskModel(Model):
         return pd.DataFrame(columns, index=panels.index())
 
     def _build_network(self, dataset: DailyPanelDataset, tasks: list[Task]) -> MultiTaskNetwork:
-        windows = dataset.handler.windows
+        features = dataset.handler.features
         return MultiTaskNetwork(
-            self.backbone, tasks, num_features=len(windows.fields), lookback_days=windows.lookback_days
+            self.backbone, tasks, num_features=len(features.names), lookback_days=features.lookback_days
         )
 
     def _tags(self) -> dict[str, str]:
@@ -354,13 +354,13 @@ class MultiTaskModel(Model):
 
     def _save(self, recorder: Any, dataset: DailyPanelDataset) -> None:
         assert self._network is not None
-        windows = dataset.handler.windows
+        features = dataset.handler.features
         description = {
             "backbone": self.backbone,
             "tasks": self.tasks,
             "classes": self.classes,
-            "fields": list(windows.fields),
-            "lookback_days": windows.lookback_days,
+            "fields": list(features.names),
+            "lookback_days": features.lookback_days,
             "best_epoch": int(max(record["epoch"] for record in self.history if record["best"])),
         }
         with tempfile.TemporaryDirectory() as folder:
@@ -368,7 +368,7 @@ class MultiTaskModel(Model):
             weights = {
                 name: value.cpu().clone().contiguous() for name, value in self._network.state_dict().items()
             }
-            statistics = {f"{STATISTICS}median": windows.median, f"{STATISTICS}scale": windows.scale}
+            statistics = {f"{STATISTICS}median": features.median, f"{STATISTICS}scale": features.scale}
             weights.update(
                 {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in statistics.items()}
             )

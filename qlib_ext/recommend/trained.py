@@ -151,10 +151,10 @@ class TrainedRun:
             PanelHandler,
             name="dataset.handler",
         )
-        trained, now = list(self.summary["fields"]), list(handler.data_loader.fields)
+        trained, now = list(self.summary["fields"]), list(handler.features.names)
         if trained != now:
             raise UserError(f"the model was trained on the fields {trained}, found {now}: {AGAIN}")
-        handler.windows.restore(*self.statistics())
+        handler.features.restore(*self.statistics())
         handler.setup_data(init_type=PanelHandler.IT_LS)
         gone = set(handler.panel.missing_fields) - set(self.summary["missing_fields"])
         if gone:

@@ -106,11 +106,11 @@ class SignalRecord(Record):
     def _save_booster(self) -> None:
         """Keep what Qlib's LightGBM model learned, without a pickle."""
         booster = getattr(self.model, "model", None)
-        windows = getattr(getattr(self.dataset, "handler", None), "windows", None)
-        if windows is None or booster is None or not type(booster).__module__.startswith("lightgbm."):
+        features = getattr(getattr(self.dataset, "handler", None), "features", None)
+        if features is None or booster is None or not type(booster).__module__.startswith("lightgbm."):
             return
         self.save_text("model/booster.txt", booster.model_to_string())  # as many trees as it predicts with
-        statistics = {"windows.median": windows.median, "windows.scale": windows.scale}
+        statistics = {"windows.median": features.median, "windows.scale": features.scale}
         content = {name: np.ascontiguousarray(values) for name, values in statistics.items()}
         self.save_bytes("model/windows.safetensors", save(content))
 

@@ -86,4 +86,4 @@ def _tasks(model: Model) -> dict[str, bool]:
 def _spec_of_dataset(config: Any) -> DatasetSpec | None:
     described = in_one_form(config, "task.dataset")
     kind, kwargs = check_config(described, Dataset, name="task.dataset")
-    return kind.foresee(**kwargs) if issubclass(kind, DailyPanelDataset) else None
+    return kind.spec(**kwargs) if issubclass(kind, DailyPanelDataset) else None

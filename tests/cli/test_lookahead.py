@@ -30,8 +30,12 @@ task:
     kwargs:
       purge: {{ PURGE | default('true', true) }}
       handler:
-        class: qlib_ext.data.handlers.alpha360_panel.Alpha360Panel
-        kwargs: {instruments: csi300, lookback_days: 5, fit_start_time: 2014-03-03, fit_end_time: 2014-06-30}
+        class: qlib_ext.data.handlers.panel.PanelHandler
+        kwargs:
+          instruments: csi300
+          features: {class: qlib_ext.features.alpha360.Alpha360, kwargs: {lookback_days: 5}}
+          fit_start_time: 2014-03-03
+          fit_end_time: 2014-06-30
       segments:
         train: [2014-03-03, 2014-06-30]
         valid: [2014-07-01, 2014-08-29]

@@ -68,6 +68,23 @@ class TinyMarket:
         }
 
 
+def handler_kwargs(tiny: TinyMarket) -> dict[str, Any]:
+    """Alpha360 and the labels of the main workflow."""
+    fit_start, fit_end = tiny.dates("train")
+    return {
+        "instruments": UNIVERSE,
+        "fit_start_time": fit_start,
+        "fit_end_time": fit_end,
+        "infer_processors": [{"class": "qlib_ext.data.processors.momentum_line.MomentumLine"}],
+        "learn_processors": [{"class": "qlib_ext.data.processors.cross_section_norm.CrossSectionNorm"}],
+    }
+
+
+def alpha360(**kwargs: Any) -> dict[str, Any]:
+    """What a handler is told of Alpha360 with other settings."""
+    return {"features": {"class": "qlib_ext.features.alpha360.Alpha360", "kwargs": kwargs}}
+
+
 def make_market() -> TinyMarket:
     days, stocks = 200, 12
     train, valid, test = (0, 119), (120, 159), (160, 199)
@@ -148,12 +165,10 @@ def make_dataset(tiny: TinyMarket) -> Callable[..., DailyPanelDataset]:
     """A dataset of the store that Qlib reads, as a workflow would describe it."""
 
     def make(handler: Mapping[str, Any] | None = None, **changes: Any) -> DailyPanelDataset:
-        fit_start, fit_end = tiny.dates("train")
-        kwargs = {"instruments": UNIVERSE, "fit_start_time": fit_start, "fit_end_time": fit_end}
         arguments = {
             "handler": {
-                "class": "qlib_ext.data.handlers.alpha360_panel.Alpha360Panel",
-                "kwargs": kwargs | dict(handler or {}),
+                "class": "qlib_ext.data.handlers.panel.PanelHandler",
+                "kwargs": handler_kwargs(tiny) | dict(handler or {}),
             },
             "segments": {name: list(tiny.dates(name)) for name in tiny.segments},
             "benchmark": INDEX,

@@ -17,6 +17,7 @@ from qlib.data.dataset.handler import DataHandlerLP
 from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.market.store import QlibStore, StoreError
+from tests.data.conftest import alpha360
 
 Make = Callable[..., DailyPanelDataset]
 
@@ -160,7 +161,10 @@ class TestErrors:
             ({"benchmark": "SH000905"}, r"no bars of the benchmark `SH000905` \(features/sh000905/\)"),
             ({"record_fields": ["factor"]}, r"no field `factor` \(features/\*/factor.day.bin\)"),
             ({"handler": {"instruments": "csi300"}}, "no universe `csi300` .*; it has all, few, ghosts"),
-            ({"handler": {"fields": ["close", "money"]}}, r"no field `money` \(features/\*/money.day.bin\)"),
+            (
+                {"handler": alpha360(fields=["close", "money"])},
+                r"no field `money` \(features/\*/money.day.bin\)",
+            ),
         ],
     )
     def test_what_the_store_lacks_is_named_with_the_way_out(
@@ -301,7 +305,7 @@ class TestDescription:
         dataset = make_dataset()
         assert dataset.describe()["missing_fields"] == ["vwap"]
         assert dataset.notes == ["the store has no `vwap`: its features are 0, as under Qlib's processors"]
-        vwap = dataset.handler.windows.fields.index("vwap")
+        vwap = dataset.handler.features.names.index("vwap")
         assert all((day.features[:, :, vwap] == 0).all() for day in dataset.panels("test"))
 
 
@@ -341,7 +345,7 @@ class TestIdentity:
         "changes",
         [
             {"handler": {"fit_end_time": "2018-05-01"}},
-            {"handler": {"lookback_days": 30}},
+            {"handler": alpha360(lookback_days=30)},
             {"handler": {"labels": {"RETURN": "Ref($close, -1) / $close - 1"}}},
             {"handler": {"infer_processors": []}},
             {
@@ -397,7 +401,7 @@ class TestPickling:
         again = pickle.loads(pickled)
         again.setup_data(handler_kwargs={"init_type": DataHandlerLP.IT_LS})
         assert again.fingerprint == other.fingerprint() != dataset.fingerprint
-        np.testing.assert_array_equal(again.handler.windows.scale, dataset.handler.windows.scale)
+        np.testing.assert_array_equal(again.handler.features.scale, dataset.handler.features.scale)
         assert not torch.equal(again.panels("test")[0].features, dataset.panels("test")[0].features)
 
     def test_new_segments_are_checked_and_take_effect(self, make_dataset: Make, tiny: Any) -> None:

@@ -21,11 +21,14 @@ from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.market.store import QlibStore
 
 Make = Callable[..., DailyPanelDataset]
-MARKET_VALUE = {"class": "qlib_ext.data.side_data.market_value.SideMarketValue", "kwargs": {"limit_days": 5}}
-CONCEPTS = {"class": "qlib_ext.data.side_data.concepts.SideConcepts", "kwargs": {"name": "theme"}}
+MARKET_VALUE = {
+    "class": "qlib_ext.features.side_data.market_value.SideMarketValue",
+    "kwargs": {"limit_days": 5},
+}
+CONCEPTS = {"class": "qlib_ext.features.side_data.concepts.SideConcepts", "kwargs": {"name": "theme"}}
 FALLBACKS = {
-    "market_value": {"class": "qlib_ext.data.side_data.market_value.FirstAvailable"},
-    "concepts": {"class": "qlib_ext.data.side_data.concepts.FirstAvailable"},
+    "market_value": {"class": "qlib_ext.features.side_data.market_value.FirstAvailable"},
+    "concepts": {"class": "qlib_ext.features.side_data.concepts.FirstAvailable"},
 }
 
 
@@ -143,7 +146,7 @@ class TestPanels:
         assert panel.concepts.shape == (len(panel), 30)
 
     def test_no_concepts_at_all(self, make_dataset: Make) -> None:
-        dataset = make_dataset(concepts={"class": "qlib_ext.data.side_data.concepts.NoConcepts"})
+        dataset = make_dataset(concepts={"class": "qlib_ext.features.side_data.concepts.NoConcepts"})
         assert dataset.panels("test")[0].concepts is None
         assert dataset.describe()["concepts"] == {"class": "NoConcepts", "source": "none"}
 
@@ -229,7 +232,7 @@ class TestIdentity:
             for market_value in (
                 None,
                 {"class": MARKET_VALUE["class"], "kwargs": {"limit_days": 6}},
-                {"class": "qlib_ext.data.side_data.market_value.Uniform"},
+                {"class": "qlib_ext.features.side_data.market_value.Uniform"},
             )
         ]
         texts = {
@@ -284,5 +287,5 @@ class TestPickling:
 
 class TestOnTheDevice:
     def test_spells_are_held_once_for_all_segments(self, with_side: DailyPanelDataset) -> None:
-        held = {id(with_side._gather(torch.device("cpu"))) for _ in with_side.segments}
+        held = {id(with_side._side.concepts(torch.device("cpu"))) for _ in with_side.segments}
         assert len(held) == 1

@@ -100,7 +100,7 @@ class TestFeatures:
 
 class TestStatistics:
     def test_they_do_not_move_with_what_comes_after_the_fit(self, twins: Twins) -> None:
-        first, second = twins.before.handler.windows, twins.after.handler.windows
+        first, second = twins.before.handler.features, twins.after.handler.features
         np.testing.assert_array_equal(first.median, second.median)
         np.testing.assert_array_equal(first.scale, second.scale)
 
@@ -116,7 +116,7 @@ class TestStatistics:
         use: Callable[[Any], None],
     ) -> None:
         use(tiny.moved(slice(day, day + 1)).write(tmp_path / "store"))
-        assert moves != np.array_equal(make_dataset().handler.windows.scale, dataset.handler.windows.scale)
+        assert moves != np.array_equal(make_dataset().handler.features.scale, dataset.handler.features.scale)
 
     def test_who_joins_the_universe_later_does_not_count(
         self,
@@ -133,7 +133,7 @@ class TestStatistics:
         use(replace(tiny, memberships={"few": few}).write(tmp_path / "store"))
         other = make_dataset()
         assert len(other.instruments) == len(dataset.instruments) + 1
-        np.testing.assert_array_equal(other.handler.windows.scale, dataset.handler.windows.scale)
+        np.testing.assert_array_equal(other.handler.features.scale, dataset.handler.features.scale)
         days = slice(tiny.day(0), tiny.day(149))
         for key in ("raw", "learn"):
             first, second = (x.handler.fetch(days, data_key=key) for x in (dataset, other))
@@ -142,16 +142,16 @@ class TestStatistics:
 
 SOURCES: dict[str, dict[str, Any]] = {
     "from files": {
-        "market_value": {"class": "qlib_ext.data.side_data.market_value.SideMarketValue"},
-        "concepts": {"class": "qlib_ext.data.side_data.concepts.SideConcepts"},
+        "market_value": {"class": "qlib_ext.features.side_data.market_value.SideMarketValue"},
+        "concepts": {"class": "qlib_ext.features.side_data.concepts.SideConcepts"},
     },
     "from bars": {
         "market_value": {
-            "class": "qlib_ext.data.side_data.market_value.TrailingTradedValue",
+            "class": "qlib_ext.features.side_data.market_value.TrailingTradedValue",
             "kwargs": {"window_days": 20, "min_days": 5},
         },
         "concepts": {
-            "class": "qlib_ext.data.side_data.concepts.CorrelationClusters",
+            "class": "qlib_ext.features.side_data.concepts.CorrelationClusters",
             "kwargs": {"n_clusters": 3, "window_days": 40, "min_days": 20, "refit_every_days": 7},
         },
     },

@@ -39,12 +39,12 @@ class TestDay:
 
     def test_features_are_the_stocks_own(self, panels: DailyPanels, panel: MarketPanel) -> None:
         """The window of close over today's close, undone: the prices that were written."""
-        windows = panels.windows
+        features = panels.features
         for position in (0, 20):
             day = panels[position]
             t = panel.calendar.get_loc(day.date)
-            ratio = day.features[:, :, 0] * torch.from_numpy(windows.scale[:, 0]) + torch.from_numpy(
-                windows.median[:, 0]
+            ratio = day.features[:, :, 0] * torch.from_numpy(features.scale[:, 0]) + torch.from_numpy(
+                features.median[:, 0]
             )
             for i, stock in enumerate(day.instruments):
                 expected = panel.field("close")[t - 59 : t + 1, stock] / panel.field("close")[t, stock]
@@ -109,7 +109,7 @@ class TestSequence:
     def made(dataset: DailyPanelDataset, days: list[int], **labels: Any) -> DailyPanels:
         whole = dataset.panels("test")
         return DailyPanels(
-            windows=whole.windows,
+            features=whole.features,
             padded=whole.padded,
             calendar=whole.calendar,
             instruments=whole.instruments,

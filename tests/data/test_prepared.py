@@ -21,9 +21,11 @@ from qlib.data.dataset.handler import DataHandlerLP
 from qlib_ext.checks import UserError
 from qlib_ext.data.cache import PanelCache
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.data.handlers.alpha360_panel import Alpha360Panel
+from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.processors.cross_section_norm import CrossSectionNorm
+from qlib_ext.features.alpha360 import Alpha360
 from qlib_ext.market.store import QlibStore
+from tests.data.conftest import alpha360
 
 Make = Callable[..., DailyPanelDataset]
 NORM = "qlib_ext.data.processors.cross_section_norm.CrossSectionNorm"
@@ -33,6 +35,10 @@ class OnesOwn(CrossSectionNorm):
     """A processor whose code no key of the cache knows."""
 
     per_day = True
+
+
+class OnesOwnFeatures(Alpha360):
+    """A feature set whose code no key of the cache knows."""
 
 
 class Whole(CrossSectionNorm):
@@ -48,7 +54,7 @@ def entries(cache: Path) -> list[str]:
 
 def scores(dataset: DailyPanelDataset) -> list[torch.Tensor]:
     torch.manual_seed(0)
-    width = dataset.handler.windows.lookback_days * len(dataset.handler.windows.fields)
+    width = dataset.handler.features.lookback_days * len(dataset.handler.features.names)
     network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(width, 8), torch.nn.Linear(8, 1))
     panels = dataset.panels("test")
     with torch.no_grad():
@@ -65,7 +71,7 @@ def assert_equal(first: DailyPanelDataset, second: DailyPanelDataset) -> None:
     for name in ("values", "members", "present", "listed", "padded"):
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
     for name in ("median", "scale"):
-        found, expected = (getattr(x.handler.windows, name) for x in (first, second))
+        found, expected = (getattr(x.handler.features, name) for x in (first, second))
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(found, expected)
     assert first.label_names == second.label_names
@@ -117,7 +123,7 @@ def own_store(store: QlibStore, tmp_path: Path, use: Callable[[Path], None]) -> 
 SETTINGS: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "a range": {"start_time": "2018-02-01", "end_time": "2018-09-14"},
-    "other fields and windows": {"fields": ["volume", "close"], "lookback_days": 7},
+    "other fields and windows": alpha360(fields=["volume", "close"], lookback_days=7),
     "other labels": {
         "labels": {"WEEK": "Ref($close, -6) / Ref($close, -1) - 1", "MEAN": "Mean($close, 5) / $close"},
         "infer_processors": [],
@@ -179,8 +185,7 @@ OTHERS: dict[str, Any] = {
     "fit_start_time": "2018-01-03",
     "start_time": "2018-01-02",
     "end_time": "2018-09-20",
-    "fields": ["close", "open", "high", "low", "volume", "vwap"],
-    "lookback_days": 30,
+    "features": alpha360(fields=["close", "open", "high", "low", "volume", "vwap"])["features"],
     "labels": {"RETURN": "Ref($close, -1) / $close - 1"},
     "infer_processors": [],
     "learn_processors": [{"class": NORM, "kwargs": {"method": "zscore"}}],
@@ -202,6 +207,14 @@ class TestKey:
     ) -> None:
         before = entries(shared)
         make_dataset({name: OTHERS[name]}, cache=shared, segments={"test": list(tiny.dates("valid"))})
+        assert len(entries(shared)) == len(before) + 1
+
+    @pytest.mark.parametrize("kwargs", [{"lookback_days": 30}, {"optional_fields": []}])
+    def test_another_setting_of_the_features_too(
+        self, kwargs: dict[str, Any], make_dataset: Make, shared: Path
+    ) -> None:
+        before = entries(shared)
+        make_dataset(alpha360(**kwargs), cache=shared)
         assert len(entries(shared)) == len(before) + 1
 
     def test_segments_need_no_other(self, make_dataset: Make, shared: Path, tiny: Any) -> None:
@@ -294,7 +307,7 @@ class TestWhereItCannotServe:
         self, make_dataset: Make, cache: Path, tiny: Any
     ) -> None:
         fit = dict(zip(("fit_start_time", "fit_end_time"), tiny.dates("train"), strict=True))
-        handler = Alpha360Panel("few", **fit, cache=cache)
+        handler = PanelHandler("few", **fit, cache=cache)
         assert len(entries(cache)) == 1
         assert DailyPanelDataset(handler, {"test": tiny.dates("test")}).handler is handler
         with pytest.raises(
@@ -328,6 +341,13 @@ class TestWhereItCannotServe:
         np.testing.assert_array_equal(
             dataset.handler.label_planes()["RETURN"], fresh.handler.label_planes()["RETURN"]
         )
+
+    def test_features_that_it_knows_nothing_of(
+        self, make_dataset: Make, cache: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        make_dataset({"features": OnesOwnFeatures()}, cache=cache)
+        assert not cache.exists()
+        assert re.search("the panel cache is not used: no key can hold .*OnesOwnFeatures", caplog.text)
 
     def test_a_damaged_entry_is_made_again(
         self, make_dataset: Make, cache: Path, caplog: pytest.LogCaptureFixture
@@ -363,7 +383,7 @@ class TestPickling:
         for _ in range(2):  # with and without an entry of the other store
             again = pickle.loads(pickled)
             again.setup_data(handler_kwargs={"init_type": DataHandlerLP.IT_LS})
-            np.testing.assert_array_equal(again.handler.windows.scale, dataset.handler.windows.scale)
+            np.testing.assert_array_equal(again.handler.features.scale, dataset.handler.features.scale)
             assert again.fingerprint != dataset.fingerprint
             fresh = make_dataset(cache=cache)
             np.testing.assert_array_equal(again.handler.panel.values, fresh.handler.panel.values)

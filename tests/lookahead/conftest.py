@@ -106,22 +106,33 @@ def segments(store: QlibStore) -> dict[str, list[str]]:
 
 @pytest.fixture
 def task(segments: dict[str, list[str]]) -> Callable[..., dict[str, Any]]:
-    """A task without a leak: Alpha360 of five days on daily panels, and what is changed of it."""
+    """A task without a leak: Alpha360 of five days on daily panels, and what is changed of it or set in its features."""
 
     def make(
         handler: dict[str, Any] | None = None,
         model: Any = None,
         dataset: dict[str, Any] | None = None,
-        kind: str = "qlib_ext.data.handlers.alpha360_panel.Alpha360Panel",
+        features: str = "qlib_ext.features.alpha360.Alpha360",
+        **settings: Any,
     ) -> dict[str, Any]:
         first, last = segments["train"]
-        kwargs = {"instruments": "few", "fit_start_time": first, "fit_end_time": last, "lookback_days": T}
+        kwargs = {
+            "instruments": "few",
+            "features": {"class": features, "kwargs": {"lookback_days": T} | settings},
+            "fit_start_time": first,
+            "fit_end_time": last,
+            "infer_processors": [{"class": "qlib_ext.data.processors.momentum_line.MomentumLine"}],
+            "learn_processors": [{"class": "qlib_ext.data.processors.cross_section_norm.CrossSectionNorm"}],
+        }
         made = {
             "model": model or {"class": "planted_leaks.Weighs", "kwargs": {}},
             "dataset": {
                 "class": "qlib_ext.data.dataset.DailyPanelDataset",
                 "kwargs": {
-                    "handler": {"class": kind, "kwargs": kwargs | (handler or {})},
+                    "handler": {
+                        "class": "qlib_ext.data.handlers.panel.PanelHandler",
+                        "kwargs": kwargs | (handler or {}),
+                    },
                     "segments": segments,
                 },
             },

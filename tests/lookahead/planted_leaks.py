@@ -14,26 +14,26 @@ from qlib.model.base import Model
 from torch import Tensor
 
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.data.handlers.alpha360_panel import Alpha360Panel
+from qlib_ext.data.labels.base import Labels
 from qlib_ext.data.panel import DailyPanel, DailyPanels
-from qlib_ext.data.side_data.concepts import ConceptSpells, SideConcepts
-from qlib_ext.data.side_data.macro import Macro
-from qlib_ext.data.side_data.market_value import SideMarketValue
-from qlib_ext.features.alpha360 import Alpha360Windows
+from qlib_ext.features.alpha360 import Alpha360
 from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.side_data.concepts import ConceptSpells, SideConcepts
+from qlib_ext.features.side_data.macro import Macro
+from qlib_ext.features.side_data.market_value import SideMarketValue
 from qlib_ext.market.store import QlibStore
 
-# -- windows -------------------------------------------------------------------------------------------------------
+# -- features ------------------------------------------------------------------------------------------------------
 
 
-class NextDay(Alpha360Windows):
+class NextDay(Alpha360):
     """The window ends tomorrow."""
 
     def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
         return super().gather(padded, min(day + 1, len(padded) - self.lookback_days), columns)
 
 
-class Centred(Alpha360Windows):
+class Centred(Alpha360):
     """A mean of five days, two of them still to come."""
 
     def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Centred(Alpha360Windows):
         return torch.stack([super(Centred, self).gather(padded, d, columns) for d in days]).mean(dim=0)
 
 
-class WholeSample(Alpha360Windows):
+class WholeSample(Alpha360):
     """Scaled by the deviation of the closes of all days, whatever was fitted."""
 
     def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class WholeSample(Alpha360Windows):
         return super().gather(padded, day, columns) / closes[~closes.isnan()].std()
 
 
-class RankedInTime(Alpha360Windows):
+class RankedInTime(Alpha360):
     """Where today's close lies among the closes of all days."""
 
     def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ class RankedInTime(Alpha360Windows):
         return features
 
 
-class WithLabel(Alpha360Windows):
+class WithLabel(Alpha360):
     """One feature is the return that the model is to forecast."""
 
     def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class WithLabel(Alpha360Windows):
         return features
 
 
-class FilledBackwards(Alpha360Windows):
+class FilledBackwards(Alpha360):
     """A missing value of today is taken from tomorrow."""
 
     def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
@@ -83,41 +83,26 @@ class FilledBackwards(Alpha360Windows):
         return super().gather(patched, day, columns)
 
 
-class FittedOnAll(Alpha360Windows):
+class FittedOnAll(Alpha360):
     """Statistics of all rows, whatever days it is told to fit on."""
 
-    def fit(self, values: np.ndarray, rows: np.ndarray) -> Alpha360Windows:
-        return super().fit(values, ~np.isnan(values[self.fields.index("close")]))
+    def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return super().statistics(market, ~np.isnan(market.field("close")))
 
 
-WINDOWS = {
-    kind.__name__: kind
-    for kind in (NextDay, Centred, WholeSample, RankedInTime, WithLabel, FilledBackwards, FittedOnAll)
-}
-
-
-class LeakyPanel(Alpha360Panel):
-    """A panel handler with windows of this file."""
-
-    def __init__(self, leak: str, **kwargs: Any) -> None:
-        super().__init__(init_data=False, **kwargs)
-        self.windows = WINDOWS[leak](self.windows.fields, self.windows.lookback_days)
-        self.setup_data()
-
-
-class TodaysMembers(Alpha360Panel):
+class TodaysMembers(Alpha360):
     """The members of the last day, on all days."""
 
-    def complete(self) -> None:
-        self.panel.members[:] = self.panel.members[-1]
+    def join(self, store: QlibStore, market: MarketPanel) -> None:
+        market.members[:] = market.members[-1]
 
 
-class StillThereTomorrow(Alpha360Panel):
+class StillThereTomorrow(Alpha360):
     """Only stocks that have a bar tomorrow."""
 
-    def complete(self) -> None:
-        there = ~np.isnan(self.panel.field("close"))
-        self.panel.members[:-1] &= there[1:]
+    def join(self, store: QlibStore, market: MarketPanel) -> None:
+        there = ~np.isnan(market.field("close"))
+        market.members[:-1] &= there[1:]
 
 
 # -- processors ----------------------------------------------------------------------------------------------------
@@ -214,7 +199,7 @@ class _Shuffled(DailyPanels):
     def __getitem__(self, position: int) -> DailyPanel:
         panel = super().__getitem__(position)
         other = min(int(self.days[position]) + 1, len(self.calendar) - 1)
-        features = self.windows.gather(self.padded, other, panel.instruments)
+        features = self.features.gather(self.padded, other, panel.instruments)
         mixed = torch.cat([panel.features[::2], features[1::2]])
         order = torch.argsort(torch.cat([torch.arange(0, len(panel), 2), torch.arange(1, len(panel), 2)]))
         return dataclasses.replace(panel, features=mixed[order])
@@ -229,14 +214,30 @@ class ShuffledDataset(DailyPanelDataset):
         return panels
 
 
+class _Later(Labels):
+    """What training is given is ten days older than it says."""
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+
+    def planes(self, key: str) -> dict[str, np.ndarray]:
+        planes = self.labels.planes(key)
+        return (
+            {name: np.concatenate([x[10:], x[:10]]) for name, x in planes.items()}
+            if key == "learn"
+            else planes
+        )
+
+    def table(self, days: slice, key: str) -> pd.DataFrame:
+        return self.labels.table(days, key)
+
+
 class TrainsOnTheNextSegment(DailyPanelDataset):
     """The labels that training is given are those of ten days later."""
 
-    def _label_planes(self, data_key: str) -> dict[str, np.ndarray]:
-        planes = super()._label_planes(data_key)
-        if data_key != "learn":
-            return planes
-        return {name: np.concatenate([x[10:], x[:10]]) for name, x in planes.items()}
+    def setup_data(self, handler_kwargs: dict | None = None, **kwargs: Any) -> None:
+        super().setup_data(handler_kwargs, **kwargs)
+        self.handler._labels = _Later(self.handler.labels)
 
 
 # -- models --------------------------------------------------------------------------------------------------------

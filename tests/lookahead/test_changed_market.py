@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qlib_ext.data.side_data.macro import Macro
+from qlib_ext.features.side_data.macro import Macro
 from qlib_ext.lookahead.changed_market import BARS, MEMBERSHIP, ChangedMarkets, remove, write_split
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.store import QlibStore

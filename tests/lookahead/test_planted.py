@@ -16,8 +16,8 @@ import pytest
 from qlib_ext.lookahead.findings import KINDS, Result
 from qlib_ext.market.store import QlibStore
 
-BARS_PANEL = "qlib_ext.data.handlers.daily_bars_panel.DailyBarsPanel"
-MACRO = {"class": "qlib_ext.data.side_data.macro.Macro", "kwargs": {"series": ["cpi"]}}
+BARS = "qlib_ext.features.daily_bars.DailyBars"
+MACRO = {"class": "qlib_ext.features.side_data.macro.Macro", "kwargs": {"series": ["cpi"]}}
 
 
 def config(name: str, **kwargs: Any) -> dict[str, Any]:
@@ -46,18 +46,18 @@ class TestNoFalseAlarm:
 
     def test_daily_panels_with_side_data(self, task: Any, audited: Any) -> None:
         side = {
-            "market_value": {"class": "qlib_ext.data.side_data.market_value.SideMarketValue"},
-            "concepts": {"class": "qlib_ext.data.side_data.concepts.SideConcepts"},
+            "market_value": {"class": "qlib_ext.features.side_data.market_value.SideMarketValue"},
+            "concepts": {"class": "qlib_ext.features.side_data.concepts.SideConcepts"},
         }
         assert audited(task(dataset=side)).findings == ()
 
     def test_daily_bars_beside_macro_figures(self, task: Any, audited: Any) -> None:
-        assert audited(task({"macro": MACRO}, kind=BARS_PANEL)).findings == ()
+        assert audited(task(features=BARS, macro=MACRO)).findings == ()
 
     def test_features_that_remember_longer_than_the_days_between(self, task: Any, audited: Any) -> None:
         """Market values over 60 days: a batch takes the day before for the future, its own market does not."""
         trailing = {
-            "class": "qlib_ext.data.side_data.market_value.TrailingTradedValue",
+            "class": "qlib_ext.features.side_data.market_value.TrailingTradedValue",
             "kwargs": {"window_days": 60, "min_days": 5, "volume": "raw"},
         }
         result = audited(task(dataset={"market_value": trailing}))
@@ -88,14 +88,14 @@ WINDOWS = {
     "RankedInTime": ("feature-looks-ahead", "`CLOSE0` follows from bars"),
     "WithLabel": ("label-in-features", "ranks the stocks as the label `RETURN` does"),
     "FilledBackwards": ("feature-looks-ahead", "bars of later days"),
-    "FittedOnAll": ("statistics-look-ahead", "windows.median moves"),
+    "FittedOnAll": ("statistics-look-ahead", "features.median moves"),
 }
 
 
 class TestFeatures:
     @pytest.mark.parametrize("leak", WINDOWS)
     def test_windows(self, leak: str, task: Any, audited: Any) -> None:
-        result = audited(task({"leak": leak}, kind="planted_leaks.LeakyPanel"))
+        result = audited(task(features=f"planted_leaks.{leak}"))
         kind, words = WINDOWS[leak]
         follows = (
             {"levels-hold-later-splits"} if leak == "WholeSample" else set()
@@ -129,13 +129,13 @@ class TestFeatures:
         assert kinds(result) == {"feature-looks-ahead"} | follows
 
     def test_bars_that_are_interpolated_are_declared_and_seen(self, task: Any, audited: Any) -> None:
-        result = audited(task({"fill": "linear"}, kind=BARS_PANEL), dates=60)
+        result = audited(task(features=BARS, fill="linear"), dates=60)
         assert kinds(result) == {"declared-look-ahead", "feature-looks-ahead"}
         assert "interpolated" in told(result, "declared-look-ahead")
         assert "OPEN" in told(result, "feature-looks-ahead")
 
     def test_levels_of_prices_that_later_splits_adjust(self, task: Any, audited: Any) -> None:
-        result = audited(task({"form": "level"}, kind=BARS_PANEL))
+        result = audited(task(features=BARS, form="level"))
         assert kinds(result) == {"declared-look-ahead", "levels-hold-later-splits"}
 
     def test_features_of_which_nothing_can_be_said(
@@ -165,12 +165,12 @@ class TestFeatures:
 
 class TestRows:
     def test_todays_members_for_the_past(self, task: Any, audited: Any) -> None:
-        result = audited(task(kind="planted_leaks.TodaysMembers"))
+        result = audited(task(features="planted_leaks.TodaysMembers"))
         assert "membership-looks-ahead" in kinds(result)
         assert "who joins or leaves the universe later" in told(result, "membership-looks-ahead")
 
     def test_stocks_that_trade_tomorrow(self, task: Any, audited: Any) -> None:
-        result = audited(task(kind="planted_leaks.StillThereTomorrow"))
+        result = audited(task(features="planted_leaks.StillThereTomorrow"))
         assert kinds(result) == {"rows-look-ahead"}
 
     def test_rows_that_are_dropped_for_what_comes(self, table_task: Any, audited: Any) -> None:
@@ -200,17 +200,17 @@ class TestRows:
 class TestSideData:
     def test_macro_figures_by_reference_date(self, task: Any, audited: Any) -> None:
         macro = config("ByReferenceDate", series=["cpi"])
-        result = audited(task({"macro": macro}, kind=BARS_PANEL), dates=60)
+        result = audited(task(features=BARS, macro=macro), dates=60)
         assert kinds(result) == {"side-looks-ahead"}
         assert "CPI" in told(result, "side-looks-ahead")
         assert "rows of `macro` that were known later" in told(result, "side-looks-ahead")
 
     def test_macro_figures_on_a_line_are_declared_and_seen(self, task: Any, audited: Any) -> None:
         macro = {
-            "class": "qlib_ext.data.side_data.macro.Macro",
+            "class": "qlib_ext.features.side_data.macro.Macro",
             "kwargs": {"series": ["cpi"], "fill": "linear"},
         }
-        result = audited(task({"macro": macro}, kind=BARS_PANEL), dates=60)
+        result = audited(task(features=BARS, macro=macro), dates=60)
         assert {"declared-look-ahead", "side-looks-ahead"} <= kinds(result)
 
     def test_macro_figures_that_are_released_when_their_month_ends(
@@ -222,7 +222,7 @@ class TestSideData:
         table["release_date"] = pd.PeriodIndex(table["period"], freq="M").end_time.normalize()
         table.to_parquet(file, index=False)
         use(root)
-        result = audited(task({"macro": MACRO}, kind=BARS_PANEL))
+        result = audited(task(features=BARS, macro=MACRO))
         assert kinds(result) == {"released-at-period-end"}
 
     def test_tomorrows_market_value(self, task: Any, audited: Any) -> None:
@@ -239,7 +239,7 @@ class TestSideData:
         table["datetime"] -= pd.offsets.BDay()
         table[table["datetime"] >= store.calendar[0]].to_parquet(file, index=False)
         use(root)
-        side = {"market_value": {"class": "qlib_ext.data.side_data.market_value.SideMarketValue"}}
+        side = {"market_value": {"class": "qlib_ext.features.side_data.market_value.SideMarketValue"}}
         assert kinds(audited(task(dataset=side))) == {"market-value-of-a-later-day"}
 
     def test_industries_of_the_last_day_for_the_past(self, task: Any, audited: Any) -> None:

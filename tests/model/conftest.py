@@ -13,7 +13,8 @@ import torch
 
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.data.panel import DailyPanels
-from qlib_ext.features.alpha360 import Alpha360Windows
+from qlib_ext.features.alpha360 import FIELDS, Alpha360
+from tests.features.arrays import market_of
 
 LOOKBACK_DAYS = 4
 
@@ -48,11 +49,12 @@ def panels(
     for name in ("RETURN", "MOMENTUM"):
         arrays[name][:, :2] = np.nan_to_num(arrays[name][:, :2])
     change(arrays)
-    windows = Alpha360Windows(lookback_days=LOOKBACK_DAYS).fit(values, np.ones_like(arrays["present"]))
+    market = market_of(values, FIELDS)
+    feature_set = Alpha360(lookback_days=LOOKBACK_DAYS).fit(market, np.ones_like(arrays["present"]))
     labels: dict[str, Any] = {name: arrays[name].astype(np.float32) for name in ("RETURN", "MOMENTUM")}
     return DailyPanels(
-        windows=windows,
-        padded=torch.from_numpy(windows.pad(values)).to(device),
+        features=feature_set,
+        padded=torch.from_numpy(feature_set.pad(market)).to(device),
         calendar=pd.bdate_range("2020-01-01", periods=days),
         instruments=tuple(f"SH6{i:05d}" for i in range(stocks)),
         days=np.arange(days),

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.features.alpha360 import Alpha360Windows
+from qlib_ext.features.alpha360 import Alpha360
 from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.model.multi_task import MultiTaskModel, _count_classes, history_frame
 from qlib_ext.model.network import MultiTaskNetwork
@@ -26,12 +26,14 @@ from qlib_ext.model.task import Task
 from qlib_ext.model.trainer import Trainer
 
 HANDLER = {
-    "class": "qlib_ext.data.handlers.alpha360_panel.Alpha360Panel",
+    "class": "qlib_ext.data.handlers.panel.PanelHandler",
     "kwargs": {
         "instruments": "csi300",
+        "features": {"class": "qlib_ext.features.alpha360.Alpha360", "kwargs": {"lookback_days": 5}},
         "fit_start_time": "2015-06-01",
         "fit_end_time": "2015-06-30",
-        "lookback_days": 5,
+        "infer_processors": [{"class": "qlib_ext.data.processors.momentum_line.MomentumLine"}],
+        "learn_processors": [{"class": "qlib_ext.data.processors.cross_section_norm.CrossSectionNorm"}],
     },
 }
 SEGMENTS = {
@@ -573,14 +575,14 @@ class TestRecorder:
             num_features=len(description["fields"]),
             lookback_days=description["lookback_days"],
         )
-        windows = Alpha360Windows(description["fields"], description["lookback_days"])
-        windows.median, windows.scale = (
+        features = Alpha360(description["fields"], description["lookback_days"])
+        features.median, features.scale = (
             tensors.pop(f"windows.{name}").numpy() for name in ("median", "scale")
         )
         network.load_state_dict(tensors)
         network.eval()
         panels = dataset.panels("test")
-        panels.windows = windows
+        panels.features = features
         expected = trained.predict(dataset)
         with torch.inference_mode():
             predictions = [network(panel) for panel in panels]

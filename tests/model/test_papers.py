@@ -43,12 +43,12 @@ def dataset(tmp_path_factory):
     SampleMarket(seed=3, stocks=20, start="2015-01-01", end="2015-12-31").write(root)
     qlib.init(provider_uri=str(root), region="cn", kernels=1)
     handler = {
-        "class": "qlib_ext.data.handlers.alpha360_panel.Alpha360Panel",
+        "class": "qlib_ext.data.handlers.panel.PanelHandler",
         "kwargs": {
             "instruments": "csi300",
+            "features": {"class": "qlib_ext.features.alpha360.Alpha360", "kwargs": {"lookback_days": 9}},
             "fit_start_time": "2015-06-01",
             "fit_end_time": "2015-06-30",
-            "lookback_days": 9,
             "infer_processors": [
                 {"class": "qlib_ext.data.processors.momentum_line.MomentumLine"},
                 {
@@ -56,6 +56,7 @@ def dataset(tmp_path_factory):
                     "kwargs": {"source": "NEXT_RETURN"},
                 },
             ],
+            "learn_processors": [{"class": "qlib_ext.data.processors.cross_section_norm.CrossSectionNorm"}],
         },
     }
     segments = {

@@ -17,10 +17,10 @@ import pandas as pd
 from qlib.data.dataset.processor import Processor
 
 from qlib_ext.checks import UserError
+from qlib_ext.data.labels.base import GROUP, Labels, tabulate
 from qlib_ext.features import expressions
 from qlib_ext.features.market_panel import MarketPanel, day_blocks
 
-GROUP = "label"
 CELLS_AT_ONCE = 1 << 18  # days times stocks that are a table at a time
 
 
@@ -43,11 +43,15 @@ def works_per_day(processor: Processor) -> bool:
 
 
 @dataclass(frozen=True)
-class LabelPlanes:
-    """Labels of every day and stock.
+class LabelPlanes(Labels):
+    """Labels of every day and stock, held as planes; a table is made of the days that are asked for.
 
     Attributes
     ----------
+    market
+        What they are labels of.
+    processors
+        The learn processors.
     raw
         Column of the table -> `[D, S]`, NaN where there is no row: what the infer processors give, in their type.
     learn
@@ -57,6 +61,8 @@ class LabelPlanes:
         `[D, S]` bool: the rows of the table.
     """
 
+    market: MarketPanel
+    processors: Sequence[Processor]
     raw: Mapping[tuple[str, str], np.ndarray]
     learn: Mapping[str, np.ndarray]
     rows: np.ndarray
@@ -64,7 +70,7 @@ class LabelPlanes:
     @classmethod
     def make(
         cls,
-        panel: MarketPanel,
+        market: MarketPanel,
         rows: np.ndarray,
         labels: Mapping[str, str],
         infer: Sequence[Processor],
@@ -74,8 +80,8 @@ class LabelPlanes:
 
         Parameters
         ----------
-        panel
-            The market.
+        market
+            The bars.
         rows
             `[D, S]` bool: the days and stocks that have labels.
         labels
@@ -88,7 +94,7 @@ class LabelPlanes:
         UserError
             If a processor is not what it says of itself.
         """
-        evaluators = {(GROUP, name): expressions.evaluator(text, panel) for name, text in labels.items()}
+        evaluators = {(GROUP, name): expressions.evaluator(text, market) for name, text in labels.items()}
         raw: dict[tuple[str, str], np.ndarray] = {}
         own: dict[str, np.ndarray] = {}  # of the labels that learn processors change
         names: list[str] = []
@@ -97,7 +103,7 @@ class LabelPlanes:
             if not here.any() and (raw or days.stop < len(rows)):
                 continue  # but the columns must be known, be there a row or not
             data = {column: evaluate(days)[here] for column, evaluate in evaluators.items()}
-            table = run(infer, _table(panel, rows, days, data))
+            table = run(infer, tabulate(market, rows, days, data))
             found = {column: _floats(table, column) for column in table.columns}
             if raw:
                 _check_columns(list(raw), list(found))
@@ -119,31 +125,28 @@ class LabelPlanes:
                     if column in raw:
                         own[name][: days.start] = raw[column][: days.start]
                 own[name][days][here] = values
-        return cls(raw, {name: own[name] if name in own else raw[GROUP, name] for name in names}, rows)
+        changed = {name: own[name] if name in own else raw[GROUP, name] for name in names}
+        return cls(market, learn, raw, changed, rows)
+
+    def planes(self, key: str) -> dict[str, np.ndarray]:
+        return dict(self.learn if key == "learn" else self._raw_labels)
 
     @functools.cached_property
-    def raw_labels(self) -> dict[str, np.ndarray]:
-        """Raw labels by name, as float32."""
+    def _raw_labels(self) -> dict[str, np.ndarray]:
         return {
             name: plane.astype(np.float32, copy=False)
             for (group, name), plane in self.raw.items()
             if group == GROUP
         }
 
-    def table(
-        self, panel: MarketPanel, days: slice, learn: Sequence[Processor] | None = None
-    ) -> pd.DataFrame:
-        """The table of some days, as the infer processors leave it, or the `learn` processors after them."""
+    def table(self, days: slice, key: str) -> pd.DataFrame:
+        """The rows of `days`; where these have none, those of the first day that has some."""
+        if not self.rows[days].any():
+            first = int(self.rows.any(axis=1).argmax())
+            days = slice(first, first + 1)
         here = self.rows[days]
-        data = {name: plane[days][here] for name, plane in self.raw.items()}
-        table = _table(panel, self.rows, days, data)
-        return table if learn is None else run(learn, table)
-
-
-def label_table(panel: MarketPanel, rows: np.ndarray, labels: Mapping[str, str]) -> pd.DataFrame:
-    """Labels before any processor, as one table: indexed (datetime, instrument), columns (label, name)."""
-    data = {(GROUP, name): expressions.evaluate(text, panel)[rows] for name, text in labels.items()}
-    return _table(panel, rows, slice(0, len(rows)), data)
+        table = tabulate(self.market, self.rows, days, {name: x[days][here] for name, x in self.raw.items()})
+        return run(self.processors, table) if key == "learn" else table
 
 
 def run(processors: Sequence[Processor], table: pd.DataFrame) -> pd.DataFrame:
@@ -179,16 +182,3 @@ def _floats(table: pd.DataFrame, column: tuple[str, str]) -> np.ndarray:
 
 def _same_bits(one: np.ndarray, other: np.ndarray) -> bool:
     return other.dtype == np.float32 and np.array_equal(one.view(np.int32), other.view(np.int32))
-
-
-def _table(
-    panel: MarketPanel, rows: np.ndarray, days: slice, data: Mapping[tuple[str, str], np.ndarray]
-) -> pd.DataFrame:
-    day, stock = np.nonzero(rows[days])
-    index = pd.MultiIndex(
-        levels=[panel.calendar, pd.Index(panel.instruments)],
-        codes=[day + days.start, stock],
-        names=["datetime", "instrument"],
-        verify_integrity=False,
-    )
-    return pd.DataFrame(data, index=index)

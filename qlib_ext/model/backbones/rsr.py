@@ -120,7 +120,7 @@ class RSR(Backbone):
         if concepts is None:
             raise UserError(
                 "RSR relates stocks by the concepts that they share, and the dataset has none: give it `concepts` (such as "
-                "qlib_ext.data.side_data.concepts.CorrelationClusters), or take GATs, which relates all stocks of a day"
+                "qlib_ext.features.side_data.concepts.CorrelationClusters), or take GATs, which relates all stocks of a day"
             )
         if self.num_concepts not in (None, concepts.shape[1]):
             raise UserError(

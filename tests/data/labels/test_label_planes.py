@@ -13,11 +13,13 @@ import pytest
 from qlib.data.dataset.processor import DropnaLabel, Processor
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.handlers.alpha360_panel import Alpha360Panel
+from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.labels import label_planes
-from qlib_ext.data.labels.label_planes import works_per_day
+from qlib_ext.data.labels.label_planes import LabelPlanes, works_per_day
+from qlib_ext.data.labels.label_table import LabelTable
 from qlib_ext.data.processors.cross_section_norm import CrossSectionNorm
 from qlib_ext.data.processors.momentum_line import MomentumLine
+from tests.data.conftest import handler_kwargs
 
 KEYS = ("raw", "infer", "learn")
 
@@ -66,24 +68,21 @@ class SaysSoAnew(WholeNorm):
 
 
 @pytest.fixture(scope="module")
-def make(qlib_reads_the_store: None, tiny: Any) -> Callable[..., Alpha360Panel]:
-    fit_start, fit_end = tiny.dates("train")
-
-    def of(**changes: Any) -> Alpha360Panel:
-        arguments = {"instruments": "few", "fit_start_time": fit_start, "fit_end_time": fit_end}
-        return Alpha360Panel(**(arguments | changes))
+def make(qlib_reads_the_store: None, tiny: Any) -> Callable[..., PanelHandler]:
+    def of(**changes: Any) -> PanelHandler:
+        return PanelHandler(**(handler_kwargs(tiny) | changes))
 
     return of
 
 
 @pytest.fixture(scope="module")
-def whole(make: Callable[..., Alpha360Panel]) -> Alpha360Panel:
+def whole(make: Callable[..., PanelHandler]) -> PanelHandler:
     """Qlib's own way: every processor gets one table of all days."""
     return make(infer_processors=[WholeLine()], learn_processors=[WholeNorm()])
 
 
 @pytest.fixture(scope="module", params=[1, 100, 1 << 18], ids=["a day", "some days", "all days"])
-def blocks(request: pytest.FixtureRequest, make: Callable[..., Alpha360Panel]) -> Iterator[Alpha360Panel]:
+def blocks(request: pytest.FixtureRequest, make: Callable[..., PanelHandler]) -> Iterator[PanelHandler]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(label_planes, "CELLS_AT_ONCE", request.param)
         yield make()
@@ -109,19 +108,19 @@ class TestWhoWorksPerDay:
 
 
 class TestAgainstTheWholeTable:
-    def test_the_ways_differ(self, whole: Alpha360Panel, blocks: Alpha360Panel) -> None:
-        assert whole._labels is None
-        assert blocks._labels is not None
+    def test_the_ways_differ(self, whole: PanelHandler, blocks: PanelHandler) -> None:
+        assert isinstance(whole.labels, LabelTable)
+        assert isinstance(blocks.labels, LabelPlanes)
 
     @pytest.mark.parametrize("key", KEYS)
-    def test_the_table(self, key: str, whole: Alpha360Panel, blocks: Alpha360Panel) -> None:
+    def test_the_table(self, key: str, whole: PanelHandler, blocks: PanelHandler) -> None:
         ours, theirs = (handler.fetch(col_set="label", data_key=key) for handler in (blocks, whole))
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
         assert blocks.get_cols("label", key) == whole.get_cols("label", key) == list(theirs.columns)
         assert blocks.get_cols(data_key=key) == whole.get_cols(data_key=key)
 
     @pytest.mark.parametrize("key", KEYS)
-    def test_the_planes(self, key: str, whole: Alpha360Panel, blocks: Alpha360Panel) -> None:
+    def test_the_planes(self, key: str, whole: PanelHandler, blocks: PanelHandler) -> None:
         ours, theirs = (handler.label_planes(key) for handler in (blocks, whole))
         assert list(ours) == list(theirs)
         for name, plane in ours.items():
@@ -146,25 +145,25 @@ class TestAgainstTheWholeTable:
         ],
     )
     def test_some_days(
-        self, choose: Callable[[Any], Any], key: str, whole: Alpha360Panel, make: Any, tiny: Any
+        self, choose: Callable[[Any], Any], key: str, whole: PanelHandler, make: Any, tiny: Any
     ) -> None:
         chosen = choose(tiny.day)
         ours, theirs = (handler.fetch(chosen, col_set="label", data_key=key) for handler in (make(), whole))
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
-    def test_some_stocks(self, whole: Alpha360Panel, make: Callable[..., Alpha360Panel]) -> None:
+    def test_some_stocks(self, whole: PanelHandler, make: Callable[..., PanelHandler]) -> None:
         for chosen in ("SH600003", slice("SH600003", "SH600005")):
             ours, theirs = (x.fetch(chosen, level="instrument", col_set="label") for x in (make(), whole))
             pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
-    def test_a_range(self, make: Callable[..., Alpha360Panel], tiny: Any) -> None:
+    def test_a_range(self, make: Callable[..., PanelHandler], tiny: Any) -> None:
         limits = {"start_time": tiny.day(30), "end_time": tiny.day(60)}
         theirs = make(infer_processors=[WholeLine()], learn_processors=[WholeNorm()], **limits)
         for key in KEYS:
             ours = make(**limits).fetch(col_set="label", data_key=key)
             pd.testing.assert_frame_equal(ours, theirs.fetch(col_set="label", data_key=key), check_exact=True)
 
-    def test_zscores(self, make: Callable[..., Alpha360Panel], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_zscores(self, make: Callable[..., PanelHandler], monkeypatch: pytest.MonkeyPatch) -> None:
         theirs = make(learn_processors=[WholeNorm(method="zscore")]).fetch(data_key="learn", col_set="label")
         monkeypatch.setattr(label_planes, "CELLS_AT_ONCE", 30)
         ours = make(learn_processors=[CrossSectionNorm(method="zscore")]).fetch(
@@ -172,7 +171,7 @@ class TestAgainstTheWholeTable:
         )
         pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
 
-    def test_a_column_of_doubles(self, make: Callable[..., Alpha360Panel], whole: Alpha360Panel) -> None:
+    def test_a_column_of_doubles(self, make: Callable[..., PanelHandler], whole: PanelHandler) -> None:
         """What a processor makes of more bits than a panel holds is still in the table."""
         twice = make(infer_processors=[PerDay(lambda df: df.astype(np.float64) / 3)], learn_processors=[])
         expected = (
@@ -187,14 +186,14 @@ class TestAgainstTheWholeTable:
 
 
 class TestMemory:
-    def test_labels_that_training_sees_as_they_are_are_held_once(self, blocks: Alpha360Panel) -> None:
+    def test_labels_that_training_sees_as_they_are_are_held_once(self, blocks: PanelHandler) -> None:
         raw, learn = blocks.label_planes("raw"), blocks.label_planes("learn")
         for name in ("NEXT_RETURN", "MOMENTUM", "MOMENTUM_PERSISTENCE"):
             assert np.shares_memory(raw[name], learn[name])
         assert not np.shares_memory(raw["RETURN"], learn["RETURN"])
 
     def test_a_label_that_changes_on_some_days_only(
-        self, make: Callable[..., Alpha360Panel], monkeypatch: pytest.MonkeyPatch, tiny: Any
+        self, make: Callable[..., PanelHandler], monkeypatch: pytest.MonkeyPatch, tiny: Any
     ) -> None:
         def later(df: pd.DataFrame) -> pd.DataFrame:
             days = df.index.get_level_values("datetime")
@@ -212,12 +211,12 @@ class TestMemory:
 
 
 class TestOnesOwnProcessors:
-    def test_one_that_looks_across_days_gets_all_of_them(self, make: Callable[..., Alpha360Panel]) -> None:
+    def test_one_that_looks_across_days_gets_all_of_them(self, make: Callable[..., PanelHandler]) -> None:
         raw = make().fetch(col_set="label")["RETURN"]
         learn = make(learn_processors=[AcrossDays()]).fetch(col_set="label", data_key="learn")["RETURN"]
         np.testing.assert_array_equal(learn, raw - raw.mean())
 
-    def test_one_that_drops_rows_drops_them(self, make: Callable[..., Alpha360Panel]) -> None:
+    def test_one_that_drops_rows_drops_them(self, make: Callable[..., PanelHandler]) -> None:
         handler = make(learn_processors=[DropnaLabel()])
         raw, learn = (handler.fetch(col_set="label", data_key=key) for key in ("raw", "learn"))
         pd.testing.assert_frame_equal(learn, raw.dropna(), check_exact=True)
@@ -225,13 +224,13 @@ class TestOnesOwnProcessors:
         plane = handler.label_planes("learn")["NEXT_RETURN"]
         assert np.isnan(plane).sum() > np.isnan(handler.label_planes("raw")["NEXT_RETURN"]).sum()
 
-    def test_the_one_of_the_docs(self, make: Callable[..., Alpha360Panel]) -> None:
+    def test_the_one_of_the_docs(self, make: Callable[..., PanelHandler]) -> None:
         page = (Path(__file__).parents[3] / "docs" / "data" / "scale.md").read_text(encoding="utf-8")
         (code,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
         module: dict[str, Any] = {"__name__": "demean"}
         exec(compile(code, "demean", "exec"), module)  # noqa: S102 - our own page
         handler = make(learn_processors=[module["Demean"]()])
-        assert handler._labels is not None
+        assert isinstance(handler.labels, LabelPlanes)
         learn = handler.fetch(col_set="label", data_key="learn")["RETURN"]
         raw = handler.fetch(col_set="label")["RETURN"]
         np.testing.assert_allclose(learn, raw - raw.groupby("datetime").transform("mean"), atol=1e-7)
@@ -249,14 +248,14 @@ class TestOnesOwnProcessors:
         ],
     )
     def test_one_that_is_not_what_it_says_is_told(
-        self, work: Callable[[pd.DataFrame], pd.DataFrame], message: str, make: Callable[..., Alpha360Panel]
+        self, work: Callable[[pd.DataFrame], pd.DataFrame], message: str, make: Callable[..., PanelHandler]
     ) -> None:
         with pytest.raises(UserError, match=message):
             make(infer_processors=[PerDay(work)], learn_processors=[])
 
     @pytest.mark.parametrize("where", ["infer_processors", "learn_processors"])
     def test_columns_that_come_and_go_are_told(
-        self, where: str, make: Callable[..., Alpha360Panel], monkeypatch: pytest.MonkeyPatch
+        self, where: str, make: Callable[..., PanelHandler], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(label_planes, "CELLS_AT_ONCE", 100)
         calls: list[int] = []
@@ -268,6 +267,6 @@ class TestOnesOwnProcessors:
         with pytest.raises(UserError, match="must give the same columns on all days, found"):
             make(**{"infer_processors": [], "learn_processors": [], where: [PerDay(work)]})
 
-    def test_one_for_labels_alone_is_refused_for_inference(self, make: Callable[..., Alpha360Panel]) -> None:
+    def test_one_for_labels_alone_is_refused_for_inference(self, make: Callable[..., PanelHandler]) -> None:
         with pytest.raises(UserError, match="found CrossSectionNorm: it belongs to `learn_processors`"):
             make(infer_processors=[CrossSectionNorm()])

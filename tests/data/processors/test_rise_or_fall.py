@@ -154,13 +154,19 @@ class TestAsATask:
             "kwargs": {"lookback_days": 2, "length_days": 4, "points": 4},
         }
         handler = {
-            "class": "qlib_ext.data.handlers.alpha360_panel.Alpha360Panel",
+            "class": "qlib_ext.data.handlers.panel.PanelHandler",
             "kwargs": {
                 "instruments": "csi300",
                 "fit_start_time": "2015-06-01",
                 "fit_end_time": "2015-06-30",
-                "lookback_days": 5,
+                "features": {
+                    "class": "qlib_ext.features.alpha360.Alpha360",
+                    "kwargs": {"lookback_days": 5},
+                },
                 "infer_processors": [line, {"class": PATH}],
+                "learn_processors": [
+                    {"class": "qlib_ext.data.processors.cross_section_norm.CrossSectionNorm"}
+                ],
             },
         }
         segments = {

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qlib_ext.data.side_data.macro import Macro
+from qlib_ext.features.side_data.macro import Macro
 from qlib_ext.market.synthetic.macro import SERIES, Release, macro_state, publish, release_table
 from qlib_ext.market.synthetic.us_sample import USSampleMarket
 

@@ -95,12 +95,14 @@ class TestTrainer:
 
 
 HANDLER = {
-    "class": "qlib_ext.data.handlers.alpha360_panel.Alpha360Panel",
+    "class": "qlib_ext.data.handlers.panel.PanelHandler",
     "kwargs": {
         "instruments": "csi300",
+        "features": {"class": "qlib_ext.features.alpha360.Alpha360", "kwargs": {"lookback_days": 5}},
         "fit_start_time": "2015-06-01",
         "fit_end_time": "2015-06-30",
-        "lookback_days": 5,
+        "infer_processors": [{"class": "qlib_ext.data.processors.momentum_line.MomentumLine"}],
+        "learn_processors": [{"class": "qlib_ext.data.processors.cross_section_norm.CrossSectionNorm"}],
     },
 }
 SEGMENTS = {
@@ -111,9 +113,9 @@ SEGMENTS = {
 
 
 SIDE = {
-    "market_value": {"class": "qlib_ext.data.side_data.market_value.TrailingTradedValue"},
+    "market_value": {"class": "qlib_ext.features.side_data.market_value.TrailingTradedValue"},
     "concepts": {
-        "class": "qlib_ext.data.side_data.concepts.CorrelationClusters",
+        "class": "qlib_ext.features.side_data.concepts.CorrelationClusters",
         "kwargs": {"n_clusters": 3, "window_days": 60, "min_days": 40, "refit_every_days": 20},
     },
 }

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.side_data.macro import TRANSFORMS, Macro, MacroPanel
+from qlib_ext.features.side_data.macro import TRANSFORMS, Macro, MacroPanel
 from qlib_ext.market.side_data.side_data import SideDataError
 from qlib_ext.market.store import QlibStore, write_store
 

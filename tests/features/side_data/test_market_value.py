@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.side_data.market_value import (
+from qlib_ext.features.side_data.market_value import (
     FirstAvailable,
     MarketValue,
     SideMarketValue,
@@ -215,7 +215,7 @@ class TestFirstAvailable:
 
     def test_sources_may_be_given(self, bars: dict[str, np.ndarray], tmp_path: Path) -> None:
         store = make_store(tmp_path / "s", {"close": bars["close"]})
-        module = "qlib_ext.data.side_data.market_value"
+        module = "qlib_ext.features.side_data.market_value"
         given = [
             {"class": f"{module}.SideMarketValue", "kwargs": {"name": "float_value"}},
             {"class": f"{module}.TrailingTradedValue"},

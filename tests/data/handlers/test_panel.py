@@ -12,38 +12,36 @@ from qlib.data.dataset.handler import DataHandler, DataHandlerLP
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.data.handlers.alpha360_panel import Alpha360Panel
-from qlib_ext.data.handlers.panel import require
+from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.processors.momentum_line import MomentumLine
+from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore, StoreError
+from tests.data.conftest import alpha360, handler_kwargs
 
 LABELS = ["RETURN", "NEXT_RETURN", "MOMENTUM", "MOMENTUM_PERSISTENCE"]
 
 
 @pytest.fixture(scope="module")
-def make(qlib_reads_the_store: None, tiny: Any) -> Callable[..., Alpha360Panel]:
-    fit_start, fit_end = tiny.dates("train")
-
-    def of(**changes: Any) -> Alpha360Panel:
-        arguments = {"instruments": "few", "fit_start_time": fit_start, "fit_end_time": fit_end}
-        return Alpha360Panel(**(arguments | changes))
+def make(qlib_reads_the_store: None, tiny: Any) -> Callable[..., PanelHandler]:
+    def of(**changes: Any) -> PanelHandler:
+        return PanelHandler(**(handler_kwargs(tiny) | changes))
 
     return of
 
 
 @pytest.fixture(scope="module")
-def handler(make: Callable[..., Alpha360Panel]) -> Alpha360Panel:
+def handler(make: Callable[..., PanelHandler]) -> PanelHandler:
     return make()
 
 
 class TestRows:
-    def test_a_row_is_a_member_with_a_close(self, handler: Alpha360Panel, tiny: Any) -> None:
+    def test_a_row_is_a_member_with_a_close(self, handler: PanelHandler, tiny: Any) -> None:
         index = handler.fetch(col_set="label").index
         assert index.names == ["datetime", "instrument"]
         assert list(index) == [(day, code) for day, codes in tiny.members().items() for code in codes]
 
     def test_a_range_limits_the_rows_and_not_what_labels_know(
-        self, handler: Alpha360Panel, make: Callable[..., Alpha360Panel], tiny: Any
+        self, handler: PanelHandler, make: Callable[..., PanelHandler], tiny: Any
     ) -> None:
         part = make(start_time=tiny.day(30), end_time=tiny.day(60))
         expected = handler.fetch(slice(tiny.day(30), tiny.day(60)), col_set="label")
@@ -52,14 +50,14 @@ class TestRows:
 
 class TestLabels:
     def test_raw_labels_are_those_of_qlib(
-        self, handler: Alpha360Panel, qlib_table: Callable[..., pd.DataFrame]
+        self, handler: PanelHandler, qlib_table: Callable[..., pd.DataFrame]
     ) -> None:
         found = handler.fetch(col_set="label", data_key=DataHandlerLP.DK_R)
         expected = qlib_table()["label"].reindex(found.index)
         assert list(found.columns) == LABELS
         pd.testing.assert_frame_equal(found[LABELS[:2]], expected[LABELS[:2]], rtol=1e-6)
 
-    def test_returns_against_a_plain_loop(self, handler: Alpha360Panel, tiny: Any) -> None:
+    def test_returns_against_a_plain_loop(self, handler: PanelHandler, tiny: Any) -> None:
         found = handler.fetch(col_set="label")
         close = pd.DataFrame(tiny.bars["close"].astype(np.float32), tiny.calendar, tiny.codes)
         for (day, code), row in found.iloc[::5].iterrows():
@@ -70,17 +68,17 @@ class TestLabels:
             )
             assert row["NEXT_RETURN"] == pytest.approx(p.get(t + 1, np.nan) / p[t] - 1, abs=1e-6, nan_ok=True)
 
-    def test_raw_and_inference_labels_are_one_table(self, handler: Alpha360Panel) -> None:
+    def test_raw_and_inference_labels_are_one_table(self, handler: PanelHandler) -> None:
         raw, infer = (handler.fetch(col_set="label", data_key=key) for key in ("raw", "infer"))
         pd.testing.assert_frame_equal(raw, infer)
 
-    def test_training_sees_the_ranked_return_and_the_rest_as_it_is(self, handler: Alpha360Panel) -> None:
+    def test_training_sees_the_ranked_return_and_the_rest_as_it_is(self, handler: PanelHandler) -> None:
         raw, learn = (handler.fetch(col_set="label", data_key=key) for key in ("raw", "learn"))
         pd.testing.assert_frame_equal(raw[LABELS[1:]], learn[LABELS[1:]])
         ranks = raw["RETURN"].groupby("datetime").rank(pct=True)
         np.testing.assert_allclose(learn["RETURN"], (ranks - 0.5) * 3.46, rtol=1e-5, atol=1e-6)
 
-    def test_labels_and_processors_of_ones_own(self, make: Callable[..., Alpha360Panel]) -> None:
+    def test_labels_and_processors_of_ones_own(self, make: Callable[..., PanelHandler]) -> None:
         own = make(
             labels={"WEEK": "Ref($close, -6) / Ref($close, -1) - 1"},
             infer_processors=[MomentumLine(name="LINE", horizon_days=1)],
@@ -98,12 +96,12 @@ class TestLabels:
         np.testing.assert_allclose(learn.std()[counted], 1, rtol=1e-4)
         np.testing.assert_allclose(learn.mean()[counted], 0, atol=1e-5)
 
-    def test_how_far_the_default_labels_look(self, handler: Alpha360Panel) -> None:
+    def test_how_far_the_default_labels_look(self, handler: PanelHandler) -> None:
         assert handler.horizon_days == 2
 
 
 class TestFetch:
-    def test_features_are_gathered_for_the_rows_asked_for(self, handler: Alpha360Panel, tiny: Any) -> None:
+    def test_features_are_gathered_for_the_rows_asked_for(self, handler: PanelHandler, tiny: Any) -> None:
         whole = handler.fetch(col_set="feature")
         assert whole.shape == (len(handler.fetch(col_set="label")), 360)
         assert set(whole.dtypes) == {np.dtype(np.float32)}
@@ -111,19 +109,19 @@ class TestFetch:
         part = handler.fetch(slice(tiny.day(100), tiny.day(110)), col_set="feature")
         pd.testing.assert_frame_equal(part, whole.loc[tiny.day(100) : tiny.day(110)])
 
-    def test_rows_in_any_order_get_their_own_features(self, handler: Alpha360Panel) -> None:
+    def test_rows_in_any_order_get_their_own_features(self, handler: PanelHandler) -> None:
         whole = handler.fetch(col_set="feature")
         shuffled = np.random.default_rng(0).permutation(len(whole))
         pd.testing.assert_frame_equal(handler.feature_table(whole.index[shuffled]), whole.iloc[shuffled])
 
     @pytest.mark.parametrize("col_set", [DataHandler.CS_ALL, DataHandler.CS_RAW, ["feature", "label"]])
-    def test_both(self, col_set: Any, handler: Alpha360Panel, tiny: Any) -> None:
+    def test_both(self, col_set: Any, handler: PanelHandler, tiny: Any) -> None:
         day = slice(tiny.day(100), tiny.day(100))
         both = handler.fetch(day, col_set=col_set)
         pd.testing.assert_frame_equal(both["feature"], handler.fetch(day, col_set="feature"))
         pd.testing.assert_frame_equal(both["label"], handler.fetch(day, col_set="label"))
 
-    def test_anything_else_is_refused(self, handler: Alpha360Panel) -> None:
+    def test_anything_else_is_refused(self, handler: PanelHandler) -> None:
         with pytest.raises(UserError, match="`col_set` must be feature, label or both, found 'features'"):
             handler.fetch(col_set="features")
 
@@ -148,7 +146,7 @@ class TestErrors:
                 {"instruments": "ghosts"},
                 "has bars of no instrument that instruments/ghosts.txt names; Point QLIB_DATA",
             ),
-            ({"fields": ["close", "turnover"]}, r"no field `turnover` \(features/\*/turnover.day.bin\)"),
+            (alpha360(fields=["close", "turnover"]), r"no field `turnover` \(features/\*/turnover.day.bin\)"),
             (
                 {"labels": {}, "infer_processors": [], "learn_processors": []},
                 "`labels` must name at least one label",
@@ -163,23 +161,23 @@ class TestErrors:
                 {"learn_processors": [{"class": "qlib_ext.checks.UserError"}]},
                 r"learn_processors\[0\].class` must be a Processor",
             ),
-            ({"lookback_days": 0}, "`lookback_days` must be at least 1, found 0"),
+            (alpha360(lookback_days=0), "`lookback_days` must be at least 1, found 0"),
         ],
     )
     def test_one_message_says_what_is_wrong(
-        self, changes: dict[str, Any], message: str, make: Callable[..., Alpha360Panel]
+        self, changes: dict[str, Any], message: str, make: Callable[..., PanelHandler]
     ) -> None:
         with pytest.raises(UserError, match=message):
             make(**changes)
 
-    def test_an_optional_field_may_be_missing(self, make: Callable[..., Alpha360Panel]) -> None:
-        handler = make(fields=["close", "turnover"], optional_fields=["turnover"])
+    def test_an_optional_field_may_be_missing(self, make: Callable[..., PanelHandler]) -> None:
+        handler = make(**alpha360(fields=["close", "turnover"], optional_fields=["turnover"]))
         assert handler.panel.missing_fields == ("turnover",)
         assert (handler.fetch(col_set="feature").filter(like="TURNOVER") == 0).all(axis=None)
 
     def test_a_field_that_only_others_have_is_missing(
         self,
-        make: Callable[..., Alpha360Panel],
+        make: Callable[..., PanelHandler],
         store: QlibStore,
         tmp_path: Path,
         use: Callable[[Path], None],
@@ -193,32 +191,51 @@ class TestErrors:
             make()
 
 
-class TestRequire:
-    def test_all_that_is_missing_stands_in_one_message(self, store: QlibStore) -> None:
-        with pytest.raises(StoreError) as error:
-            require(
-                store, universe="csi300", fields=["close", "amount"], instruments=["SH600000", "sh000903"]
-            )
-        message = str(error.value)
-        assert str(store.root) in message
-        assert "no universe `csi300`" in message
-        assert "no field `amount`" in message
-        assert "no bars of the benchmark `sh000903` (features/sh000903/)" in message
-        assert "`qlib-ext data sample --out DIR`" in message
-        assert "`close`" not in message
-        assert "SH600000" not in message
+class TestAgainstQlib:
+    """Qlib's Alpha360 with RobustZScoreNorm(clip_outlier=True) and Fillna, on the same store."""
 
-    def test_a_field_of_a_single_stock_is_there(self, tiny: Any, tmp_path: Path) -> None:
-        root = tiny.write(tmp_path / "store").root
-        for path in (root / "features").glob("*/vwap.day.bin"):
-            if path.parent.name != "sh600007":
-                path.unlink()
-        require(QlibStore(root), fields=["vwap"])
-        (root / "features" / "sh600007" / "vwap.day.bin").unlink()
-        with pytest.raises(StoreError, match="no field `vwap`"):
-            require(QlibStore(root), fields=["vwap"])
+    def test_same_numbers(
+        self, qlib_table: Callable[..., pd.DataFrame], dataset: DailyPanelDataset, panel: MarketPanel
+    ) -> None:
+        self.check(qlib_table()["feature"], dataset)
+        theirs = qlib_table().index
+        only_qlib = theirs.difference(dataset.handler.fetch(col_set="label").index)
+        close = pd.DataFrame(panel.field("close"), panel.calendar, panel.instruments).stack(future_stack=True)
+        assert len(only_qlib) > 50
+        assert close.reindex(only_qlib).isna().all()  # Qlib alone has rows of members without a close
+
+    @pytest.mark.filterwarnings("ignore:All-NaN slice")  # Qlib's, of the field that is not there
+    def test_same_numbers_without_vwap(
+        self,
+        qlib_table: Callable[..., pd.DataFrame],
+        make_dataset: Callable[..., DailyPanelDataset],
+        tiny: Any,
+        tmp_path: Any,
+        use: Callable[[Any], None],
+    ) -> None:
+        expected = qlib_table(vwap=False)["feature"]
+        use(tiny.without("vwap").write(tmp_path / "store"))
+        dataset = make_dataset()
+        self.check(expected, dataset)
+        table = dataset.handler.fetch(col_set="feature")
+        assert (table.filter(like="VWAP") == 0).all(axis=None)
+
+    @staticmethod
+    def check(expected: pd.DataFrame, dataset: DailyPanelDataset) -> None:
+        table = dataset.handler.fetch(col_set="feature")
+        assert len(table) > 1400
+        assert table.index.isin(expected.index).all()
+        assert list(table.columns) == list(expected.columns)
+        difference = (table - expected.reindex(table.index)).abs()
+        assert difference.max(axis=None) < 2e-4
+        assert difference.mean(axis=None) < 1e-6
+        for name in dataset.days:  # the day's window is the table's row
+            panels = dataset.panels(name)
+            for day in (panels[0], panels[len(panels) - 1]):
+                theirs = table.loc[day.date].to_numpy().reshape(len(day), 6, 60).transpose(0, 2, 1)
+                np.testing.assert_array_equal(day.features, theirs)
 
 
-def test_a_handler_may_be_given_ready_made(handler: Alpha360Panel, tiny: Any) -> None:
+def test_a_handler_may_be_given_ready_made(handler: PanelHandler, tiny: Any) -> None:
     dataset = DailyPanelDataset(handler, {"test": tiny.dates("test")})
     assert dataset.handler is handler

@@ -13,7 +13,8 @@ from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.side_data.concepts import (
+from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.side_data.concepts import (
     BLOCK_DAYS,
     ConceptGather,
     ConceptSpells,
@@ -22,7 +23,6 @@ from qlib_ext.data.side_data.concepts import (
     NoConcepts,
     SideConcepts,
 )
-from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.side_data.side_data import SideDataError
 from qlib_ext.market.store import QlibStore, StoreError, write_store
 from qlib_ext.market.synthetic.sample import SampleMarket
@@ -353,8 +353,8 @@ class TestFirstAvailable:
             FirstAvailable().load(store, MarketPanel.load(store, "all", ["close"]))
 
     def test_sources_may_be_given(self) -> None:
-        module = "qlib_ext.data.side_data.concepts"
+        module = "qlib_ext.features.side_data.concepts"
         chain = FirstAvailable([{"class": f"{module}.CorrelationClusters", "kwargs": {"n_clusters": 9}}])
         assert isinstance(chain.sources[0], CorrelationClusters)
         with pytest.raises(UserError, match="must be a Concepts"):
-            FirstAvailable([{"class": "qlib_ext.data.side_data.market_value.Uniform"}])
+            FirstAvailable([{"class": "qlib_ext.features.side_data.market_value.Uniform"}])

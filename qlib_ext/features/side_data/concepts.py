@@ -16,8 +16,8 @@ from torch import Tensor
 
 from qlib_ext.checks import UserError, at_least, instance, integer
 from qlib_ext.config.build import build
-from qlib_ext.data.side_data.source import Chain, Source
 from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.side_data.source import Chain, Source
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.side_data.table import INDUSTRY
 from qlib_ext.market.spells import count_spells, locate_spells

@@ -14,7 +14,7 @@ import pandas as pd
 
 from qlib_ext.checks import UserError, at_least, instance, integer, one_of
 from qlib_ext.config.build import build
-from qlib_ext.data.side_data.source import Chain, Source
+from qlib_ext.features.side_data.source import Chain, Source
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.side_data.table import MARKET_VALUE
 from qlib_ext.market.store import QlibStore, StoreError

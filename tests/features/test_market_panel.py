@@ -9,7 +9,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qlib_ext.features.alpha360 import Alpha360Windows
+from qlib_ext.features.alpha360 import Alpha360
 from qlib_ext.features.market_panel import MarketPanel, day_blocks
 from qlib_ext.market.store import QlibStore
 
@@ -45,7 +45,11 @@ class TestLayout:
         assert panel.padded.shape == (7 + len(panel.calendar), len(panel.instruments), 2)
         assert np.shares_memory(panel.padded, panel.values)
         assert np.isnan(panel.padded[:7]).all()
-        np.testing.assert_array_equal(panel.padded, Alpha360Windows(panel.fields, 8).pad(panel.values))
+        features = Alpha360(panel.fields, 8)
+        assert features.pad(panel) is panel.padded
+        apart = dataclasses.replace(panel, values=panel.values.copy())
+        np.testing.assert_array_equal(features.pad(apart), panel.padded)
+        assert Alpha360(panel.fields, 9).pad(panel).shape[0] == 8 + len(panel.calendar)
 
     def test_a_panel_of_other_values_is_gathered_from_them(self, panel: MarketPanel) -> None:
         assert panel.padded is not None

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -14,10 +11,9 @@ from hypothesis.extra import numpy as hnp
 from qlib.contrib.data.loader import Alpha360DL
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.features import alpha360
-from qlib_ext.features.alpha360 import Alpha360Windows, _median
-from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.alpha360 import Alpha360, _median
+from tests.features.arrays import market_of
 
 T = 5
 FIELDS = ("close", "high", "volume")
@@ -53,7 +49,7 @@ def naive_ratio(values: np.ndarray, day: int, stock: int, step: int, field: int)
 
 class TestFit:
     def test_median_and_deviation_of_every_lag_and_field(self, values: np.ndarray, rows: np.ndarray) -> None:
-        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
+        features = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
         for step in range(T):
             for field in range(3):
                 ratios = np.array(
@@ -61,22 +57,24 @@ class TestFit:
                 )
                 center = np.nanmedian(ratios)
                 deviation = np.nanmedian(np.abs(ratios - center))
-                assert windows.median[step, field] == pytest.approx(center, rel=1e-6)
-                assert windows.scale[step, field] == pytest.approx(1.4826 * (deviation + 1e-12), rel=1e-4)
+                assert features.median[step, field] == pytest.approx(center, rel=1e-6)
+                assert features.scale[step, field] == pytest.approx(1.4826 * (deviation + 1e-12), rel=1e-4)
 
     def test_only_the_rows_named_count(self, values: np.ndarray, rows: np.ndarray) -> None:
-        first = Alpha360Windows(FIELDS, T).fit(values, rows)
+        first = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
         changed = values.copy()
         changed[:, TRAIN.stop :] *= 3
-        second = Alpha360Windows(FIELDS, T).fit(changed, rows)
+        second = Alpha360(FIELDS, T).fit(market_of(changed, FIELDS), rows)
         np.testing.assert_array_equal(first.median, second.median)
         np.testing.assert_array_equal(first.scale, second.scale)
         changed[1, 10, 0] *= 3
-        assert not np.array_equal(Alpha360Windows(FIELDS, T).fit(changed, rows).scale, second.scale)
+        assert not np.array_equal(
+            Alpha360(FIELDS, T).fit(market_of(changed, FIELDS), rows).scale, second.scale
+        )
 
     def test_no_rows_is_an_error(self, values: np.ndarray, rows: np.ndarray) -> None:
         with pytest.raises(UserError, match="hold no stock: widen `fit_start_time` and `fit_end_time`"):
-            Alpha360Windows(FIELDS, T).fit(values, np.zeros_like(rows))
+            Alpha360(FIELDS, T).fit(market_of(values, FIELDS), np.zeros_like(rows))
 
 
 class TestFitOfManyRows:
@@ -131,17 +129,17 @@ class TestFitOfManyRows:
         values, rows = self.market(kind)
         assert rows.sum() > alpha360.SMALL
         monkeypatch.setattr(alpha360, "BLOCK_CELLS", cells)
-        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
+        features = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
         median, scale = self.expected(values, rows)
-        np.testing.assert_array_equal(windows.median, median)
-        np.testing.assert_array_equal(windows.scale, scale)
+        np.testing.assert_array_equal(features.median, median)
+        np.testing.assert_array_equal(features.scale, scale)
 
     def test_few_values_are_looked_at_closely(self, monkeypatch: pytest.MonkeyPatch) -> None:
         values, rows = self.market("as it comes")
         kept: list[int] = []
         select = alpha360._select
         monkeypatch.setattr(alpha360, "_select", lambda count: (kept.append(count.within), select(count))[1])
-        Alpha360Windows(FIELDS, T).fit(values, rows)
+        Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
         assert max(kept[: T - 1]) < rows.sum() / 10  # but today's close over itself is always 1
 
     @pytest.mark.parametrize("half", ["low", "high"])
@@ -157,17 +155,17 @@ class TestFitOfManyRows:
         tries: list[int] = []
         median_of = alpha360._median
         monkeypatch.setattr(alpha360, "_median", lambda x: (tries.append(len(x)), median_of(x))[1])
-        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
+        features = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
         assert len(tries) >= T - 1  # it was noticed
         median, scale = self.expected(values, rows)
-        np.testing.assert_array_equal(windows.median, median)
-        np.testing.assert_array_equal(windows.scale, scale)
+        np.testing.assert_array_equal(features.median, median)
+        np.testing.assert_array_equal(features.scale, scale)
 
     def test_a_panel_of_another_layout_is_the_same_panel(self) -> None:
         values, rows = self.market("as it comes")
         other = np.ascontiguousarray(values.transpose(1, 2, 0)).transpose(2, 0, 1)
         assert not other.flags.c_contiguous
-        first, second = (Alpha360Windows(FIELDS, T).fit(x, rows) for x in (values, other))
+        first, second = (Alpha360(FIELDS, T).fit(market_of(x, FIELDS), rows) for x in (values, other))
         np.testing.assert_array_equal(first.median, second.median)
         np.testing.assert_array_equal(first.scale, second.scale)
 
@@ -176,143 +174,102 @@ class TestFitOfManyRows:
         found = []
         for threads in (1, 3):
             monkeypatch.setattr(alpha360.torch, "get_num_threads", lambda threads=threads: threads)
-            found.append(Alpha360Windows(FIELDS, T).fit(values, rows).scale)
+            found.append(Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows).scale)
         np.testing.assert_array_equal(*found)
 
 
 class TestGather:
     def test_every_number_against_a_plain_loop(self, values: np.ndarray, rows: np.ndarray) -> None:
-        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
-        padded = torch.from_numpy(windows.pad(values))
+        features = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
+        padded = torch.from_numpy(features.pad(market_of(values, FIELDS)))
         assert padded.shape == (40 + T - 1, 4, 3)
         for day in (0, 2, 17, 20, 39):
             columns = np.flatnonzero(~np.isnan(values[0, day]))[::-1].copy()  # in any order
-            found = windows.gather(padded, day, torch.from_numpy(columns))
+            found = features.gather(padded, day, torch.from_numpy(columns))
             assert found.shape == (len(columns), T, 3)
             for i, stock in enumerate(columns):
                 for step in range(T):
                     for field in range(3):
                         ratio = naive_ratio(values, day, stock, step, field)
-                        scaled = (ratio - windows.median[step, field]) / windows.scale[step, field]
+                        scaled = (ratio - features.median[step, field]) / features.scale[step, field]
                         expected = 0.0 if np.isnan(scaled) else min(max(scaled, -3.0), 3.0)
                         assert found[i, step, field].item() == pytest.approx(expected, abs=2e-5)
 
     def test_finite_whatever_the_prices(self, values: np.ndarray, rows: np.ndarray) -> None:
-        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
+        features = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
         strange = values.copy()
         strange[:, 35:39, 0] = 0.0
         strange[0, 39, 0] = 1e-30
-        padded = torch.from_numpy(windows.pad(strange))
-        found = torch.stack([windows.gather(padded, day, torch.arange(4)) for day in range(40)])
+        padded = torch.from_numpy(features.pad(market_of(strange, FIELDS)))
+        found = torch.stack([features.gather(padded, day, torch.arange(4)) for day in range(40)])
         assert found.isfinite().all()
         assert found.abs().max() == 3.0
 
     def test_today_over_today_is_0(self, values: np.ndarray, rows: np.ndarray) -> None:
-        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
-        found = windows.gather(torch.from_numpy(windows.pad(values)), 25, torch.arange(4))
+        features = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
+        found = features.gather(
+            torch.from_numpy(features.pad(market_of(values, FIELDS))), 25, torch.arange(4)
+        )
         assert found[:, -1, 0].tolist() == [0.0] * 4
 
     def test_a_field_that_is_missing_everywhere_is_0(self, values: np.ndarray, rows: np.ndarray) -> None:
         values[1] = np.nan
-        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
-        found = windows.gather(torch.from_numpy(windows.pad(values)), 25, torch.arange(4))
+        features = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
+        found = features.gather(
+            torch.from_numpy(features.pad(market_of(values, FIELDS))), 25, torch.arange(4)
+        )
         assert (found[:, :, 1] == 0).all()
         assert (found[:, :-1, 0] != 0).any()
 
     def test_the_market_is_left_as_it_is(self, values: np.ndarray, rows: np.ndarray) -> None:
-        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
-        padded = torch.from_numpy(windows.pad(values))
+        features = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
+        padded = torch.from_numpy(features.pad(market_of(values, FIELDS)))
         before = padded.clone()
-        windows.gather(padded, 25, torch.arange(4))
+        features.gather(padded, 25, torch.arange(4))
         torch.testing.assert_close(padded, before, rtol=0, atol=0, equal_nan=True)
 
     def test_a_second_fit_counts(self, values: np.ndarray, rows: np.ndarray) -> None:
-        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
-        padded = torch.from_numpy(windows.pad(values))
-        windows.gather(padded, 25, torch.arange(4))
-        windows.fit(values, rows & (np.arange(40) < 10)[:, None])
-        fresh = Alpha360Windows(FIELDS, T).fit(values, rows & (np.arange(40) < 10)[:, None])
-        again, expected = (w.gather(padded, 25, torch.arange(4)) for w in (windows, fresh))
+        features = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
+        padded = torch.from_numpy(features.pad(market_of(values, FIELDS)))
+        features.gather(padded, 25, torch.arange(4))
+        features.fit(market_of(values, FIELDS), rows & (np.arange(40) < 10)[:, None])
+        fresh = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows & (np.arange(40) < 10)[:, None])
+        again, expected = (w.gather(padded, 25, torch.arange(4)) for w in (features, fresh))
         assert torch.equal(again, expected)
 
     def test_statistics_survive_pickling(self, values: np.ndarray, rows: np.ndarray) -> None:
-        windows = Alpha360Windows(FIELDS, T).fit(values, rows)
-        padded = torch.from_numpy(windows.pad(values))
-        before = windows.gather(padded, 25, torch.arange(4))
-        assert torch.equal(pickle.loads(pickle.dumps(windows)).gather(padded, 25, torch.arange(4)), before)
+        features = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
+        padded = torch.from_numpy(features.pad(market_of(values, FIELDS)))
+        before = features.gather(padded, 25, torch.arange(4))
+        assert torch.equal(pickle.loads(pickle.dumps(features)).gather(padded, 25, torch.arange(4)), before)
 
     def test_statistics_that_are_restored_count(self, values: np.ndarray, rows: np.ndarray) -> None:
-        windows, other = (Alpha360Windows(FIELDS, T) for _ in range(2))
-        windows.fit(values, rows)
-        padded = torch.from_numpy(windows.pad(values))
-        other.fit(values, rows & (np.arange(40) < 10)[:, None])
+        features, other = (Alpha360(FIELDS, T) for _ in range(2))
+        features.fit(market_of(values, FIELDS), rows)
+        padded = torch.from_numpy(features.pad(market_of(values, FIELDS)))
+        other.fit(market_of(values, FIELDS), rows & (np.arange(40) < 10)[:, None])
         other.gather(padded, 25, torch.arange(4))
-        other.restore(windows.median, windows.scale)
-        expected = windows.gather(padded, 25, torch.arange(4))
+        other.restore(features.median, features.scale)
+        expected = features.gather(padded, 25, torch.arange(4))
         assert torch.equal(other.gather(padded, 25, torch.arange(4)), expected)
 
     def test_before_a_fit_it_says_so(self, values: np.ndarray) -> None:
-        windows = Alpha360Windows(FIELDS, T)
+        features = Alpha360(FIELDS, T)
         with pytest.raises(RuntimeError, match="not fitted: call `fit` first"):
-            windows.gather(torch.from_numpy(windows.pad(values)), 25, torch.arange(4))
+            features.gather(torch.from_numpy(features.pad(market_of(values, FIELDS))), 25, torch.arange(4))
 
 
 class TestArguments:
     def test_names_are_qlibs(self) -> None:
-        assert Alpha360Windows().column_names() == Alpha360DL.get_feature_config()[1]
+        assert Alpha360().column_names() == Alpha360DL.get_feature_config()[1]
 
     def test_close_is_needed(self) -> None:
         with pytest.raises(UserError, match=r"`fields` must hold `close`.* found .'open', 'volume'."):
-            Alpha360Windows(["open", "volume"])
+            Alpha360(["open", "volume"])
 
     def test_a_window_has_a_day(self) -> None:
         with pytest.raises(UserError, match="`lookback_days` must be at least 1, found 0"):
-            Alpha360Windows(lookback_days=0)
-
-
-class TestAgainstQlib:
-    """Qlib's Alpha360 with RobustZScoreNorm(clip_outlier=True) and Fillna, on the same store."""
-
-    def test_same_numbers(
-        self, qlib_table: Callable[..., pd.DataFrame], dataset: DailyPanelDataset, panel: MarketPanel
-    ) -> None:
-        self.check(qlib_table()["feature"], dataset)
-        theirs = qlib_table().index
-        only_qlib = theirs.difference(dataset.handler.fetch(col_set="label").index)
-        close = pd.DataFrame(panel.field("close"), panel.calendar, panel.instruments).stack(future_stack=True)
-        assert len(only_qlib) > 50
-        assert close.reindex(only_qlib).isna().all()  # Qlib alone has rows of members without a close
-
-    @pytest.mark.filterwarnings("ignore:All-NaN slice")  # Qlib's, of the field that is not there
-    def test_same_numbers_without_vwap(
-        self,
-        qlib_table: Callable[..., pd.DataFrame],
-        make_dataset: Callable[..., DailyPanelDataset],
-        tiny: Any,
-        tmp_path: Any,
-        use: Callable[[Any], None],
-    ) -> None:
-        expected = qlib_table(vwap=False)["feature"]
-        use(tiny.without("vwap").write(tmp_path / "store"))
-        dataset = make_dataset()
-        self.check(expected, dataset)
-        table = dataset.handler.fetch(col_set="feature")
-        assert (table.filter(like="VWAP") == 0).all(axis=None)
-
-    @staticmethod
-    def check(expected: pd.DataFrame, dataset: DailyPanelDataset) -> None:
-        table = dataset.handler.fetch(col_set="feature")
-        assert len(table) > 1400
-        assert table.index.isin(expected.index).all()
-        assert list(table.columns) == list(expected.columns)
-        difference = (table - expected.reindex(table.index)).abs()
-        assert difference.max(axis=None) < 2e-4
-        assert difference.mean(axis=None) < 1e-6
-        for name in dataset.days:  # the day's window is the table's row
-            panels = dataset.panels(name)
-            for day in (panels[0], panels[len(panels) - 1]):
-                theirs = table.loc[day.date].to_numpy().reshape(len(day), 6, 60).transpose(0, 2, 1)
-                np.testing.assert_array_equal(day.features, theirs)
+            Alpha360(lookback_days=0)
 
 
 class TestMedian:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, instance, integer, nearest, one_of
-from qlib_ext.data.side_data.source import Source
+from qlib_ext.features.side_data.source import Source
 from qlib_ext.market.side_data.rows import parse_periods
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.side_data.table import LAG

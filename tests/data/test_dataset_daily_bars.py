@@ -14,10 +14,11 @@ import torch
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.data.side_data.macro import Macro
+from qlib_ext.features.side_data.macro import Macro
 from qlib_ext.market.store import QlibStore
 
 SERIES = {"cpi": "relative_change", "unemp": ["level", "change"]}
+RISE = {"class": "qlib_ext.data.processors.rise_or_fall.RiseOrFall", "kwargs": {"source": "NEXT_RETURN"}}
 T = 10
 
 
@@ -50,18 +51,27 @@ def make(us: QlibStore, use: Callable[..., None], tiny: Any) -> Callable[..., Da
     """A dataset of the store that Qlib reads, which is `us` unless a test reads another."""
     use(us)
 
-    def of(handler: dict[str, Any] | None = None, **changes: Any) -> DailyPanelDataset:
+    def of(
+        features: dict[str, Any] | None = None, handler: dict[str, Any] | None = None, **changes: Any
+    ) -> DailyPanelDataset:
         fit_start, fit_end = tiny.dates("train")
+        bars = {
+            "lookback_days": T,
+            "macro": {"class": "qlib_ext.features.side_data.macro.Macro", "kwargs": {"series": SERIES}},
+        }
         kwargs = {
             "instruments": "few",
+            "features": {
+                "class": "qlib_ext.features.daily_bars.DailyBars",
+                "kwargs": bars | (features or {}),
+            },
             "fit_start_time": fit_start,
             "fit_end_time": fit_end,
-            "lookback_days": T,
-            "macro": {"class": "qlib_ext.data.side_data.macro.Macro", "kwargs": {"series": SERIES}},
+            "infer_processors": [RISE],
         }
         arguments = {
             "handler": {
-                "class": "qlib_ext.data.handlers.daily_bars_panel.DailyBarsPanel",
+                "class": "qlib_ext.data.handlers.panel.PanelHandler",
                 "kwargs": kwargs | (handler or {}),
             },
             "segments": {name: list(tiny.dates(name)) for name in tiny.segments},
@@ -74,9 +84,9 @@ def make(us: QlibStore, use: Callable[..., None], tiny: Any) -> Callable[..., Da
 class TestFeatures:
     def test_panels_hold_bars_and_what_was_published(self, make: Any, us: QlibStore) -> None:
         dataset = make()
-        windows = dataset.handler.windows
+        features = dataset.handler.features
         names = ("open", "high", "low", "close", "volume", "cpi relative_change", "unemp", "unemp change")
-        assert windows.fields == names
+        assert features.names == names
         close = us.read(["close"], dataset.instruments)[0]
         published = Macro(series=SERIES).load(us)
         panels = dataset.panels("test")
@@ -88,13 +98,13 @@ class TestFeatures:
             for name in published.names:
                 i = names.index(name)
                 values = published.values[day - T + 1 : day + 1, published.names.index(name)]
-                shown = panel.features[0, :, i] * windows.scale[0, i] + windows.median[0, i]
+                shown = panel.features[0, :, i] * features.scale[0, i] + features.median[0, i]
                 np.testing.assert_allclose(shown, values, rtol=1e-3, atol=1e-5)
                 assert (panel.features[..., i] == panel.features[:1, :, i]).all()  # one market, one figure
             stock = int(panel.instruments[0])
             change = np.log(close[day, stock] / close[day - 1, stock])
             if np.isfinite(change):
-                shown = panel.features[0, -1, 3] * windows.scale[0, 3] + windows.median[0, 3]
+                shown = panel.features[0, -1, 3] * features.scale[0, 3] + features.median[0, 3]
                 assert float(shown) == pytest.approx(change, abs=1e-5)
 
     def test_labels_are_the_next_return_and_its_direction(self, make: Any, us: QlibStore) -> None:
@@ -138,8 +148,8 @@ class TestLookAhead:
         first = tiny.day(0)
         segments = {"segments": {"all": [first, tiny.day(t + 2)]}, "purge": False}
         after = make(**segments)
-        np.testing.assert_array_equal(before.handler.windows.median, after.handler.windows.median)
-        np.testing.assert_array_equal(before.handler.windows.scale, after.handler.windows.scale)
+        np.testing.assert_array_equal(before.handler.features.median, after.handler.features.median)
+        np.testing.assert_array_equal(before.handler.features.scale, after.handler.features.scale)
         use(us)
         same = make(**segments)
         for ours, theirs in zip(same.panels("all"), after.panels("all"), strict=True):
@@ -155,7 +165,7 @@ class TestLookAhead:
 
     def test_a_line_is_told(self, make: Any) -> None:
         macro = {
-            "class": "qlib_ext.data.side_data.macro.Macro",
+            "class": "qlib_ext.features.side_data.macro.Macro",
             "kwargs": {"series": SERIES, "fill": "linear"},
         }
         described = make({"fill": "linear", "form": "level", "macro": macro}).describe()
@@ -172,7 +182,9 @@ class TestLookAhead:
 
 class TestSplit:
     def test_shares_of_the_days_in_their_order(self, make: Any, tiny: Any) -> None:
-        dataset = make({"fit_start_time": None, "fit_end_time": None}, segments={"split": [0.7, 0.15, 0.15]})
+        dataset = make(
+            handler={"fit_start_time": None, "fit_end_time": None}, segments={"split": [0.7, 0.15, 0.15]}
+        )
         described = dataset.describe()
         assert described["split"] == [0.7, 0.15, 0.15]
         asked = {name: (x["asked_start"], x["asked_end"]) for name, x in described["segments"].items()}
@@ -186,7 +198,7 @@ class TestSplit:
 
     def test_the_range_of_the_handler_counts(self, make: Any, tiny: Any) -> None:
         dataset = make(
-            {"fit_start_time": None, "fit_end_time": None, "start_time": tiny.day(100)},
+            handler={"fit_start_time": None, "fit_end_time": None, "start_time": tiny.day(100)},
             segments={"split": [0.5, 0.25, 0.25]},
         )
         assert dataset.describe()["segments"]["train"]["asked_start"] == tiny.day(100)
@@ -206,7 +218,7 @@ class TestSplit:
 
     def test_too_few_days(self, make: Any, tiny: Any) -> None:
         with pytest.raises(UserError, match="gives `test` none of the 2 trading days"):
-            make({"end_time": tiny.day(1)}, segments={"split": [0.7, 0.29, 0.01]})
+            make(handler={"end_time": tiny.day(1)}, segments={"split": [0.7, 0.29, 0.01]})
 
 
 class TestCache:
@@ -232,22 +244,22 @@ class TestCache:
 
 class TestMistakes:
     @pytest.mark.parametrize(
-        ("handler", "message"),
+        ("arguments", "message"),
         [
             (
-                {"macro": {"class": "qlib_ext.data.side_data.macro.Macro"}},
+                {"features": {"macro": {"class": "qlib_ext.features.side_data.macro.Macro"}}},
                 "`macro.series` must name the series",
             ),
             (
-                {"fit_start_time": None, "fit_end_time": None},
+                {"handler": {"fit_start_time": None, "fit_end_time": None}},
                 "`fit_start_time` and `fit_end_time` must be given",
             ),
-            ({"fit_end_time": None}, "must be given both or not at all"),
+            ({"handler": {"fit_end_time": None}}, "must be given both or not at all"),
         ],
     )
-    def test_an_argument(self, handler: dict[str, Any], message: str, make: Any) -> None:
+    def test_an_argument(self, arguments: dict[str, Any], message: str, make: Any) -> None:
         with pytest.raises(UserError, match=message):
-            make(handler)
+            make(**arguments)
 
     def test_a_store_without_macro(self, make: Any, store: QlibStore, use: Any) -> None:
         use(store)

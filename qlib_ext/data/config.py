@@ -1,0 +1,207 @@
+"""The arguments of a dataset, checked alone: before a store is opened, and before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from qlib.config import C
+
+from qlib_ext import checks
+from qlib_ext.checks import UserError, nearest
+from qlib_ext.config.build import build
+from qlib_ext.data.handlers.panel import PanelHandler
+from qlib_ext.data.segments import SPLIT, Segments, check_segments, check_shares, split_days
+from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.data.store_check import require
+from qlib_ext.features.side_data.concepts import Concepts
+from qlib_ext.features.side_data.market_value import MarketValue
+from qlib_ext.features.side_data.source import Source
+from qlib_ext.market.store import QlibStore
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """What a workflow says of its dataset.
+
+    Parameters
+    ----------
+    handler
+        A `PanelHandler`, or `{class, kwargs}` of one.
+    segments
+        Name -> (first day, last day), both included. They may reach beyond the store: what is there is used, and
+        notes say so. They must not overlap. Or `{split: [0.7, 0.15, 0.15]}`: these shares of the trading days,
+        from the handler's `start_time` to its `end_time` and while the universe has members, become `train`, `valid`
+        and `test` in their order in time, and the handler fits on `train`.
+    benchmark
+        Instrument that records will compare with; checked here, so that a missing one stops the workflow at once.
+    record_fields
+        Fields that records will need beside those of the features, such as `change` for price limits; checked here
+        for the same reason.
+    purge
+        Leave out the last days of a segment whose labels reach into the next one.
+    table_labels
+        Labels in the table that a table model trains on; rows that lack one are dropped there.
+    market_value
+        Where the panels' market values come from, a `MarketValue` or `{class, kwargs}` of one; None: they have none.
+    concepts
+        Where the panels' concepts come from, a `Concepts` or `{class, kwargs}` of one; None: they have none.
+    cache
+        Directory in which the handler keeps what it prepares for later runs, or `off`; None leaves it to the
+        handler's own argument of that name.
+
+    Attributes
+    ----------
+    shares
+        The shares of a split, or None where days are given.
+
+    Raises
+    ------
+    UserError
+        If an argument is not of these kinds; if a segment is reversed or overlaps another; if `test` lies before
+        `train` or `valid`; if shares are not three that make 1 together.
+    """
+
+    handler: Mapping[str, Any] | PanelHandler
+    segments: Mapping[str, Sequence[Any]]
+    benchmark: str | None = None
+    record_fields: Sequence[str] = ()
+    purge: bool = True
+    table_labels: Sequence[str] = ("RETURN",)
+    market_value: Mapping[str, Any] | MarketValue | None = None
+    concepts: Mapping[str, Any] | Concepts | None = None
+    cache: str | Path | None = None
+    shares: tuple[float, ...] | None = dataclasses.field(init=False, default=None)
+
+    @classmethod
+    def of(cls, **arguments: Any) -> DatasetConfig:
+        """From keyword arguments, as a workflow gives them; a UserError names the nearest of an unknown one."""
+        known = [field.name for field in dataclasses.fields(cls) if field.init]
+        for name in arguments:
+            if name not in known:
+                raise UserError(
+                    f"the dataset has no place for `{name}`{nearest(name, known)}; it takes {', '.join(known)}"
+                )
+        return cls(**arguments)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.handler, (Mapping, PanelHandler)):
+            raise UserError(f"`handler` must be a mapping with `class` and `kwargs`, found {self.handler!r}")
+        if self.cache is not None and isinstance(self.handler, PanelHandler):
+            raise UserError(
+                "`cache` must be given to the handler where that is made already, found it at the dataset"
+            )
+        split = isinstance(self.segments, Mapping) and SPLIT in self.segments
+        if split and len(self.segments) > 1:
+            others = ", ".join(str(name) for name in self.segments if name != SPLIT)
+            raise UserError(
+                f"`segments.{SPLIT}` makes all segments, found {others} beside it: leave them out"
+            )
+        self._set("shares", check_shares(self.segments[SPLIT]) if split else None)
+        self._set("segments", {} if split else check_segments(self.segments))
+        if self.benchmark is not None:
+            checks.instance("benchmark", self.benchmark, str)
+        checks.instance("purge", self.purge, bool)
+        for name in ("record_fields", "table_labels"):
+            self._set(name, checks.words(name, getattr(self, name)))
+        for name, kind in (("market_value", MarketValue), ("concepts", Concepts)):
+            given = getattr(self, name)
+            self._set(name, None if given is None else build(given, kind, name=name))
+
+    def _set(self, name: str, checked: Any) -> None:
+        object.__setattr__(self, name, checked)  # as dataclasses do it in a frozen one
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """The sources of side data that are named."""
+        named = {"market_value": self.market_value, "concepts": self.concepts}
+        return {name: source for name, source in named.items() if isinstance(source, Source)}
+
+    def open_store(self) -> QlibStore:
+        """The store that Qlib reads.
+
+        Raises
+        ------
+        StoreError
+            If it is missing, or lacks the benchmark or a field of the records.
+        UserError
+            If it lacks what a source of side data needs.
+        """
+        store = QlibStore(C.dpm.get_data_uri("day"))
+        require(
+            store, fields=self.record_fields, instruments=[] if self.benchmark is None else [self.benchmark]
+        )
+        for name, source in self.sources.items():
+            reason = source.lacks(store)
+            if reason is not None:
+                raise UserError(
+                    f"`{name}` ({type(source).__name__}) does not fit the store {store.root}: {reason}; "
+                    f"bring a table in (`qlib-ext data side-data DIR NAME FILE`), or take FirstAvailable"
+                )
+        return store
+
+    def resolve(self, store: QlibStore) -> tuple[Mapping[str, Any] | PanelHandler, Segments]:
+        """The handler as it is to be built, and the segments as days, where a split needs the store to tell them."""
+        handler = self.handler
+        if isinstance(handler, Mapping) and self.cache is not None:
+            handler = _with_kwargs(handler, cache=self.cache)
+        if self.shares is None:
+            return handler, dict(self.segments)  # type: ignore[arg-type]  # `__post_init__` made pairs of days
+        segments = split_days(store, handler, self.shares)
+        return _fitted_on(handler, segments["train"]), segments
+
+    def spec(self) -> DatasetSpec:
+        """What is known of the dataset while nothing of it is loaded.
+
+        Raises
+        ------
+        UserError
+            Of whatever would stop the dataset, but for what only its data can tell.
+        """
+        store = self.open_store()
+        described, segments = self.resolve(store)
+        if isinstance(described, Mapping):
+            described = _with_kwargs(described, init_data=False)
+        handler = build(described, PanelHandler, name="handler")
+        handler.check(store)
+        raw, learned = handler.label_names()
+        if learned is not None:
+            for name in self.table_labels:
+                checks.one_of("table_labels", name, learned)
+        spec = DatasetSpec(
+            store,
+            str(handler.instruments),
+            self.benchmark,
+            segments,
+            lookback_days=handler.features.lookback_days,
+            num_features=len(handler.features.names),
+            raw_labels=raw,
+            labels=learned,
+        )
+        for name in segments:
+            spec.require_days(name)
+        return spec
+
+
+def _with_kwargs(handler: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
+    return {**handler, "kwargs": {**(handler.get("kwargs") or {}), **kwargs}}
+
+
+def _fitted_on(
+    handler: Mapping[str, Any] | PanelHandler, train: tuple[pd.Timestamp, pd.Timestamp]
+) -> Mapping[str, Any] | PanelHandler:
+    """The handler, to be fitted on `train` unless it says on what."""
+    if not isinstance(handler, Mapping):
+        if handler.fit_start_time is None:
+            raise UserError(
+                "a handler that is made already must have been fitted, where the dataset splits the days"
+            )
+        return handler
+    kwargs = handler.get("kwargs") or {}
+    if kwargs.get("fit_start_time") is None and kwargs.get("fit_end_time") is None:
+        return _with_kwargs(handler, fit_start_time=train[0], fit_end_time=train[1])
+    return handler

@@ -1,0 +1,168 @@
+"""What a model sees of a stock on a day: windows of T days over F features, gathered a trading day at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qlib_ext import checks
+from qlib_ext.checks import UserError
+from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.market.store import QlibStore
+
+
+class FeatureSet(ABC):
+    """Windows of T days over F features, normalised by statistics of the training days.
+
+    A feature set is one class. It says which bars it reads, how many days it looks back and what its features are
+    called, and it makes the windows of a day. It holds no label.
+
+    Parameters
+    ----------
+    names
+        Of the F features.
+    lookback_days
+        T, the length of a window in trading days.
+    fields
+        Fields of the bars that it reads. `close` is read in any case: a stock without one is no row of its day.
+    optional_fields
+        Those of them that a store may lack.
+
+    Attributes
+    ----------
+    median, scale : ndarray `[T, F]` float32
+        What is subtracted from a feature and what the rest is divided by, at each lag; lag T - 1 first, today last.
+        None before they are fitted. The class says how they follow from the training days.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        lookback_days: int,
+        *,
+        fields: Sequence[str],
+        optional_fields: Sequence[str] = (),
+    ) -> None:
+        self.names = tuple(names)
+        self.lookback_days = checks.integer("lookback_days", lookback_days, 1)
+        self.fields = tuple(fields) if "close" in fields else (*fields, "close")
+        self.optional_fields = tuple(optional_fields)
+        self.median: np.ndarray | None = None
+        self.scale: np.ndarray | None = None
+        self._on_device: tuple[Tensor, Tensor] | None = None
+
+    # -- what it is made of --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What decides the features beside the bars, ready for JSON."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a reader of a run should see of its settings, ready for JSON."""
+        return {}
+
+    def look_ahead(self) -> list[str]:
+        """What of the features is known only later, as sentences; empty where nothing is."""
+        return []
+
+    def notes(self, store: QlibStore) -> list[str]:
+        """What a reader of the results should know, as sentences."""
+        return [f"LOOK-AHEAD: {sentence}" for sentence in self.look_ahead()]
+
+    @property
+    def required_fields(self) -> list[str]:
+        """The fields that a store must have."""
+        return [field for field in self.fields if field not in self.optional_fields]
+
+    def column_names(self) -> list[str]:
+        """Qlib's column names, feature by feature, oldest lag first: CLOSE59, ..., CLOSE0, OPEN59, ..."""
+        lags = range(self.lookback_days - 1, -1, -1)
+        return [f"{name.upper()}{lag}" for name in self.names for lag in lags]
+
+    # -- what it needs beside bars -------------------------------------------------------------------------
+
+    def check_store(self, store: QlibStore) -> None:  # noqa: B027 - most need nothing
+        """Raise a UserError if the store lacks what the features need beside bars."""
+
+    def join(self, store: QlibStore, market: MarketPanel) -> None:  # noqa: B027
+        """Load what the features need beside bars, for the days and stocks of `market`."""
+
+    # -- the windows ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def pad(self, market: MarketPanel) -> np.ndarray:
+        """The market as `gather` reads it, `[D + T - 1, S, ...]` float32.
+
+        T - 1 empty days come first, so that each day has a window.
+        """
+
+    def fit(self, market: MarketPanel, rows: np.ndarray) -> FeatureSet:
+        """Fit `median` and `scale`.
+
+        Parameters
+        ----------
+        market
+            The bars.
+        rows
+            `[D, S]` bool: the rows (day, stock) of the training days.
+
+        Raises
+        ------
+        UserError
+            If `rows` selects nothing.
+        """
+        if not rows.any():
+            raise UserError(
+                "the days to fit on hold no stock: widen `fit_start_time` and `fit_end_time`, "
+                "or take a store whose universe covers them"
+            )
+        self.restore(*self.statistics(market, rows))
+        return self
+
+    @abstractmethod
+    def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`median` and `scale` of the rows `[D, S]`, of which there is at least one.
+
+        Nothing that comes after the last day with a row may reach them.
+        """
+
+    def restore(self, median: np.ndarray, scale: np.ndarray) -> None:
+        """Take statistics `[T, F]` that were fitted before."""
+        self.median, self.scale = median, scale
+        self._on_device = None  # what is kept on the device is of an earlier fit
+
+    @abstractmethod
+    def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
+        """Features of one day.
+
+        Parameters
+        ----------
+        padded
+            From `pad`, on any device.
+        day
+            Position of the day in the calendar of D days.
+        columns
+            `[N]` positions of the stocks.
+
+        Returns
+        -------
+        Tensor
+            `[N, T, F]` float32, finite.
+        """
+
+    def _fitted(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Median and scale on `device`, `[T, 1, F]` each."""
+        if self.median is None or self.scale is None:
+            raise RuntimeError("the features are not fitted: call `fit` first")
+        if self._on_device is None or self._on_device[0].device != device:
+            median, scale = (torch.from_numpy(x).unsqueeze(1).to(device) for x in (self.median, self.scale))
+            self._on_device = median, scale
+        return self._on_device
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_on_device": None}
