@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
-
 from qlib_ext.market.finding import Findings, Kind, listed
 from qlib_ext.market.quality.source import FIELDS, Block, Source, majority
 
@@ -189,11 +187,3 @@ class BinChecks:
                 self._found.add(
                     "field-missing" if name in NEEDED else "field-optional-missing", message, count=len(codes)
                 )
-
-
-def placed_range(block: Block) -> tuple[np.ndarray, np.ndarray]:
-    """First day and day after the last one of each stock over its fields, int [S]; 0 and 0 where it has none."""
-    spans = [[(of.start, of.stop) for of in bins.values() if of.placed] for bins in block.bins]
-    first = np.array([min((start for start, _ in of), default=0) for of in spans], dtype=int)
-    stop = np.array([max((stop for _, stop in of), default=0) for of in spans], dtype=int)
-    return first, stop
