@@ -116,8 +116,14 @@ def check_config(config: Any, kind: type[T], *, name: str, **given: Any) -> tupl
     if not issubclass(found, kind):
         raise UserError(f"`{name}.class` must be a {kind.__name__}, found {config['class']}")
     if inspect.isabstract(found):
+        beside = [
+            key
+            for key, value in vars(sys.modules[found.__module__]).items()
+            if inspect.isclass(value) and issubclass(value, found) and not inspect.isabstract(value)
+        ]
         raise UserError(
-            f"`{name}.class` must be a class that can be built, found {config['class']}, on which others are founded"
+            f"`{name}.class` must be a class that can be built, found {config['class']}, on which "
+            f"{' and '.join(beside) or 'others'} are founded"
         )
     kwargs = config.get("kwargs") or {}
     if not isinstance(kwargs, Mapping):

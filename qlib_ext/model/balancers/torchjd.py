@@ -52,23 +52,19 @@ class TorchJD(Balancer, ABC):
     its checkpoints hold. *Order.* PCD takes the first task of the workflow for its main one.
     """
 
-    kind: str  # the base class of its methods in TorchJD
+    family: str  # TorchJD's own base class of the methods
 
     def __init__(self, method: Mapping[str, Any], weight_decay: float = 0.0) -> None:
         super().__init__(weight_decay)
         if importlib.util.find_spec("torchjd") is None:
             raise UserError("TorchJD needs the package torchjd, found none: pip install 'qlib-ext[torchjd]'")
-        from torchjd.aggregation import Aggregator
-        from torchjd.scalarization import Scalarizer
-
         if not isinstance(method, Mapping) or "class" not in method:
             raise UserError(
                 f"`method` must be a mapping with `class` and, where needed, `kwargs`, found {method!r}"
             )
-        found = locate(method["class"], name="method")
-        if not issubclass(found, {"Aggregator": Aggregator, "Scalarizer": Scalarizer}[self.kind]):
+        if not issubclass(locate(method["class"], name="method"), locate(self.family, name="method")):
             raise UserError(
-                f"`method.class` of {type(self).__name__} must be a TorchJD {self.kind}, found {method['class']}: "
+                f"`method.class` of {type(self).__name__} must be a {self.family}, found {method['class']}: "
                 "TorchJDAggregator takes an Aggregator, TorchJDScalarizer a Scalarizer; a Weighting goes into the "
                 "`kwargs` of torchjd.aggregation.WeightedAggregator or GramianWeightedAggregator"
             )
@@ -196,7 +192,7 @@ class TorchJDAggregator(TorchJD, Aggregator):
           kwargs: {method: {class: torchjd.aggregation.CAGrad, kwargs: {c: 0.4}}}
     """
 
-    kind = "Aggregator"
+    family = "torchjd.aggregation.Aggregator"
 
     def aggregate(self, jacobian: Tensor) -> Tensor:
         """Combine `[K, P]` into `[P]`."""
@@ -233,7 +229,7 @@ class TorchJDScalarizer(TorchJD, Weighting):
           kwargs: {method: {class: torchjd.scalarization.UW}}
     """
 
-    kind = "Scalarizer"
+    family = "torchjd.scalarization.Scalarizer"
 
     def __init__(
         self, method: Mapping[str, Any], learning_rate: float = 2e-4, weight_decay: float = 0.0

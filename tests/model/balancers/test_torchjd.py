@@ -10,7 +10,9 @@ import torch
 from torchjd import aggregation, scalarization
 
 from qlib_ext.checks import UserError
+from qlib_ext.config.build import build
 from qlib_ext.data.panel import DailyPanels
+from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.balancers.equal import EqualWeighting
 from qlib_ext.model.balancers.torchjd import TorchJDAggregator, TorchJDScalarizer
 from qlib_ext.model.checkpoint import CheckpointFolder
@@ -305,7 +307,7 @@ class TestMessages:
             ({"class": "torchjd.aggregation.UPGard"}, "names no class: `UPGard` .* .did you mean UPGrad"),
             (
                 {"class": "torch.nn.Linear"},
-                "`method.class` of TorchJDAggregator must be a TorchJD Aggregator",
+                "`method.class` of TorchJDAggregator must be a torchjd.aggregation.Aggregator",
             ),
             (
                 {"class": "torchjd.scalarization.UW"},
@@ -318,9 +320,14 @@ class TestMessages:
         with pytest.raises(UserError, match=message):
             TorchJDAggregator(config)
 
+    def test_of_the_name_that_stood_for_both(self):
+        config = {"class": "qlib_ext.model.balancers.torchjd.TorchJD", "kwargs": {"method": UPGRAD}}
+        with pytest.raises(UserError, match="on which TorchJDAggregator and TorchJDScalarizer are founded"):
+            build(config, Balancer, name="balancer")
+
     def test_of_a_scalarizer(self):
         with pytest.raises(
-            UserError, match=r"`method\.class` of TorchJDScalarizer must be a TorchJD Scalarizer"
+            UserError, match=r"`method\.class` of TorchJDScalarizer must be a torchjd\.scalarization"
         ):
             TorchJDScalarizer({"class": "torchjd.aggregation.UPGrad"})
 
