@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -133,18 +134,12 @@ class CQB(DBMTL):
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The averaged gradients, the losses so far and V; copies, which later steps leave alone."""
         tensors, _ = super().state()
-        history = {
-            segment: {t: list(x) for t, x in by_task.items()} for segment, by_task in self._history.items()
-        }
-        return tensors, {"history": history, "converge_rate": dict(self.converge_rate)}
+        return tensors, copy.deepcopy({"history": self._history, "converge_rate": self.converge_rate})
 
     def load_state(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Take up where `state` was taken."""
         super().load_state(tensors, values)
-        self._history = {
-            segment: {t: list(x) for t, x in by.items()} for segment, by in values["history"].items()
-        }
-        self.converge_rate = dict(values["converge_rate"])
+        self._history, self.converge_rate = copy.deepcopy((values["history"], values["converge_rate"]))
         self._apply()
 
 
