@@ -283,3 +283,8 @@ def test_the_baselines_take_a_constant_weight_decay(kind):
     assert kind().weight_decay == 0.0
     with pytest.raises(UserError, match="`weight_decay` must be at least 0, found -1"):
         kind(weight_decay=-1)
+
+
+def test_a_balancer_of_neither_kind_is_refused():
+    with pytest.raises(UserError, match="a balancer must be a Weighting or an Aggregator, found Balancer"):
+        Trainer(None, [], Balancer(), TrainerOptions(), seed=0, device=torch.device("cpu"))
