@@ -5,16 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDERS = {
-    "losses": "model/losses",
-    "balancers": "model/balancers",
-    "metrics": "metrics",
-    "labels": "data/processors",
-    "strategy": "strategy",
+    "losses": ("model/losses",),
+    "balancers": ("model/balancers",),
+    "metrics": ("metrics",),
+    "labels": ("data/processors",),
+    "strategy": ("backtest", "strategy"),
 }
-"""A family and its folder, which is the same under qlib_ext and tests."""
+"""A family and its folders, which are the same under qlib_ext and tests."""
 
 # Where the file of the same name is not all that a module answers to.
 _MORE = {
+    "qlib_ext/backtest/simulation.py": ("tests/backtest/test_exchange.py", "tests/backtest/test_oracles.py"),
+    "qlib_ext/metrics/portfolio_measures.py": ("tests/records/test_portfolio.py",),
     "qlib_ext/model/losses/base.py": ("tests/model/losses/test_mse.py", "tests/model/losses/test_laws.py"),
     "qlib_ext/model/balancers/base.py": (
         "tests/model/balancers/test_equal.py",
@@ -26,8 +28,12 @@ _MORE = {
 
 def modules(root: Path, family: str) -> list[Path]:
     """The modules of a family, as paths from the root, by name."""
-    folder = root / "qlib_ext" / FOLDERS[family]
-    return sorted(path.relative_to(root) for path in folder.glob("*.py") if path.name != "__init__.py")
+    return sorted(
+        path.relative_to(root)
+        for folder in FOLDERS[family]
+        for path in (root / "qlib_ext" / folder).glob("*.py")
+        if path.name != "__init__.py"
+    )
 
 
 def answers(root: Path, module: Path) -> list[str]:

@@ -29,7 +29,7 @@ HERE_RTOL, HERE_ATOL = 2e-5, 1e-9  # two units of the last digit that is kept
 ELSEWHERE_RTOL, ELSEWHERE_ATOL = 0.05, 0.02
 # The trainings that make much of the last bit, and the beginnings of their statistics that are near even so.
 SENSITIVE: Mapping[str, tuple[str, ...]] = {
-    "resnext_phases": ("audit/", "base_rate", "causality/", "days", "train/loss/", "valid/loss/"),
+    "resnext_phases": ("quality/", "base_rate", "lookahead/", "days", "train/loss/", "valid/loss/"),
 }
 
 # Libraries choose their code by the processor, and other code rounds otherwise. This is the code that all x86-64
