@@ -16,7 +16,7 @@ PACKAGE = ROOT / "qlib_ext"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("checks", "masking", "paths"),
     ("config", "market", "metrics", "tracking"),
-    ("features", "report"),
+    ("features", "report", "record"),
     ("data",),
     ("model", "backtest"),
     ("strategy", "lookahead"),

@@ -69,6 +69,7 @@ def compare(
     from rich.console import Console  # here, so that `qlib-ext --help` stays quick
 
     from qlib_ext.checks import UserError
+    from qlib_ext.cli.older import tell_of_older
     from qlib_ext.masking import masked
     from qlib_ext.report.comparison import runs as reading
     from qlib_ext.report.comparison.compared import compare as compared
@@ -80,7 +81,9 @@ def compare(
         raise UserError(f"`--out` must be a folder, found the file {folder}")
     client = connect(tracking_uri)
     with Console(stderr=True).status("reading the runs"):
-        found, left_out = reading.read(client, find_runs(client, wanted, finished=False))
+        runs = find_runs(client, wanted, finished=False)
+        found, left_out = reading.read(client, runs)
+    tell_of_older(client, runs)
     with Console(stderr=True).status("testing the differences"):
         comparison = compared(found, left_out, baseline=baseline, by=by or ())
     facts = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from qlib_ext.checks import UserError
@@ -19,6 +21,7 @@ from qlib_ext.cli.lookahead import lookahead
 from qlib_ext.cli.recommend import recommend
 from qlib_ext.cli.report import report
 from qlib_ext.cli.send import send
+from qlib_ext.config.renamed import check_command
 from qlib_ext.masking import masked
 
 app = typer.Typer(
@@ -55,6 +58,7 @@ def _root() -> None:
 def main() -> None:
     """Run the command line; what the user got wrong becomes one line on stderr and exit status 2."""
     try:
+        check_command(sys.argv[1:])
         app()
     except UserError as error:
         typer.echo(f"error: {masked(str(error))}", err=True)

@@ -39,6 +39,7 @@ def report(
     import tempfile
 
     from qlib_ext.checks import UserError
+    from qlib_ext.cli.older import tell_of_older
     from qlib_ext.report import standard
     from qlib_ext.tracking.artifacts import put
     from qlib_ext.tracking.runs import connect, find_run
@@ -48,6 +49,7 @@ def report(
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = connect(tracking_uri)
     found = find_run(client, run)
+    tell_of_older(client, [found])
     with tempfile.TemporaryDirectory() as folder:
         document, artifacts = standard.of_run(client, found.info.run_id, Path(folder))
         page = document.render(artifacts)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from qlib_ext.checks import UserError, nearest
 from qlib_ext.config.allowlist import check_allowed
+from qlib_ext.config.renamed import check_current
 
 T = TypeVar("T")
 
@@ -33,14 +34,16 @@ def locate(path: str, *, name: str) -> type:
     Raises
     ------
     UserError
-        If the module is of no allowed package, which is said before it is imported; if the module or the class does
-        not exist: the message names the nearest there.
+        If the class had that name in an earlier version: the message says today's. If the module is of no allowed
+        package; both are said before it is imported. If the module or the class does not exist: the message names
+        the nearest there.
     """
     module_name, _, class_name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
     if not module_name:
         raise UserError(
             f"`{name}.class` must be a dotted class such as `package.module.Class`, found {path!r}"
         )
+    check_current(path, name=name)
     check_allowed(module_name, name=name, path=path)
     try:
         module = importlib.import_module(module_name)

@@ -12,6 +12,7 @@ from typing import Any
 
 from qlib_ext.checks import UserError
 from qlib_ext.config.allowlist import check_allowed
+from qlib_ext.config.renamed import check_current
 
 PICKLES = (".pkl", ".pickle", ".joblib", ".pt", ".pth")
 # Arguments of Qlib's own classes that it evaluates as Python.
@@ -33,7 +34,7 @@ def check_classes(config: Any, name: str, seen: set[int] | None = None) -> None:
     Raises
     ------
     UserError
-        If a class is no text or of a package that is not allowed; if something is to be built by a function, from a
+        If a class is no text, of a package that is not allowed, or called otherwise since an earlier version; if something is to be built by a function, from a
         file of Python, or from a pickle; if an argument that Qlib evaluates as Python is more than a name.
     """
     seen = set() if seen is None else seen
@@ -76,6 +77,7 @@ def _check_class(config: Mapping[str, Any], name: str) -> None:
             "finds, and allow that by the environment (docs/security.md)"
         )
     dotted = f"{module}.{path}" if module else path
+    check_current(dotted, name=name)
     if "." in dotted:  # a bare name is one of Qlib's, in the module that Qlib looks it up in
         check_allowed(dotted.rpartition(".")[0], name=name, path=dotted)
     kwargs = config.get("kwargs")

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from qlib_ext.checks import UserError
 from qlib_ext.config.build import build
+from qlib_ext.config.renamed import SINCE, RenamedError
 from qlib_ext.config.security import check_classes
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.handlers.panel import PanelHandler
@@ -66,7 +67,7 @@ class TrainedRun:
         ------
         UserError
             If the run did not finish, does not keep its configuration or what its model learned, or its configuration
-            names what no configuration may.
+            names what no configuration may, or what was called so in an earlier version.
         """
         called = f"the run `{run.info.run_name}` ({run.info.run_id})"
         if run.info.status != "FINISHED":
@@ -91,9 +92,10 @@ class TrainedRun:
             raise UserError(
                 f"{called} must keep model and dataset in config.yaml, found {config!r:.100}: {AGAIN}"
             )
-        check_classes(
-            config, f"config.yaml of the run {run.info.run_id}"
-        )  # whoever wrote it: before any of it is built
+        try:  # whoever wrote it: before any of it is built
+            check_classes(config, f"config.yaml of the run {run.info.run_id}")
+        except RenamedError as error:
+            raise UserError(f"{called} was made by a version before {SINCE}: {error}; {AGAIN}") from error
         return cls(run.info.run_id, run.info.run_name, config, artifacts.json("data/summary.json"), artifacts)
 
     @property

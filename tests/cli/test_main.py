@@ -80,6 +80,17 @@ class TestDataSample:
 
 
 class TestMain:
+    @pytest.mark.parametrize(
+        ("old", "new"),
+        [("audit w.yaml", "audit` is `qlib-ext lookahead`"), ("data side", "data side` is `qlib-ext data")],
+    )
+    def test_an_old_command_names_the_new_one(
+        self, old: str, new: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert run(monkeypatch, *old.split()) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"error: `qlib-ext {new}")
+
     def test_it_runs_as_a_module(self) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "qlib_ext.cli.main", "--help"], capture_output=True, text=True, check=True

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from qlib_ext.checks import UserError, nearest
+from qlib_ext.config.renamed import new_name
 
 ABSENT = "\N{EN DASH}"
 TASKS = "tasks"
@@ -43,9 +44,10 @@ def settings(params: Mapping[str, str]) -> dict[str, str]:
     -------
     Key -> value. Left out are seeds, where caches and checkpoints lie, the device and the command. Of the records those
     arguments stay that decide the figures compared, under `record.<Class>.<argument>`, wherever the record stood in its
-    list. `tasks` names the tasks of a multi-task model. Dates are written as such: `[2017-01-01, 2020-12-31]`.
+    list. `tasks` names the tasks of a multi-task model. Dates are written as such: `[2017-01-01, 2020-12-31]`,
+    classes of earlier versions by their names of today.
     """
-    params = _by_class(params)
+    params = _by_class({key: new_name(value) or value for key, value in params.items()})
     found: dict[str, str] = {}
     for key, value in params.items():
         record = _RECORD.fullmatch(key)

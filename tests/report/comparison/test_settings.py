@@ -40,6 +40,19 @@ class TestSettings:
         assert found["dataset.kwargs.columns"] == "[RETURN, x]"
         assert settings(found | {"tasks": "x"})["dataset.kwargs.columns"] == "[RETURN, x]"
 
+    def test_classes_of_earlier_versions_go_by_their_names_of_today(self) -> None:
+        old = {
+            "record.BacktestRecord.class": "qlib_ext.record.backtest.BacktestRecord",
+            "record.BacktestRecord.kwargs.strategy.kwargs.topk": "50",
+            "model.class": "qlib_ext.data.windows.X",
+        }
+        new = old | {
+            "record.BacktestRecord.class": "qlib_ext.records.backtest.BacktestRecord",
+            "model.class": "qlib_ext.features.windows.X",
+        }
+        assert settings(old) == settings(new)
+        assert "record.BacktestRecord.strategy.kwargs.topk" in settings(old)
+
     def test_tasks_are_named_with_the_score_first(self) -> None:
         assert settings(PARAMS)["tasks"] == "score + momentum"
         assert "tasks" not in settings({"model.class": "a.LGBModel"})
