@@ -86,6 +86,7 @@ def start(
         path = workplace / "workflow.yaml"
         with path.open("w", encoding="utf-8") as file:
             YAML(typ="safe", pure=True).dump(config, file)  # as Qlib reads it: to others `1e-3` is a text
+        monkeypatch.setattr(sys, "argv", ["qrun", str(path)])
         logging.disable(logging.WARNING)
         try:
             qrun(str(path))
@@ -337,7 +338,7 @@ CASES: list[tuple[str, str, Any, str]] = [
     (MAIN, "task/record/BacktestRecord/kwargs/start", "2019-01-01", "`start` and `end` must leave days of the test segment"),
     # -- Qlib's LightGBM
     (LGB, f"{MODEL}/loss", "mae2", "`task.model.kwargs` do not fit LGBModel"),
-    (LGB, f"{MODEL}/num_leafs", 31, "`task.model.kwargs` has no place for `num_leafs` (did you mean num_leaf"),
+    (LGB, f"{MODEL}/num_leafs", 31, "`task.model.kwargs` has no place for `num_leafs` (did you mean num_leaves?)"),
     (LGB, f"{MODEL}/num_leaves", 1, "`task.model.kwargs` do not fit LightGBM"),
     (LGB, f"{MODEL}/max_depth", "deep", "`task.model.kwargs` do not fit LightGBM"),
     (LGB, "task/model/class", "qlib.contrib.model.gbdt.LGBModle", "(did you mean LGBModel"),

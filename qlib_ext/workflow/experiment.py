@@ -35,7 +35,8 @@ from qlib_ext.tracking import git
 from qlib_ext.tracking.outbox import BufferedMlflowClient, be_patient, is_away, wait_seconds
 from qlib_ext.tracking.runs import DEFAULT_DATABASE, checked_uri, connect, keep_to_ourselves
 from qlib_ext.tracking.tags import task_tags
-from qlib_ext.workflow.settings import check_settings, of_qrun
+from qlib_ext.workflow.read import workflow_of_qrun
+from qlib_ext.workflow.settings import check_settings
 from qlib_ext.workflow.task import check_task
 
 logger = logging.getLogger(__name__)
@@ -319,8 +320,8 @@ class ExperimentManager(MLflowExpManager):
         super().__init__(uri=checked_uri(uri), default_exp_name=default_exp_name)
         mask_logs("qlib", "qlib_ext", "mlflow")
         guard()  # from here on Qlib evaluates no text that is no expression
-        workflow = of_qrun()
-        if workflow is not None and multiprocessing.parent_process() is None:
+        workflow = workflow_of_qrun() if multiprocessing.parent_process() is None else None
+        if workflow is not None:
             check_settings(workflow)
             check_task(workflow["task"])
 

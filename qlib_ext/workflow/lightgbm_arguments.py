@@ -5,16 +5,19 @@ Qlib takes any argument, and LightGBM only warns of those that it does not know.
 
 from __future__ import annotations
 
-import inspect
+import contextlib
+import io
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import lightgbm
 import numpy as np
-from lightgbm.basic import LightGBMError, _ConfigAliases
 from qlib.contrib.model.gbdt import LGBModel
 
 from qlib_ext.checks import UserError, nearest
+
+UNKNOWN = re.compile(r"Unknown parameter: (.+)")
 
 
 def check_lightgbm(model: LGBModel, kwargs: Mapping[str, Any], name: str) -> None:
@@ -29,19 +32,15 @@ def check_lightgbm(model: LGBModel, kwargs: Mapping[str, Any], name: str) -> Non
     name
         Where these stand, for messages.
     """
-    aliases = _ConfigAliases._get_all_param_aliases()  # LightGBM has no public list of its parameters
-    known = {
-        *(alias for names in aliases.values() for alias in names),
-        *inspect.signature(LGBModel).parameters,
-    }
-    for key in kwargs:
-        if key not in known:
-            raise UserError(
-                f"`{name}.kwargs` has no place for `{key}`{nearest(key, known)}; LightGBM knows no such"
-            )
     rows = np.arange(40.0).reshape(20, 2)
+    told = io.StringIO()
     try:
-        lightgbm.Booster({**model.params, "verbosity": -1}, lightgbm.Dataset(rows, rows[:, 0]))
-    except (LightGBMError, TypeError, ValueError) as error:
+        with contextlib.redirect_stdout(told):  # where LightGBM's warnings go
+            lightgbm.Booster({**model.params, "verbosity": 0}, lightgbm.Dataset(rows, rows[:, 0]))
+    except (lightgbm.basic.LightGBMError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"`{name}.kwargs` do not fit LightGBM: {first}") from error
+    unknown = UNKNOWN.search(told.getvalue())
+    if unknown:
+        near = nearest(unknown[1], lightgbm.LGBMModel().get_params())
+        raise UserError(f"`{name}.kwargs` has no place for `{unknown[1]}`{near}; LightGBM knows no such")

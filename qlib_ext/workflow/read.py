@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import jinja2.meta
+import qlib
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from qlib.utils.data import update_config
 from ruamel.yaml import YAML
@@ -46,6 +49,25 @@ def read_workflow(path: Path, environment: Mapping[str, str] | None = None) -> d
         raise UserError(f"`BASE_CONFIG_PATH` must be a file, found {base!r}")
     found = Path(base) if Path(base).exists() else path.absolute().parent / base  # as Qlib looks for it
     return update_config(_loaded(_text(found), found), config)
+
+
+def workflow_of_qrun() -> dict[str, Any] | None:
+    """The workflow that this process runs by `qrun FILE`, or None where it was started otherwise.
+
+    Qlib hands its experiment manager no workflow, and looks at `task` only once a run has begun. So the file that the
+    command line names is read here once more. What is no file on a disk, such as a pipe, can be read only once: None.
+    """
+    program, *arguments = sys.argv or [""]
+    module = Path(qlib.__file__).parent / "cli" / "run.py"  # of `python -m qlib.cli.run`
+    if Path(program).stem != "qrun" and Path(program) != module:
+        return None
+    parser = argparse.ArgumentParser(add_help=False)  # in the forms that `qrun` takes
+    for name in ("config_path", "experiment_name", "uri_folder"):
+        parser.add_argument(f"-{name[0]}", f"--{name}", f"--{name.replace('_', '-')}")
+    parser.add_argument("words", nargs="*")
+    given = parser.parse_known_args(arguments)[0]
+    path = Path(given.config_path or next(iter(given.words), ""))
+    return read_workflow(path) if path.is_file() else None
 
 
 def _text(path: Path) -> str:

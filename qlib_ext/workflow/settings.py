@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
-import qlib
 from qlib.config import MODE_CONF, REG_CN, REG_TW, REG_US, C
 
 from qlib_ext.checks import UserError, instance, integer, nearest, one_of
@@ -81,21 +77,3 @@ def _check_qlib(given: Any) -> None:
     if "provider_uri" in given and not isinstance(given["provider_uri"], Mapping):
         instance("qlib_init.provider_uri", given["provider_uri"], str)
     check_classes(given, "qlib_init")
-
-
-def of_qrun() -> Mapping[str, Any] | None:
-    """The workflow that `qrun` is running, or None outside of it.
-
-    Qlib hands its experiment manager no workflow, and looks at `task` only once a run has begun. The function that reads
-    the file is on the stack then, and has it.
-    """
-    source = str(
-        Path(qlib.__file__).parent / "cli" / "run.py"
-    )  # as a module it is `__main__`, so ask for the file
-    frame: FrameType | None = inspect.currentframe()
-    while frame is not None:
-        if frame.f_code.co_name == "workflow" and frame.f_code.co_filename == source:
-            found = frame.f_locals.get("config")
-            return found if isinstance(found, Mapping) else None
-        frame = frame.f_back
-    return None

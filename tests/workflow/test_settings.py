@@ -1,17 +1,13 @@
-"""The keys of a workflow, and where the one that `qrun` runs is found."""
+"""The keys of a workflow."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
-from qlib.cli import run as qrun
 
 from qlib_ext.checks import UserError
-from qlib_ext.workflow.settings import check_settings, of_qrun
+from qlib_ext.workflow.settings import check_settings
 
 GOOD: dict[str, Any] = {"qlib_init": {"provider_uri": "x", "region": "cn"}, "task": {}}
 
@@ -62,22 +58,3 @@ class TestSettings:
     def test_what_is_wrong_is_said(self, config: Any, message: str) -> None:
         with pytest.raises(UserError, match=message):
             check_settings(config)
-
-
-class TestQrun:
-    def test_its_workflow_is_found_while_it_runs(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        found = []
-        monkeypatch.setattr(qrun.qlib, "init", lambda **given: found.append(of_qrun()))
-        monkeypatch.setattr(qrun, "task_train", lambda *given, **named: SimpleNamespace(save_objects=dict))
-        path = tmp_path / "w.yaml"
-        path.write_text(yaml.safe_dump(GOOD))
-        qrun.workflow(str(path))
-        assert found == [GOOD]
-
-    def test_a_function_of_that_name_elsewhere_is_none(self) -> None:
-        def workflow(config: dict[str, Any]) -> Any:
-            return of_qrun()
-
-        assert workflow(GOOD) is None
