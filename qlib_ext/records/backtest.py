@@ -134,36 +134,36 @@ class BacktestRecord(Record):
         self.days_per_year = float(above("days_per_year", days_per_year, 0))
         self.notes: list[str] = []
 
-    def check_before(self, known: DatasetSpec) -> None:
+    def check_before(self, spec: DatasetSpec) -> None:
         """Benchmark, prices and number of stocks, against the store and the test segment."""
-        known.require_segment("test", "BacktestRecord")
+        spec.require_segment("test", "BacktestRecord")
         for field in sorted(self.fields):
-            known.require_field("backtest.exchange_kwargs", field)
-        benchmark = self.benchmark or known.benchmark
+            spec.require_field("backtest.exchange_kwargs", field)
+        benchmark = self.benchmark or spec.benchmark
         if benchmark is None:
             raise UserError(
                 "`backtest.benchmark` must be an instrument code such as SH000300, since the dataset names none; found "
                 "None"
             )
-        if benchmark.upper() not in known.store.instruments():
+        if benchmark.upper() not in spec.store.instruments():
             raise UserError(
-                f"`backtest.benchmark` must be an instrument of the store {known.store.root}, found {benchmark!r}"
-                f"{nearest(benchmark.upper(), known.store.instruments())}"
+                f"`backtest.benchmark` must be an instrument of the store {spec.store.root}, found {benchmark!r}"
+                f"{nearest(benchmark.upper(), spec.store.instruments())}"
             )
-        first, last = known.segments["test"]
+        first, last = spec.segments["test"]
         if self.rules is not None:
-            spells = known.store.membership(known.universe)
+            spells = spec.store.membership(spec.universe)
             codes = spells["instrument"][(spells["start"] <= last) & (spells["end"] >= first)]
-            self.rules.require({*codes} & {*known.store.instruments()}, first, last)
+            self.rules.require({*codes} & {*spec.store.instruments()}, first, last)
         if (self.start is not None and self.start > last) or (self.end is not None and self.end < first):
             raise UserError(
                 f"`start` and `end` must leave days of the test segment, {first:%Y-%m-%d} to {last:%Y-%m-%d}, to trade "
                 f"on; found {self.start or first:%Y-%m-%d} to {self.end or last:%Y-%m-%d}"
             )
-        wanted, there = getattr(self._strategy(_no_scores()), "topk", None), known.most_members("test")
+        wanted, there = getattr(self._strategy(_no_scores()), "topk", None), spec.most_members("test")
         if isinstance(wanted, int) and wanted > there:
             raise UserError(
-                f"`topk` must be at most {there}, the most stocks that `{known.universe}` has on a day from "
+                f"`topk` must be at most {there}, the most stocks that `{spec.universe}` has on a day from "
                 f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; found {wanted}: hold fewer, or take a larger universe"
             )
 

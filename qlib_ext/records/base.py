@@ -59,8 +59,8 @@ class Record(RecordTemp, ABC):
         """The artifact paths that the record writes."""
         return [*self.makes]
 
-    def check_before(self, known: DatasetSpec) -> None:
-        """Hold the arguments against what is known before the training; raise a UserError where they do not fit.
+    def check_before(self, spec: DatasetSpec) -> None:
+        """Hold the arguments against the dataset's spec before the training; raise a UserError where they do not fit.
 
         A record overrides this to say at once what it would otherwise find hours later.
         """
@@ -136,7 +136,7 @@ class Record(RecordTemp, ABC):
             self.recorder.log_artifact(str(file), None if str(where.parent) == "." else str(where.parent))
 
 
-def check_records(task: Mapping[str, Any], recorder: Any, known: DatasetSpec | None = None) -> None:
+def check_records(task: Mapping[str, Any], recorder: Any, spec: DatasetSpec | None = None) -> None:
     """Build the package's own records of a task once, so that their mistakes show before hours of training.
 
     Parameters
@@ -145,15 +145,15 @@ def check_records(task: Mapping[str, Any], recorder: Any, known: DatasetSpec | N
         The task of a workflow, as Qlib reads it.
     recorder
         Qlib's recorder of the run.
-    known
-        What is known of the dataset, where anything is.
+    spec
+        Of the dataset, where it has one.
 
     Raises
     ------
     UserError
-        If a record is none or does not take its arguments, does not fit what is known of the data and the model, or
-        reads an artifact that a record of the package writes and no record before it. What a user's own records write
-        is known when it is read.
+        If a record is none or does not take its arguments, does not fit the dataset and the model, or reads an artifact
+        that a record of the package writes and no record before it. What a user's own records write is known when it
+        is read.
     """
     records = task.get("record") or []
     if not isinstance(records, (Mapping, list, tuple)):
@@ -180,8 +180,8 @@ def check_records(task: Mapping[str, Any], recorder: Any, known: DatasetSpec | N
         missing = [artifact for artifact in record.needs if maker(artifact) not in written | {None}]
         if missing:
             raise UserError(missing_message(f"`{name}`, {type(record).__name__},", missing))
-        if known is not None:
-            record.check_before(known)
+        if spec is not None:
+            record.check_before(spec)
         written.add(path)
 
 

@@ -130,12 +130,12 @@ class DirectionRecord(Record):
         self.draws = integer("draws", draws, 1)
         self.seed = integer("seed", seed, 0)
 
-    def check_before(self, known: DatasetSpec) -> None:
+    def check_before(self, spec: DatasetSpec) -> None:
         """Task and labels, against those of the model and the dataset."""
-        known.require_classification("task", self.task)
+        spec.require_classification("task", self.task)
         for argument in ("label", "persistence", "returns"):
             if getattr(self, argument) is not None:
-                known.require_raw_label(argument, getattr(self, argument))
+                spec.require_raw_label(argument, getattr(self, argument))
 
     def _generate(self) -> None:
         predictions = self.load_table("signal/predictions.parquet")

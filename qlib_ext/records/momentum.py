@@ -129,11 +129,11 @@ class MomentumRecord(Record):
         self.share = between("share", share, 0, 1, open_low=True)
         self.bins = integer("bins", bins, 1)
 
-    def check_before(self, known: DatasetSpec) -> None:
+    def check_before(self, spec: DatasetSpec) -> None:
         """Task and labels, against those of the model and the dataset."""
-        known.require_classification("task", self.task)
-        known.require_raw_label("label", self.label)
-        known.require_raw_label("persistence", self.persistence)
+        spec.require_classification("task", self.task)
+        spec.require_raw_label("label", self.label)
+        spec.require_raw_label("persistence", self.persistence)
 
     def _generate(self) -> None:
         predictions = self.load_table("signal/predictions.parquet")

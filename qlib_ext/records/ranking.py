@@ -58,11 +58,11 @@ class RankingRecord(Record):
             raise UserError(f"`precision_at` must be a list of numbers of stocks, found {precision_at!r}")
         self.precision_at = [integer("precision_at", n, 1) for n in precision_at]
 
-    def check_before(self, known: DatasetSpec) -> None:
+    def check_before(self, spec: DatasetSpec) -> None:
         """The labels, against those of the dataset."""
-        known.require_segment("test", "RankingRecord")
+        spec.require_segment("test", "RankingRecord")
         for label in self.labels:
-            known.require_raw_label("labels", label)
+            spec.require_raw_label("labels", label)
 
     def _generate(self) -> None:
         predictions = self.load_table("signal/predictions.parquet")

@@ -62,9 +62,9 @@ class SignalRecord(Record):
         self.model = model
         self.dataset = dataset
 
-    def check_before(self, known: DatasetSpec) -> None:
+    def check_before(self, spec: DatasetSpec) -> None:
         """There must be days to predict."""
-        known.require_segment("test", "SignalRecord")
+        spec.require_segment("test", "SignalRecord")
 
     def _generate(self) -> None:
         for method in ("describe", "coverage", "prepare"):

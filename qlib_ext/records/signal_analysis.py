@@ -131,10 +131,10 @@ class SignalAnalysisRecord(Record):
             raise UserError("`top` and `autocorrelation_days` must each name at least one number, found none")
         self.min_stocks = integer("min_stocks", min_stocks, 2)
 
-    def check_before(self, known: DatasetSpec) -> None:
+    def check_before(self, spec: DatasetSpec) -> None:
         """The labels, against those of the dataset."""
         for label in self.labels:
-            known.require_raw_label("labels", label)
+            spec.require_raw_label("labels", label)
 
     def _generate(self) -> None:
         predictions = self.load_table("signal/predictions.parquet")

@@ -50,13 +50,13 @@ def check_task(task: Any, recorder: Any = None) -> None:
             raise UserError(f"`task` must have a `{key}`, found {', '.join(task) or 'nothing'}")
     check_classes(task, "task")  # before anything is imported
     model = _model(task["model"])
-    known = _spec_of_dataset(task["dataset"])
-    if known is not None:
-        known = dataclasses.replace(known, tasks=_tasks(model))
+    spec = _spec_of_dataset(task["dataset"])
+    if spec is not None:
+        spec = dataclasses.replace(spec, tasks=_tasks(model))
         check_before = getattr(model, "check_before", None)
         if callable(check_before):
-            check_before(known)
-    check_records(task, recorder, known)
+            check_before(spec)
+    check_records(task, recorder, spec)
 
 
 def _model(config: Any) -> Model:
