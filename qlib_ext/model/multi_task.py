@@ -184,7 +184,7 @@ class MultiTaskModel(Model):
         trainer = Trainer(network, tasks, balancer, self.options, seed=self.seed, device=device)
         recorder = _active_recorder()
         if recorder is not None:
-            recorder.set_tags(**self._tags(), data_fingerprint=dataset.fingerprint, universe=dataset.universe)
+            recorder.set_tags(device=self.device, precision=self.options.precision)
         folder = None
         if self.checkpoint_dir is not None:
             folder = CheckpointFolder(self.checkpoint_dir, self._identity(dataset))
@@ -329,15 +329,6 @@ class MultiTaskModel(Model):
             self.backbone, tasks, num_features=len(features.names), lookback_days=features.lookback_days
         )
 
-    def _tags(self) -> dict[str, str]:
-        return {
-            "backbone": self.backbone["class"].rpartition(".")[2],
-            "balancer": _balancer_name(self.balancer),
-            "seed": str(self.seed),
-            "device": self.device,
-            "precision": self.options.precision,
-        }
-
     def _identity(self, dataset: DailyPanelDataset) -> dict[str, Any]:
         """What decides the weights. How long the last phase may go on is not in it: a longer run continues a shorter one."""
         options = {k: v for k, v in vars(self.options).items() if k not in ("n_epochs", "phases")}
@@ -414,16 +405,6 @@ def _line(record: Epoch) -> str:
         f"epoch {int(record['epoch'])}{phase}: loss train/valid {losses}; valid IC {record['valid/ic']:.4f} "
         f"RankIC {record['valid/rank_ic']:.4f}; {seconds:.0f} s{' *' if record['best'] else ''}"
     )
-
-
-def _balancer_name(config: Mapping[str, Any]) -> str:
-    """The balancer's class; where it is an adapter of somebody's method, that too: `TorchJDAggregator UPGrad`."""
-    method = (config.get("kwargs") or {}).get("method")
-    names = [
-        config["class"],
-        *([method["class"]] if isinstance(method, Mapping) and "class" in method else []),
-    ]
-    return " ".join(name.rpartition(".")[2] for name in names)
 
 
 def _check_label(task: Task, dataset: DailyPanelDataset) -> None:

@@ -19,7 +19,6 @@ import qlib_ext
 from qlib_ext.checks import UserError
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.records.base import Record
-from qlib_ext.tracking import git
 
 PACKAGES = ("pyqlib", "torch", "numpy", "pandas", "scipy", "lightgbm", "mlflow")
 INDEX = ["datetime", "instrument"]
@@ -33,8 +32,7 @@ class SignalRecord(Record):
     `data/coverage.parquet` (members and scored stocks of each day, with its segment), `config.yaml` (the task)
     and `environment.json` (versions). Of a LightGBM model, which Qlib keeps as a pickle only, it writes
     `model/booster.txt` (LightGBM's own text) and `model/windows.safetensors` (the statistics of the features), so that
-    the model can score later days. Sets the tags `git_commit`, `data_fingerprint`, `universe`, `region` and `store`
-    (where the data lay).
+    the model can score later days. Sets the tags `data_fingerprint`, `region` and `store` (where the data lay).
 
     Parameters
     ----------
@@ -85,13 +83,9 @@ class SignalRecord(Record):
         self._save_booster()
         tags = {
             "data_fingerprint": str(summary["fingerprint"]),
-            "universe": str(summary["universe"]),
             "region": str(C["region"]),
             "store": str(Path(C.dpm.get_data_uri("day")).expanduser().absolute()),
         }
-        commit = git.commit()
-        if commit is not None:
-            tags["git_commit"] = commit
         self.log_tags(tags)
 
     def _predictions(self) -> pd.DataFrame:

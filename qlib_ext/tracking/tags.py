@@ -9,6 +9,8 @@ from typing import Any
 def task_tags(task: Mapping[str, Any]) -> dict[str, str]:
     """Tags of a run, read off the task of a workflow; they are set before the training, so that a run that fails has them.
 
+    The device and the fingerprint of the data are known later: the model and `SignalRecord` set these.
+
     Parameters
     ----------
     task
@@ -33,7 +35,9 @@ def task_tags(task: Mapping[str, Any]) -> dict[str, str]:
     instruments = _mapping(handler.get("kwargs")).get("instruments")
     tasks = _mapping(arguments.get("tasks"))
     order = sorted(tasks, key=lambda name: name != "score")
-    balancer = _named(arguments.get("balancer"), ("method",))
+    chosen = arguments.get("balancer")
+    method = _mapping(_mapping(chosen).get("kwargs")).get("method", "")
+    balancer = " ".join(filter(None, (_class(chosen), _class(method) or str(method))))
     seed = arguments.get("seed", arguments.get("random_state"))
     found = {
         "model": _class(model),
@@ -62,12 +66,6 @@ def _loss(config: Any) -> str:
     """The class of a loss, with those that it sums: `WeightedSum(CrossEntropy, ApproxNDCG)`."""
     parts = _mapping(_mapping(config).get("kwargs")).get("losses")
     return f"{_class(config)}({', '.join(map(_class, parts))})" if isinstance(parts, list) else _class(config)
-
-
-def _named(config: Any, told: tuple[str, ...]) -> str:
-    """A class, and the values of the arguments that say which method it is."""
-    arguments = _mapping(_mapping(config).get("kwargs"))
-    return " ".join([_class(config), *(str(arguments[key]) for key in told if arguments.get(key))])
 
 
 def _strategy(records: Any) -> str:

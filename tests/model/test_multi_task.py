@@ -536,18 +536,9 @@ class TestRecorder:
             assert steps == {record["epoch"]: record[name] for record in trained.history}
 
     def test_tags(self, run):
-        recorder, _, dataset = run
+        recorder = run[0]
         tags = recorder.client.get_run(recorder.id).data.tags
-        expected = {
-            "backbone": "LSTM",
-            "balancer": "CQB",
-            "seed": "0",
-            "device": "cpu",
-            "precision": "float32",
-            "universe": "csi300",
-            "data_fingerprint": dataset.fingerprint,
-        }
-        assert expected.items() <= tags.items()
+        assert (tags["device"], tags["precision"]) == ("cpu", "float32")
 
     def test_artifacts(self, run):
         found = {item.path for item in run[0].client.list_artifacts(run[0].id, "training")}
@@ -626,21 +617,3 @@ def test_history_frame():
     phased = history_frame([{**record, "phase": 1.0} for record in history])
     assert phased["phase"].tolist() == [1, 1]
     assert phased["phase"].dtype == int
-
-
-class TestTags:
-    @pytest.mark.parametrize(
-        ("balancer", "name"),
-        [
-            ({"class": CQB, "kwargs": {"window": 1}}, "CQB"),
-            (
-                {
-                    "class": "qlib_ext.model.balancers.torchjd.TorchJDAggregator",
-                    "kwargs": {"method": {"class": "torchjd.aggregation.UPGrad"}},
-                },
-                "TorchJDAggregator UPGrad",
-            ),
-        ],
-    )
-    def test_a_run_is_told_by_its_balancer(self, balancer, name):
-        assert model(balancer=balancer)._tags()["balancer"] == name

@@ -11,7 +11,6 @@ import yaml
 
 from qlib_ext.checks import UserError
 from qlib_ext.records.signal import SignalRecord
-from qlib_ext.tracking import git
 
 
 class Predicting:
@@ -50,13 +49,10 @@ def test_a_series_becomes_the_score(run: Any, workplace: Any, read: Any) -> None
     assert table.index.names == ["datetime", "instrument"]
 
 
-def test_origin(run: Any, workplace: Any, model: Any, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(git, "commit", lambda: "abc123 (modified)")
+def test_origin(run: Any, workplace: Any, model: Any, read: Any) -> None:
     SignalRecord(recorder=run, model=model, dataset=workplace).generate()
     tags = run.list_tags()
-    assert tags["git_commit"] == "abc123 (modified)"
     assert tags["data_fingerprint"] == "0123456789abcdef"
-    assert tags["universe"] == "csi300"
     config = yaml.safe_load(Path(run.download_artifact("config.yaml")).read_text())
     assert config == {"model": {"class": "a.Model"}, "dataset": {"kwargs": {"since": "2020-01-01"}}}
     summary = json.loads(Path(run.download_artifact("data/summary.json")).read_text())
@@ -65,16 +61,6 @@ def test_origin(run: Any, workplace: Any, model: Any, read: Any, monkeypatch: py
     coverage = read("data/coverage.parquet")
     assert [*coverage.columns] == ["segment", "members", "scored"]
     assert set(coverage["segment"]) == {"test"}
-
-
-def test_without_a_repository_there_is_no_commit(
-    run: Any, workplace: Any, model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(git, "commit", lambda: None)
-    if "git_commit" in run.list_tags():  # set when the run began, where these tests lie in a repository
-        run.client.delete_tag(run.id, "git_commit")
-    SignalRecord(recorder=run, model=model, dataset=workplace).generate()
-    assert "git_commit" not in run.list_tags()
 
 
 class TestRefuses:

@@ -39,9 +39,10 @@ class TestTaskTags:
         model = {"class": "M", "kwargs": {"tasks": {"score": {}}, "balancer": {"class": "a.Equal"}}}
         assert task_tags({"model": model})["method"] == "single task"
 
-    def test_a_balancer_that_stands_for_several_methods(self) -> None:
+    @pytest.mark.parametrize("method", ["UPGrad", {"class": "torchjd.aggregation.UPGrad"}])
+    def test_a_balancer_that_stands_for_several_methods(self, method: object) -> None:
         tasks = {"momentum": {}, "score": {}}
-        balancer = {"class": "a.TorchJDAggregator", "kwargs": {"method": "UPGrad"}}
+        balancer = {"class": "a.TorchJDAggregator", "kwargs": {"method": method}}
         found = task_tags({"model": {"class": "M", "kwargs": {"tasks": tasks, "balancer": balancer}}})
         assert (found["method"], found["tasks"]) == ("TorchJDAggregator UPGrad", "score + momentum")
 
