@@ -64,7 +64,7 @@ CALLS = {
 ALLOWED = {
     ("qlib_ext/records/lookahead.py", "load_object"),
     ("qlib_ext/records/signal.py", "load_object"),  # of what the run itself saved, from memory
-    ("qlib_ext/workflow/experiment.py", "load_object"),  # Qlib's, where the caller brings an unpickler
+    ("qlib_ext/workflow/recorder.py", "load_object"),  # Qlib's, where the caller brings an unpickler
     ("qlib_ext/lookahead/subject.py", "init_instance_by_config"),  # of a task that `check_classes` has passed
     # names that the code itself gives, and `locate`, which asks `check_allowed`
     ("qlib_ext/config/build.py", "import_module"),

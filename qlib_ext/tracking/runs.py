@@ -50,7 +50,7 @@ def connect(uri: str | None = None) -> MlflowClient:
         uri = f"sqlite:///{Path(DEFAULT_DATABASE).resolve()}"
     checked_uri(uri)
     _check_database_file(uri)
-    keep_to_ourselves()
+    disable_telemetry()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every small file
     try:
         with _one_retry():
@@ -129,7 +129,7 @@ def checked_uri(uri: object) -> str:
     return uri
 
 
-def keep_to_ourselves() -> None:
+def disable_telemetry() -> None:
     """Turn off MLflow's reports of its use, unless MLFLOW_DISABLE_TELEMETRY is set: a strategy is nobody else's business."""
     if "MLFLOW_DISABLE_TELEMETRY" not in os.environ and importlib.util.find_spec("mlflow.telemetry"):
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

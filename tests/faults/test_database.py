@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from qlib.workflow import R
 
 from qlib_ext.checks import UserError
-from qlib_ext.tracking import outbox
+from qlib_ext.tracking import availability, outbox
 from qlib_ext.tracking.outbox import Outbox, send_all
 
 EXPERIMENT = "faults"
@@ -36,8 +36,8 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_OUTBOX", str(tmp_path / "outbox"))
     monkeypatch.setenv("MLFLOW_WAIT_SECONDS", "0")
-    monkeypatch.setattr(outbox, "FIRST_PAUSE", 0.0)
-    monkeypatch.setattr(outbox, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(availability, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(availability, "LONGEST_PAUSE", 0.0)
     path = tmp_path / "mlflow.db"
     path.write_bytes(empty_database.read_bytes())
     manager = {

@@ -21,7 +21,7 @@ from qlib_ext.model import checkpoint
 from qlib_ext.model.checkpoint import CheckpointFolder, TrainingState
 from qlib_ext.tracking.artifacts import put
 from qlib_ext.tracking.outbox import Outbox
-from qlib_ext.workflow.experiment import NO_ROOM, _Excepthook
+from qlib_ext.workflow.process_end import NO_ROOM, Excepthook
 
 WHOSE = {"run_id": "run"}
 
@@ -145,7 +145,7 @@ class TestMessage:
     @pytest.mark.parametrize("number", NO_ROOM)
     def test_it_says_what_to_do(self, number: int, capsys: pytest.CaptureFixture[str]) -> None:
         error = OSError(number, os.strerror(number), "reports/runs/x/report.html")
-        _Excepthook(previous=None)(OSError, error, None)
+        Excepthook(previous=None)(OSError, error, None)
         shown = capsys.readouterr().err
         assert shown.count("\n") == 2
         assert "no room left on the disk" in shown
@@ -155,5 +155,5 @@ class TestMessage:
     def test_another_error_is_left_to_qlib(self) -> None:
         seen = []
         error = PermissionError(errno.EACCES, "no")
-        _Excepthook(previous=lambda *error: seen.append(error))(PermissionError, error, None)
+        Excepthook(previous=lambda *error: seen.append(error))(PermissionError, error, None)
         assert seen == [(PermissionError, error, None)]

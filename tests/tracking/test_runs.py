@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from qlib_ext.checks import UserError
-from qlib_ext.tracking.runs import checked_uri, connect, find_run, find_runs
+from qlib_ext.tracking.runs import checked_uri, connect, disable_telemetry, find_run, find_runs
 
 ROOT = Path(__file__).parents[2]
 ODD = ["it's", 'say "x"', "back\\slash", "100%", "a_b", "日本", "`x`; drop table runs", "<b>bold</b>"]
@@ -181,3 +181,17 @@ class TestUri:
 def test_qlib_is_not_needed_to_find_runs() -> None:
     code = "import sys, qlib_ext.tracking.runs; sys.exit('qlib' in sys.modules or 'torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+class TestTelemetry:
+    @pytest.mark.parametrize(("given", "expected"), [(None, "true"), ("false", "false")])
+    def test_it_is_off_unless_asked_for(
+        self, given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if given is None:
+            monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+        else:
+            monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", given)
+        disable_telemetry()
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == expected
+        monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")  # what the manager set is undone with the test

@@ -1,0 +1,89 @@
+"""How a process ends in the middle of a run: with the right status of the run, and in words.
+
+A `UserError` or a full disk ends the run as FAILED with one line; Ctrl-C and SIGTERM end it as KILLED.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import threading
+import traceback
+from types import FrameType, TracebackType
+from typing import Any
+
+from qlib.workflow import R
+
+from qlib_ext.checks import UserError
+from qlib_ext.masking import masked
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Excepthook:
+    """Ends the active run with the status that the exception deserves, then reports the exception."""
+
+    def __init__(self, previous: Any):
+        self.previous = previous
+
+    def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if issubclass(kind, UserError):
+            end_run("FAILED")
+            sys.stderr.write(f"\n{masked(str(error))}\n")
+        elif isinstance(error, OSError) and error.errno in NO_ROOM:
+            end_run("FAILED")
+            sys.stderr.write(
+                f"\nno room left on the disk ({masked(str(error))}): make some, and take the run up with RESUME=1; its "
+                "last checkpoint is whole\n"
+            )
+        elif issubclass(kind, KeyboardInterrupt):
+            run_id = end_run("KILLED")
+            sys.stderr.write("\nInterrupted" + (f"; run {run_id} is marked KILLED.\n" if run_id else ".\n"))
+        elif masked(str(error)) != str(error):  # what came before this hook shows the message as it is
+            end_run("FAILED")
+            sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
+        else:
+            self.previous(kind, error, trace)
+
+
+def install_excepthook() -> None:
+    """Put the hook over the one that is there, unless it is there itself."""
+    if not isinstance(sys.excepthook, Excepthook):
+        sys.excepthook = Excepthook(sys.excepthook)
+
+
+def end_run(status: str) -> str | None:
+    """End the active run, and return its id; None where there is none."""
+    manager = getattr(R, "exp_manager", None)  # none before qlib.init is through
+    experiment = getattr(manager, "active_experiment", None)
+    recorder = getattr(experiment, "active_recorder", None)
+    if recorder is None:
+        return None
+    R.end_exp("FAILED")  # Qlib knows no status for a run that was stopped from outside
+    if status != "FAILED":
+        recorder.client.set_terminated(recorder.id, status)
+    return recorder.id
+
+
+class SigtermInterrupt(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM, as `docker stop` and batch systems do."""
+
+
+def raise_on_sigterm() -> None:
+    """Make SIGTERM end the run in order, like Ctrl-C, unless the program has plans of its own for it."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return
+    owner = os.getpid()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker that inherited this handler: the run is not its to end
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        raise SigtermInterrupt("SIGTERM")
+
+    signal.signal(signal.SIGTERM, terminate)

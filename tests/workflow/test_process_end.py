@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+from qlib.workflow import R
+
+from qlib_ext.workflow.process_end import Excepthook
+
+ROOT = Path(__file__).parents[2]
+
+# A process that ends in the middle of a run, as `qrun` would.
+PROGRAM = """
+import os, signal, sys
+import qlib
+from qlib.workflow import R
+from qlib_ext.checks import UserError
+
+uri, store, how = sys.argv[1:]
+manager = {"class": "qlib_ext.workflow.experiment.ExperimentManager", "kwargs": {"uri": uri, "default_exp_name": "x"}}
+qlib.init(provider_uri=store, region="cn", exp_manager=manager)
+with R.start(experiment_name=how):
+    if how == "user":
+        raise UserError("`topk` must be at least 1, found 0")
+    os.kill(os.getpid(), getattr(signal, how))
+"""
+
+
+def ended(workplace: Any, tmp_path: Path, how: str) -> tuple[subprocess.CompletedProcess[str], str]:
+    """The process, and the status of its run."""
+    home = Path.cwd()
+    uri = f"sqlite:///{home}/mlflow.db"
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, uri, str(home / "store"), how],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,  # no repository: git has nothing to say there
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name(how).experiment_id])
+    return done, run.info.status
+
+
+class TestEnds:
+    def test_a_users_mistake_is_one_message(self, workplace: Any, tmp_path: Path) -> None:
+        done, status = ended(workplace, tmp_path, "user")
+        assert status == "FAILED"
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr + done.stdout
+        assert done.stderr.count("`topk` must be at least 1, found 0") == 1
+        assert "usage: git" not in done.stderr
+
+    def test_a_stopped_run_is_killed(self, workplace: Any, tmp_path: Path) -> None:
+        done, status = ended(workplace, tmp_path, "SIGTERM")
+        assert status == "KILLED"
+        assert done.returncode != 0
+        assert "is marked KILLED" in done.stderr
+
+    def test_an_interrupted_run_is_killed(self, workplace: Any, capsys: pytest.CaptureFixture[str]) -> None:
+        R.start_exp(experiment_name="interrupted")
+        recorder = R.get_recorder()
+        hook = Excepthook(previous=None)
+        hook(KeyboardInterrupt, KeyboardInterrupt(), None)
+        assert recorder.client.get_run(recorder.id).info.status == "KILLED"
+        assert R.exp_manager.active_experiment is None
+        assert recorder.id in capsys.readouterr().err
+
+    def test_any_other_error_is_left_to_qlib(self) -> None:
+        seen = []
+        hook = Excepthook(previous=lambda *error: seen.append(error))
+        error = TypeError("boom")
+        hook(TypeError, error, None)
+        assert seen == [(TypeError, error, None)]
+
+    def test_the_hook_is_put_once_over_qlibs(self, workplace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def qlibs(*error: object) -> None:
+            raise AssertionError
+
+        monkeypatch.setattr(sys, "excepthook", qlibs)
+        for _ in range(2):
+            with R.start(experiment_name="hooks"):
+                assert isinstance(sys.excepthook, Excepthook)
+                assert sys.excepthook.previous is qlibs
