@@ -17,6 +17,7 @@ MODULES: Mapping[str, str] = {
     "qlib_ext.classes": "qlib_ext.config.security",
     "qlib_ext.cli.audit": "qlib_ext.cli.lookahead",
     "qlib_ext.cli.data.side": "qlib_ext.cli.data.side_data",
+    "qlib_ext.cli.pairs": "qlib_ext.cli.options",
     "qlib_ext.data.alpha360": "qlib_ext.features.alpha360",
     "qlib_ext.data.concepts": "qlib_ext.data.side_data.concepts",
     "qlib_ext.data.daily_bars": "qlib_ext.features.daily_bars",
@@ -39,11 +40,12 @@ MODULES: Mapping[str, str] = {
     "qlib_ext.market.sides": "qlib_ext.market.side_data",
     "qlib_ext.market.sides.side": "qlib_ext.market.side_data.side_data",
     "qlib_ext.market.sides.side_import": "qlib_ext.market.side_data.import_table",
+    "qlib_ext.market.sides.side_table": "qlib_ext.market.side_data.table",
     "qlib_ext.market.sources": "qlib_ext.market.importing",
     "qlib_ext.market.sources.codes": "qlib_ext.market.codes",
     "qlib_ext.market.sources.columns": "qlib_ext.market.columns",
     "qlib_ext.market.traded_money": "qlib_ext.market.traded_value",
-    "qlib_ext.market.universes.traded_amount": "qlib_ext.market.traded_amount",
+    "qlib_ext.market.universes.traded_amount": "qlib_ext.market.traded_value",
     "qlib_ext.packages": "qlib_ext.config.allowlist",
     "qlib_ext.record": "qlib_ext.records",
     "qlib_ext.record.audit": "qlib_ext.records.quality",
@@ -69,10 +71,24 @@ MODULES: Mapping[str, str] = {
 # Old class -> new one, and behind a space what its configuration must hold beside the name.
 CLASSES: Mapping[str, str] = {
     "qlib_ext.data.foreseen.Foreseen": "qlib_ext.data.spec.DatasetSpec",
+    "qlib_ext.data.market_value.TrailingAmount": "qlib_ext.data.side_data.market_value.TrailingTradedValue",
     "qlib_ext.market.audit.finding.Audit": "qlib_ext.market.finding.QualityReport",
     "qlib_ext.market.made.made_market.MadeMarket": "qlib_ext.market.synthetic.synthetic_market.SyntheticMarket",
+    "qlib_ext.market.made.made_market.Universe": "qlib_ext.market.synthetic.synthetic_market.UniversePlan",
     "qlib_ext.market.sides.side.SideError": "qlib_ext.market.side_data.side_data.SideDataError",
     "qlib_ext.market.sides.side_import.BroughtIn": "qlib_ext.market.side_data.import_table.ImportedTable",
+    "qlib_ext.market.sides.side_table.Rows": "qlib_ext.market.side_data.rows.Rows",
+    "qlib_ext.market.traded_money.TradedMoney": "qlib_ext.market.traded_value.ValueInCurrency",
+    "qlib_ext.market.universes.traded_amount.TradedAmount": "qlib_ext.market.traded_value.TradedValue",
+    "qlib_ext.model.balancers.torchjd.TorchJD": (
+        "qlib_ext.model.balancers.torchjd.TorchJDAggregator (of a scalarizer: `TorchJDScalarizer`)"
+    ),
+    "qlib_ext.model.losses.approx_ndcg.CrossEntropyApproxNDCG": (
+        "qlib_ext.model.losses.weighted_sum.WeightedSum of CrossEntropy and ApproxNDCG"
+    ),
+    "qlib_ext.model.losses.pairwise.CrossEntropyPairwise": (
+        "qlib_ext.model.losses.weighted_sum.WeightedSum of CrossEntropy and Pairwise"
+    ),
     "qlib_ext.model.memory.EvaluationParts": "qlib_ext.model.memory.ChunkedEmbedding",
     "qlib_ext.model.trainer.NotFinite": "qlib_ext.model.trainer.NonFiniteError",
     "qlib_ext.record.audit.AuditRecord": "qlib_ext.records.quality.QualityRecord",

@@ -82,7 +82,10 @@ class TestDataSample:
 class TestMain:
     @pytest.mark.parametrize(
         ("old", "new"),
-        [("audit w.yaml", "audit` is `qlib-ext lookahead`"), ("data side", "data side` is `qlib-ext data")],
+        [
+            ("audit w.yaml", "audit` is `qlib-ext lookahead`"),
+            ("data side x", "data side` is `qlib-ext data side-data`"),
+        ],
     )
     def test_an_old_command_names_the_new_one(
         self, old: str, new: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
