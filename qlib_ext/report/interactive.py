@@ -94,8 +94,8 @@ def _swatch(entry: Mapping[str, Any]) -> str:
 def description(chart: Chart) -> dict[str, Any]:
     """What `page.js` draws: plotly's traces and layout, the axes' shared values, and what stands in the legend.
 
-    Keys
-    ----
+    Returns
+    -------
     traces
         Plotly's; `x` or `y` may be `{"axis": k}` for the k-th of `axes`.
     axes

@@ -203,15 +203,15 @@ class CorrelationClusters(Concepts):
         Of more members than these, evenly spaced ones make the tree and the rest join the nearest cluster: a tree of
         N stocks costs N x N distances in memory and time.
 
-    Notes
-    -----
-    A missing return counts as the stock's mean. Deterministic; nothing after t is looked at. Cost: see
-    docs/data/side-data.md.
-
     Raises
     ------
     UserError
         For arguments out of range.
+
+    Notes
+    -----
+    A missing return counts as the stock's mean. Deterministic; nothing after t is looked at. Cost: see
+    docs/data/side-data.md.
     """
 
     def __init__(

@@ -97,11 +97,6 @@ class Macro(Source):
         comparison with "Collaborative Optimization in Financial Data Mining Through Deep Learning and ResNeXt",
         which interpolates; it reads the future. After the last release figures are carried on.
 
-    Notes
-    -----
-    A relative change from a figure that is not above 0 is NaN, as is a change without the figure that it needs.
-    `change` takes the last period that is known before, which is an older one where a period is missing.
-
     Raises
     ------
     UserError
@@ -109,6 +104,11 @@ class Macro(Source):
         of daily figures.
     SideDataError
         When it is loaded: the table is not there or has a fault.
+
+    Notes
+    -----
+    A relative change from a figure that is not above 0 is NaN, as is a change without the figure that it needs.
+    `change` takes the last period that is known before, which is an older one where a period is missing.
     """
 
     def __init__(

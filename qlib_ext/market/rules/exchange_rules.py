@@ -101,11 +101,6 @@ class ExchangeRules:
     name
         What it is called in messages and reports.
 
-    Raises
-    ------
-    UserError
-        If the table does not fit, names an unknown board, or lacks what every table has.
-
     Attributes
     ----------
     market
@@ -118,6 +113,11 @@ class ExchangeRules:
         The most trading days after its listing for which a stock has a price limit of its own.
     digest
         16 hex digits of the content.
+
+    Raises
+    ------
+    UserError
+        If the table does not fit, names an unknown board, or lacks what every table has.
     """
 
     def __init__(self, table: Mapping[str, Any], name: str):

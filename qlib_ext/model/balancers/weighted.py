@@ -14,10 +14,10 @@ from qlib_ext.model.balancers.base import Weighting
 class Weighted(Weighting):
     r"""The weighted sum of the losses, each task with a constant weight.
 
-    .. math:: L = \sum_k \alpha_k L_k
-
     Source: "Collaborative Optimization in Financial Data Mining Through Deep Learning and ResNeXt", Eq. 4; also called
     linear scalarization.
+
+    .. math:: L = \sum_k \alpha_k L_k
 
     Parameters
     ----------
