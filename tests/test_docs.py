@@ -31,7 +31,7 @@ from qlib_ext.workflow.experiment import ExperimentManager
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HOW_TO_ADD = (ROOT / "docs" / "how-to-add.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.yaml"))
 
 
