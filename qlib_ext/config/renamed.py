@@ -19,18 +19,20 @@ MODULES: Mapping[str, str] = {
     "qlib_ext.cli.data.side": "qlib_ext.cli.data.side_data",
     "qlib_ext.cli.pairs": "qlib_ext.cli.options",
     "qlib_ext.data.alpha360": "qlib_ext.features.alpha360",
-    "qlib_ext.data.concepts": "qlib_ext.data.side_data.concepts",
+    "qlib_ext.data.concepts": "qlib_ext.features.side_data.concepts",
     "qlib_ext.data.daily_bars": "qlib_ext.features.daily_bars",
     "qlib_ext.data.daily_panel": "qlib_ext.data.panel",
     "qlib_ext.data.expression_text": "qlib_ext.features.expression_text",
     "qlib_ext.data.expressions": "qlib_ext.features.expressions",
     "qlib_ext.data.foreseen": "qlib_ext.data.spec",
+    "qlib_ext.data.handlers.alpha360_panel": "qlib_ext.data.handlers.panel",
+    "qlib_ext.data.handlers.daily_bars_panel": "qlib_ext.data.handlers.panel",
     "qlib_ext.data.label_planes": "qlib_ext.data.labels.label_planes",
-    "qlib_ext.data.macro": "qlib_ext.data.side_data.macro",
+    "qlib_ext.data.macro": "qlib_ext.features.side_data.macro",
     "qlib_ext.data.market_panel": "qlib_ext.features.market_panel",
-    "qlib_ext.data.market_value": "qlib_ext.data.side_data.market_value",
-    "qlib_ext.data.source": "qlib_ext.data.side_data.source",
-    "qlib_ext.data.windows": "qlib_ext.features.windows",
+    "qlib_ext.data.market_value": "qlib_ext.features.side_data.market_value",
+    "qlib_ext.data.source": "qlib_ext.features.side_data.source",
+    "qlib_ext.data.windows": "qlib_ext.features.base",
     "qlib_ext.market.audit": "qlib_ext.market.quality",
     "qlib_ext.market.audit.base": "qlib_ext.market.quality.check",
     "qlib_ext.market.audit.finding": "qlib_ext.market.finding",
@@ -70,8 +72,17 @@ MODULES: Mapping[str, str] = {
 
 # Old class -> new one, and behind a space what its configuration must hold beside the name.
 CLASSES: Mapping[str, str] = {
+    "qlib_ext.data.alpha360.Alpha360Windows": "qlib_ext.features.alpha360.Alpha360",
+    "qlib_ext.data.daily_bars.DailyBarsWindows": "qlib_ext.features.daily_bars.DailyBars",
     "qlib_ext.data.foreseen.Foreseen": "qlib_ext.data.spec.DatasetSpec",
-    "qlib_ext.data.market_value.TrailingAmount": "qlib_ext.data.side_data.market_value.TrailingTradedValue",
+    "qlib_ext.data.handlers.alpha360_panel.Alpha360Panel": (
+        "qlib_ext.data.handlers.panel.PanelHandler with `features: {class: qlib_ext.features.alpha360.Alpha360}`"
+    ),
+    "qlib_ext.data.handlers.daily_bars_panel.DailyBarsPanel": (
+        "qlib_ext.data.handlers.panel.PanelHandler with `features: {class: qlib_ext.features.daily_bars.DailyBars}`"
+    ),
+    "qlib_ext.data.market_value.TrailingAmount": "qlib_ext.features.side_data.market_value.TrailingTradedValue",
+    "qlib_ext.data.windows.Windows": "qlib_ext.features.base.FeatureSet",
     "qlib_ext.market.audit.finding.Audit": "qlib_ext.market.finding.QualityReport",
     "qlib_ext.market.made.made_market.MadeMarket": "qlib_ext.market.synthetic.synthetic_market.SyntheticMarket",
     "qlib_ext.market.made.made_market.Universe": "qlib_ext.market.synthetic.synthetic_market.UniversePlan",
@@ -80,9 +91,6 @@ CLASSES: Mapping[str, str] = {
     "qlib_ext.market.sides.side_table.Rows": "qlib_ext.market.side_data.rows.Rows",
     "qlib_ext.market.traded_money.TradedMoney": "qlib_ext.market.traded_value.ValueInCurrency",
     "qlib_ext.market.universes.traded_amount.TradedAmount": "qlib_ext.market.traded_value.TradedValue",
-    "qlib_ext.model.balancers.torchjd.TorchJD": (
-        "qlib_ext.model.balancers.torchjd.TorchJDAggregator (of a scalarizer: `TorchJDScalarizer`)"
-    ),
     "qlib_ext.model.losses.approx_ndcg.CrossEntropyApproxNDCG": (
         "qlib_ext.model.losses.weighted_sum.WeightedSum of CrossEntropy and ApproxNDCG"
     ),
