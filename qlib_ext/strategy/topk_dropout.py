@@ -48,7 +48,8 @@ class TopkDropout(TopkDropoutStrategy):
     forbid_all_trade_at_limit
         No trade in either direction at a price limit.
     risk_degree
-        Share of the cash that is invested, in (0, 1].
+        Share of the cash that is invested, in (0, 1]. A subclass that overrides `get_risk_degree(trade_step)` says it
+        anew each day, 0 included.
     trade_exchange, level_infra, common_infra
         Given by Qlib's backtest.
 
@@ -69,6 +70,7 @@ class TopkDropout(TopkDropoutStrategy):
     - `n_drop=0` holds, where Qlib sells every stock (`list[-0:]` is the whole list);
     - equal scores have an order, where Qlib leaves it to an unstable sort, and sales go from the worst, where
       Qlib takes them in the order of a set, which changes from process to process;
+    - `get_risk_degree` takes effect, which Qlib documents and its own class does not ask;
     - a stock without a score (NaN) is never bought;
     - on a day with fewer than `topk + n_drop` candidates only what is beyond `topk` goes, where Qlib sells
       `n_drop`, even the best, for nothing;
@@ -145,7 +147,8 @@ class TopkDropout(TopkDropoutStrategy):
 
         purchases = []
         buy = buy[: max(0, self.topk - len(position.get_stock_list()))]
-        part = position.get_cash() * self.risk_degree / max(1, len(buy))
+        degree = between("get_risk_degree()", self.get_risk_degree(step), 0, 1)
+        part = position.get_cash() * degree / max(1, len(buy))
         for code in buy:
             if not buyable(code):
                 self._withhold(self._purchase(code, part, start, end), value=part)

@@ -250,3 +250,30 @@ def test_golden(market: Market) -> None:
 
 GOLDEN_HOLDINGS = ["SH600000", "SH600003", "SH600007", "SH600011", "SH600017"]
 GOLDEN_ACCOUNT = 9049123.110274361
+
+
+class TestRiskDegree:
+    """The hook by which Qlib lets a subclass say how much is invested on a day."""
+
+    class HalfLater(TopkDropout):
+        """Everything on the first 20 days, nothing new after."""
+
+        def get_risk_degree(self, trade_step: int | None = None) -> float:
+            assert trade_step is not None
+            return 1.0 if trade_step < 20 else 0.0
+
+    def test_a_subclass_says_it_day_by_day(self, market: Market) -> None:
+        scores = signal(market.scores, market.calendar)
+        plain, _ = market.run(TopkDropout(signal=scores, topk=5, n_drop=2, risk_degree=1.0))
+        timed, _ = market.run(self.HalfLater(signal=scores, topk=5, n_drop=2))
+        pd.testing.assert_frame_equal(plain.iloc[:20], timed.iloc[:20])
+        assert timed["cash"].iloc[-1] > 10 * plain["cash"].iloc[-1]
+
+    def test_a_share_above_one_is_refused(self, market: Market) -> None:
+        class Borrowing(TopkDropout):
+            def get_risk_degree(self, trade_step: int | None = None) -> float:
+                return 1.5
+
+        scores = signal(market.scores, market.calendar)
+        with pytest.raises(UserError, match=r"`get_risk_degree\(\)` must lie in \[0, 1\], found 1.5"):
+            market.run(Borrowing(signal=scores, topk=5, n_drop=2))
