@@ -11,13 +11,16 @@ from typing import Any
 
 import jinja2
 import jinja2.meta
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
 
 from qlib_ext.config.build import build, locate
+from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.panel import DailyPanel
+from qlib_ext.features.base import FeatureSet
 from qlib_ext.model.augment import Augmenter
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Aggregator
@@ -27,6 +30,7 @@ from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
 from qlib_ext.tracking.artifacts import RunArtifacts
 from qlib_ext.workflow.experiment import ExperimentManager
+from tests.features.arrays import market_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,6 +73,9 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
 class TestExamples:
     def test_there_is_one_of_each(self, examples: Mapping[str, Any]) -> None:
         assert set(examples) == {
+            "features",
+            "labels",
+            "learn_processors",
             "loss",
             "backbone",
             "balancer",
@@ -77,6 +84,23 @@ class TestExamples:
             "strategy",
             "also",
         }
+
+    def test_features(self, examples: Mapping[str, Any]) -> None:
+        features = build(examples["features"], FeatureSet, name="features")
+        close = np.exp(np.random.default_rng(0).normal(3, 0.1, (1, 40, 6))).astype(np.float32)
+        market = market_of(close, features.fields)
+        features.fit(market, np.arange(40)[:, None] < np.full(6, 30))
+        found = features.gather(torch.from_numpy(features.pad(market)), 35, torch.tensor([4, 1]))
+        assert found.shape == (2, 1, 2)
+        change = np.log(close[0, 20:30] / close[0, :10])  # over 20 days, of the days to fit on
+        expected = (np.log(close[0, 35, [4, 1]] / close[0, 15, [4, 1]]) - change.mean()) / change.std()
+        np.testing.assert_allclose(found[:, 0, 1], expected, rtol=1e-4)
+
+    def test_label(self, examples: Mapping[str, Any]) -> None:
+        given = {name: examples[name] for name in ("labels", "learn_processors")}
+        handler = PanelHandler("csi300", **given, init_data=False)
+        assert handler.horizon_days == 6
+        assert handler.label_names() == (("WEEK",), ("WEEK",))
 
     def test_loss(self, examples: Mapping[str, Any]) -> None:
         loss = build(examples["loss"], Loss, name="loss")

@@ -44,7 +44,7 @@ FINGERPRINTS_KEPT = 200
 LEFTOVER_SECONDS = 24 * 3600  # what a killed run left half made is removed after a day
 CHUNK_BYTES = 1 << 20
 CHUNKS_LOOKED_AT = 4
-# Whatever the handlers import of the package must be among these: an entry is never read by other code.
+# Whatever handlers and feature sets import of the package must be among these: an entry is never read by other code.
 SOURCES = (
     "*.py",
     "config/*.py",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from qlib_ext import checks
 from qlib_ext.checks import UserError
+from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore
 
 
-class FeatureSet(ABC):
+class FeatureSet(Rebuildable, ABC):
     """Windows of T days over F features, normalised by statistics of the training days.
 
     A feature set is one class. It says which bars it reads, how many days it looks back and what its features are
@@ -86,10 +87,10 @@ class FeatureSet(ABC):
 
     # -- what it needs beside bars -------------------------------------------------------------------------
 
-    def check_store(self, store: QlibStore) -> None:  # noqa: B027 - most need nothing
+    def check_store(self, store: QlibStore) -> None:
         """Raise a UserError if the store lacks what the features need beside bars."""
 
-    def join(self, store: QlibStore, market: MarketPanel) -> None:  # noqa: B027
+    def join(self, store: QlibStore, market: MarketPanel) -> None:
         """Load what the features need beside bars, for the days and stocks of `market`."""
 
     # -- the windows ---------------------------------------------------------------------------------------
@@ -154,6 +155,26 @@ class FeatureSet(ABC):
         Tensor
             `[N, T, F]` float32, finite.
         """
+
+    # -- for subclasses ------------------------------------------------------------------------------------
+
+    def padded_planes(
+        self, market: MarketPanel, plane: Callable[[str], np.ndarray], names: Sequence[str]
+    ) -> np.ndarray:
+        """`plane(name)` `[D, S]` of each name, with T - 1 empty days in front: `[D + T - 1, S, names]`."""
+        days, stocks = market.members.shape
+        padded = np.full((days + self.lookback_days - 1, stocks, len(names)), np.nan, np.float32)
+        for i, name in enumerate(names):
+            padded[self.lookback_days - 1 :, :, i] = plane(name)
+        return padded
+
+    def normalised(self, window: Tensor, clip: float | None) -> Tensor:
+        """A window `[T, N, F]` less the median, over the scale, clipped, and 0 where missing: `[N, T, F]`."""
+        median, scale = self._fitted(window.device)
+        features = (window - median) / scale
+        if clip is not None:
+            features = features.clamp_(-clip, clip)
+        return features.nan_to_num_(nan=0.0).transpose(0, 1)
 
     def _fitted(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Median and scale on `device`, `[T, 1, F]` each."""

@@ -182,11 +182,8 @@ class DailyBars(FeatureSet):
 
     def pad(self, market: MarketPanel) -> np.ndarray:
         """The bars' features before they are normalised, `[D + T - 1, S, bars]`."""
-        days, stocks = market.members.shape
-        padded = np.full((days + self.lookback_days - 1, stocks, len(self.bars)), np.nan, np.float32)
-        for i, name in enumerate(self.bars):
-            padded[self.lookback_days - 1 :, :, i] = self._feature(market, name, days)
-        return padded
+        days = len(market.calendar)
+        return self.padded_planes(market, lambda name: self._feature(market, name, days), self.bars)
 
     def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation; a UserError names a feature that is missing or the same on all the rows."""
@@ -217,11 +214,7 @@ class DailyBars(FeatureSet):
         if self.indicators:
             joined = self._on(padded.device)[steps].unsqueeze(1).expand(-1, len(columns), -1)  # [T, N, M]
             window = torch.cat([window, joined], dim=2)  # [T, N, F]
-        mean, deviation = self._fitted(padded.device)
-        features = (window - mean) / deviation  # [T, N, F]
-        if self.clip is not None:
-            features = features.clamp_(-self.clip, self.clip)
-        return features.nan_to_num_(nan=0.0).transpose(0, 1)  # [N, T, F]
+        return self.normalised(window, self.clip)  # [N, T, F]
 
     def _feature(self, market: MarketPanel, name: str, days: int) -> np.ndarray:
         """One bar's feature on the first days, before it is normalised, `[days, S]` float32; it reads no other day."""
