@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 from qlib.config import C
 from qlib.data.dataset.handler import DataHandler, DataHandlerLP
 from qlib.data.dataset.processor import Processor
@@ -19,7 +20,13 @@ from qlib_ext import checks
 from qlib_ext.checks import UserError
 from qlib_ext.config.build import build
 from qlib_ext.data.cache import PanelCache, key_of
-from qlib_ext.data.days import as_day, check_range
+from qlib_ext.data.days import check_range
+from qlib_ext.data.handlers.arguments import (
+    build_processors,
+    check_cache_directory,
+    check_fit_range,
+    label_expressions,
+)
 from qlib_ext.data.handlers.loader import PanelLoader
 from qlib_ext.data.labels.base import GROUP, Labels
 from qlib_ext.data.labels.label_planes import LabelPlanes, run, works_per_day
@@ -99,12 +106,12 @@ class PanelHandler(DataHandlerLP):
     ) -> None:
         checks.instance("instruments", instruments, str)
         check_range(start_time, end_time)
-        self.cache = _cache_directory(cache)
-        self.fit_start_time, self.fit_end_time = _fit_range(fit_start_time, fit_end_time)
+        self.cache = check_cache_directory(cache)
+        self.fit_start_time, self.fit_end_time = check_fit_range(fit_start_time, fit_end_time)
         self.features = Alpha360() if features is None else build(features, FeatureSet, name="features")
-        infer = _processors(infer_processors, "infer")
-        learn = _processors(learn_processors, "learn")
-        named = _expressions(LABELS if labels is None else labels, [*infer, *learn])
+        infer = build_processors(infer_processors, "infer")
+        learn = build_processors(learn_processors, "learn")
+        named = label_expressions(LABELS if labels is None else labels, [*infer, *learn])
         self.horizon_days = max(expressions.reach(text) for text in named.values())
         super().__init__(
             instruments=instruments,
@@ -328,8 +335,6 @@ class PanelHandler(DataHandlerLP):
 
     def feature_table(self, index: pd.MultiIndex) -> pd.DataFrame:
         """Features as Qlib tabulates them: `[rows, F * T]` float32, such as columns CLOSE59 ... VOLUME0."""
-        import torch  # here, so that a handler without a table costs a LightGBM user no torch
-
         panel = self.panel
         days = panel.calendar.get_indexer(index.get_level_values("datetime"))
         stocks = pd.Index(panel.instruments).get_indexer(index.get_level_values("instrument"))
@@ -349,45 +354,3 @@ def _there(held: T | None) -> T:
     if held is None:
         raise RuntimeError("nothing was loaded yet: call `setup_data` first")
     return held
-
-
-def _expressions(labels: Any, processors: Sequence[Processor]) -> dict[str, str]:
-    """Label name -> expression, with the columns that processors need beside the labels."""
-    if not isinstance(labels, Mapping):
-        raise UserError(f"`labels` must be a mapping from names to Qlib expressions, found {labels!r}")
-    named = dict(labels)
-    for processor in processors:
-        if hasattr(processor, "expressions"):  # a processor that needs label columns of its own names them
-            texts, names = processor.expressions()
-            named.update(zip(names, texts, strict=True))
-    if not named:
-        raise UserError("`labels` must name at least one label, found none")
-    return named
-
-
-def _processors(given: Sequence[Any], name: str) -> list[Processor]:
-    if not isinstance(given, (list, tuple)):
-        raise UserError(f"`{name}_processors` must be a list of processors, found {given!r}")
-    return [build(config, Processor, name=f"{name}_processors[{i}]") for i, config in enumerate(given)]
-
-
-def _fit_range(start: Any, end: Any) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
-    if (start is None) != (end is None):
-        raise UserError(
-            f"`fit_start_time` and `fit_end_time` must be given both or not at all, found {start} and {end}"
-        )
-    if start is None:
-        return None, None
-    first, last = as_day("fit_start_time", start), as_day("fit_end_time", end)
-    if first > last:
-        raise UserError(f"`fit_start_time` must not lie after `fit_end_time`, found {start} and {end}")
-    return first, last
-
-
-def _cache_directory(given: Any) -> str | None:
-    """The directory, or None for none: YAML reads `off` as false."""
-    if given is None or given is False or given == "off":
-        return None
-    if not isinstance(given, (str, Path)) or not str(given).strip():
-        raise UserError(f"`cache` must be a directory, or off for none, found {given!r}")
-    return str(given)

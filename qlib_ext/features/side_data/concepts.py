@@ -33,7 +33,7 @@ class ConceptSpells:
     Attributes
     ----------
     names
-        The C concepts.
+        The G concepts.
     stock, concept
         int64 `[M]`: positions in the panel's instruments and in `names`.
     first, after

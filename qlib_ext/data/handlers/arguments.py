@@ -1,0 +1,58 @@
+"""The arguments of a handler, checked and made what they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from qlib.data.dataset.processor import Processor
+
+from qlib_ext.checks import UserError
+from qlib_ext.config.build import build
+from qlib_ext.data.days import as_day
+
+
+def label_expressions(labels: Any, processors: Sequence[Processor]) -> dict[str, str]:
+    """Label name -> expression, with the columns that processors need beside the labels."""
+    if not isinstance(labels, Mapping):
+        raise UserError(f"`labels` must be a mapping from names to Qlib expressions, found {labels!r}")
+    named = dict(labels)
+    for processor in processors:
+        if hasattr(processor, "expressions"):  # a processor that needs label columns of its own names them
+            texts, names = processor.expressions()
+            named.update(zip(names, texts, strict=True))
+    if not named:
+        raise UserError("`labels` must name at least one label, found none")
+    return named
+
+
+def build_processors(given: Sequence[Any], name: str) -> list[Processor]:
+    """The processors of a list; `name` is `infer` or `learn`, for messages."""
+    if not isinstance(given, (list, tuple)):
+        raise UserError(f"`{name}_processors` must be a list of processors, found {given!r}")
+    return [build(config, Processor, name=f"{name}_processors[{i}]") for i, config in enumerate(given)]
+
+
+def check_fit_range(start: Any, end: Any) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    """First and last day to fit on, or None and None where neither is given."""
+    if (start is None) != (end is None):
+        raise UserError(
+            f"`fit_start_time` and `fit_end_time` must be given both or not at all, found {start} and {end}"
+        )
+    if start is None:
+        return None, None
+    first, last = as_day("fit_start_time", start), as_day("fit_end_time", end)
+    if first > last:
+        raise UserError(f"`fit_start_time` must not lie after `fit_end_time`, found {start} and {end}")
+    return first, last
+
+
+def check_cache_directory(given: Any) -> str | None:
+    """The directory, or None for none: YAML reads `off` as false."""
+    if given is None or given is False or given == "off":
+        return None
+    if not isinstance(given, (str, Path)) or not str(given).strip():
+        raise UserError(f"`cache` must be a directory, or off for none, found {given!r}")
+    return str(given)
