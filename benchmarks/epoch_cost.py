@@ -42,8 +42,9 @@ from qlib_ext.config.build import build
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.network import MultiTaskNetwork
-from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import Trainer, TrainerOptions
+from qlib_ext.model.options import TrainerOptions
+from qlib_ext.model.task import Task, daily_losses
+from qlib_ext.model.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 PRECISIONS = ("float32", "bfloat16")
@@ -140,11 +141,14 @@ def measure(trainer: Trainer, stretch: Stretch, repeats: int) -> Epoch:
             partial(trainer._train_epoch, train, days["train"]),
             stretch.days["train"] / len(ready),
         ),
-        "train": (partial(trainer.losses, train, days["train"]), stretch.days["train"] / len(ready)),
+        "train": (
+            partial(trainer.evaluator.losses, train, days["train"]),
+            stretch.days["train"] / len(ready),
+        ),
     }
     for name in ("valid", "test"):
         panels = stretch.panels[name]
-        work = partial(trainer._validate, panels, days[name])
+        work = partial(trainer.evaluator.losses_and_scores, panels, days[name])
         contestants[name] = (work, stretch.days[name] / len(panels))
     best = dict.fromkeys(contestants, np.inf)
     for turn in range(repeats + 1):
@@ -162,10 +166,9 @@ def bare_loop(trainer: Trainer, panels: Sequence[DailyPanel]) -> None:
     """Forward, losses, and a backward pass for each task: what any loop would have to do."""
     trainer.network.train()
     for panel in panels:
-        losses = trainer._daily_losses(panel, trainer._predict(panel))
-        for k, task in enumerate(trainer.tasks):
-            parameters = [*trainer.shared, *trainer.head_parameters[task.name]]
-            torch.autograd.grad(losses[k], parameters, retain_graph=k < len(losses) - 1)
+        losses = daily_losses(trainer.tasks, trainer.network(panel, trainer.options.precision), panel)
+        for k, head in enumerate(trainer.heads):
+            torch.autograd.grad(losses[k], [*trainer.shared, *head], retain_graph=k < len(losses) - 1)
 
 
 def render(epochs: Sequence[Epoch], title: str) -> Table:

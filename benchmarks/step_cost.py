@@ -48,8 +48,9 @@ from qlib_ext.model.backbones import gats
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.network import MultiTaskNetwork
-from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import LOOK_EVERY, Trainer, TrainerOptions
+from qlib_ext.model.options import TrainerOptions
+from qlib_ext.model.task import Task, daily_losses
+from qlib_ext.model.trainer import LOOK_EVERY, Trainer
 
 Step = Callable[[], None]  # what is measured
 
@@ -368,10 +369,10 @@ def _balancer(name: str) -> dict[str, Any]:
 
 def _passes(trainer: Trainer, days: OneDay) -> None:
     """One pass forward and one a task backward, and nothing else."""
-    losses = trainer._daily_losses(days[0], trainer._predict(days[0]))
-    for k, task in enumerate(trainer.tasks):
-        parameters = [*trainer.shared, *trainer.head_parameters[task.name]]
-        torch.autograd.grad(losses[k], parameters, retain_graph=k < len(losses) - 1)
+    predictions = trainer.network(days[0], trainer.options.precision)
+    losses = daily_losses(trainer.tasks, predictions, days[0])
+    for k, head in enumerate(trainer.heads):
+        torch.autograd.grad(losses[k], [*trainer.shared, *head], retain_graph=k < len(losses) - 1)
 
 
 def _nothing(result: object) -> None:

@@ -25,7 +25,7 @@ from qlib_ext.model.augment import Augmenter
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Aggregator
 from qlib_ext.model.losses.base import Loss
-from qlib_ext.model.trainer import TrainerOptions
+from qlib_ext.model.options import TrainerOptions
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
 from qlib_ext.tracking.artifacts import RunArtifacts

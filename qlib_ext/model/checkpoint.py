@@ -230,3 +230,17 @@ def set_random_state(state: Mapping[str, Tensor], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def compare_threads(before: int | None, device: torch.device) -> None:
+    """Warn where the number of threads is another than `before`, and could change the last bits of what follows."""
+    now = torch.get_num_threads()
+    strict = "STRICT" in os.environ.get("MKL_CBWR", "").upper()
+    if device.type == "cpu" and before not in (None, now) and not strict:
+        logger.warning(
+            "this training was begun with %d threads and goes on with %d: sums may differ in their last bits from those of "
+            "a run that was not interrupted; OMP_NUM_THREADS=%d goes on as before",
+            before,
+            now,
+            before,
+        )

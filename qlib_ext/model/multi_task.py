@@ -32,9 +32,11 @@ from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder
 from qlib_ext.model.memory import oom_as_user_error
 from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.options import TrainerOptions
 from qlib_ext.model.schedule import SCORE
+from qlib_ext.model.step_log import NonFiniteError
 from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import Epoch, NonFiniteError, Trainer, TrainerOptions
+from qlib_ext.model.trainer import Epoch, Trainer
 
 logger = logging.getLogger(__name__)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from qlib_ext.config.build import build
@@ -48,12 +50,14 @@ class MultiTaskNetwork(nn.Module):
         )
         self._chunked_embedding = ChunkedEmbedding()
 
-    def forward(self, panel: DailyPanel) -> dict[str, Tensor]:
+    def forward(self, panel: DailyPanel, precision: str = "float32") -> dict[str, Tensor]:
         """Predictions by task: `[N]` for a regression, logits `[N, C]` for a classification.
 
-        Heads run in float32 whatever precision the backbone runs in: rounded scores would tie stocks.
+        Heads run in float32 whatever the `precision` of the backbone: rounded scores would tie stocks.
         """
-        return self.predict_heads(self.embed(panel))
+        with autocast(panel.features.device, precision):
+            embedding = self.embed(panel)  # [N, E]
+        return self.predict_heads(embedding)
 
     def embed(self, panel: DailyPanel) -> Tensor:
         """Embeddings `[N, E]`; in evaluation part by part where the device has no room for the whole day."""
@@ -63,3 +67,10 @@ class MultiTaskNetwork(nn.Module):
         """Heads alone, on embeddings `[N, E]`."""
         embedding = embedding.float()
         return {name: head(embedding) for name, head in self.heads.items()}
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Where torch computes in bfloat16 what bears it, if that is the precision."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()

@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from qlib_ext import checks
 from qlib_ext.checks import UserError
+from qlib_ext.model.selection import SELECTIONS
 
-SELECTIONS = ("rank_ic", "authors", "loss")
 ALL = "all"
 SCORE = "score"  # the task that ranks stocks; `rank_ic` and `authors` measure it
 
@@ -40,6 +40,11 @@ class Phase:
     patience: int
     learning_rate: float
     selection: str
+
+    def is_over(self, first_epoch: int, epoch: int, best_epoch: int) -> bool:
+        """Whether it ends after `epoch` epochs, if it began at `first_epoch` and its best is `best_epoch` (-1: none)."""
+        since_best = epoch - (best_epoch + 1 if best_epoch >= 0 else first_epoch)
+        return epoch - first_epoch >= self.epochs or since_best >= self.patience
 
 
 KEYS = tuple(Phase.__dataclass_fields__)

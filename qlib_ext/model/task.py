@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qlib_ext import checks
 from qlib_ext.checks import UserError
 from qlib_ext.config.build import build, locate
+from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.losses.base import Loss
 
 LINEAR_HEAD = {"class": "qlib_ext.model.heads.linear.LinearHead"}
@@ -101,3 +102,8 @@ class Task:
     def probabilities(self, prediction: Tensor) -> Tensor:
         """Class probabilities `[N, C]` from logits."""
         return torch.softmax(prediction, dim=-1)
+
+
+def daily_losses(tasks: Sequence[Task], predictions: Mapping[str, Tensor], panel: DailyPanel) -> Tensor:
+    """Losses `[K]` of a day."""
+    return torch.stack([task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in tasks])

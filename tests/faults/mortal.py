@@ -35,6 +35,7 @@ import torch._dynamo  # noqa: F401
 from mlflow.tracking import MlflowClient
 
 from qlib_ext.model import checkpoint
+from qlib_ext.model.evaluator import Evaluator
 from qlib_ext.model.trainer import Trainer
 
 KINDS = ("step", "measuring", "checkpoint", "file", "end")
@@ -58,7 +59,7 @@ class Moments:
 
     def watch(self) -> None:
         """Have the code of the run tell of itself."""
-        step, validate = Trainer._step, Trainer._validate
+        step, measure = Trainer._step, Evaluator.losses_and_scores
         save, save_file, close = checkpoint.save, checkpoint.save_file, checkpoint.close
         publish = local.LocalArtifactRepository._publish_staged_artifact
 
@@ -67,9 +68,9 @@ class Moments:
             self.pass_(f"step: epoch {trainer.epoch}, day {position}")
             return step(trainer, train, position)
 
-        def measuring(trainer: Trainer, *arguments: Any) -> Any:
-            self.pass_(f"measuring: epoch {trainer.epoch}")
-            return validate(trainer, *arguments)
+        def measuring(evaluator: Evaluator, *arguments: Any) -> Any:
+            self.pass_(f"measuring: epoch {self.epoch}")
+            return measure(evaluator, *arguments)
 
         def saving(path: Path, state: Any) -> None:
             self.pass_(f"checkpoint: epoch {self.epoch}, before it")
@@ -94,7 +95,7 @@ class Moments:
             self.pass_("end: before the run is closed")
             close(path)
 
-        Trainer._step, Trainer._validate = stepping, measuring  # type: ignore[method-assign]
+        Trainer._step, Evaluator.losses_and_scores = stepping, measuring  # type: ignore[method-assign]
         checkpoint.save, checkpoint.save_file, checkpoint.close = saving, writing, closing
         local.LocalArtifactRepository._publish_staged_artifact = publishing
 

@@ -93,7 +93,8 @@ from qlib_ext.model.losses.approx_ndcg import ApproxNDCG
 from qlib_ext.model.losses.mse import MSE
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import Trainer, TrainerOptions
+from qlib_ext.model.options import TrainerOptions
+from qlib_ext.model.trainer import Trainer
 from tests.model.conftest import panels
 
 train, valid = panels(days=4, stocks=300), panels(days=2, stocks=300, seed=1)

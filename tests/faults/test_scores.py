@@ -10,7 +10,7 @@ import qlib
 import torch
 from qlib.utils import init_instance_by_config
 
-from qlib_ext.model.trainer import NonFiniteError
+from qlib_ext.model.step_log import NonFiniteError
 
 
 def test_scores_that_are_no_numbers_are_not_ranked(configured: Any, tmp_path: Path, monkeypatch: Any) -> None:

@@ -16,8 +16,9 @@ from qlib_ext.model.losses.cross_entropy import CrossEntropy
 from qlib_ext.model.losses.mse import MSE
 from qlib_ext.model.memory import oom_as_user_error
 from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.options import TrainerOptions
 from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import Trainer, TrainerOptions
+from qlib_ext.model.trainer import Trainer
 
 TOLD = (
     r"`hidden_size` \(HIDDEN_SIZE\), `precision: bfloat16` \(PRECISION\), a smaller universe or `device: cpu`"

@@ -20,8 +20,9 @@ from qlib_ext.model.checkpoint import CheckpointFolder
 from qlib_ext.model.losses.cross_entropy import CrossEntropy
 from qlib_ext.model.losses.mse import MSE
 from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.options import TrainerOptions
 from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import Trainer, TrainerOptions
+from qlib_ext.model.trainer import Trainer
 
 LSTM = "qlib_ext.model.backbones.lstm.LSTM"
 RESNEXT = "qlib_ext.model.backbones.resnext.ResNeXt"
@@ -51,10 +52,10 @@ class Watched(Trainer):
         self.seen.append(
             {
                 "epoch": self.epoch,
-                "phase": self.phase,
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
+                "phase": self.phase.number,
+                "learning_rate": self.phase.optimizer.param_groups[0]["lr"],
                 "weights": {name: x.clone() for name, x in self.network.state_dict().items()},
-                "steps": max([int(s["step"]) for s in self.optimizer.state.values()], default=0),
+                "steps": max([int(s["step"]) for s in self.phase.optimizer.state.values()], default=0),
             }
         )
         return super()._step(train, position)
@@ -157,12 +158,12 @@ class TestPhases:
         # phase 2 begins after epoch 3, its best; the training ends with epoch 5 of phase 2
         assert same(trainer.network.state_dict(), after_epoch[5])
         assert [record["best"] for record in trainer.history] == [1, 0, 1, 1, 1, 1, 0]
-        assert trainer.best_epoch == 5
+        assert trainer.phase.best_epoch == 5
 
     def test_a_better_score_of_an_earlier_phase_counts_for_nothing(self, train, valid):
         trainer = build(phases=PHASES, script=(9.0, 9.0, 9.0, 9.0, 0.1, 0.3, 0.2))
         trainer.fit(train, valid)
-        assert (trainer.best_epoch, trainer.best_score) == (5, 0.3)
+        assert (trainer.phase.best_epoch, trainer.phase.best_score) == (5, 0.3)
 
     def test_each_has_a_patience_of_its_own(self, train, valid):
         phases = [
@@ -202,7 +203,7 @@ class TestPhases:
             trainer.fit(train, valid)
 
     def test_tells_the_best_epoch_of_each(self, train, valid, caplog):
-        with caplog.at_level(logging.INFO, logger="qlib_ext.model.trainer"):
+        with caplog.at_level(logging.INFO, logger="qlib_ext.model.phase_state"):
             build(phases=PHASES, script=(1, 2, 3, 4, 5, 6, 7)).fit(train, valid)
         assert "best epoch of phase 0 (momentum) 1, validation score 2.0000" in caplog.text
         assert "best epoch of phase 2 (score, momentum) 6, validation score 7.0000" in caplog.text
@@ -265,8 +266,8 @@ class TestSelectionByLoss:
         trainer = build(selection="loss", n_epochs=6, learning_rate=0.3)
         history = trainer.fit(train, valid)
         totals = [record["valid/loss/score"] + record["valid/loss/momentum"] for record in history]
-        assert trainer.best_epoch == int(np.argmin(totals))
-        again = trainer.losses(valid, valid.labelled(("RETURN", "MOMENTUM")))
+        assert trainer.phase.best_epoch == int(np.argmin(totals))
+        again = trainer.evaluator.losses(valid, valid.labelled(("RETURN", "MOMENTUM")))
         assert sum(again.values()) == pytest.approx(min(totals), rel=1e-6)
 
 
@@ -305,7 +306,7 @@ class TestAugmentations:
 
     def test_measured_is_what_the_days_hold(self, train, valid):
         trainer = build(augmentations=AUGMENTATIONS, n_epochs=2)
-        record = trainer.fit(train, valid)[trainer.best_epoch]
+        record = trainer.fit(train, valid)[trainer.phase.best_epoch]
         trainer.network.eval()
         for segment, panels in (("train", train), ("valid", valid)):
             days = panels.labelled(("RETURN", "MOMENTUM"))
@@ -323,15 +324,10 @@ class TestAugmentations:
 
     def test_a_step_sees_other_windows_and_the_same_labels(self, train, valid):
         seen = []
-
-        class Looking(Watched):
-            def _predict(self, panel):
-                if self.network.training:
-                    seen.append(panel)
-                return super()._predict(panel)
-
         trainer = build(augmentations=AUGMENTATIONS, n_epochs=1)
-        trainer.__class__ = Looking
+        trainer.network.register_forward_pre_hook(
+            lambda network, given: seen.append(given[0]) if network.training else None
+        )
         trainer.fit(train, valid)
         by_date = {panel.date: panel for panel in train}
         assert len(seen) == 7
@@ -403,15 +399,19 @@ class TestResume:
 
     def assert_same(self, one, other):
         assert without_seconds(one.history) == without_seconds(other.history)
-        assert (one.epoch, one.phase, one.first_epoch) == (other.epoch, other.phase, other.first_epoch)
-        assert (one.best_epoch, one.best_score) == (other.best_epoch, other.best_score)
+        assert (one.epoch, one.phase.number) == (other.epoch, other.phase.number)
+        assert one.phase.first_epoch == other.phase.first_epoch
+        assert (one.phase.best_epoch, one.phase.best_score) == (
+            other.phase.best_epoch,
+            other.phase.best_score,
+        )
         assert same(one.network.state_dict(), other.network.state_dict())
-        states = one.optimizer.state_dict(), other.optimizer.state_dict()
+        states = one.phase.optimizer.state_dict(), other.phase.optimizer.state_dict()
         assert states[0]["param_groups"] == states[1]["param_groups"]
         for index, state in states[0]["state"].items():
             assert same(state, states[1]["state"][index])
         assert one.balancer.report() == other.balancer.report()
-        assert one.plateau.state_dict() == other.plateau.state_dict()
+        assert one.phase.scheduler.state_dict() == other.phase.scheduler.state_dict()
 
     # 7 steps an epoch; phases end before the steps 14 and 28
     @pytest.mark.parametrize("step", [5, 13, 14, 15, 24, 28, 41])

@@ -19,8 +19,9 @@ from qlib_ext.model.losses.base import Loss
 from qlib_ext.model.losses.cross_entropy import CrossEntropy
 from qlib_ext.model.losses.mse import MSE
 from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.options import TrainerOptions
 from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import Trainer, TrainerOptions, _gradient_statistics
+from qlib_ext.model.trainer import Trainer
 
 MLP = {"class": "qlib_ext.model.heads.mlp.MLPHead", "kwargs": {"hidden_size": 4, "dropout": 0.3}}
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -86,10 +87,14 @@ def without_seconds(history):
 def assert_same(one, other):
     """Two trainers stand at the same point, bit for bit."""
     assert without_seconds(one.history) == without_seconds(other.history)
-    assert (one.epoch, one.best_epoch, one.best_score) == (other.epoch, other.best_epoch, other.best_score)
+    assert (one.epoch, one.phase.best_epoch, one.phase.best_score) == (
+        other.epoch,
+        other.phase.best_epoch,
+        other.phase.best_score,
+    )
     same_bits(one.network.state_dict(), other.network.state_dict())
-    same_bits(one.best_weights, other.best_weights)
-    states = [trainer.optimizer.state_dict()["state"] for trainer in (one, other)]
+    same_bits(one.phase.best_weights, other.phase.best_weights)
+    states = [trainer.phase.optimizer.state_dict()["state"] for trainer in (one, other)]
     assert states[0].keys() == states[1].keys()
     for index in states[0]:
         same_bits(states[0][index], states[1][index])
@@ -129,39 +134,6 @@ class Scripted(Trainer):
 
     def _selection_score(self, record):
         return self.script[int(record["epoch"])]
-
-
-class TestOptions:
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"n_epochs": 0}, "`n_epochs` must be at least 1, found 0"),
-            ({"n_epochs": 2.0}, "`n_epochs` must be an integer, found 2.0"),
-            ({"patience": 0}, "`patience` must be at least 1, found 0"),
-            ({"learning_rate": 0}, "`learning_rate` must be above 0, found 0"),
-            ({"precision": "float16"}, "`precision` must be one of bfloat16, float32, found 'float16'"),
-            ({"selection": "ic"}, "`selection` must be one of authors, loss, rank_ic, found 'ic'"),
-            ({"phases": {"tasks": "all"}}, "`phases` must be a list of at least 1 phase, found"),
-            ({"plateau": {"factor": 2}}, r"`plateau.factor` must lie in \(0, 1\), found 2"),
-            ({"augmentations": {"class": "a.B"}}, "`augmentations` must be a list, found"),
-            ({"augmentations": [MLP]}, r"`augmentations\[0\].class` must be a Augmentation, found"),
-        ],
-    )
-    def test_messages(self, options, message):
-        with pytest.raises(UserError, match=message):
-            TrainerOptions(**options)
-
-    def test_defaults_are_the_papers(self):
-        assert vars(TrainerOptions()) == {
-            "n_epochs": 100,
-            "patience": 30,
-            "learning_rate": 2e-4,
-            "precision": "float32",
-            "selection": "rank_ic",
-            "phases": None,
-            "plateau": None,
-            "augmentations": (),
-        }
 
 
 class TestStep:
@@ -217,7 +189,7 @@ class TestStep:
     @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
     def test_is_adam_with_coupled_l2_as_the_balancer_says(self, train, weight_decay):
         trainer, naive = build(EqualWeighting(weight_decay)), build()
-        for group in trainer.optimizer.param_groups:
+        for group in trainer.phase.optimizer.param_groups:
             group["weight_decay"] = trainer.balancer.weight_decay
         moments = {name: (0.0, 0.0) for name, _ in naive.network.named_parameters()}
         trainer.network.eval()
@@ -246,7 +218,7 @@ class TestStep:
     def test_the_decay_of_the_balancer_is_in_force_in_its_epoch(self, train, valid):
         class Watched(Trainer):
             def _step(self, train, position):
-                decays.append(self.optimizer.param_groups[0]["weight_decay"])
+                decays.append(self.phase.optimizer.param_groups[0]["weight_decay"])
                 return super()._step(train, position)
 
         decays = []
@@ -284,38 +256,6 @@ class TestStep:
         again.fit(train, valid)
         assert torch.equal(backbone.rnn.bias_hh_l0, frozen)
         assert torch.equal(backbone.unused, torch.ones(3))
-
-
-class TestGradientStatistics:
-    @pytest.mark.parametrize("k", [1, 2, 3, 4])
-    def test_against_pairs(self, k):
-        jacobian = torch.randn(k, 11, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
-        norms, cosine = _gradient_statistics(jacobian)
-        rows = jacobian.numpy()
-        np.testing.assert_allclose(norms, [np.sqrt(sum(x**2 for x in row)) for row in rows])
-        cosines = [
-            rows[i] @ rows[j] / np.linalg.norm(rows[i]) / np.linalg.norm(rows[j])
-            for i in range(k)
-            for j in range(i)
-        ]
-        assert cosine.item() == pytest.approx(np.mean(cosines) if cosines else 0.0, abs=1e-12)
-
-    @pytest.mark.parametrize(
-        ("second", "expected"), [([2.0, 4.0], 1.0), ([-3.0, -6.0], -1.0), ([2.0, -1.0], 0.0)]
-    )
-    def test_of_two_directions(self, second, expected):
-        _, cosine = _gradient_statistics(torch.tensor([[1.0, 2.0], second]))
-        assert cosine.item() == pytest.approx(expected, abs=1e-6)
-
-    def test_a_task_without_a_gradient_is_at_right_angles_to_all(self):
-        norms, cosine = _gradient_statistics(torch.tensor([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0]]))
-        assert norms.tolist() == [5.0, 0.0, 5.0]
-        assert cosine.item() == pytest.approx(1 / 3)
-
-    def test_of_tiny_and_large_gradients(self):
-        norms, cosine = _gradient_statistics(torch.tensor([[1e-15, 1e-15], [1e15, 1e15]]))
-        assert torch.isfinite(norms).all()
-        assert cosine.item() == pytest.approx(1.0, abs=1e-6)
 
 
 class TestEpoch:
@@ -433,56 +373,6 @@ class TestEpoch:
                 assert history[epoch][f"balance/V/{task}"] == pytest.approx(expected)
 
 
-class TestMeasures:
-    """What an epoch's record says, worked out again from the weights."""
-
-    @pytest.fixture
-    def measured(self, make_panels):
-        def change(arrays):
-            arrays["present"][2, 1:] = False  # one stock: no correlation
-            arrays["RETURN"][3, :] = np.nan  # no label: not in the losses, its classes still count
-
-        train, valid = make_panels(days=9), make_panels(days=6, seed=1, change=change)
-        trainer = build(n_epochs=1)
-        return trainer, train, valid, trainer.fit(train, valid)[0]
-
-    def test_losses_are_means_over_days_in_evaluation_mode(self, measured):
-        trainer, train, valid, record = measured
-        trainer.network.eval()
-        for segment, panels, days in (("train", train, range(9)), ("valid", valid, [0, 1, 4, 5])):
-            for task in trainer.tasks:
-                with torch.no_grad():
-                    daily = [
-                        task.daily_loss(
-                            trainer.network(panels[day])[task.name], panels[day].labels[task.label]
-                        ).item()
-                        for day in days
-                    ]
-                assert record[f"{segment}/loss/{task.name}"] == pytest.approx(np.mean(daily), rel=1e-6)
-
-    def test_ic_and_rank_ic_are_means_over_days_on_raw_labels(self, measured):
-        trainer, _, valid, record = measured
-        predicted, _ = scores(trainer, valid)
-        ic, rank_ic = [], []
-        for panel, score in zip(valid, predicted, strict=True):
-            label = panel.raw_labels["RETURN"].numpy()
-            known = ~np.isnan(label)
-            if known.sum() > 1:
-                ic.append(stats.pearsonr(score[known], label[known]).statistic)
-                rank_ic.append(stats.spearmanr(score[known], label[known]).statistic)
-        assert len(ic) == 4
-        assert record["valid/ic"] == pytest.approx(np.mean(ic), rel=1e-4)
-        assert record["valid/rank_ic"] == pytest.approx(np.mean(rank_ic), rel=1e-6)
-
-    def test_accuracy_is_the_share_of_all_labelled_stocks(self, measured):
-        trainer, _, valid, record = measured
-        _, classes = scores(trainer, valid)
-        labels = np.concatenate([panel.raw_labels["MOMENTUM"].numpy() for panel in valid])
-        known = ~np.isnan(labels)
-        expected = (np.concatenate(classes)[known] == labels[known]).mean()
-        assert record["valid/accuracy/momentum"] == pytest.approx(expected)
-
-
 class TestSelection:
     def test_the_best_weights_are_restored(self, train, valid):
         kept = {}
@@ -493,7 +383,7 @@ class TestSelection:
         trainer = build(kind=Scripted, n_epochs=5)
         trainer.script = (0.1, 0.3, 0.4, 0.2, 0.4)
         history = trainer.fit(train, valid, on_epoch=keep)
-        assert trainer.best_epoch == 2
+        assert trainer.phase.best_epoch == 2
         assert [record["best"] for record in history] == [1.0, 1.0, 1.0, 0.0, 0.0]
         same_bits(trainer.network.state_dict(), kept[2])
         assert not torch.equal(kept[2]["heads.score.linear.weight"], kept[4]["heads.score.linear.weight"])
@@ -502,7 +392,7 @@ class TestSelection:
         trainer = build(n_epochs=6, learning_rate=0.05)
         history = trainer.fit(train, valid)
         best = max(history, key=lambda record: record["valid/rank_ic"])
-        assert trainer.best_epoch == best["epoch"]
+        assert trainer.phase.best_epoch == best["epoch"]
         predicted, _ = scores(trainer, valid)
         rank_ic = []
         for panel, score in zip(valid, predicted, strict=True):
@@ -528,7 +418,7 @@ class TestSelection:
         trainer.script = script
         history = trainer.fit(train, valid)
         assert len(history) == epochs
-        assert trainer.best_epoch == best
+        assert trainer.phase.best_epoch == best
 
     def test_the_authors_score(self, train, valid):
         history = build(n_epochs=4, selection="authors").fit(train, valid)
@@ -539,19 +429,6 @@ class TestSelection:
             expected += (accuracy - first["valid/accuracy/momentum"]) / abs(first["valid/accuracy/momentum"])
             assert record["valid/score"] == pytest.approx(expected)
         assert history[0]["valid/score"] == 0.0
-
-    def test_the_authors_score_by_hand(self):
-        trainer = build(selection="authors")
-
-        def record(rank_ic, accuracy):
-            return {"valid/rank_ic": rank_ic, "valid/accuracy/momentum": accuracy}
-
-        trainer.history = [record(-0.02, 0.4)]
-        assert trainer._selection_score(record(0.01, 0.5)) == pytest.approx(1.5 + 0.25)
-        assert trainer._selection_score(record(-0.04, 0.3)) == pytest.approx(-1.0 - 0.25)
-        assert math.isnan(trainer._selection_score(record(math.nan, 0.5)))
-        trainer.history = [record(math.nan, 0.2), record(0.02, 0.0)]  # no score of all equal; no hit
-        assert trainer._selection_score(record(0.03, 0.1)) == pytest.approx(0.5 + 0.1)
 
     def test_without_any_score_no_weights_are_handed_back(self, make_panels, train):
         """All returns equal on every validation day: no order to compare with."""
@@ -774,7 +651,7 @@ class TestResume:
         trainer = self.trainer(kind=Scripted, n_epochs=9, patience=3)
         trainer.script = (0.2, 0.1, 0.1, 0.1, 0.9)
         assert len(trainer.fit(train, valid, folder=folder, resume=True)) == 4
-        assert trainer.best_epoch == 0
+        assert trainer.phase.best_epoch == 0
 
     @pytest.mark.parametrize(("cbwr", "told"), [("", True), ("AUTO,STRICT", False)])
     def test_another_number_of_threads_is_told(self, folder, train, valid, caplog, monkeypatch, cbwr, told):
@@ -823,7 +700,7 @@ class TestResume:
         trainer = self.trainer(kind=Scripted, n_epochs=2)
         trainer.script = (math.nan, 0.1)
         assert len(trainer.fit(train, valid, folder=folder, resume=True)) == 2
-        assert trainer.best_epoch == 1
+        assert trainer.phase.best_epoch == 1
 
 
 class TestReproducible:
@@ -840,18 +717,17 @@ class TestReproducible:
 
 class TestPrecision:
     def test_bfloat16_is_for_the_backbone_alone(self, train, valid):
-        class Watched(Trainer):
-            def _predict(self, panel):
-                predictions = super()._predict(panel)
-                seen.update(x.dtype for x in predictions.values())
-                return predictions
-
         seen = set()
-        trainer = build(CQB(window=1), kind=Watched, precision="bfloat16")
+        trainer = build(CQB(window=1), precision="bfloat16")
+        trainer.network.register_forward_hook(
+            lambda module, arguments, predictions: seen.update(x.dtype for x in predictions.values())
+        )
         history = trainer.fit(train, valid)
         assert seen == {torch.float32}
         assert {x.dtype for x in trainer.network.parameters()} == {torch.float32}
-        assert {x.dtype for s in trainer.optimizer.state.values() for x in s.values()} == {torch.float32}
+        assert {x.dtype for s in trainer.phase.optimizer.state.values() for x in s.values()} == {
+            torch.float32
+        }
         exact = build(CQB(window=1)).fit(train, valid)
         for name in ("train/loss/score", "valid/loss/momentum"):
             assert history[1][name] != exact[1][name]

@@ -18,8 +18,9 @@ from qlib_ext.model.losses.cross_entropy import CrossEntropy
 from qlib_ext.model.losses.mse import MSE
 from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.options import TrainerOptions
 from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import Trainer, TrainerOptions
+from qlib_ext.model.trainer import Trainer
 
 FAMILY = "qlib_ext.model.backbones"
 SMALL = {"hidden_size": 6, "num_layers": 1}

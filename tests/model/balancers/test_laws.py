@@ -25,8 +25,9 @@ from qlib_ext.model.checkpoint import CheckpointFolder
 from qlib_ext.model.losses.cross_entropy import CrossEntropy
 from qlib_ext.model.losses.mse import MSE
 from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.options import TrainerOptions
 from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import Trainer, TrainerOptions
+from qlib_ext.model.trainer import Trainer
 
 TASKS = ("score", "momentum", "volume")
 BALANCERS = [

@@ -20,8 +20,9 @@ from qlib_ext.model.losses.cross_entropy import CrossEntropy
 from qlib_ext.model.losses.mse import MSE
 from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.model.network import MultiTaskNetwork
+from qlib_ext.model.options import TrainerOptions
 from qlib_ext.model.task import Task
-from qlib_ext.model.trainer import Trainer, TrainerOptions
+from qlib_ext.model.trainer import Trainer
 
 TASKS = ("score", "momentum", "rise")
 UPGRAD = {"class": "torchjd.aggregation.UPGradWeighting"}
