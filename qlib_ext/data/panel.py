@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,8 @@ class DailyPanel:
         `[N, G]` float32, 1 where a stock belongs to a concept or an industry and 0 elsewhere, as known at the close
         of `date`; a stock may have none, and a concept may have no stock that day. None where the dataset names no
         concepts, or the store has none.
+    rows
+        Label name -> what `labelled` says of it, found beforehand so that a step need not wait for the device.
     """
 
     date: pd.Timestamp
@@ -45,9 +47,16 @@ class DailyPanel:
     labels: Mapping[str, Tensor]
     raw_labels: Mapping[str, Tensor]
     concepts: Tensor | None = None
+    rows: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.features.shape[0]
+
+    def labelled(self, name: str) -> Tensor:
+        """Positions `[n]` int64 of the stocks that have the label `name`."""
+        if name in self.rows:
+            return self.rows[name]
+        return torch.nonzero(~self.labels[name].isnan()).squeeze(1)  # waits for the device
 
 
 class DailyPanels:
@@ -101,6 +110,7 @@ class DailyPanels:
         self._present = present
         self._labels = {name: _segment(values, days, self.device) for name, values in labels.items()}
         self._raw_labels = {name: _segment(values, days, self.device) for name, values in raw_labels.items()}
+        self._has_label: dict[str, np.ndarray] = {}
         self._market_value = None if market_value is None else _segment(market_value, days, self.device)
         self._concepts = concepts
 
@@ -108,8 +118,9 @@ class DailyPanels:
         return len(self.days)
 
     def __getitem__(self, position: int) -> DailyPanel:
-        columns = self.columns(position)
         day = int(self.days[position])
+        stocks = np.flatnonzero(self._present[day])
+        columns = _upload(stocks, self.device)
         return DailyPanel(
             date=self.calendar[day],
             features=self.features.gather(self.padded, day, columns),  # [N, T, F]
@@ -118,6 +129,10 @@ class DailyPanels:
             labels={name: values[position, columns] for name, values in self._labels.items()},
             raw_labels={name: values[position, columns] for name, values in self._raw_labels.items()},
             concepts=None if self._concepts is None else self._concepts(day, columns),
+            rows={
+                name: _upload(np.flatnonzero(self._known(name)[position, stocks]), self.device)
+                for name in self._labels
+            },
         )
 
     def __iter__(self) -> Iterator[DailyPanel]:
@@ -128,26 +143,37 @@ class DailyPanels:
         """The days of the segment."""
         return self.calendar[self.days]
 
-    def columns(self, position: int) -> Tensor:
-        """Positions `[N]` of the day's stocks in `instruments`."""
-        # found when they are asked for: a list of them for every day would be as large as a field of the market
-        return torch.from_numpy(np.flatnonzero(self._present[self.days[position]])).to(self.device)
-
     def labelled(self, names: tuple[str, ...], minimum: int = 2) -> np.ndarray:
         """Positions of the days on which each of the labels `names` is there for at least `minimum` stocks."""
         keep = np.ones(len(self), dtype=bool)
         for name in names:
-            there = self._present[self.days] & ~self._labels[name].isnan().cpu().numpy()
-            keep &= there.sum(axis=1) >= minimum
+            keep &= self._known(name).sum(axis=1) >= minimum
         return np.flatnonzero(keep)
+
+    def _known(self, name: str) -> np.ndarray:
+        """Where a stock of the day's panel has the label `name`, `[days, S]` bool."""
+        if name not in self._has_label:
+            there = ~self._labels[name].isnan().cpu().numpy()
+            self._has_label[name] = self._present[self.days] & there
+        return self._has_label[name]
+
+    def matrix(self, name: str) -> np.ndarray:
+        """Label `name` as training sees it, `[days, S]`, NaN for stocks that are not in the day's panel."""
+        return self._matrix(self._labels[name])
 
     def raw_matrix(self, name: str) -> np.ndarray:
         """Raw label `name` as `[days, S]`, NaN for stocks that are not in the day's panel."""
-        values = self._raw_labels[name].cpu().numpy()
-        matrix = np.full_like(values, np.nan)
+        return self._matrix(self._raw_labels[name])
+
+    def scattered(self, values: np.ndarray) -> np.ndarray:
+        """Values of every stock of every day, in the order of `index`, as `[days, S]` with NaN elsewhere."""
         there = self._present[self.days]
-        matrix[there] = values[there]
+        matrix = np.full(there.shape, np.nan, values.dtype)
+        matrix[there] = values
         return matrix
+
+    def _matrix(self, values: Tensor) -> np.ndarray:
+        return np.where(self._present[self.days], values.cpu().numpy(), np.float32(np.nan))
 
     def index(self) -> pd.MultiIndex:
         """The (datetime, instrument) of every stock of every day, in the order in which the days are gathered."""
@@ -161,3 +187,9 @@ def _segment(values: np.ndarray, days: np.ndarray, device: torch.device) -> Tens
     run = len(days) > 0 and days[-1] - days[0] + 1 == len(days)
     values = values[days[0] : days[-1] + 1] if run else values[days]
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
+
+
+def _upload(values: np.ndarray, device: torch.device) -> Tensor:
+    """A small array on the device, without waiting for what the device has still to do."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

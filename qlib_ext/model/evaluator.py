@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from qlib_ext.data.panel import DailyPanels
 from qlib_ext.metrics.cross_section import pearson, spearman
@@ -48,27 +49,34 @@ class Evaluator:
         self.network.eval()
         days = set(labelled.tolist())
         totals = torch.zeros(len(self.tasks), device=panels.device, dtype=torch.float64)
-        score = np.full((len(panels), len(panels.instruments)), np.nan, np.float32)
-        hits = {task.name: [0, 0] for task in self.tasks if task.classification}
+        found: list[Tensor] = []  # [N] of each day
         labels = {task.name: task.label for task in self.tasks}
+        hits = {
+            task.name: torch.zeros(2, dtype=torch.long, device=panels.device)
+            for task in self.tasks
+            if task.classification
+        }
         for position in range(len(panels)):
             panel = panels[position]
             predictions = self.network(panel, self.precision)
             if position in days:
                 totals += daily_losses(self.tasks, predictions, panel)
-            score[position, panels.columns(position).cpu().numpy()] = predictions[SCORE].cpu().numpy()
+            found.append(predictions[SCORE])
             for name, count in hits.items():
-                target = panel.raw_labels[labels[name]]
-                known = ~target.isnan()
-                count[0] += int((predictions[name].argmax(dim=1)[known] == target[known]).sum())
-                count[1] += int(known.sum())
-        scores = {f"accuracy/{name}": right / max(1, known) for name, (right, known) in hits.items()}
+                target = panel.raw_labels[labels[name]]  # [N], NaN where missing: no class is equal to it
+                right = predictions[name].argmax(dim=1) == target
+                count += torch.stack([right.sum(), (~target.isnan()).sum()])
+        scores = {}
+        for name, count in hits.items():
+            right, known = count.tolist()
+            scores[f"accuracy/{name}"] = right / max(1, known)
+        score = panels.scattered(torch.cat(found).cpu().numpy())
         label = panels.raw_matrix(labels[SCORE])
         scores["ic"] = _mean_of_days(pearson(score, label))
         scores["rank_ic"] = _mean_of_days(spearman(score, label))
         return self._means(totals, len(days)), scores
 
-    def _means(self, totals: torch.Tensor, days: int) -> dict[str, float]:
+    def _means(self, totals: Tensor, days: int) -> dict[str, float]:
         return {task.name: total / days for task, total in zip(self.tasks, totals.tolist(), strict=True)}
 
 

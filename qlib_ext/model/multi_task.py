@@ -419,22 +419,28 @@ def _check_label(task: Task, dataset: DailyPanelDataset) -> None:
 
 
 def _count_classes(task: Task, *segments: DailyPanels) -> int:
-    """C of a classification task, after a look at the labels of the segments that it is trained and chosen on."""
-    labels = np.concatenate([panels.raw_matrix(task.label).ravel() for panels in segments])
-    labels = labels[~np.isnan(labels)]
-    wrong = labels[(labels < 0) | (labels != np.floor(labels))]
-    if len(wrong):
+    """C of a classification task, after a look at the labels of the segments that it is trained and chosen on.
+
+    A loss takes labels for indices and looks at none: those that it learns are checked here too.
+    """
+    kinds = {"": DailyPanels.raw_matrix, " as training sees it": DailyPanels.matrix}
+    seen = 1
+    for told, matrix in kinds.items():
+        labels = np.concatenate([matrix(panels, task.label).ravel() for panels in segments])
+        labels = labels[~np.isnan(labels)]
+        wrong = labels[~np.isfinite(labels) | (labels < 0) | (labels != np.floor(labels))]
+        if len(wrong):
+            raise UserError(
+                f"`tasks.{task.name}.label` must be a label of classes 0, 1, ..., found {wrong[0]:g} in "
+                f"{task.label}{told}: name another label, or take a loss for values"
+            )
+        seen = max(seen, int(labels.max(initial=1)))
+    if task.classes is not None and seen >= task.classes:
         raise UserError(
-            f"`tasks.{task.name}.label` must be a label of classes 0, 1, ..., found {wrong[0]:g} in {task.label}: "
-            "name another label, or take a loss for values"
-        )
-    seen = int(labels.max(initial=1)) + 1
-    if task.classes is not None and seen > task.classes:
-        raise UserError(
-            f"`tasks.{task.name}.classes` must be at least {seen}, as {task.label} holds the class {seen - 1}; "
+            f"`tasks.{task.name}.classes` must be at least {seen + 1}, as {task.label} holds the class {seen}; "
             f"found {task.classes}"
         )
-    return task.classes or seen
+    return task.classes or seen + 1
 
 
 def _device(device: str) -> str:

@@ -94,10 +94,10 @@ class Task:
             )
         return self.classes
 
-    def daily_loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def daily_loss(self, prediction: Tensor, panel: DailyPanel) -> Tensor:
         """Loss of one day over the stocks that have a label; stocks without one are dropped here, once."""
-        known = ~target.isnan()
-        return self.loss(prediction[known], target[known])
+        rows = panel.labelled(self.label)
+        return self.loss(prediction[rows], panel.labels[self.label][rows])
 
     def probabilities(self, prediction: Tensor) -> Tensor:
         """Class probabilities `[N, C]` from logits."""
@@ -106,4 +106,4 @@ class Task:
 
 def daily_losses(tasks: Sequence[Task], predictions: Mapping[str, Tensor], panel: DailyPanel) -> Tensor:
     """Losses `[K]` of a day."""
-    return torch.stack([task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in tasks])
+    return torch.stack([task.daily_loss(predictions[task.name], panel) for task in tasks])

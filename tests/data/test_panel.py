@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,6 @@ class TestSequence:
         assert panels.dates.is_monotonic_increasing
         for position in (0, 7, len(panels) - 1):
             assert torch.equal(panels[position].features, days[position].features)
-            assert torch.equal(panels.columns(position), days[position].instruments)
 
     def test_index_is_the_order_in_which_days_are_gathered(
         self, panels: DailyPanels, dataset: DailyPanelDataset
@@ -94,6 +94,16 @@ class TestSequence:
         for i, day in enumerate(panels):
             expected[i, day.instruments] = day.raw_labels["NEXT_RETURN"]
         np.testing.assert_array_equal(matrix, expected)
+
+    def test_values_in_the_order_of_the_index_go_back_to_their_place(self, panels: DailyPanels) -> None:
+        values = np.concatenate([day.raw_labels["NEXT_RETURN"] for day in panels])
+        np.testing.assert_array_equal(panels.scattered(values), panels.raw_matrix("NEXT_RETURN"))
+
+    def test_matrix_is_as_training_sees_the_label(self, panels: DailyPanels) -> None:
+        matrix = panels.matrix("NEXT_RETURN")
+        for i, day in enumerate(panels):
+            np.testing.assert_array_equal(matrix[i, day.instruments], day.labels["NEXT_RETURN"])
+        assert (~np.isnan(matrix)).sum() <= sum(map(len, panels))
 
     def test_a_label_of_who_is_no_member_that_day_is_left_out(self, dataset: DailyPanelDataset) -> None:
         present = dataset.handler.panel.present
@@ -131,6 +141,15 @@ class TestLabelled:
             assert panels.labelled(names).tolist() == expected
         assert panels.labelled(("RETURN",)).tolist() == list(range(len(panels) - 2))
         assert panels.labelled(("NEXT_RETURN",)).tolist() == list(range(len(panels) - 1))
+
+    def test_stocks_of_a_day_that_have_a_label(self, dataset: DailyPanelDataset) -> None:
+        panels = dataset.panels("test")
+        for day in panels:
+            for name, values in day.labels.items():
+                assert day.labelled(name).tolist() == np.flatnonzero(~np.isnan(values.numpy())).tolist()
+                by_hand = dataclasses.replace(day, rows={})
+                assert torch.equal(day.labelled(name), by_hand.labelled(name))
+        assert len(panels[len(panels) - 1].labelled("NEXT_RETURN")) == 0
 
     def test_a_minimum_of_stocks(self, dataset: DailyPanelDataset) -> None:
         panels = dataset.panels("test")

@@ -43,9 +43,7 @@ def test_losses_are_means_over_days_in_evaluation_mode(measured):
     assert days.tolist() == [0, 1, 4, 5]
     found = predictions(evaluator, panels)
     for task in evaluator.tasks:
-        daily = [
-            task.daily_loss(found[day][task.name], panels[day].labels[task.label]).item() for day in days
-        ]
+        daily = [task.daily_loss(found[day][task.name], panels[day]).item() for day in days]
         assert losses[task.name] == pytest.approx(np.mean(daily), rel=1e-6)
 
 

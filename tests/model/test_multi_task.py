@@ -290,6 +290,17 @@ class TestClasses:
         with pytest.raises(UserError, match=r"must be a label of classes 0, 1, \.\.\., found -1 in MOMENTUM"):
             _count_classes(task, make_panels(change=lambda arrays: arrays["MOMENTUM"].fill(-1)))
 
+    def test_a_label_that_only_training_sees_as_no_class(self, make_panels):
+        """A loss would take the whole part for the class, and says nothing."""
+        task = Task.from_config("momentum", CONFIG["tasks"]["momentum"])
+        panels = make_panels()
+        panels._labels["MOMENTUM"] = panels._labels["MOMENTUM"] - 0.5
+        with pytest.raises(
+            UserError,
+            match=r"must be a label of classes 0, 1, \.\.\., found .*\.5 in MOMENTUM as training sees it",
+        ):
+            _count_classes(task, panels)
+
 
 class TestPredict:
     def test_a_row_a_stock_and_day_of_the_segment(self, fitted, dataset):

@@ -313,7 +313,7 @@ class TestAugmentations:
             with torch.no_grad():
                 naive = [
                     [
-                        task.daily_loss(trainer.network(panel)[task.name], panel.labels[task.label]).item()
+                        task.daily_loss(trainer.network(panel)[task.name], panel).item()
                         for task in trainer.tasks
                     ]
                     for panel in (panels[int(day)] for day in days)

@@ -1,7 +1,9 @@
+import pandas as pd
 import pytest
 import torch
 
 from qlib_ext.checks import UserError
+from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.losses.approx_ndcg import ApproxNDCG
 from qlib_ext.model.losses.mse import MSE
 from qlib_ext.model.task import LINEAR_HEAD, Task
@@ -89,6 +91,18 @@ class TestConfig:
             Task.from_config(name, {"label": "RETURN", "loss": MSE_CONFIG})
 
 
+def labelled(name, values):
+    """A day of which nothing matters but a label."""
+    return DailyPanel(
+        date=pd.Timestamp("2020-01-01"),
+        features=torch.zeros(len(values), 1, 1),
+        instruments=torch.arange(len(values)),
+        market_value=None,
+        labels={name: values},
+        raw_labels={},
+    )
+
+
 class TestMissingLabels:
     """A stock without a label is left out before the loss, and nowhere else."""
 
@@ -96,7 +110,7 @@ class TestMissingLabels:
         task = Task("score", "RETURN", MSE())
         prediction = torch.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
         target = torch.tensor([1.5, float("nan"), 5.0, float("nan")])
-        loss = task.daily_loss(prediction, target)
+        loss = task.daily_loss(prediction, labelled("RETURN", target))
         assert loss.item() == pytest.approx((0.5**2 + 2.0**2) / 2)
         loss.backward()
         assert prediction.grad.tolist() == [-0.5, 0.0, -2.0, 0.0]
@@ -108,12 +122,13 @@ class TestMissingLabels:
         target = torch.randint(5, (20,), generator=generator).float()
         known = torch.arange(20) % 3 != 0
         target[~known] = float("nan")
-        found = task.daily_loss(logits, target)
+        found = task.daily_loss(logits, labelled("MOMENTUM", target))
         assert torch.equal(found, task.loss(logits[known], target[known]))
 
     def test_an_infinite_label_is_not_missing(self):
         task = Task("score", "RETURN", MSE())
-        assert task.daily_loss(torch.zeros(2), torch.tensor([1.0, float("inf")])).item() == float("inf")
+        panel = labelled("RETURN", torch.tensor([1.0, float("inf")]))
+        assert task.daily_loss(torch.zeros(2), panel).item() == float("inf")
 
 
 def test_probabilities_are_a_softmax():

@@ -11,6 +11,7 @@ from scipy import stats
 from qlib_ext.checks import UserError
 from qlib_ext.model import checkpoint
 from qlib_ext.model.balancers.base import Aggregator
+from qlib_ext.model.balancers.cagrad import CAGrad
 from qlib_ext.model.balancers.cqb import CQB
 from qlib_ext.model.balancers.equal import EqualWeighting
 from qlib_ext.model.balancers.single_task import SingleTask
@@ -165,10 +166,7 @@ class TestStep:
         panel = train[4]
         naive.network.eval()
         predictions = naive.network(panel)
-        logs = [
-            torch.log(task.daily_loss(predictions[task.name], panel.labels[task.label]) + 1e-8)
-            for task in naive.tasks
-        ]
+        logs = [torch.log(task.daily_loss(predictions[task.name], panel) + 1e-8) for task in naive.tasks]
         shared = list(naive.network.backbone.parameters())
         flat = [
             torch.cat([g.flatten() for g in torch.autograd.grad(log, shared, retain_graph=True)])
@@ -198,9 +196,7 @@ class TestStep:
             trainer._step(train, position)
             panel = train[position]
             predictions = naive.network(panel)
-            loss = sum(
-                task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in naive.tasks
-            )
+            loss = sum(task.daily_loss(predictions[task.name], panel) for task in naive.tasks)
             parameters = dict(naive.network.named_parameters())
             gradients = torch.autograd.grad(loss, list(parameters.values()))
             with torch.no_grad():
@@ -473,6 +469,23 @@ class TestNotFinite:
             resumed.fit(make_panels(days=9, change=infinite), valid, folder=folder, resume=True)
         assert list(folder.folder.iterdir()) == [path]
         assert path.read_bytes() == before
+
+    @pytest.mark.parametrize("balancer", [EqualWeighting, CAGrad])
+    def test_is_told_before_what_it_leads_to(self, make_panels, valid, balancer):
+        """Losses are read many at a time: what a later step, or the balancer, makes of them comes after."""
+
+        def infinite(arrays):
+            arrays["RETURN"][:, 0] = np.inf
+
+        class Visiting(Trainer):
+            def _step(self, train, position):
+                visited.append(train.dates[position])
+                return super()._step(train, position)
+
+        visited = []
+        with pytest.raises(FloatingPointError) as told:
+            build(balancer(), kind=Visiting).fit(make_panels(days=9, change=infinite), valid)
+        assert f"a loss is not finite on {visited[0]:%Y-%m-%d} in epoch 0" in str(told.value)
 
     def test_the_last_step_of_an_epoch_does_not_reach_the_checkpoint(self, make_panels, valid, tmp_path):
         """Its own loss was finite; the weights that it made are not."""

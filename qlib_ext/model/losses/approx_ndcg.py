@@ -125,7 +125,7 @@ class ApproxNDCG(Loss):
         if self.k == "adaptive":
             k = adaptive_k(classes, self.share)
         else:
-            k = torch.tensor(min(int(self.k), len(gain)), device=gain.device)
+            k = torch.full((), min(int(self.k), len(gain)), device=gain.device)
         rank = approximate_rank(score, self.alpha)  # [N]
         gate = _smooth_gate(rank, k, self.width) if self.cut == "smooth" else _hard_gate(score, k)  # [N]
 

@@ -16,7 +16,8 @@ class Loss(Rebuildable, nn.Module, abc.ABC):
 
     The trainer drops stocks without a label before it calls a loss, and calls none on a day without any
     label: a loss never sees NaN in its target, and an empty day is an error rather than a NaN that reaches
-    the weights. The result does not depend on the order of the stocks, stays in the graph of `pred`, and is
+    the weights. A loss reads no value of a tensor (`item`, `any` in an `if`, a mask as index): on a GPU each would
+    wait for all that is still to be computed. The result does not depend on the order of the stocks, stays in the graph of `pred`, and is
     at least float32 whatever the precision of `pred`.
 
     Attributes
@@ -69,11 +70,13 @@ def as_values(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def as_classes(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Read the arguments of a classification: logits ``[N, C]``, at least float32, and class indices ``[N]``.
 
+    That the labels are whole numbers from 0 to C - 1 is checked before the training, once for all days
+    (`MultiTaskModel`): to look at them here would wait for the device in every step.
+
     Raises
     ------
     UserError
-        If `pred` is not ``[N, C]`` with at least 2 classes, `target` is not ``[N]`` of whole numbers from 0
-        to C - 1, or N is 0.
+        If `pred` is not ``[N, C]`` with at least 2 classes, `target` is not ``[N]``, or N is 0.
     """
     if pred.ndim != 2 or pred.shape[1] < 2:
         raise UserError(
@@ -81,15 +84,7 @@ def as_classes(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             f"found the shape {tuple(pred.shape)}; give the head one output a class"
         )
     _one_label_each(pred, target)
-    classes = target.long()
-    outside = (classes < 0) | (classes >= pred.shape[1]) | (classes != target)
-    if outside.any():  # on a GPU such an index would otherwise end the process, or be read from the end
-        found = ", ".join(f"{value:g}" for value in target[outside].unique()[:3].tolist())
-        raise UserError(
-            f"a classification loss of {pred.shape[1]} classes needs labels 0 to {pred.shape[1] - 1}, "
-            f"found {found}; drop missing labels before it, or give the head one output a class"
-        )
-    return at_least_float32(pred), classes
+    return at_least_float32(pred), target.long()
 
 
 def as_ranking(pred: Tensor, target: Tensor, classification: bool) -> tuple[Tensor, Tensor]:

@@ -277,9 +277,7 @@ class TestInTraining:
         panel = segments[0][3]
         by_weights._step(segments[0], 3)
         predictions = naive(panel)
-        losses = [
-            task.daily_loss(predictions[task.name], panel.labels[task.label]) for task in by_weights.tasks
-        ]
+        losses = [task.daily_loss(predictions[task.name], panel) for task in by_weights.tasks]
         torch.sqrt(losses[0] * losses[1]).backward()
         for name, parameter in by_weights.network.named_parameters():
             torch.testing.assert_close(parameter.grad, naive.get_parameter(name).grad)
@@ -293,9 +291,7 @@ class TestInTraining:
         panel = segments[0][3]
         predictions = training.network(panel)
         for found, task in zip(seen[0], training.tasks, strict=True):
-            torch.testing.assert_close(
-                found, task.daily_loss(predictions[task.name], panel.labels[task.label])
-            )
+            torch.testing.assert_close(found, task.daily_loss(predictions[task.name], panel))
         assert not seen[0].requires_grad
 
 
