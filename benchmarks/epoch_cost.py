@@ -23,7 +23,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -121,8 +121,7 @@ def make_trainer(workflow: Path, hidden_size: int, precision: str) -> Trainer:
     kwargs = yaml.safe_load(text)["task"]["model"]["kwargs"]
     torch.manual_seed(0)
     tasks = [Task.from_config(name, config) for name, config in kwargs["tasks"].items()]
-    for task in tasks:
-        task.classes = 5 if task.classification else None
+    tasks = [replace(task, classes=5 if task.classification else None) for task in tasks]
     network = MultiTaskNetwork(kwargs["backbone"], tasks, num_features=6, lookback_days=60)
     balancer = build(kwargs["balancer"], Balancer, name="balancer")
     options = TrainerOptions(precision=precision)

@@ -21,7 +21,7 @@ from qlib_ext.config.build import build, locate
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.features.base import FeatureSet
-from qlib_ext.model.augment import Augmenter
+from qlib_ext.model.augment import augmented
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Aggregator
 from qlib_ext.model.losses.base import Loss
@@ -137,17 +137,16 @@ class TestExamples:
         assert balancer.aggregate(jacobian).tolist() == pytest.approx([0.6, 1.8])
 
     def test_augmentation(self, examples: Mapping[str, Any]) -> None:
-        options = TrainerOptions(augmentations=examples["augmentations"])
-        augmenter = Augmenter(options.augmentations, 0, torch.device("cpu"))
+        options = TrainerOptions.of({"augmentations": examples["augmentations"]})
         panel = DailyPanel(
             pd.Timestamp("2020-01-02"), torch.ones(200, 20, 3), torch.arange(200), None, {}, {}
         )
-        found = augmenter(panel, 0, 0).features
+        found = augmented(panel, options.augmentations, seed=0, epoch=0, position=0).features
         assert ((found == 0).all(dim=2) == (found == 0).any(dim=2)).all(), "a day is missing as a whole"
         assert (found == 0).float().mean().item() == pytest.approx(0.5 * 0.2, abs=0.03)
 
     def test_schedule(self, examples: Mapping[str, Any]) -> None:
-        phases = TrainerOptions(**examples["trainer"]).plan(["score", "direction"])
+        phases = TrainerOptions.of(examples["trainer"]).plan(["score", "direction"])
         assert [phase.tasks for phase in phases] == [("direction",), ("score",), ("score", "direction")]
         assert [phase.epochs for phase in phases] == [10, 10, 80]
         assert [phase.learning_rate for phase in phases] == [2e-4, 1e-3, 2e-4]

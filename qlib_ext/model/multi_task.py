@@ -6,8 +6,8 @@ import json
 import logging
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,12 @@ from safetensors.torch import load_file
 
 from qlib_ext import checks
 from qlib_ext.checks import UserError
-from qlib_ext.config.build import build
+from qlib_ext.config.build import build, check_config
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.data.spec import DatasetSpec
-from qlib_ext.features.alpha360 import FIELDS
 from qlib_ext.model import checkpoint, schedule
-from qlib_ext.model.backbones.base import SizeError
+from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder
 from qlib_ext.model.memory import oom_as_user_error
@@ -40,7 +39,6 @@ from qlib_ext.model.trainer import Epoch, Trainer
 
 logger = logging.getLogger(__name__)
 
-LOOKBACK_DAYS = 60  # of Alpha360, with whose sizes a workflow is checked before those of the data are known
 STATISTICS = "windows."  # before the names of the features' medians and scales, beside the weights
 
 
@@ -71,9 +69,8 @@ class MultiTaskModel(Model):
     Raises
     ------
     UserError
-        From the constructor, before any data are read, if anything above does not fit. To find out, it builds the
-        network once with the sizes of Alpha360. From `fit`, before any training, if the backbone does not fit the
-        sizes of the dataset.
+        From the constructor if anything above does not fit, but for what the sizes of the dataset decide: what the
+        backbone and the heads say of their arguments comes from `check_before`, and from `fit` before any long work.
     """
 
     _network: MultiTaskNetwork | None = None  # of the class too: Qlib's pickles drop it from an object
@@ -101,12 +98,10 @@ class MultiTaskModel(Model):
             raise UserError(
                 f"`tasks` must hold a regression task named `score`, found {', '.join(tasks) or 'none'}"
             )
-        for key in trainer or {}:
-            checks.one_of("key of trainer", key, tuple(TrainerOptions.__dataclass_fields__))
         self.backbone = backbone
         self.tasks = dict(tasks)
         self.balancer = balancer
-        self.options = TrainerOptions(**(trainer or {}))
+        self.options = TrainerOptions.of(trainer or {})
         self.seed = checks.integer("seed", seed, 0)
         self.device = _device(device)
         if checkpoint_dir is not None and not (
@@ -115,48 +110,58 @@ class MultiTaskModel(Model):
             raise UserError(f"`checkpoint_dir` must be a folder, or null for none, found {checkpoint_dir!r}")
         self.checkpoint_dir = checkpoint_dir
         self.resume = bool(checks.one_of("resume", resume, (0, 1)))
-        built = self._build_tasks()
-        if next(task for task in built if task.name == SCORE).classification:
-            raise UserError("the task `score` must be a regression: its loss is one for classes")
-        names = [task.name for task in built]
-        self._check_balancer(names)
-        for task in built:
-            task.classes = task.classes or (2 if task.classification else None)
-        with (
-            torch.random.fork_rng(devices=[]),  # a look at the arguments draws no random number
-            suppress(SizeError),  # the sizes of the data are others, and `fit` builds with those
-        ):
-            MultiTaskNetwork(backbone, built, num_features=len(FIELDS), lookback_days=LOOKBACK_DAYS)
         self.history: list[Epoch] = []
         self.classes: dict[str, int] = {}
+        check_config(backbone, Backbone, name="backbone", num_features=1, lookback_days=1)
+        if next(task for task in self._tasks if task.name == SCORE).classification:
+            raise UserError("the task `score` must be a regression: its loss is one for classes")
+        self._check_balancer()
 
-    def _check_balancer(self, names: list[str]) -> None:
-        """Build the balancer once and take it through the phases."""
-        balancer = build(self.balancer, Balancer, name="balancer")
-        balancer.setup(names)
+    # Built once; a pickle of Qlib's drops what begins with an underscore, and they are built again.
+    @cached_property
+    def _tasks(self) -> tuple[Task, ...]:
+        return tuple(Task.from_config(name, config) for name, config in self.tasks.items())
+
+    @cached_property
+    def _balancer(self) -> Balancer:
+        return build(self.balancer, Balancer, name="balancer")
+
+    def _check_balancer(self) -> None:
+        """Take the balancer through the phases."""
+        names = [task.name for task in self._tasks]
+        self._balancer.setup(names)
         phases = self.options.plan(names)
-        if len(phases) > 1:
-            for i, phase in enumerate(phases):
-                try:
-                    balancer.begin_phase(phase.tasks)
-                except UserError as error:
-                    raise UserError(
-                        f"the balancer does not work with phases[{i}] ({', '.join(phase.tasks)}): {error}"
-                    ) from error
+        for i, phase in enumerate(phases if len(phases) > 1 else ()):
+            try:
+                self._balancer.begin_phase(phase.tasks)
+            except UserError as error:
+                raise UserError(
+                    f"the balancer does not work with phases[{i}] ({', '.join(phase.tasks)}): {error}"
+                ) from error
+
+    def _check_network(self, num_features: int, lookback_days: int) -> None:
+        """Build the network where it takes neither memory nor random numbers: on torch's device without data."""
+        classes = {task.name: task.classes or 2 for task in self._tasks if task.classification}
+        with torch.device("meta"):
+            MultiTaskNetwork(
+                self.backbone, self._sized(classes), num_features=num_features, lookback_days=lookback_days
+            )
+
+    def _sized(self, classes: Mapping[str, int]) -> list[Task]:
+        """The tasks, with the number of classes of those that predict one."""
+        return [replace(task, classes=classes.get(task.name)) for task in self._tasks]
 
     def classifications(self) -> dict[str, bool]:
         """Task -> whether it predicts a class."""
-        return {task.name: task.classification for task in self._build_tasks()}
+        return {task.name: task.classification for task in self._tasks}
 
     def check_before(self, known: DatasetSpec) -> None:
-        """Hold segments and labels of the tasks against what is known of the dataset."""
+        """Hold segments, labels of the tasks, and the network against what is known of the dataset."""
         for segment in ("train", "valid"):
             known.require_segment(segment, "MultiTaskModel")
-        for task in self._build_tasks():
+        for task in self._tasks:
             known.require_label(f"tasks.{task.name}.label", task.label)
-
-    def _build_tasks(self) -> list[Task]:
-        return [Task.from_config(name, config) for name, config in self.tasks.items()]
+        self._check_network(known.num_features, known.lookback_days)
 
     def fit(self, dataset: DailyPanelDataset, reweighter: Any = None) -> None:
         """Train on segment `train`, choose the best epoch on `valid`; `test` is never read.
@@ -171,19 +176,17 @@ class MultiTaskModel(Model):
         for segment in ("train", "valid"):
             if segment not in dataset.segments:
                 raise UserError(f"`segments` must hold `{segment}`, found {', '.join(dataset.segments)}")
-        torch.manual_seed(self.seed)
-        tasks = self._build_tasks()
-        for task in tasks:
+        features = dataset.handler.features
+        self._check_network(len(features.names), features.lookback_days)
+        for task in self._tasks:
             _check_label(task, dataset)
+        torch.manual_seed(self.seed)
         device = torch.device(self.device)
         with oom_as_user_error(f"moving the market to {device}"):
             train, valid = dataset.panels("train", device), dataset.panels("valid", device)
-        for task in tasks:
-            if task.classification:
-                self.classes[task.name] = task.classes = _count_classes(task, train, valid)
+        tasks = self._count_classes(train, valid)
         network = self._build_network(dataset, tasks)
-        balancer = build(self.balancer, Balancer, name="balancer")
-        trainer = Trainer(network, tasks, balancer, self.options, seed=self.seed, device=device)
+        trainer = Trainer(network, tasks, self._balancer, self.options, seed=self.seed, device=device)
         recorder = _active_recorder()
         if recorder is not None:
             recorder.set_tags(device=self.device, precision=self.options.precision)
@@ -231,14 +234,10 @@ class MultiTaskModel(Model):
             If a task's label is not among those of the dataset, or the backbone does not fit the features.
         """
         torch.manual_seed(self.seed)
-        tasks = self._build_tasks()
-        for task in tasks:
+        for task in self._tasks:
             _check_label(task, dataset)
         segments = [dataset.panels(name) for name in ("train", "valid") if name in dataset.segments]
-        for task in tasks:
-            if task.classification:
-                self.classes[task.name] = task.classes = _count_classes(task, *segments)
-        self._network = self._build_network(dataset, tasks).to(self.device)
+        self._network = self._build_network(dataset, self._count_classes(*segments)).to(self.device)
 
     def restore(self, folder: str | Path, dataset: DailyPanelDataset) -> None:
         """Take the weights that `fit` left among a run's artifacts, so that `predict` needs no training.
@@ -273,11 +272,10 @@ class MultiTaskModel(Model):
         ):
             if trained != now:
                 raise UserError(f"the model was trained on `{what}` {trained}, found {now}: train it again")
-        tasks = self._build_tasks()
-        for task in tasks:
-            if task.classification:
-                task.classes = self.classes[task.name] = int(described["classes"][task.name])
-        network = self._build_network(dataset, tasks)
+        self.classes = {
+            task.name: int(described["classes"][task.name]) for task in self._tasks if task.classification
+        }
+        network = self._build_network(dataset, self._sized(self.classes))
         weights = {name: value for name, value in weights.items() if not name.startswith(STATISTICS)}
         expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
         found = {name: tuple(value.shape) for name, value in weights.items()}
@@ -307,7 +305,7 @@ class MultiTaskModel(Model):
         if self._network is None:
             raise RuntimeError("the model has no weights yet: call `fit` first")
         self._network.eval()
-        tasks = {task.name: task for task in self._build_tasks()}
+        tasks = {task.name: task for task in self._tasks}
         parts: dict[str, list[np.ndarray]] = {}
         with torch.inference_mode(), oom_as_user_error(f"scoring `{segment}`"):
             panels: DailyPanels = dataset.panels(segment, self.device)
@@ -324,6 +322,13 @@ class MultiTaskModel(Model):
             elif name != SCORE:
                 columns[name] = values
         return pd.DataFrame(columns, index=panels.index())
+
+    def _count_classes(self, *segments: DailyPanels) -> list[Task]:
+        """The tasks, with the number of classes that the labels of the segments have."""
+        self.classes = {
+            task.name: _count_classes(task, *segments) for task in self._tasks if task.classification
+        }
+        return self._sized(self.classes)
 
     def _build_network(self, dataset: DailyPanelDataset, tasks: list[Task]) -> MultiTaskNetwork:
         features = dataset.handler.features

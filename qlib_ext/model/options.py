@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from qlib_ext import checks
+from qlib_ext.checks import UserError
+from qlib_ext.config.build import build
 from qlib_ext.model import schedule
-from qlib_ext.model.augment import Augmenter
+from qlib_ext.model.augmentations.base import Augmentation
 from qlib_ext.model.schedule import Phase, Plateau
 from qlib_ext.model.selection import SELECTIONS
 
@@ -40,10 +40,9 @@ class TrainerOptions:
         The training in parts, one after the other: mappings with `tasks` (names, or `all`) and where they differ from
         the fields above `epochs`, `patience`, `learning_rate` and `selection`. None: all tasks at once.
     plateau
-        Lower the learning rate where the validation score gets no better: a mapping of `Plateau`'s `factor`, `patience`
-        and `min_learning_rate`. None: it stays.
+        Lower the learning rate where the validation score gets no better. None: it stays.
     augmentations
-        Random changes of the training windows, `{class, kwargs}` each, applied in this order.
+        Random changes of the training windows, applied in this order.
     """
 
     n_epochs: int = 100
@@ -52,8 +51,8 @@ class TrainerOptions:
     precision: str = "float32"
     selection: str = "rank_ic"
     phases: Sequence[Mapping[str, Any]] | None = None
-    plateau: Mapping[str, Any] | None = None
-    augmentations: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    plateau: Plateau | None = None
+    augmentations: tuple[Augmentation, ...] = ()
 
     def __post_init__(self) -> None:
         checks.integer("n_epochs", self.n_epochs, 1)
@@ -62,8 +61,20 @@ class TrainerOptions:
         checks.one_of("precision", self.precision, ("float32", "bfloat16"))
         checks.one_of("selection", self.selection, SELECTIONS)
         schedule.check(self.phases)
-        Plateau.of(self.plateau)
-        Augmenter(self.augmentations, 0, torch.device("cpu"))
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> TrainerOptions:
+        """Of a workflow's mapping, in which `plateau` is a mapping and `augmentations` are `{class, kwargs}` each."""
+        for key in config:
+            checks.one_of("key of trainer", key, tuple(cls.__dataclass_fields__))
+        given = config.get("augmentations", ())
+        if not isinstance(given, (list, tuple)):
+            raise UserError(f"`augmentations` must be a list, found {given!r}")
+        augmentations = tuple(
+            build(each, Augmentation, name=f"augmentations[{i}]") for i, each in enumerate(given)
+        )
+        plateau = Plateau.of(config.get("plateau"))
+        return cls(**{**config, "plateau": plateau, "augmentations": augmentations})
 
     def plan(self, tasks: Sequence[str]) -> tuple[Phase, ...]:
         """The phases of a training of these tasks, at least one."""

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from qlib_ext import checks
 from qlib_ext.checks import UserError
-from qlib_ext.config.build import build, locate
+from qlib_ext.config.build import build, check_config
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.losses.base import Loss
 
 LINEAR_HEAD = {"class": "qlib_ext.model.heads.linear.LinearHead"}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Task:
     """One thing to learn from a stock's embedding.
 
@@ -59,10 +59,7 @@ class Task:
             if key not in config:
                 raise UserError(f"`{where}` must name its `{key}`, found {sorted(config)}")
         head = config.get("head", LINEAR_HEAD)
-        if not isinstance(head, Mapping):
-            raise UserError(f"`{where}.head` must be a mapping with `class`, found {head!r}")
-        if not issubclass(locate(head.get("class", ""), name=f"{where}.head"), nn.Module):
-            raise UserError(f"`{where}.head.class` must be a torch module, found {head.get('class')!r}")
+        check_config(head, nn.Module, name=f"{where}.head", in_features=1, out_features=1)
         task = cls(
             name=name,
             label=checks.instance(f"{where}.label", config["label"], str),

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from qlib_ext.checks import UserError
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.model import checkpoint
-from qlib_ext.model.augment import Augmenter
+from qlib_ext.model.augment import augmented
 from qlib_ext.model.balancers.base import Aggregator, Balancer, Weighting
 from qlib_ext.model.checkpoint import CheckpointFolder, TrainingState
 from qlib_ext.model.evaluator import Evaluator
@@ -25,7 +25,6 @@ from qlib_ext.model.memory import oom_as_user_error
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.options import TrainerOptions
 from qlib_ext.model.phase_state import PhaseState
-from qlib_ext.model.schedule import Plateau
 from qlib_ext.model.selection import validation_score
 from qlib_ext.model.step_log import StepLog, check_measured
 from qlib_ext.model.task import Task, daily_losses
@@ -93,7 +92,6 @@ class Trainer:
         self.options = options
         self.seed = seed
         self.device = device
-        self.augment = Augmenter(options.augmentations, seed, device)
         self.evaluator = Evaluator(self.network, self.tasks, options.precision)
         self.shared = trainable(network.backbone)
         names = [task.name for task in self.tasks]
@@ -109,8 +107,9 @@ class Trainer:
         phase = self.phases[number]
         self.trained = [task for task in self.tasks if task.name in phase.tasks]
         self.heads = [trainable(self.network.heads[task.name]) for task in self.trained]
-        plateau = Plateau.of(self.options.plateau)
-        self.phase = PhaseState(phase, number, len(self.phases), self.epoch, self.network, plateau)
+        self.phase = PhaseState(
+            phase, number, len(self.phases), self.epoch, self.network, self.options.plateau
+        )
         if len(self.phases) > 1:
             self.balancer.begin_phase(phase.tasks)
 
@@ -229,7 +228,9 @@ class Trainer:
 
     def _step(self, train: DailyPanels, position: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Train on a day; its losses `[K]`, what the balancer made of them, and gradients `[K, P]` where they were made."""
-        panel = self.augment(train[position], self.epoch, position)
+        panel = augmented(
+            train[position], self.options.augmentations, seed=self.seed, epoch=self.epoch, position=position
+        )
         losses = daily_losses(self.trained, self.network(panel, self.options.precision), panel)  # [K]
         transformed = self.balancer.transform(losses)
         jacobian = None

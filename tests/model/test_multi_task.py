@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,7 +117,6 @@ class TestConstructor:
                 3,
                 "`backbone.kwargs` has no place for `hidden` .did you mean hidden_size",
             ),
-            ("backbone.kwargs.hidden_size", 0, "`hidden_size` must be at least 1, found 0"),
             ("tasks", ["score"], r"`tasks` must be a mapping, found \['score'\]"),
             ("tasks", {}, "`tasks` must hold a regression task named `score`, found none"),
             ("tasks", {"scores": {}}, "`tasks` must hold a regression task named `score`, found scores"),
@@ -124,11 +124,6 @@ class TestConstructor:
             ("tasks.score.loss.class", MSE + "s", "`tasks.score.loss.class` names no class"),
             ("tasks.score.labels", "RETURN", "`key of tasks.score` must be one of .*, found 'labels'"),
             ("tasks.momentum.head", {"class": LSTM}, "`tasks.momentum.head.kwargs` do not fit LSTM"),
-            (
-                "tasks.momentum.head",
-                {"class": "qlib_ext.model.heads.mlp.MLPHead", "kwargs": {"hidden_size": 0}},
-                "`hidden_size` must be at least 1, found 0",
-            ),
             ("tasks.momentum.classes", 1, "`tasks.momentum.classes` must be at least 2, found 1"),
             ("balancer", None, "`balancer` must be a mapping, found None"),
             ("balancer.class", LSTM, "`balancer.class` must be a Balancer, found"),
@@ -181,18 +176,6 @@ class TestConstructor:
             model(balancer=balancer, trainer={"phases": phases})
         model(balancer=balancer, trainer={"phases": phases[1:]})
 
-    def test_what_only_the_sizes_of_the_data_can_decide_waits_for_them(self, dataset):
-        """Windows of 60 days are not assumed: seven stages need 64, and 5 days of data are too few for three."""
-        resnext = {"class": "qlib_ext.model.backbones.resnext.ResNeXt"}
-        for stages, needed in ((7, 64), (4, 8)):
-            early = model(backbone={**resnext, "kwargs": {"stages": stages}})
-            with pytest.raises(
-                UserError, match=f"needs a dataset with `lookback_days` of at least {needed}, found 5"
-            ):
-                early.fit(dataset)
-        with pytest.raises(UserError, match="`stages` must be at least 1, found 0"):
-            model(backbone={**resnext, "kwargs": {"stages": 0}})
-
     def test_cuda_where_there_is_none(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         with pytest.raises(
@@ -214,6 +197,70 @@ class TestConstructor:
 
     def test_a_run_needs_no_trainer_section(self):
         assert vars(model(trainer=None).options)["n_epochs"] == 100
+
+
+class TestSizes:
+    """What the backbone and the heads say of their arguments, at the sizes of the dataset, before any of it is loaded."""
+
+    @pytest.fixture(scope="class")
+    def known(self, dataset):
+        return DailyPanelDataset.spec(handler=HANDLER, segments=SEGMENTS)
+
+    RESNEXT = "qlib_ext.model.backbones.resnext.ResNeXt"
+    MLP = "qlib_ext.model.heads.mlp.MLPHead"
+
+    @pytest.mark.parametrize(
+        ("path", "value", "message"),
+        [
+            ("backbone.kwargs.hidden_size", 0, "`hidden_size` must be at least 1, found 0"),
+            (
+                "tasks.momentum.head",
+                {"class": MLP, "kwargs": {"hidden_size": 0}},
+                "`hidden_size` must be at least 1, found 0",
+            ),
+            ("backbone", {"class": RESNEXT, "kwargs": {"stages": 0}}, "`stages` must be at least 1, found 0"),
+            (
+                "backbone",
+                {"class": RESNEXT, "kwargs": {"stages": 4}},
+                "needs a dataset with `lookback_days` of at least 8, found 5",
+            ),
+        ],
+    )
+    def test_messages(self, known, dataset, monkeypatch, path, value, message):
+        wrong = MultiTaskModel(**changed(path, value))
+        with pytest.raises(UserError, match=message):
+            wrong.check_before(known)
+        monkeypatch.setattr(DailyPanelDataset, "panels", lambda *_: pytest.fail("moved the market first"))
+        with pytest.raises(UserError, match=message):
+            wrong.fit(dataset)
+
+    def test_what_fits(self, known):
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        model(backbone={"class": self.RESNEXT, "kwargs": {"stages": 3}}).check_before(known)
+        assert torch.equal(torch.get_rng_state(), before)
+
+    def test_what_is_checked_is_what_is_trained(self, dataset, monkeypatch):
+        made = model(trainer={"n_epochs": 1})
+        monkeypatch.setattr(Task, "from_config", lambda *_: pytest.fail("a task is built twice"))
+        monkeypatch.setattr(
+            "qlib_ext.model.multi_task.build", lambda *_, **__: pytest.fail("a balancer, too")
+        )
+        seen = []
+        fit = Trainer.fit
+        monkeypatch.setattr(
+            Trainer, "fit", lambda self, *a, **k: seen.append(self.balancer) or fit(self, *a, **k)
+        )
+        for _ in range(2):
+            made.fit(dataset)
+        assert seen == [made._balancer, made._balancer]
+
+    def test_a_second_fit_is_the_first_again(self, dataset):
+        made, again = model(), model()
+        made.fit(dataset)
+        again.fit(dataset)
+        again.fit(dataset)
+        pd.testing.assert_frame_equal(again.predict(dataset), made.predict(dataset), check_exact=True)
 
 
 class TestFitErrors:
@@ -568,9 +615,10 @@ class TestRecorder:
         _, trained, dataset = run
         description = json.loads(artifact("network.json").read_text())
         tensors = load_file(artifact("weights.safetensors"))
-        tasks = [Task.from_config(name, config) for name, config in description["tasks"].items()]
-        for task in tasks:
-            task.classes = description["classes"].get(task.name)
+        tasks = [
+            replace(Task.from_config(name, config), classes=description["classes"].get(name))
+            for name, config in description["tasks"].items()
+        ]
         network = MultiTaskNetwork(
             description["backbone"],
             tasks,

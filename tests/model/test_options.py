@@ -25,11 +25,26 @@ MLP = {"class": "qlib_ext.model.heads.mlp.MLPHead"}
 )
 def test_messages(options, message):
     with pytest.raises(UserError, match=message):
-        TrainerOptions(**options)
+        TrainerOptions.of(options)
+
+
+def test_repr_rebuilds_it():
+    """A checkpoint goes by it."""
+    crop = {"class": "qlib_ext.model.augmentations.crop.Crop", "kwargs": {"shortest": 0.3}}
+    found = repr(TrainerOptions.of({"plateau": {"patience": 2}, "augmentations": [crop]}))
+    assert "plateau=Plateau(factor=0.5, patience=2, min_learning_rate=0.0)" in found
+    assert "augmentations=(Crop(shortest=0.3),)" in found
+
+
+def test_an_unknown_key():
+    with pytest.raises(
+        UserError, match=r"`key of trainer` must be one of .*, found 'epochs' .did you mean n_epochs"
+    ):
+        TrainerOptions.of({"epochs": 3})
 
 
 def test_defaults_are_the_papers():
-    assert vars(TrainerOptions()) == {
+    assert vars(TrainerOptions.of({})) == {
         "n_epochs": 100,
         "patience": 30,
         "learning_rate": 2e-4,

@@ -73,7 +73,7 @@ def build(balancer=None, *, script=None, dropout=0.0, seed=0, backbone=None, dev
     tasks = [Task("score", "RETURN", MSE()), Task("momentum", "MOMENTUM", CrossEntropy(), classes=5)]
     lstm = {"class": LSTM, "kwargs": {"hidden_size": 3, "dropout": dropout}}
     network = MultiTaskNetwork(backbone or lstm, tasks, num_features=6, lookback_days=4)
-    settings = TrainerOptions(**{"n_epochs": 3, "learning_rate": 1e-2, **options})
+    settings = TrainerOptions.of({"n_epochs": 3, "learning_rate": 1e-2, **options})
     balancer = EqualWeighting() if balancer is None else balancer
     trainer = Watched(network, tasks, balancer, settings, seed=seed, device=torch.device(device))
     trainer.script = script
@@ -340,37 +340,6 @@ class TestAugmentations:
                     panel.labels[name], plain.labels[name], atol=0, rtol=0, equal_nan=True
                 )
             assert torch.equal(panel.instruments, plain.instruments)
-
-    def test_the_seed_the_epoch_and_the_day_decide(self, train):
-        def augmented(seed, epoch, position, panel=train[2]):
-            return build(augmentations=AUGMENTATIONS, seed=seed).augment(panel, epoch, position).features
-
-        first = augmented(0, 0, 2)
-        torch.rand(5)
-        assert torch.equal(augmented(0, 0, 2), first)
-        others = [augmented(1, 0, 2), augmented(0, 1, 2), augmented(0, 0, 3)]
-        assert not any(torch.equal(other, first) for other in others)
-
-    def test_draws_leave_those_of_the_training_alone(self, train):
-        """Weights and dropout are drawn as they were without."""
-        trainer = build(augmentations=AUGMENTATIONS)
-        state = torch.get_rng_state()
-        trainer.augment(train[0], 0, 0)
-        assert torch.equal(torch.get_rng_state(), state)
-
-    def test_none_is_the_day_itself(self, train):
-        panel = train[0]
-        assert build().augment(panel, 0, 0) is panel
-
-    def test_are_applied_in_their_order(self, train):
-        panel = train[0]
-        panel.features[:] = 1.0
-        noise = {**AUGMENTATIONS[1], "kwargs": {"sigma": 0.1, "probability": 1.0}}
-        crop = {**AUGMENTATIONS[0], "kwargs": {"shortest": 0.25, "probability": 1.0}}
-        cropped_last = build(augmentations=[noise, crop]).augment(panel, 0, 0).features
-        cropped_first = build(augmentations=[crop, noise]).augment(panel, 0, 0).features
-        assert (cropped_last == 0).any()
-        assert (cropped_first != 0).all()
 
 
 class TestResume:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 import torch
@@ -32,8 +34,7 @@ class TestConfig:
         task = Task.from_config("momentum", {"label": "MOMENTUM", "loss": RANKING})
         with pytest.raises(RuntimeError, match="number of classes of task momentum is not known"):
             task.out_features  # noqa: B018
-        task.classes = 5
-        assert task.out_features == 5
+        assert replace(task, classes=5).out_features == 5
 
     def test_a_loss_may_be_an_object(self):
         loss = MSE()
@@ -65,11 +66,11 @@ class TestConfig:
             ),
             (
                 {"label": "RETURN", "loss": MSE_CONFIG, "head": None},
-                "`tasks.score.head` must be a mapping with `class`, found None",
+                "`tasks.score.head` must be a mapping with `class` and, where needed, `kwargs`; found None",
             ),
             (
                 {"label": "RETURN", "loss": MSE_CONFIG, "head": {"class": "qlib_ext.checks.UserError"}},
-                "`tasks.score.head.class` must be a torch module, found 'qlib_ext.checks.UserError'",
+                "`tasks.score.head.class` must be a Module, found qlib_ext.checks.UserError",
             ),
             (
                 {"label": "RETURN", "loss": MSE_CONFIG, "classes": 5},

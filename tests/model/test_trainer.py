@@ -50,7 +50,7 @@ def build(
         network,
         tasks,
         EqualWeighting() if balancer is None else balancer,
-        TrainerOptions(**{"n_epochs": 2, "learning_rate": 1e-2, **options}),
+        TrainerOptions.of({"n_epochs": 2, "learning_rate": 1e-2, **options}),
         seed=seed,
         device=torch.device(device),
     )

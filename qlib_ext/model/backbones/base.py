@@ -6,21 +6,17 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
-from qlib_ext.checks import UserError
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.data.panel import DailyPanel
-
-
-class SizeError(UserError):
-    """A backbone cannot be made for windows of this T or F; with those of another dataset it may."""
 
 
 class Backbone(Rebuildable, nn.Module, ABC):
     """From one day's panel to one embedding a stock.
 
     A subclass takes `num_features` (F) and `lookback_days` (T) first: they come from the dataset, everything else
-    from the workflow. No other size may be taken for granted. What T or F are too small for is said by a `SizeError`,
-    which alone may depend on them: a workflow is checked before its data are there.
+    from the workflow. No other size may be taken for granted. What T or F are too small for is a `UserError` of
+    the constructor. A workflow is checked with a backbone on torch's device `meta`: the constructor reads no value of a
+    tensor. Nor does `forward`, as far as that can be: on a GPU each would wait for all that is still to be computed.
 
     Attributes
     ----------

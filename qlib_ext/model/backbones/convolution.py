@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
 from qlib_ext import checks
-from qlib_ext.model.backbones.base import SizeError
+from qlib_ext.checks import UserError
 
 NORMS = ("group", "batch")
 GROUP_CHANNELS = 16  # of a group that is normalised together
@@ -19,12 +19,12 @@ def window_of(kind: str, lookback_days: int, halvings: int, way_out: str) -> int
 
     Raises
     ------
-    SizeError
+    UserError
         If a window is so short that the last halving would find a single day.
     """
     needed = 2**halvings
     if lookback_days < needed:
-        raise SizeError(
+        raise UserError(
             f"{kind} halves the window {halvings} times and needs a dataset with `lookback_days` of at least {needed}, "
             f"found {lookback_days}: take longer windows, or {way_out}"
         )

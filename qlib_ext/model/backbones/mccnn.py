@@ -43,10 +43,8 @@ class MCCNN(Backbone):
 
     Raises
     ------
-    SizeError
-        If T is too short for the layers.
     UserError
-        If another argument is out of its range.
+        If T is too short for the layers, or another argument is out of its range.
 
     Departures
     ----------

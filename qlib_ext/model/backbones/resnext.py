@@ -59,10 +59,8 @@ class ResNeXt(Backbone):
 
     Raises
     ------
-    SizeError
-        If T is too short for the stages.
     UserError
-        If another argument is out of its range.
+        If T is too short for the stages, or another argument is out of its range.
 
     Notes
     -----

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from qlib_ext.checks import UserError
-from qlib_ext.model.backbones.base import SizeError
 from qlib_ext.model.backbones.mccnn import MCCNN
 
 
@@ -80,7 +79,7 @@ def test_any_window_does(make_day, lookback_days):
     [
         (
             {"lookback_days": 3},
-            SizeError,
+            UserError,
             "MCCNN halves the window 2 times and needs a dataset with `lookback_days` of at least 4, found 3: .*`layers`",
         ),
         (

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from qlib_ext.checks import UserError
-from qlib_ext.model.backbones.base import SizeError
 from qlib_ext.model.backbones.convolution import BatchNorm, TimePooling, normalization
 from qlib_ext.model.backbones.resnext import ResNeXt
 
@@ -211,7 +210,7 @@ class TestSizes:
     @pytest.mark.parametrize(("lookback_days", "stages", "needed"), [(3, 3, 4), (1, 2, 2), (60, 7, 64)])
     def test_one_that_is_too_short(self, lookback_days, stages, needed):
         with pytest.raises(
-            SizeError,
+            UserError,
             match=rf"ResNeXt halves the window {stages - 1} times and needs a dataset with `lookback_days` of at least "
             rf"{needed}, found {lookback_days}: take longer windows, or fewer `stages`",
         ):
