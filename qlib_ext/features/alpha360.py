@@ -107,7 +107,8 @@ class Alpha360(FeatureSet):
         """Features of one day, `[N, T, F]` float32, finite; they use no value after `day`."""
         window = padded[day : day + self.lookback_days].index_select(1, columns)  # [T, N, F]
         today = window[-1]  # [N, F]
-        base = today[:, [self.names.index("close")] * len(self.names)]  # [N, F]
+        close = self.names.index("close")
+        base = today[:, close : close + 1].repeat(1, len(self.names))  # [N, F]
         if "volume" in self.names:
             volume = self.names.index("volume")
             base[:, volume] = today[:, volume] + EPSILON

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Adam
 
 from qlib_ext.checks import UserError
 from qlib_ext.model.schedule import Phase, Plateau
@@ -47,7 +48,7 @@ class PhaseState:
         self.of = of
         self.first_epoch = first_epoch
         network.zero_grad(set_to_none=True)
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=phase.learning_rate, fused=True)
+        self.optimizer = Adam(network.parameters(), lr=phase.learning_rate, fused=True)
         self.scheduler = None if plateau is None else plateau.scheduler(self.optimizer)
         self.best_epoch = -1
         self.best_score = -np.inf

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from qlib_ext.config.rebuildable import Rebuildable
@@ -33,3 +36,9 @@ class Backbone(Rebuildable, nn.Module, ABC):
     @abstractmethod
     def forward(self, panel: DailyPanel) -> Tensor:
         """Embeddings `[N, E]` of the day's N stocks, in the panel's order."""
+
+
+def full_precision(states: Tensor) -> AbstractContextManager[Any]:
+    """Compute in the precision of the arguments, whatever autocast asks for; torch has none on its device without data."""
+    kind = states.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

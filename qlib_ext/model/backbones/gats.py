@@ -8,7 +8,7 @@ from torch.nn.functional import leaky_relu, pad
 
 from qlib_ext import checks
 from qlib_ext.data.panel import DailyPanel
-from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.base import Backbone, full_precision
 from qlib_ext.model.backbones.recurrent import last_state, recurrent
 
 
@@ -76,7 +76,7 @@ class GATs(Backbone):
     def forward(self, panel: DailyPanel) -> Tensor:
         """Embeddings `[N, E]`."""
         state = last_state(self.rnn, panel.features)  # [N, E]
-        with torch.autocast(state.device.type, enabled=False):
+        with full_precision(state):
             state = state.float()
             receiver, sender = (self.transform(state) @ self.attention.view(2, -1).T).unbind(1)  # [N], [N]
             context = attend(state, receiver, sender, self.negative_slope)  # [N, E]

@@ -10,7 +10,7 @@ from torch.nn.functional import leaky_relu
 
 from qlib_ext import checks
 from qlib_ext.data.panel import DailyPanel
-from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.base import Backbone, full_precision
 from qlib_ext.model.backbones.recurrent import last_state, recurrent
 
 SHORTEST = 1e-6  # a vector shorter than this has no direction
@@ -94,7 +94,7 @@ class HIST(Backbone):
     def forward(self, panel: DailyPanel) -> Tensor:
         """Embeddings `[N, E]`."""
         state = last_state(self.rnn, panel.features)  # [N, E]
-        with torch.autocast(state.device.type, enabled=False):
+        with full_precision(state):
             state = state.float()
             concepts = predefined_concepts(state, panel.concepts, panel.market_value)  # [G', E]
             if self.correct_concepts:

@@ -11,7 +11,7 @@ from torch.nn.functional import leaky_relu
 from qlib_ext import checks
 from qlib_ext.checks import UserError
 from qlib_ext.data.panel import DailyPanel
-from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.base import Backbone, full_precision
 from qlib_ext.model.backbones.recurrent import last_state, recurrent
 
 STRENGTHS = ("explicit", "implicit")
@@ -101,7 +101,7 @@ class RSR(Backbone):
         """Embeddings `[N, 2 H]`."""
         concepts = self._concepts(panel)  # [N, G]
         state = last_state(self.rnn, panel.features)  # [N, H]
-        with torch.autocast(state.device.type, enabled=False):
+        with full_precision(state):
             state = state.float()
             itself = torch.eye(len(state), device=state.device)  # [N, N]
             related = (concepts @ concepts.T + itself) > 0  # [N, N]

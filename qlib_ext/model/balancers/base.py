@@ -89,6 +89,18 @@ class Weighting(Balancer, ABC):
         """Weights `[K]` of the transformed losses, from the losses `[K]`; neither has a gradient."""
 
 
+class ConstantWeighting(Weighting):
+    """The weights of `loss_weights`, in every step of a phase."""
+
+    _made: tuple[tuple[str, ...], Tensor] | None = None  # for which tasks, and on the device that trains
+
+    def weights(self, losses: Tensor) -> Tensor:
+        """The constant weights, sent to the device once."""
+        if self._made is None or self._made[0] != self.tasks or self._made[1].device != losses.device:
+            self._made = self.tasks, losses.new_tensor(list(self.loss_weights().values()))
+        return self._made[1]
+
+
 class Aggregator(Balancer, ABC):
     """A balancer that combines gradients: one backward pass a task."""
 

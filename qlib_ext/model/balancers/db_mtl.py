@@ -67,12 +67,11 @@ class DBMTL(Aggregator):
 
     def aggregate(self, jacobian: Tensor) -> Tensor:
         """Average each task's gradient over steps, bring all to the largest norm, and add them up."""
+        if self._beta_column is None:
+            self._beta_column = jacobian.new_tensor([[self.task_beta[task]] for task in self.tasks])
         if self._average is None:
             self._average = jacobian.clone()
         else:
-            if self._beta_column is None:
-                column = [[self.task_beta[task]] for task in self.tasks]
-                self._beta_column = torch.tensor(column, dtype=jacobian.dtype, device=jacobian.device)
             self._average.mul_(self._beta_column).add_(jacobian * (1 - self._beta_column))
         norms = torch.linalg.vector_norm(self._average, dim=1)  # [K]
         scale = torch.where(norms > 0, norms.max() / norms, 0.0)  # [K]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from qlib_ext.model.balancers.base import Weighting
+from qlib_ext.model.balancers.base import ConstantWeighting
 
 
-class EqualWeighting(Weighting):
+class EqualWeighting(ConstantWeighting):
     """The sum of the losses: every task has weight 1 (MiM-StocR, section 4.1, baseline EW).
 
     Parameters
@@ -16,7 +13,3 @@ class EqualWeighting(Weighting):
     weight_decay
         Constant coupled L2.
     """
-
-    def weights(self, losses: Tensor) -> Tensor:
-        """1 for every task."""
-        return torch.ones_like(losses)

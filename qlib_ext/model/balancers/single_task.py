@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from qlib_ext import checks
-from qlib_ext.model.balancers.base import Weighting
+from qlib_ext.model.balancers.base import ConstantWeighting
 
 
-class SingleTask(Weighting):
+class SingleTask(ConstantWeighting):
     """One task alone moves the shared parameters (MiM-StocR, section 4.1, baseline STL).
 
     Other tasks may be there; they have weight 0, so neither the shared parameters nor their own heads learn from
@@ -33,10 +31,6 @@ class SingleTask(Weighting):
         super().setup(tasks)
         checks.one_of("task", self.task, self.tasks)
 
-    def weights(self, losses: Tensor) -> Tensor:
-        """1 for the task that learns, 0 for the others."""
-        return losses.new_tensor(list(self.loss_weights().values()))
-
     def loss_weights(self) -> dict[str, float]:
-        """The same weights."""
+        """1 for the task that learns, 0 for the others."""
         return {name: float(name == self.task) for name in self.tasks}

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor
-
 from qlib_ext import checks
 from qlib_ext.checks import UserError
-from qlib_ext.model.balancers.base import Weighting
+from qlib_ext.model.balancers.base import ConstantWeighting
 
 
-class Weighted(Weighting):
+class Weighted(ConstantWeighting):
     r"""The weighted sum of the losses, each task with a constant weight.
 
     Source: "Collaborative Optimization in Financial Data Mining Through Deep Learning and ResNeXt", Eq. 4; also called
@@ -60,10 +58,6 @@ class Weighted(Weighting):
             raise UserError(
                 f"`weights` must be above 0 for at least 1 task, found 0 for {', '.join(self.tasks)}"
             )
-
-    def weights(self, losses: Tensor) -> Tensor:
-        """The constant weights."""
-        return losses.new_tensor(list(self.loss_weights().values()))
 
     def loss_weights(self) -> dict[str, float]:
         """Alpha of each task."""
