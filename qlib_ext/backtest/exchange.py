@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -196,8 +197,7 @@ class RecordingExchange(Exchange):
             return Reason.NO_PRICE
         if not self.check_stock_limit(stock_id, start, end, direction):
             return None
-        volume = number(self.get_volume(stock_id, start, end))
-        if volume <= 0:
+        if self.has_volumes and not number(self.get_volume(stock_id, start, end)) > 0:
             return Reason.NO_VOLUME
         up, down = (
             self.check_stock_limit(stock_id, start, end, way) for way in (OrderDir.BUY, OrderDir.SELL)
@@ -206,6 +206,11 @@ class RecordingExchange(Exchange):
             change = number(self.get_quote_info(stock_id, start, end, "$change"))
             up = change > 0 if not math.isnan(change) else direction != OrderDir.SELL
         return Reason.LIMIT_UP if up else Reason.LIMIT_DOWN
+
+    @functools.cached_property
+    def has_volumes(self) -> bool:
+        """Whether any stock has a volume: then a day of a stock without one is a day without trade."""
+        return bool((self.quote_df["$volume"] > 0).any())
 
     # -- what Qlib calls -------------------------------------------------------------------------------------
 

@@ -167,7 +167,8 @@ class RuleBasedExchange(RecordingExchange):
                 sell=self.sell_price,
                 factors=not self.trade_w_adj_price,
             )
-        still = (quotes["$close"].isna() | (quotes["$volume"] <= 0)).to_numpy()
+        untraded = ~(quotes["$volume"] > 0) if self.has_volumes else False
+        still = (quotes["$close"].isna() | untraded).to_numpy()
         quotes["limit_buy"] = found.up | still
         quotes["limit_sell"] = found.down | still
         self.notes += found.notes

@@ -25,6 +25,7 @@ EXECUTOR = {
     "module_path": "qlib.backtest.executor",
     "kwargs": {"time_per_step": "day", "generate_portfolio_metrics": True},
 }
+UNTRADED = "Not($volume > 0)"  # in Qlib's expressions; a volume that is missing is none
 COLUMNS = ["return", "cost", "benchmark", "turnover", "account", "value", "cash"]
 
 
@@ -161,12 +162,20 @@ def with_price_limit(
         unit = unit_of_change(codes, first, last)
         limit = kwargs["limit_threshold"] * unit
         # Some stores carry the close over a suspension: on a day without volume nothing can be traded either way.
+        still = f" | {UNTRADED}" if has_volumes(codes, first, last) else ""
         kwargs["limit_threshold"] = tuple(
-            f"({move}) | ($volume <= 0)" for move in (f"$change >= {limit!r}", f"$change <= {-limit!r}")
+            f"({move}){still}" for move in (f"$change >= {limit!r}", f"$change <= {-limit!r}")
         )
         if unit != 1:
             notes.append("the store's field `change` is in percent; the price limit is read accordingly")
     return kwargs, notes
+
+
+def has_volumes(codes: list[str], first: pd.Timestamp, last: pd.Timestamp) -> bool:
+    """Whether any of some stocks has a volume in the store: where none has, nothing tells when it was suspended."""
+    with quiet_qlib():
+        volumes = D.features(codes[:: max(1, len(codes) // 50)], ["$volume"], first, last)
+    return bool((volumes > 0).to_numpy().any())
 
 
 def unit_of_change(codes: list[str], first: pd.Timestamp, last: pd.Timestamp) -> float:

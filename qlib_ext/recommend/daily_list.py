@@ -123,7 +123,8 @@ def limits(run: TrainedRun, codes: list[str], store: QlibStore, day: pd.Timestam
     volume = D.features(codes, ["$close", "$volume"], day, day)
     volume.columns = ["close", "volume"]
     volume = volume.droplevel("datetime").reindex(codes)
-    suspended = (volume["close"].isna() | (volume["volume"] <= 0)).to_numpy()
+    untraded = ~(volume["volume"] > 0) if exchange.has_volumes else False
+    suspended = (volume["close"].isna() | untraded).to_numpy()
     known = set(exchange.quote.get_all_stock())
 
     def at(direction: OrderDir) -> np.ndarray:

@@ -16,7 +16,7 @@ from qlib.utils.time import epsilon_change
 
 from qlib_ext.backtest.position import OrderedPosition
 from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
-from qlib_ext.backtest.simulation import quiet_qlib
+from qlib_ext.backtest.simulation import UNTRADED, has_volumes, quiet_qlib
 from qlib_ext.checks import UserError
 from qlib_ext.config.build import build
 from qlib_ext.market.store import QlibStore
@@ -25,7 +25,6 @@ from qlib_ext.recommend.holdings import Holdings
 from qlib_ext.recommend.trained import TrainedRun
 
 LONG_AGO = 1_000_000  # days: a holding of unknown age is past every holding period
-SUSPENDED = "$volume <= 0"
 NO_SHARE = 1e-6  # what rounding leaves of a holding that is sold whole
 
 
@@ -45,7 +44,8 @@ class NextDayExchange(RuleBasedExchange):
 
     def __init__(self, day: pd.Timestamp, next_day: pd.Timestamp, **kwargs: Any) -> None:
         self.next_day = next_day
-        settings = {**kwargs, "deal_price": "close", "limit_threshold": (SUSPENDED, SUSPENDED)}
+        still = (UNTRADED, UNTRADED) if has_volumes(kwargs["codes"], day, day) else None
+        settings = {**kwargs, "deal_price": "close", "limit_threshold": still}
         super().__init__(freq="day", start_time=day, end_time=day, **settings)
         self.start_time = self.end_time = next_day
 

@@ -60,6 +60,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     factor[5:, column] = 1.13  # new shares for nothing: 100 shares become 113
     bars = {"close": raw * factor, "factor": factor, "volume": np.full(shape, 1e8), "open": raw * factor}
     bars["volume"][STILL, CODES.index(PLAIN)] = 0.0
+    bars["volume"][STILL, CODES.index(ADJUSTED)] = np.nan
     spells = pd.DataFrame({"instrument": CODES, "start": CALENDAR[0], "end": CALENDAR[-1]})
     write_store(root, CALENDAR, CODES, bars, {"csi300": spells})
     return root
@@ -132,14 +133,21 @@ class TestFees:
 
 
 class TestSuspensions:
+    @pytest.mark.parametrize("code", [PLAIN, ADJUSTED])
     @pytest.mark.parametrize("direction", [BUY, SELL])
-    def test_without_volume_nothing_is_traded(self, market: Market, direction: OrderDir) -> None:
-        done = market.trade(
-            {2: [(PLAIN, BUY, 500.0)], STILL: [(PLAIN, direction, 200.0), (STAR, BUY, 200.0)]}
-        )
+    def test_without_volume_nothing_is_traded(self, market: Market, direction: OrderDir, code: str) -> None:
+        done = market.trade({2: [(code, BUY, 500.0)], STILL: [(code, direction, 200.0), (STAR, BUY, 200.0)]})
         still, other = rows(done, STILL).to_dict("records")
         assert (still["filled"], still["cost"], still["reason"]) == (0, 0, "suspended, no volume")
         assert (other["filled"], other["reason"]) == (200, None)
+
+    def test_a_store_without_volumes_tells_of_no_suspension(self, tmp_path: Path) -> None:
+        shape = len(CALENDAR), len(CODES)
+        bars = {"close": np.full(shape, 10.0), "factor": np.ones(shape)}
+        spells = pd.DataFrame({"instrument": CODES, "start": CALENDAR[0], "end": CALENDAR[-1]})
+        write_store(tmp_path / "store", CALENDAR, CODES, bars, {"csi300": spells})
+        (order,) = rows(Market(tmp_path / "store").trade({2: [(PLAIN, BUY, 500.0)]}), 2).to_dict("records")
+        assert (order["filled"], order["reason"]) == (500, None)
 
 
 class TestLots:

@@ -26,7 +26,8 @@ CODES = [*MAIN, F]
 RULES = {"rules": "cn"}
 DAYS = 8
 ORDINARY, GONE = Bar(10.0, 0.0, 1.0, 1e6), Bar()
-CARRIED = Bar(10.0, 0.0, 1.0, 0.0)  # suspended, with the close of the day before
+# Suspended, with the close of the day before: vendors write a volume of 0, or none.
+CARRIED, CARRIED_EMPTY = Bar(10.0, 0.0, 1.0, 0.0), Bar(10.0, 0.0, 1.0)
 
 Holdings = list[set[str]]
 
@@ -152,15 +153,17 @@ class TestFewStocks:
 class TestSuspensionsWithoutAGap:
     """Some vendors carry the close over a suspension; only the volume tells."""
 
-    def test_a_suspended_stock_is_bought(self, twice: Twice) -> None:
-        twice.plant(A, range(1, 5), CARRIED)
+    @pytest.mark.parametrize("bar", [CARRIED, CARRIED_EMPTY])
+    def test_a_suspended_stock_is_bought(self, twice: Twice, bar: Bar) -> None:
+        twice.plant(A, range(1, 5), bar)
         plan = Plan(topk=1, n_drop=1)
         assert twice.theirs(plan)[1][0] == {A}
         assert twice.ours(plan)[1] == [set()] * 4 + [{A}] * 2
 
-    def test_a_suspended_stock_is_sold(self, twice: Twice) -> None:
+    @pytest.mark.parametrize("bar", [CARRIED, CARRIED_EMPTY])
+    def test_a_suspended_stock_is_sold(self, twice: Twice, bar: Bar) -> None:
         twice.rank(range(1, DAYS), B, A, C, D, E)
-        twice.plant(A, range(2, 5), CARRIED)
+        twice.plant(A, range(2, 5), bar)
         plan = Plan(topk=1, n_drop=1)
         assert twice.theirs(plan)[1][1] == {B}
         assert twice.ours(plan)[1] == [{A}] * 4 + [{B}] * 2

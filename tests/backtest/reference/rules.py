@@ -25,9 +25,9 @@ class Rules(ABC):
     """What a strategy asks an exchange."""
 
     def trades(self, market: Market, code: str, day: int) -> bool:
-        """Whether there is any trade: a close, and a volume that is not known to be nothing."""
+        """Whether there is any trade: a close and a volume; one that is missing is none."""
         bar = market.bar(code, day)
-        return bar.priced and not bar.volume <= 0
+        return bar.priced and bar.volume > 0
 
     def may_buy(self, market: Market, code: str, day: int) -> bool:
         return self.trades(market, code, day) and not self.at_upper_limit(market, code, day)
