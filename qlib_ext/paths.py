@@ -1,10 +1,23 @@
-"""Names that come from outside, made paths that stay where they belong."""
+"""Names that come from outside: which are no data, and paths that stay where they belong."""
 
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
 from qlib_ext.checks import UserError
+
+# What desktops and editors leave beside the files of a user, in lower case; hidden files are strays as well.
+_LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx"}
+
+
+def is_stray(name: str) -> bool:
+    """Whether a file or folder is no data by its name: hidden, of the desktop, an editor's backup or lock."""
+    lower = name.lower()
+    return (
+        lower.startswith((".", "~$", "#"))
+        or lower.endswith(("~", ".swp", ".swo", ".bak", ".tmp"))
+        or lower in _LEFT_BEHIND
+    )
 
 
 def inside(root: Path, name: str, *, what: str) -> Path:

@@ -14,6 +14,7 @@ import pandas as pd
 from qlib_ext.market.side_data.side_data import SideData, SideDataError
 from qlib_ext.market.side_data.table import KEYS, LAG, SideTable
 from qlib_ext.market.store import QlibStore
+from qlib_ext.paths import is_stray
 
 BARS, MEMBERSHIP, SIDE = "bars", "membership", "side/"
 SUFFIX = ".day.bin"
@@ -170,12 +171,13 @@ def _link(source: Path, root: Path, part: str) -> None:
 
 def _folders(store: QlibStore) -> list[Path]:
     """The folders of bars, one an instrument."""
-    return sorted(path for path in (store.root / "features").resolve().iterdir() if path.is_dir())
+    inside = (store.root / "features").resolve().iterdir()
+    return sorted(path for path in inside if path.is_dir() and not is_stray(path.name))
 
 
 def _files(folder: Path) -> list[Path]:
     """The daily bars of an instrument, a file a field; in order, so that draws are the same each time."""
-    return sorted(folder.glob(f"*{SUFFIX}"))
+    return sorted(path for path in folder.glob(f"*{SUFFIX}") if not is_stray(path.name))
 
 
 def _change_bars(source: Path, folder: Path, inside: np.ndarray, draw: np.random.Generator) -> None:

@@ -29,6 +29,7 @@ import pandas as pd
 from qlib_ext.checks import UserError, nearest
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.spells import spell_mask
+from qlib_ext.paths import is_stray
 
 SUFFIX = ".day.bin"
 # A file that was changed more lately may change again without a trace in its timestamps.
@@ -124,7 +125,9 @@ class QlibStore:
 
     def universes(self) -> list[str]:
         """Names of the universes, sorted."""
-        return sorted(path.stem for path in (self.root / "instruments").glob("*.txt"))
+        return sorted(
+            path.stem for path in (self.root / "instruments").glob("*.txt") if not is_stray(path.name)
+        )
 
     def membership(self, universe: str) -> pd.DataFrame:
         """Spells of membership, in the rows of the file.
@@ -168,7 +171,7 @@ class QlibStore:
                 f"features/ holds {len(self._folders)} instruments"
             )
         with os.scandir(folder) as entries:
-            return sorted(entry.name[: -len(SUFFIX)] for entry in entries if entry.name.endswith(SUFFIX))
+            return sorted(entry.name[: -len(SUFFIX)] for entry in entries if _is_bin(entry.name))
 
     def read(
         self, fields: Sequence[str], instruments: Sequence[str], out: np.ndarray | None = None
@@ -284,10 +287,11 @@ def _covered_files(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Path below the root, and what the system knows of it, of every file that the fingerprint covers."""
     yield "calendars/day.txt", (root / "calendars" / "day.txt").stat()
     for path in sorted((root / "instruments").glob("*.txt")):
-        yield f"instruments/{path.name}", path.stat()
+        if not is_stray(path.name):
+            yield f"instruments/{path.name}", path.stat()
     for code, folder in sorted(_feature_folders(root).items()):
         with os.scandir(folder) as entries:
-            bins = sorted((entry.name, entry.stat()) for entry in entries if entry.name.endswith(SUFFIX))
+            bins = sorted((entry.name, entry.stat()) for entry in entries if _is_bin(entry.name))
         for name, found in bins:
             yield f"features/{code}/{name}", found
 
@@ -464,12 +468,18 @@ def _feature_folders(root: Path) -> dict[str, str]:
     """Upper-case code to folder of bars."""
     with os.scandir(root / "features") as entries:
         folders = [
-            (entry.name.removeprefix(_PREFIX).upper(), entry.path) for entry in entries if entry.is_dir()
+            (entry.name.removeprefix(_PREFIX).upper(), entry.path)
+            for entry in entries
+            if entry.is_dir() and not is_stray(entry.name)
         ]
     twice = [code for code, count in Counter(code for code, _ in folders).items() if count > 1]
     if twice:
         raise StoreError(f"`{root / 'features'}` has more than one folder of {', '.join(sorted(twice))}")
     return dict(folders)
+
+
+def _is_bin(name: str) -> bool:
+    return name.endswith(SUFFIX) and not is_stray(name)
 
 
 def read_bin(path: str | Path, days: int) -> tuple[int, np.ndarray] | None:

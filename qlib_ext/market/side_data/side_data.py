@@ -32,6 +32,7 @@ from qlib_ext.market.finding import Finding
 from qlib_ext.market.side_data.faults import fault
 from qlib_ext.market.side_data.table import KEYS, SideTable, read_header, read_table, shape_of
 from qlib_ext.market.store import QlibStore, StoreError
+from qlib_ext.paths import is_stray
 
 FOLDER = "side"
 SUFFIXES = (".parquet", ".csv")
@@ -216,7 +217,7 @@ def side_files(root: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     if folder.is_dir():
         for path in sorted(folder.iterdir()):
-            if path.suffix in SUFFIXES and path.is_file() and not path.name.startswith("."):
+            if path.suffix in SUFFIXES and path.is_file() and not is_stray(path.name):
                 found.setdefault(path.stem, []).append(path)
     return found
 

@@ -16,6 +16,7 @@ from qlib_ext.market.importing.import_settings import REGIONS, ImportSettings
 from qlib_ext.market.importing.ingest import ORDER
 from qlib_ext.market.importing.notes import Notes
 from qlib_ext.market.store import SUFFIX, QlibStore
+from qlib_ext.paths import is_stray
 
 CALENDAR_DAYS = 250  # of the store, by which it is seen whether they are those of the exchange
 CALENDAR_SHARE = 0.95
@@ -81,7 +82,7 @@ class Frame:
 
     def stop(self, code: str) -> int:
         """Index of the day after the last one of which an instrument of the store has a bar."""
-        for path in self.folders[code].glob("*" + SUFFIX):
+        for path in self.folders[code].glob("[!.]*" + SUFFIX):
             with path.open("rb") as stream:
                 first = np.frombuffer(stream.read(4), dtype="<f4")
             return int(first[0]) + path.stat().st_size // 4 - 1 if first.size else 0
@@ -90,7 +91,7 @@ class Frame:
 
 def _folders(root: Path) -> dict[str, Path]:
     paths = [path for path in (root / "features").iterdir() if path.is_dir()]
-    return {fname_to_code(path.name).upper(): path for path in paths}
+    return {fname_to_code(path.name).upper(): path for path in paths if not is_stray(path.name)}
 
 
 def _fields(store: QlibStore, bars: Bars, folders: Mapping[str, Path], notes: Notes) -> tuple[str, ...]:

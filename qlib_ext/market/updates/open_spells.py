@@ -48,7 +48,7 @@ def extended_memberships(
         follow[stored.universe] = tuple(normalise_code(code, stored.region) for code in stored.benchmarks)
     rules = universe_rules(root)
     changed = {}
-    for path in sorted((root / "instruments").glob("*.txt")):
+    for path in sorted((root / "instruments").glob("[!.]*.txt")):
         lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         before = ["\t".join(parts) for parts in lines]
         if path.stem in follow:
