@@ -12,7 +12,6 @@ from typing import Any
 from qlib.config import C
 
 from qlib_ext.market.quality.check import check_store
-from qlib_ext.market.store import QlibStore
 from qlib_ext.records.base import Record
 
 logger = logging.getLogger(__name__)
@@ -21,7 +20,8 @@ logger = logging.getLogger(__name__)
 class QualityRecord(Record):
     """Audit the store of the run, narrowed to its universe and its index.
 
-    What is wrong with stocks that were never a member is left out: the run does not see them. Errors do not stop the run: they stand in its report, in its metrics and in one line of the log.
+    What is wrong with stocks that were never a member is left out: the run does not see them. It is what
+    `qlib-ext data check STORE --universe NAME --benchmark CODE` says. Errors do not stop the run: they stand in its report, in its metrics and in one line of the log.
 
     Writes `data/quality.json` (every finding, and every kind of fault that was looked for) and logs `quality/errors`,
     `quality/warnings` and `quality/notes`, the numbers of findings.
@@ -49,15 +49,9 @@ class QualityRecord(Record):
             summary = json.loads(file.read_text(encoding="utf-8"))
         universe, benchmark = summary["universe"], summary.get("benchmark")
         root = Path(C.dpm.get_data_uri("day"))
-        seen = {*QlibStore(root).membership(universe)["instrument"], str(benchmark).upper()}
         found = check_store(root, universe=universe, benchmark=benchmark)
         found = dataclasses.replace(
             found,
-            findings=tuple(
-                finding
-                for finding in found.findings
-                if finding.instrument in seen or finding.instrument is None
-            ),
             # A run travels: where the store lay on this machine is nobody else's business.
             store={**found.store, "root": root.name, "universe": universe, "benchmark": benchmark},
         )
@@ -65,8 +59,11 @@ class QualityRecord(Record):
         self.log_metrics({f"quality/{severity}s": count for severity, count in found.counts.items()})
         if found.has_errors:
             logger.warning(
-                "Data quality: %d errors in the data of this run, the first: %s. `qlib-ext data check %s` lists them",
+                "Data quality: %d errors in the data of this run, the first: %s. `qlib-ext data check %s --universe %s%s` "
+                "lists them",
                 found.counts["error"],
                 found.findings[0].message,
                 root,
+                universe,
+                f" --benchmark {benchmark}" if benchmark else "",
             )

@@ -47,22 +47,6 @@ def test_it_is_the_audit_of_the_runs_store(described: Any, tmp_path: Path) -> No
         assert metrics[f"quality/{severity}s"] == count
 
 
-def test_stocks_that_the_run_never_sees_are_left_out(
-    described: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kinds = (Kind("jump", "warning", "a price jumps", "a split was missed"),)
-    codes = ("SH600000", "SH000300", None, "SZ000001")
-    found = tuple(Finding("jump", "warning", "a jump", instrument=code) for code in codes)
-    monkeypatch.setattr(
-        record, "check_store", lambda *_, **__: QualityReport(found, kinds, {"root": "store"})
-    )
-    QualityRecord(recorder=described).generate()
-    kept = read(described, tmp_path)
-    assert [finding.instrument for finding in kept.findings] == ["SH600000", "SH000300", None]
-    assert (kept.store["universe"], kept.store["benchmark"]) == ("csi300", "SH000300")
-    assert described.list_metrics()["quality/warnings"] == 3
-
-
 def test_errors_are_said_in_one_line(
     described: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +59,7 @@ def test_errors_are_said_in_one_line(
     assert line.startswith(
         "Data quality: 2 errors in the data of this run, the first: 2020-01-02 is missing. "
     )
-    assert line.endswith("/store` lists them")
+    assert line.endswith("/store --universe csi300 --benchmark SH000300` lists them")
     assert described.list_metrics()["quality/errors"] == 2
 
 

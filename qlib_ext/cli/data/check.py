@@ -23,7 +23,7 @@ SHOWN = 5  # findings of a kind, in the terminal
 def check(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The store, in Qlib's format.")],
     universe: Annotated[
-        str | None, typer.Option(help="Check the membership of this universe only, and that it is there.")
+        str | None, typer.Option(help="Check what a run on this universe sees, and that it is there.")
     ] = None,
     benchmark: Annotated[
         str | None, typer.Option(help="Check that the bars of this code can serve a backtest as its index.")
@@ -88,6 +88,9 @@ def _lines(checked: QualityReport, most: int | None) -> Iterator[str]:
             yield from _by_kind(of_severity, checked, most)
     if not checked.findings:
         yield "\nNothing was found."
+    left_out = store.get("left_out")
+    if left_out:
+        yield f"\n{counted(left_out, 'finding')} of other stocks left out; without --universe they are listed"
 
 
 def _facts(checked: QualityReport) -> str:

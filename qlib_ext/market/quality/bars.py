@@ -60,7 +60,7 @@ KINDS = (
     Kind("price-missing", "warning", "there is a close, and open, high or low is missing",
          "features of the day are filled up instead of known"),
     Kind("volume-missing", "warning", "there is a close and no volume, in a stock that has volumes",
-         "nobody can tell whether the stock traded"),
+         "the backtest takes it for a day without trade, and nobody can tell whether it was one"),
     Kind("volume-zero-with-range", "warning", "volume is zero, and high and low differ",
          "prices moved without a trade: the volume or the prices are wrong"),
     Kind("field-empty", "warning", "a file of bars holds NaN only", "the field looks as if it were there"),
@@ -181,7 +181,7 @@ class BarChecks:
                 return f"close and no {listed([name for name, mask in lacking.items() if mask[row, day]])}"
 
             self._cells("price-missing", block, next(iter(lacking)), some, told)
-        unknown = series.valid & np.isnan(volume) & series.has_volume[:, None]
+        unknown = series.valid & np.isnan(volume) & series.has_volume[:, None] & ~series.carried
         self._cells("volume-missing", block, "volume", unknown, "close {:.6g} and no volume", close)
         high, low = field("high"), field("low")
         ranged = (volume == 0) & (high > low * (1 + RANGE_TOLERANCE)) & (low > 0) & series.has_volume[:, None]

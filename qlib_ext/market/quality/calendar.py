@@ -14,7 +14,6 @@ from qlib_ext.market.finding import Findings, Kind, listed
 from qlib_ext.market.quality.source import Source
 
 FILE = "calendars/day.txt"
-EXCHANGES = {"cn": "XSHG", "us": "XNYS"}
 # Below this share of common days the store has another exchange's days, and single ones say nothing.
 AGREEMENT = 0.9
 # The longest pause of a large exchange in decades is 11 days (Shanghai, the spring of 2020).
@@ -46,7 +45,8 @@ KINDS = (
          "the day may be of another exchange, or its date wrong"),
     Kind("calendar-missing-day", "error", "a day on which the exchange was open is not in the calendar",
          "the return of two days counts as one day's"),
-    Kind("calendar-not-exchange", "warning", "the calendar is not that of the exchange that the codes look like",
+    Kind("calendar-not-exchange", "warning",
+         "the calendar is not that of the exchange that the import named, or else that the codes look like",
          "holidays and missing days could not be told"),
     Kind("calendar-gap", "warning", f"more than {LONGEST_GAP_DAYS} days lie between two days of the calendar",
          "trading days are missing; returns over the gap count as one day's"),
@@ -94,12 +94,11 @@ def check_lines(source: Source, found: Findings) -> None:
         found.add("calendar-future", message, FILE, date=future[0], count=future.size)
 
 
-def sessions(region: str | None, first: np.datetime64, last: np.datetime64) -> np.ndarray:
-    """Days from `first` to `last` on which the region's exchange was open, as far as known: datetime64[D]."""
+def sessions(name: str | None, first: np.datetime64, last: np.datetime64) -> np.ndarray:
+    """Days from `first` to `last` on which an exchange was open, as far as known: datetime64[D]."""
     none = np.array([], dtype="M8[D]")
-    if region not in EXCHANGES:
+    if name is None:
         return none
-    name = EXCHANGES[region]
     default = exchange_calendars.get_calendar(name)
     earliest = type(default).bound_min() or pd.Timestamp("1970-01-01")
     latest = type(default).bound_max() or default.sessions[-1]
@@ -146,8 +145,8 @@ class Sessions:
         return self.agreement is not None and self.agreement >= AGREEMENT
 
 
-def compare(days: np.ndarray, region: str | None) -> Sessions:
-    """The days of a calendar (datetime64[D], in any order) beside those of the region's exchange."""
+def compare(days: np.ndarray, exchange: str | None) -> Sessions:
+    """The days of a calendar (datetime64[D], in any order) beside those of an exchange."""
     none = np.array([], dtype="M8[D]")
     known = np.unique(days[~np.isnat(days)])
     if not known.size:
@@ -155,7 +154,8 @@ def compare(days: np.ndarray, region: str | None) -> Sessions:
     weekends = known[~np.is_busday(known)]
     if len(weekends) >= 0.1 * len(known):
         weekends = none
-    open_days = sessions(region, known[0], known[-1])
+    open_days = sessions(exchange, known[0], known[-1])
+    weekends = np.setdiff1d(weekends, open_days)  # some exchanges open on Sundays
     if not open_days.size:
         return Sessions(None, weekends, none, none, 0)
     inside = known[(known >= open_days[0]) & (known <= open_days[-1])]
@@ -164,13 +164,13 @@ def compare(days: np.ndarray, region: str | None) -> Sessions:
     return Sessions(agreement, weekends, extra, np.setdiff1d(open_days, inside), len(open_days))
 
 
-def check_sessions(source: Source, region: str | None, traded: np.ndarray, found: Findings) -> float | None:
+def check_sessions(source: Source, traded: np.ndarray, found: Findings) -> float | None:
     """The calendar against the exchange's; how far they agree.
 
     Parameters
     ----------
-    source, region, found
-        What is checked, `cn`, `us` or None, and where findings go.
+    source, found
+        What is checked, and where findings go.
     traded
         Stocks that traded, by line of the calendar: int `[D]`.
     """
@@ -178,8 +178,8 @@ def check_sessions(source: Source, region: str | None, traded: np.ndarray, found
     known = np.unique(days[~np.isnat(days)])
     if not known.size:
         return None
-    result = compare(days, region)
-    exchange = EXCHANGES.get(region or "", "the exchange")
+    result = compare(days, source.exchange)
+    exchange = source.exchange or "the exchange"
     _tell("calendar-weekend", result.weekends, "on a weekend", found)
     if result.known:
         _tell("calendar-missing-day", result.missing, f"missing, on which {exchange} was open", found)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from qlib_ext.checks import UserError
+from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.finding import Finding, Findings, Kind, QualityReport
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.quality import bars, calendar, cross_section, files, prices, universes
@@ -38,7 +39,8 @@ def check_store(
     root
         Directory in Qlib's format; `~` is expanded.
     universe
-        Check the membership of this universe only, and that it is there; by default every universe.
+        Check what a run on this universe sees: its membership and that it is there, the bars of its members and of the
+        benchmark, and the store as a whole. By default every universe and every stock.
     benchmark
         Code of what a backtest compares with: check that it is there, and check it like an index. Every index among
         the bars is checked anyway.
@@ -63,7 +65,9 @@ def check_store(
     files_of_bars = files.BinChecks(source, found)
     values = bars.BarChecks(source, found, guess)
     returns = prices.PriceChecks(source, found, guess)
-    wanted = frozenset() if benchmark is None else frozenset({benchmark.upper()})
+    if benchmark is not None:
+        benchmark = code_in_store(benchmark, source.codes)
+    wanted = frozenset() if benchmark is None else frozenset({benchmark})
     market = cross_section.CrossSection(source, found, wanted)
     agreement = None
     with_bars = {folder.code: folder.path.name for folder in source.folders if folder.bins}
@@ -83,7 +87,7 @@ def check_store(
         if len(source.days):
             values.finish()
             returns.finish(market.market_days())
-            agreement = calendar.check_sessions(source, guess, market.traded, found)
+            agreement = calendar.check_sessions(source, market.traded, found)
             market.finish()
             benchmarks.check_benchmarks(source, market, benchmark, found)
     universes.UniverseChecks(source, found, market.first, market.stop, with_bars).check(universe)
@@ -102,4 +106,12 @@ def check_store(
         "region": guess,
         "calendar_agreement": agreement,
     }
-    return QualityReport(found.sorted(), KINDS, facts)
+    findings = found.sorted()
+    members = next(
+        (of.codes for of in source.memberships if of.name.lower() == (universe or "").lower()), None
+    )
+    if universe is not None and members is not None:
+        seen = {*members, *wanted, None}
+        facts["left_out"] = sum(finding.instrument not in seen for finding in findings)
+        findings = tuple(finding for finding in findings if finding.instrument in seen)
+    return QualityReport(findings, KINDS, facts)

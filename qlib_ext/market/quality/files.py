@@ -9,6 +9,8 @@ from qlib_ext.market.finding import Findings, Kind, listed
 from qlib_ext.market.quality.source import FIELDS, Block, Source, majority
 
 METADATA = ("universes.json", "import.json")
+# An index has none of these, or the sums of its members.
+NONE_IN_AN_INDEX = ("vwap", "volume", "amount")
 # The fields that the features, the labels and the backtest read.
 NEEDED = ("open", "high", "low", "close", "volume", "factor", "change")
 OPTIONAL = ("vwap", "amount")
@@ -124,7 +126,7 @@ class BinChecks:
             for name in FIELDS:
                 if name in bins:
                     self._having[name] += 1
-                else:
+                elif name not in NONE_IN_AN_INDEX or not self._source.is_index(folder.code):
                     self._lacking[name].append((folder.code, folder.path))
             for name, of_field in bins.items():
                 if of_field.problem is not None:

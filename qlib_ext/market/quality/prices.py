@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from qlib_ext.checks import counted
+from qlib_ext.checks import UserError, counted
 from qlib_ext.market.finding import Findings, Kind, listed
 from qlib_ext.market.quality.bars import Say, cells, on, sentence
 from qlib_ext.market.quality.series import Series, runs
 from qlib_ext.market.quality.source import Source, is_index
+from qlib_ext.market.rules.exchange_rules import ExchangeRules, read_rules
 
-# The exchanges of mainland China stop a stock at these moves from its last close (0.1 is 10 %): by the first signs
-# of its code, before and from the day on which the registration system reached the board.
-LIMIT_FROM = np.datetime64("2020-08-24")
-LIMITS: Mapping[str, tuple[float, float]] = {
-    "SH60": (0.10, 0.10),
-    "SZ00": (0.10, 0.10),
-    "SZ30": (0.10, 0.20),
-    "SH68": (0.20, 0.20),
-    "BJ": (0.30, 0.30),
-}
-WIDEST_LIMIT = (0.20, 0.20)  # funds and indices
+WIDEST_LIMIT = 0.20  # of funds and indices, which the table of rules does not have
+FUND = re.compile(r"(SH5|SZ1[568])\d+")
 # The limit price is rounded to a cent, and on an ex-day so is the price that it is counted from.
 LIMIT_CENTS, LIMIT_TOLERANCE = 0.02, 0.002
 # Newly listed stocks have no limit, or a wider one, on up to this many days.
@@ -58,6 +54,8 @@ KINDS = (
     Kind("jump-unexplained", "error",
          "the adjusted close jumps like a split, or far beyond the exchange's limit, and factor does not explain it",
          "an adjustment is missing: the return is not one that anybody earned"),
+    Kind("fund-split", "warning", "the price of a fund jumps far beyond the exchange's limit, and factor does not explain it",
+         "funds split and merge their shares, for which few vendors adjust: the return is not one that anybody earned"),
     Kind("factor-jump", "error", f"factor moves by {FACTOR_MOVE:.0%} or more and the raw price does not answer",
          "an adjustment was made on the wrong day or twice: the adjusted price jumps"),
     Kind("price-spike", "error", f"the close moves by more than {SPIKE:.0%} and is back the next day",
@@ -77,7 +75,7 @@ KINDS = (
          "a day was written twice, or a gap filled"),
     Kind("volume-zero-with-move", "warning", "volume is zero and the close moved",
          "the return belongs to another day, or the price or factor is wrong"),
-    Kind("suspension-carried", "note", "suspended days carry the last close with a volume of 0",
+    Kind("suspension-carried", "note", "suspended days carry the last close with a volume of 0, or none",
          "whoever reads closes alone takes them for trading days with a return of 0"),
     Kind("gap-long", "note", f"a stock trades again after more than {LONG_GAP_DAYS} days",
          "the code may be another firm's now, or bars are lost"),
@@ -149,7 +147,13 @@ class PriceChecks:
         next_day = (gap == 1) & series.traded
         spike = _spikes(growth, factor) & series.traded
         if self._limited:
-            limits = np.stack([price_limit(code, self._days) for code in series.block.codes])
+            first = np.argmax(series.valid, axis=1).tolist()
+            limits = np.stack(
+                [
+                    price_limit(code, self._days, at)
+                    for code, at in zip(series.block.codes, first, strict=True)
+                ]
+            )
             rounding = LIMIT_TOLERANCE + LIMIT_CENTS / series.previous(series.raw_close)
             excess = move - limits - rounding
             beyond = next_day & (series.age > NEW_DAYS) & (excess > 0)
@@ -189,7 +193,9 @@ class PriceChecks:
 
         self._remember(series, "price-spike", "close", spike, told_spike)
         self._remember(series, "factor-jump", "factor", stepped, told)
-        self._remember(series, "jump-unexplained", "close", jumped, told)
+        funds = np.array([FUND.fullmatch(code) is not None for code in series.block.codes])[:, None]
+        self._remember(series, "jump-unexplained", "close", jumped & ~funds, told)
+        self._remember(series, "fund-split", "close", jumped & funds, told)
         self._remember(series, "price-limit", "close", limited, told)
         self._remember(series, "jump-large", "close", large, told)
         self._remember(series, "jump-after-suspension", "close", resumed, told_gap)
@@ -236,8 +242,8 @@ class PriceChecks:
         repeated[:, 1:] &= volume[:, 1:] == volume[:, :-1]
         said = "prices and volume ({:.6g}) are those of the day before"
         self._remember(series, "bar-repeated", "close", repeated, said, volume)
-        untraded = (volume == 0) & series.has_volume[:, None] & series.valid
-        moved = untraded & (np.abs(series.log_return) > MOVE)
+        untraded = ~(volume > 0) & series.has_volume[:, None] & series.valid
+        moved = untraded & (volume == 0) & (np.abs(series.log_return) > MOVE)
         said = "volume 0, and the close moved by {:+.2%} (factor by {:+.2%})"
         moves = np.expm1(series.log_return), np.expm1(series.log_factor)
         self._cells("volume-zero-with-move", block, "volume", moved, said, *moves)
@@ -344,12 +350,56 @@ class PriceChecks:
             self._found.add("factor-constant", message, count=self._factor_stocks)
 
 
-def price_limit(code: str, days: np.ndarray) -> np.ndarray:
-    """The daily limit of a stock of mainland China by day, a fraction: float `[D]`."""
-    before, after = next((limits for start, limits in LIMITS.items() if code.startswith(start)), WIDEST_LIMIT)
-    if is_index(code):
-        before, after = WIDEST_LIMIT
-    return np.where(days >= LIMIT_FROM, after, before)
+def price_limit(code: str, days: np.ndarray, listed: int = 0) -> np.ndarray:
+    """The daily limit of a stock of mainland China by day, as the exchange's dated rules have it.
+
+    Parameters
+    ----------
+    code
+        Of a stock, a fund or an index.
+    days
+        datetime64[D] `[D]`.
+    listed
+        Position of its first bar. One on the first day of all says nothing of the listing.
+
+    Returns
+    -------
+    float `[D]`
+        A fraction, NaN where there is no limit: on the first days of a listing, most of the time.
+    """
+    rules = _rules()
+    try:
+        board = rules.board(code)
+    except UserError:
+        board = ""
+    if not board or is_index(code):
+        return np.full(len(days), WIDEST_LIMIT)
+    limits = _limits_of_board(board, days.tobytes())
+    if listed > 0:
+        limits, begin = limits.copy(), pd.Timestamp(days[listed])
+        for age, day in enumerate(days[listed : listed + rules.first_days]):
+            limits[listed + age] = _limit_on(board, day, listed=begin, age=age)
+    return limits
+
+
+@functools.lru_cache(maxsize=1)
+def _rules() -> ExchangeRules:
+    return read_rules("cn")
+
+
+@functools.lru_cache(maxsize=16)
+def _limits_of_board(board: str, days: bytes) -> np.ndarray:
+    """Limits of a board by day."""
+    return np.array([_limit_on(board, day) for day in np.frombuffer(days, dtype="M8[D]")])
+
+
+def _limit_on(board: str, day: np.datetime64, **listing: Any) -> float:
+    """NaN where the rules have no limit, or do not reach back."""
+    try:
+        limit = _rules().price_limit(board, pd.Timestamp(day), **listing)
+    except ValueError:  # a UserError, or a day that is none
+        return np.nan
+    return np.nan if limit.up is None or limit.down is None else max(limit.up, limit.down)
 
 
 def unit_of_change(change: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

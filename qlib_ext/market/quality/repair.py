@@ -33,9 +33,7 @@ from qlib_ext.market.quality.source import (
     Membership,
     Source,
     Spell,
-    is_index,
     read_bin,
-    region,
 )
 from qlib_ext.market.replace import copy_store, replaced
 
@@ -255,7 +253,7 @@ class _Work:
         if source.calendar_problem is not None or not source.lines or np.isnat(source.days).any():
             return None
         days = source.days
-        compared = compare(days, region([code for code in source.codes if not is_index(code)]))
+        compared = compare(days, source.exchange)
         closed = np.concatenate([compared.weekends, compared.extra if compared.known else compared.extra[:0]])
         unsorted, doubled = bool((np.diff(days).astype(int) < 0).any()), len(np.unique(days)) < len(days)
         if unsorted or doubled or closed.size:

@@ -53,6 +53,11 @@ class Series:
         return traded
 
     @cached_property
+    def carried(self) -> np.ndarray:
+        """Whether a close is the last one before, to float32: bool `[S, D]`."""
+        return np.abs(self.log_return) < 1e-6
+
+    @cached_property
     def before(self) -> np.ndarray:
         """Day of the last close before each day, -1 where there is none: int32 `[S, D]`."""
         return last_before(self.valid)

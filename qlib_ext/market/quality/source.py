@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -15,10 +16,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import exchange_calendars
 import numpy as np
 
 from qlib_ext.market.store import SUFFIX
+from qlib_ext.paths import is_stray
 
+EXCHANGES = {"cn": "XSHG", "us": "XNYS"}
 PRICES = ("open", "high", "low", "close", "vwap")
 FIELDS = (*PRICES, "volume", "amount", "factor", "change")
 # Cells [stocks, days] of one block: an array of float64 takes 4 MB, all that a block's checks hold about 200 MB.
@@ -265,6 +269,31 @@ class Source:
         except (ValueError, RecursionError) as error:
             return None, f"is no JSON: {error}"
 
+    @functools.cached_property
+    def imported(self) -> dict[str, Any]:
+        """The settings of `qlib-ext data import` that `import.json` holds; nothing where it cannot be read."""
+        content, _ = self.metadata("import.json")
+        settings = content.get("settings") if isinstance(content, dict) else None
+        return settings if isinstance(settings, dict) else {}
+
+    def is_index(self, code: str) -> bool:
+        """Whether a code is that of an index by its form, or of a benchmark of the import."""
+        named = self.imported.get("benchmarks")
+        return is_index(code) or (isinstance(named, list) and code in named)
+
+    @functools.cached_property
+    def exchange(self) -> str | None:
+        """Whose days the calendar should have: that of the import, else that which the codes look like.
+
+        None where nothing tells, or the import took the days of the data.
+        """
+        named = self.imported.get("exchange")
+        if self.imported.get("calendar") == "data":
+            return None
+        if isinstance(named, str) and named in exchange_calendars.get_calendar_names():
+            return named
+        return EXCHANGES.get(region([code for code in self.codes if not is_index(code)]) or "")
+
     def blocks(self) -> Iterator[Block]:
         """The bars, block by block."""
         days = len(self.days)
@@ -294,13 +323,13 @@ class Source:
         self.days = np.array([day for day, _ in parsed], dtype="M8[D]")
         self.plain = [plain for _, plain in parsed]
         for entry in self.entries(self.root / "calendars"):
-            if not entry.name.endswith(".txt"):
+            if not entry.name.endswith(".txt") or is_stray(entry.name):
                 self.top_strays.append(f"calendars/{entry.name}")
 
     def _scan_features(self) -> None:
         by_code: dict[str, list[Folder]] = defaultdict(list)
         for entry in self.entries(self.root / "features"):
-            if _is_directory(entry):
+            if _is_directory(entry) and not is_stray(entry.name):
                 folder = self._scan_folder(Path(entry.path))
                 by_code[folder.code].append(folder)
             else:
@@ -318,7 +347,7 @@ class Source:
         strays, misnamed = [], []
         for entry in self.entries(path):
             match = _FREQUENCY.match(entry.name)
-            if match is None:
+            if match is None or is_stray(entry.name):
                 strays.append(entry.name)
             elif match[2].lower() == "day":
                 if entry.name != entry.name.lower():
@@ -332,7 +361,7 @@ class Source:
     def _read_memberships(self) -> None:
         self.memberships: list[Membership] = []
         for entry in self.entries(self.root / "instruments"):
-            if entry.name.endswith(".txt"):
+            if entry.name.endswith(".txt") and not is_stray(entry.name):
                 self.memberships.append(read_membership(Path(entry.path), f"instruments/{entry.name}"))
             else:
                 self.top_strays.append(f"instruments/{entry.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
@@ -23,6 +24,11 @@ NOMINAL_SIZES: Mapping[str, int] = {
 SIZE_TOLERANCE, SIZE_DAYS = 0.05, 0.05
 # A review changes members, not their number.
 SIZE_JUMP, SIZE_JUMP_MEMBERS = 0.10, 5
+# Of a hundred firms about three a year are delisted or bought, and more are taken out of an index: in so many years,
+# added up over the members, somebody leaves.
+SURVIVORS_YEARS = 60
+# Lists of stocks with a status, such as ST, name few, and sometimes none.
+_OF_A_STATUS = re.compile(r"(^|[^a-z])(st|status|suspended|paused)($|[^a-z])")
 # A stock may be suspended when the bars begin or end, and few suspensions last longer than a year of trading.
 BEYOND_BARS_DAYS = 250
 COVERAGE = 0.95
@@ -63,6 +69,9 @@ KINDS = (
     Kind("universe-size-jump", "warning",
          f"the size of a universe changes by more than {SIZE_JUMP:.0%} from a day to the next",
          "a review was applied by half"),
+    Kind("universe-survivors", "warning",
+         f"no member of a universe ever leaves, over at least {SURVIVORS_YEARS} years of membership added up",
+         "it is a list of survivors: whoever picks among them knows that none fails, and results are too good"),
     Kind("universe-empty-day", "error", "a universe has no member on a day between others",
          "the day has no ranks and no trades"),
     Kind("universe-range", "warning", "a universe has no member at the beginning or the end of the calendar",
@@ -365,6 +374,9 @@ class UniverseChecks:
         if not there.size:
             return
         begin, last = int(there[0]), int(there[-1])
+        if _OF_A_STATUS.search(name):
+            return
+        self._check_survivors(membership, begin, last)
         empty = np.flatnonzero(size[begin : last + 1] == 0) + begin
         if empty.size:
             message = f"{file} has no member on {self._days[empty[0]]}" + (
@@ -404,6 +416,24 @@ class UniverseChecks:
                     f"{np.median(inner):g} members and {np.median(with_bars[begin : last + 1]):g} with bars"
                 )
                 found.add("universe-coverage", message, file, date=self._days[at], count=few.size)
+
+    def _check_survivors(self, membership: Membership, begin: int, last: int) -> None:
+        """Whether every member is one to the last day of the universe."""
+        spans = self._spans(membership)
+        stays = [code for code, of_code in spans.items() if max(stop for _, stop in of_code) > last]
+        years = sum(
+            (self._days[stop - 1] - self._days[first]).astype(int)
+            for of in spans.values()
+            for first, stop in of
+        )
+        if membership.name.lower() != ALL and len(stays) == len(spans) and years > SURVIVORS_YEARS * 365:
+            self._found.add(
+                "universe-survivors",
+                f"{membership.file}: all of its {len(spans)} codes are members to the last day, {self._days[last]}",
+                file=membership.file,
+                date=self._days[begin],
+                count=len(spans),
+            )
 
     def _check_nominal(self, file: str, name: str, sizes: np.ndarray, begin: int) -> None:
         nominal = self._sizes.get(name)

@@ -304,7 +304,7 @@ def _(market: Any) -> dict[str, Any]:
     return {"file": "calendars/day.txt", "date": days[49], "count": 1}
 
 
-@plants("calendar-future", "calendar-not-exchange calendar-gap")
+@plants("calendar-future", "calendar-not-exchange calendar-gap universe-survivors")
 def _(market: Any) -> dict[str, Any]:
     stretch(market, [*market.days[:-1], "2999-01-02"])
     return {"file": "calendars/day.txt", "date": "2999-01-02", "count": 1}
@@ -474,6 +474,22 @@ def _(market: Any) -> dict[str, Any]:
     market.scale(code, slice(DAY, None), 0.5)
     market.settle(code)
     return place(market, code, "close")
+
+
+@plants("fund-split")
+def _(market: Any) -> dict[str, Any]:
+    fund, like = "SH510300", market.stocks[0]
+    (market.root / "features" / fund.lower()).mkdir()
+    for path in (market.root / "features" / like.lower()).iterdir():
+        start, values = market.read(path)
+        market.write(market.path(fund, path.name.split(".")[0]), start, values[::-1].copy())
+    for field in ("open", "high", "low", "close", "vwap"):
+        market.set(fund, field, slice(None), market.row(fund, field) / market.row(fund, "factor"))
+    market.set(fund, "factor", slice(None), 1.0)
+    market.set_rows("all", sorted([*market.rows("all"), [fund, market.days[0], market.days[-1]]]))
+    market.scale(fund, slice(DAY, None), 0.5)
+    market.settle(fund)
+    return place(market, fund, "close")
 
 
 @plants("factor-jump")
@@ -857,6 +873,15 @@ def _(market: Any) -> dict[str, Any]:
     rows = [[*row[:2], min(row[2], market.days[DAY])] if row in at_first[:8] else row for row in rows]
     market.set_rows("csi300", rows)
     return {"file": "instruments/csi300.txt", "date": market.days[DAY + 1], "count": 1}
+
+
+@plants("universe-survivors", "calendar-not-exchange", market="market")
+def _(market: Any) -> dict[str, Any]:
+    days = pd.date_range("2014-01-02", periods=len(market.days), freq="6D").strftime("%Y-%m-%d")
+    stretch(market, list(days))
+    rows = [row for row in market.rows("all") if row[2] == days[-1] and not row[0].startswith("SH000")]
+    market.set_rows("mine", rows)
+    return {"file": "instruments/mine.txt", "date": days[0], "count": len(rows)}
 
 
 @plants("universe-empty-day")

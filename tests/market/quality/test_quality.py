@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import exchange_calendars
 import numpy as np
 import pandas as pd
 import pytest
@@ -118,6 +120,18 @@ class TestAnswer:
         assert market.audit().findings == ()
         (finding,) = market.audit(benchmark=code.lower()).findings
         assert (finding.kind, finding.instrument, finding.date) == ("benchmark-gap", code, market.days[100])
+
+    def test_a_universe_narrows_to_what_a_run_on_it_sees(self, market) -> None:  # type: ignore[no-untyped-def]
+        code, other = market.stocks[:2]
+        last = market.days[-1]
+        market.set_rows("mine", [[each, market.days[0], last] for each in market.stocks if each != code])
+        for each in (code, other):
+            market.set(each, "close", 100, -1.0)
+        found = market.audit(universe="mine")
+        assert {finding.instrument for finding in found.findings} == {other}
+        assert found.store["left_out"] == len(market.audit().findings) - len(found.findings) > 0
+        seen = market.audit(universe="mine", benchmark=code.lower()[2:])
+        assert {finding.instrument for finding in seen.findings} == {code, other}
 
     def test_progress_reaches_its_end(self, clean: Path) -> None:
         calls: list[tuple[int, int, str]] = []
@@ -391,13 +405,51 @@ class TestLimits:
             ("SZ002001", [0.1, 0.1]),
             ("SZ300750", [0.1, 0.2]),
             ("SH688981", [0.2, 0.2]),
-            ("BJ830799", [0.3, 0.3]),
+            ("BJ830799", [np.nan, np.nan]),  # the exchange opened in 2021
             ("SZ159915", [0.2, 0.2]),
             ("SH000300", [0.2, 0.2]),
         ],
     )
     def test_each_board_has_its_own(self, code: str, limits: list[float]) -> None:
-        assert price_limit(code, self.DAYS).tolist() == limits
+        np.testing.assert_array_equal(price_limit(code, self.DAYS), limits)
+
+    @pytest.mark.parametrize(
+        ("code", "listed", "limits"),
+        [
+            ("SZ300999", "2020-10-15", [np.nan] * 5 + [0.2] * 2),
+            ("SZ300777", "2019-05-06", [0.44] + [0.1] * 6),  # before the registration system
+            ("SH688001", "2019-07-22", [np.nan] * 5 + [0.2] * 2),
+            ("SH601061", "2023-04-10", [np.nan] * 5 + [0.1] * 2),
+            ("SH601059", "2023-02-01", [0.44] + [0.1] * 6),
+        ],
+    )
+    def test_the_first_days_of_a_listing(self, code: str, listed: str, limits: list[float]) -> None:
+        days = np.arange(np.datetime64(listed) - 1, np.datetime64(listed) + 7)
+        np.testing.assert_array_equal(price_limit(code, days, 1)[1:], limits)
+        assert not np.isnan(
+            price_limit(code, days)[2:]
+        ).any()  # a first bar on the first day of all is no listing
+
+    @pytest.mark.parametrize(("day", "kinds"), [(3, set()), (8, {"price-spike"})])
+    def test_a_spike_in_the_first_days_is_none(self, market, day: int, kinds: set[str]) -> None:  # type: ignore[no-untyped-def]
+        """A third up and back: no limit holds a new share of ChiNext, and it did so under the registration system."""
+        stretched = pd.bdate_range("2021-01-04", periods=len(market.days)).strftime("%Y-%m-%d")
+        code = next(code for code in market.stocks if code.startswith("SZ30"))
+        for field in ("open", "high", "low", "close", "vwap", "volume", "amount", "factor", "change"):
+            path = market.path(code, field)
+            _, values = market.read(path)
+            market.write(path, 100, values[100:])
+        for name in ("csi300", "all"):
+            rows = [
+                [row[0], *(stretched[market.days.index(day)] for day in row[1:])] for row in market.rows(name)
+            ]
+            market.set_rows(name, rows)
+        market.set_days(list(stretched))
+        market.scale(code, slice(100 + day, 101 + day), 1.33)
+        market.settle(code)
+        found = {finding.kind for finding in market.audit(universe="csi300").of("price-spike")}
+        found |= {finding.kind for finding in market.audit().of("price-spike")}
+        assert found == kinds
 
     @pytest.mark.parametrize(
         ("move", "kinds"), [(1.095, []), (1.13, ["price-limit"]), (1.17, ["jump-unexplained"])]
@@ -444,6 +496,46 @@ class TestJumpsWithoutLimits:
         us_market.settle("AAX")
         (finding,) = us_market.audit().findings
         assert (finding.kind, finding.instrument, finding.date) == ("price-spike", "AAX", us_market.days[100])
+
+
+class TestWhatTheStoreKnows:
+    """What `import.json` says comes before what codes look like."""
+
+    def imported(self, market: Any, **settings: Any) -> set[str]:
+        market.text("import.json", json.dumps({"settings": settings}))
+        return {finding.kind for finding in market.audit().findings}
+
+    def test_the_exchange_of_the_import(self, us_market) -> None:  # type: ignore[no-untyped-def]
+        paris = exchange_calendars.get_calendar("XPAR", start="2010-01-04", end="2012-12-31").sessions
+        days = paris.strftime("%Y-%m-%d")[: len(us_market.days)].tolist()
+        us_market.set_rows("stocks", [[row[0], days[0], days[-1]] for row in us_market.rows("stocks")])
+        us_market.set_rows("all", [[row[0], days[0], days[-1]] for row in us_market.rows("all")])
+        us_market.set_days(days)
+        assert {finding.kind for finding in us_market.audit().findings} == {
+            "calendar-extra-session",
+            "calendar-missing-day",
+        }
+        assert self.imported(us_market, exchange="XPAR") == set()
+        assert self.imported(us_market, exchange="XNYS", calendar="data") == set()
+        assert "calendar-missing-day" in self.imported(us_market, exchange="XNYS")
+        assert "calendar-missing-day" in self.imported(us_market, exchange="NOWHERE", calendar=7)
+        us_market.text("import.json", "[1]")
+        assert "calendar-missing-day" in {finding.kind for finding in us_market.audit().findings}
+
+    @pytest.mark.parametrize("field", ["vwap", "volume", "amount"])
+    def test_an_index_need_not_have_what_is_its_members(self, us_market, field: str) -> None:  # type: ignore[no-untyped-def]
+        us_market.path("AAX", field).unlink()
+        assert "field-missing" in self.imported(us_market, benchmarks=[])
+        assert "field-missing" not in self.imported(us_market, benchmarks=["AAX"])
+
+    def test_a_list_of_st_names_few_and_sometimes_none(self, market) -> None:  # type: ignore[no-untyped-def]
+        days, codes = market.days, market.stocks
+        rows = [[code, days[20], days[50]] for code in codes[:8]] + [[codes[0], days[100], days[150]]]
+        market.set_rows("st", rows)
+        assert market.audit().findings == ()
+        market.set_rows("best", rows)
+        kinds = {finding.kind for finding in market.audit().findings}
+        assert kinds == {"universe-empty-day", "universe-range"}
 
 
 class TestNominalSizes:
