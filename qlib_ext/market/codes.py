@@ -18,7 +18,7 @@ _NAMES = "|".join(sorted(_EXCHANGES, key=len, reverse=True))
 _BEFORE = re.compile(rf"({_NAMES})[._-]?(\d{{6}})")
 _AFTER = re.compile(rf"(\d{{6}})[._-]?({_NAMES})")
 _IN_A_STORE = re.compile(r"(SH|SZ|BJ)\d{6}")
-_BARE = re.compile(r"\d{1,6}")
+_BARE = re.compile(r"(\d{1,6})(?:\.0)?")  # a spreadsheet has made it a number, perhaps
 # The first digits say on which exchange a security is listed; the longest match counts.
 _FIRST_DIGITS = {
     digits: exchange
@@ -55,8 +55,8 @@ def normalise_code(code: str, region: str) -> str:
             return _EXCHANGES[match[1]] + match[2]
         if match := _AFTER.fullmatch(upper):
             return _EXCHANGES[match[2]] + match[1]
-        if _BARE.fullmatch(upper):
-            number = upper.zfill(6)
+        if match := _BARE.fullmatch(upper):
+            number = match[1].zfill(6)
             exchange = _FIRST_DIGITS.get(number[:2], _FIRST_DIGITS.get(number[0]))
             if exchange is None:
                 raise UserError(
@@ -89,9 +89,15 @@ def code_in_store(code: str, known: Collection[str]) -> str:
 
     Returns
     -------
-    A code of `known` where it is one of them; otherwise the same spelling.
+    A code of `known` where it is one of them; otherwise the same spelling. A bare number is that of the exchange on
+    which `known` has it, where that is one alone: 000300 is SH000300 in a store that has the index and no such stock.
     """
     plain = code.strip().upper()
     if plain in known:
         return plain
-    return normalise_code(plain, "cn" if any(map(_IN_A_STORE.fullmatch, known)) else "us")
+    region = "cn" if any(map(_IN_A_STORE.fullmatch, known)) else "us"
+    if region == "us" or not is_bare(plain, region):
+        return normalise_code(plain, region)
+    number = _BARE.fullmatch(plain)[1].zfill(6)  # type: ignore[index]
+    there = [exchange + number for exchange in ("SH", "SZ", "BJ") if exchange + number in known]
+    return there[0] if len(there) == 1 else normalise_code(plain, region)

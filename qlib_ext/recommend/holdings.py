@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qlib_ext.checks import UserError, nearest
+from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.store import QlibStore
 
 CASH = "CASH"  # the row that holds the cash, in currency
@@ -75,6 +77,9 @@ def read_holdings(path: Path, store: QlibStore, cash: float | None = None) -> Ho
             continue
         cells += [""] * (1 + max(place.values()) - len(cells))
         code = cells[place["code"]].upper()
+        if code != CASH:
+            with contextlib.suppress(UserError):  # what is no code is no stock either, which is told below
+                code = code_in_store(code, known)
         where = f"{path}, line {line}"
         if code in seen:
             raise UserError(

@@ -76,7 +76,7 @@ class SignalRecord(Record):
         self.save_table("signal/predictions.parquet", predictions)
         self.save_table("signal/labels.parquet", self._labels(predictions.index))
         self.save_json("data/summary.json", summary)
-        self.save_table("data/coverage.parquet", self._coverage(summary["segments"]))
+        self.save_table("data/coverage.parquet", self._coverage(summary["segments"], predictions))
         task = self.recorder.load_object("task")
         self.save_text("config.yaml", yaml.safe_dump(_plain(task), sort_keys=False, allow_unicode=True))
         self.save_json("environment.json", versions())
@@ -119,8 +119,12 @@ class SignalRecord(Record):
             )
         return labels.reindex(rows)
 
-    def _coverage(self, segments: Mapping[str, Any]) -> pd.DataFrame:
+    def _coverage(self, segments: Mapping[str, Any], predictions: pd.DataFrame) -> pd.DataFrame:
+        """Of each segment what could be scored, and of the days that were predicted what was."""
         parts = {name: self.dataset.coverage(name) for name in segments}
+        given = predictions["score"].notna().groupby("datetime").sum()
+        scored = parts["test"]["scored"]
+        parts["test"]["scored"] = given.reindex(scored.index, fill_value=0).astype(scored.dtype)
         covered = pd.concat(parts, names=["segment"]).reset_index("segment")
         return covered.rename_axis(index="datetime")
 

@@ -31,6 +31,7 @@ class TestChina:
         ("written", "code"),
         [
             ("1", "SZ000001"),  # read as a number, it lost its zeros
+            ("600163.0", "SH600163"),
             ("000300", "SZ000300"),
             ("000300.SH", "SH000300"),
             ("300750", "SZ300750"),

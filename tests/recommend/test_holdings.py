@@ -31,6 +31,10 @@ class TestReading:
         text = f"code,shares\n{code.lower()},1200\n\n{other},300.5\ncash,10000.25\n"
         assert read(newest, tmp_path / "held.csv", text) == Holdings(10000.25, {code: 1200.0, other: 300.5})
 
+    def test_shortened_codes(self, newest: QlibStore, code: str, tmp_path: Path) -> None:
+        text = f"code,shares\n{code[2:]},1200\ncash,1\n"
+        assert read(newest, tmp_path / "held.csv", text).shares == {code: 1200.0}
+
     def test_a_brokers_own_names_order_and_mark_of_order(
         self, newest: QlibStore, code: str, other: str, tmp_path: Path
     ) -> None:

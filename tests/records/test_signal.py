@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -61,6 +62,16 @@ def test_origin(run: Any, workplace: Any, model: Any, read: Any) -> None:
     coverage = read("data/coverage.parquet")
     assert [*coverage.columns] == ["segment", "members", "scored"]
     assert set(coverage["segment"]) == {"test"}
+
+
+def test_a_member_without_a_score_is_not_covered(run: Any, workplace: Any, model: Any, read: Any) -> None:
+    predictions = model.predict(workplace).copy()
+    predictions.iloc[::3] = np.nan
+    SignalRecord(recorder=run, model=Predicting(predictions), dataset=workplace).generate()
+    coverage = read("data/coverage.parquet")
+    scored = predictions["score"].notna().groupby("datetime").sum()
+    assert coverage["scored"].tolist() == scored.reindex(coverage.index).tolist()
+    assert coverage["scored"].sum() < 0.7 * coverage["members"].sum()
 
 
 class TestRefuses:

@@ -26,6 +26,7 @@ from qlib_ext.market.spells import UNTIL, count_spells, locate_spells, spells_of
 from qlib_ext.market.store import QlibStore
 from qlib_ext.market.text_files import separator
 from qlib_ext.market.universes.universes import COMMAND, Universe, check_name
+from qlib_ext.paths import is_stray
 
 # Names under which the columns are known, without case and punctuation; anything else is named by the user.
 NAMES: Mapping[str, tuple[frozenset[str], ...]] = {
@@ -39,6 +40,8 @@ NAMES: Mapping[str, tuple[frozenset[str], ...]] = {
 }
 CSV = (".csv", ".tsv", ".txt")
 SUFFIXES = (*CSV, *(suffix + ".gz" for suffix in CSV), ".parquet")
+SNAPSHOTS = "dated snapshots"
+A_YEAR = 365  # days, without a leaver
 _DAY_IN_NAME = re.compile(r"(?<!\d)(\d{4})[-_.]?(\d{2})[-_.]?(\d{2})(?!\d)")
 
 
@@ -90,7 +93,7 @@ def read_constituents(
     table["code"] = _codes(table["code"], known, path)
     if "date" in table and "from" not in table:
         members, codes, notes = _from_snapshots(table, store.calendar)
-        what = "dated snapshots"
+        what = SNAPSHOTS
     else:
         members, codes, notes = _from_spells(table, store.calendar, until)
         what = "spells of membership"
@@ -100,6 +103,7 @@ def read_constituents(
             f"`{path}` names no member on any day from {store.calendar[0]:%Y-%m-%d} to "
             f"{store.calendar[-1]:%Y-%m-%d}, the days of the store"
         )
+    notes += _survivors(spells, what)
     without = sorted(set(spells["instrument"]) - known)
     if len(without) == spells["instrument"].nunique():
         raise UserError(
@@ -123,6 +127,20 @@ def read_constituents(
     )
 
 
+def _survivors(spells: pd.DataFrame, what: str) -> list[str]:
+    """A note if nobody ever leaves over a year and more: then the list has those alone who are there today."""
+    begin, end = spells["start"].min(), spells["end"].max()
+    stays = spells.groupby("instrument")["end"].max().eq(end)
+    if (end - begin).days < A_YEAR or len(stays) < 2 or not stays.all():
+        return []
+    of = " of one date" if what == SNAPSHOTS and spells["start"].nunique() == 1 else ""
+    sentence = (
+        f"no member ever leaves from {begin:%Y-%m-%d} to {end:%Y-%m-%d}: a list{of} of survivors alone. Whoever picks "
+        "among them knows that none fails, and results are too good; take a list with the days on which members left"
+    )
+    return [sentence]
+
+
 def _options(columns: Mapping[str, str], until: str, size: int | None) -> list[str]:
     words = [word for wanted, column in columns.items() for word in ("--column", f"{wanted}={column}")]
     words += ["--until", until] if until != UNTIL[0] else []
@@ -133,7 +151,7 @@ def _snapshot_folder(folder: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     files = sorted(
         file
         for file in folder.iterdir()
-        if file.is_file() and file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".")
+        if file.is_file() and file.name.lower().endswith(SUFFIXES) and not is_stray(file.name)
     )
     if not files:
         raise UserError(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, between, integer, one_of
+from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.spells import spells_of
 from qlib_ext.market.store import QlibStore, StoreError
@@ -190,10 +191,11 @@ class TopUniverse:
     def _choice(self, store: QlibStore) -> tuple[list[str], np.ndarray]:
         """S codes to choose from, sorted, and whether each may be chosen, bool [D, S]."""
         known = store.instruments()
-        unknown = sorted(set(self.exclude) - set(known) - {*self._named(store)})
+        exclude = {code_in_store(code, known) for code in self.exclude}
+        unknown = sorted(exclude - set(known) - {*self._named(store)})
         if unknown:
             raise UserError(f"`exclude` must name codes of the store, found {', '.join(unknown)}")
-        codes = [code for code in known if code not in self.exclude]
+        codes = [code for code in known if code not in exclude]
         if self.exchange is not None:
             codes = [code for code in codes if code.startswith(self.exchange.upper())]
         if self.of is None:

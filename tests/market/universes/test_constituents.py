@@ -53,6 +53,14 @@ class TestSpelled:
         assert code_in_store("1", {"SH600000"}) == "SZ000001"
         assert code_in_store("aapl", {"MSFT"}) == "AAPL"
 
+    def test_a_shortened_code_is_the_one_that_the_store_has(self) -> None:
+        assert code_in_store("000300", {"SH000300", "SH600000"}) == "SH000300"
+        assert (
+            code_in_store("000001", {"SH000001", "SZ000001"}) == "SZ000001"
+        )  # the stock, where both are there
+        assert code_in_store("600163.0", {"SH600163"}) == "SH600163"
+        assert code_in_store("1.0", {"SZ000001"}) == "SZ000001"
+
 
 class TestSpells:
     def test_rows_open_ends_and_spellings(self, store: QlibStore, tmp_path: Path) -> None:
@@ -143,6 +151,34 @@ class TestSpells:
         assert len(rows(read_constituents(store, "mine", file))) == 2
 
 
+class TestSurvivors:
+    """A list in which nobody ever leaves is one of those who are there today."""
+
+    SAID = "no member ever leaves from 2018-01-01 to 2019-12-31: a list"
+
+    @pytest.fixture(scope="class")
+    def long(self, tmp_path_factory: pytest.TempPathFactory) -> QlibStore:
+        days = pd.bdate_range("2018-01-01", "2019-12-31")
+        close = np.full((len(days), len(CODES)), 5.0)
+        return write_store(tmp_path_factory.mktemp("store") / "cn", days, CODES, {"close": close}, {})
+
+    @pytest.mark.parametrize(
+        ("table", "said"),
+        [
+            ("code,from,to\n600000,2018-01-01,\n600004,2018-06-01,\n", f"{SAID} of survivors alone"),
+            ("date,code\n2018-01-01,600000\n2018-01-01,600004\n", f"{SAID} of one date of survivors alone"),
+            ("code,from,to\n600000,2018-01-01,\n600004,2018-06-01,2019-03-01\n", None),
+            ("code,from,to\n600000,2019-06-01,\n600004,2019-06-01,\n", None),  # too short to tell
+        ],
+    )
+    def test_are_told(self, long: QlibStore, tmp_path: Path, table: str, said: str | None) -> None:
+        (tmp_path / "list.csv").write_text(table)
+        notes = read_constituents(long, "mine", tmp_path / "list.csv").notes
+        assert [note.startswith(said or " ") for note in notes if "survivors" in note] == [True] * (
+            said is not None
+        )
+
+
 class TestSnapshots:
     EXPECTED = (
         ("SH600000", "2020-01-06", "2020-02-28"),
@@ -170,6 +206,8 @@ class TestSnapshots:
         (folder / "index_20200203.csv").write_text(head + "600000.SH\n600006.SH\n")
         (folder / "2020.03.02.txt").write_text(head + "600006.SH\n000001.SZ\n")
         (folder / "README.md").write_text("not a list")
+        for stray in ("._2020-01-04.csv", "~$2020-03-02.txt", ".2020-01-04.csv.swp", "Thumbs.db"):
+            (folder / stray).write_bytes(b"\0\5\x16\7")
         assert rows(read_constituents(store, "mine", folder)) == [*self.EXPECTED]
 
     def test_what_is_left_out_is_noted(self, store: QlibStore, tmp_path: Path) -> None:
