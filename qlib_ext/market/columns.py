@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from qlib_ext.checks import UserError, nearest
 
+Known = Mapping[str, tuple[frozenset[str], ...]]
+
 # Names as `_plain` leaves them. Where a field has two groups, the first one of which a column is there counts.
-KNOWN: Mapping[str, tuple[frozenset[str], ...]] = {
+KNOWN: Known = {
     field: tuple(frozenset(group.split()) for group in groups)
     for field, groups in {
         "date": [
@@ -29,10 +31,17 @@ KNOWN: Mapping[str, tuple[frozenset[str], ...]] = {
         "factor": ["factor adjfactor adjustfactor adjustmentfactor 复权因子"],
         # Where a source has both, `change` is often a difference of prices.
         "change": ["pctchg pctchange changepct changepercent 涨跌幅", "change"],
+        # What a vendor says of the day; see `STATUSES`.
+        "traded": ["tradestatus tradingstatus 交易状态"],
+        "paused": ["paused suspended issuspended 是否停牌"],
+        "split": ["stocksplits stocksplit splits splitfactor splitratio"],
+        "dividend": ["dividends dividend divcash cashdividend exdividend"],
     }.items()
 }
 REQUIRED = ("date", "open", "high", "low", "close", "volume")
 INDISPENSABLE = ("date", "code", "close")  # no bar is without them
+# Of a bar, and no part of it: they are used, and not written into a store.
+STATUSES = ("traded", "paused", "split", "dividend")
 
 
 def recognise(
@@ -40,7 +49,7 @@ def recognise(
     given: Mapping[str, str],
     *,
     where: str,
-    known: Mapping[str, tuple[frozenset[str], ...]] = KNOWN,
+    known: Known = KNOWN,
     required: Sequence[str] = REQUIRED,
 ) -> dict[str, str]:
     """Find the column of each field.
@@ -107,6 +116,12 @@ def recognise(
         if used.count(column) > 1 or list(header).count(column) > 1:
             raise UserError(f"a column must be one field, found {column!r} more than once; {found}")
     return columns
+
+
+def field_of(column: str, known: Known = KNOWN) -> str | None:
+    """The field that a column is named after, None for another one."""
+    plain = _plain(column)
+    return next((field for field, groups in known.items() for group in groups if plain in group), None)
 
 
 def _plain(column: str) -> str:

@@ -29,7 +29,8 @@ def import_bars(
         str,
         typer.Option(
             help="factor (raw prices and a factor), adj_close (raw prices and an adjusted close), actions (raw "
-            "prices and --actions), adjusted (as it is), none (raw, as it is), or auto."
+            "prices and splits and dividends), change (raw prices and a change that knows the ex-days), adjusted "
+            "(as it is), none (raw, as it is), or auto."
         ),
     ] = "auto",
     actions: Annotated[
@@ -62,6 +63,9 @@ def import_bars(
     ] = None,
     pattern: Annotated[str | None, typer.Option(help="Which files of the folder, such as '*.csv'.")] = None,
     encoding: Annotated[str, typer.Option(help="Of CSV files, such as gbk.")] = "utf-8",
+    decimal: Annotated[
+        str, typer.Option(help="Sign before decimals in CSV files: point, comma, or auto.")
+    ] = "auto",
     duplicates: Annotated[
         str, typer.Option(help="Rows of a stock and day that contradict: error, first or last.")
     ] = "error",

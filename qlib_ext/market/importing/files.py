@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import gzip
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,13 @@ import pyarrow.parquet as pq
 
 from qlib_ext.checks import UserError
 from qlib_ext.market.codes import is_bare, normalise_code
-from qlib_ext.market.columns import KNOWN, REQUIRED, recognise
+from qlib_ext.market.columns import KNOWN, REQUIRED, Known, recognise
+from qlib_ext.market.importing.heads import LINES, Head, column_head, text_head, written_number
 from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.importing.notes import Notes
 from qlib_ext.market.importing.trading_days import DayReader
 from qlib_ext.market.text_files import reading
+from qlib_ext.paths import is_stray
 
 TEXT, PARQUET = "CSV", "Parquet"
 SUFFIXES = {
@@ -36,6 +39,13 @@ CHUNK_ROWS = 500_000  # of a long file: about 40 MB a chunk
 # What stands for a missing value; anything else that is no number is noted.
 MISSING = ["", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "none", "-", "--"]
 PRICES = ("open", "high", "low", "close", "adj_close", "vwap")
+GUESSED = "{code} without an exchange: given that of the first digits"
+# Words of a status; numbers speak for themselves.
+_YES_NO = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "是": 1.0, "否": 0.0}
+_WORDS = {
+    "traded": {**_YES_NO, "交易": 1.0, "正常交易": 1.0, "停牌": 0.0},
+    "paused": {**_YES_NO, "停牌": 1.0},
+}
 _POSITIVE = {"factor"}  # 0 is as wrong as a negative number
 _INDEX = "__index_level_0__"  # how pandas calls an index without a name in Parquet
 
@@ -50,20 +60,28 @@ class SourceFile:
     columns : mapping
         Field to column.
     code : str or None
-        Of all its rows, from the file's name; None where a column tells it.
-    separator : str
-        Of a CSV file.
+        Of all its rows, from the file's name; None where a column or the head tells it.
+    head : Head
+        What stands before its rows.
+    wide : mapping
+        Code to field to the number of its column, where each instrument has columns of its own; else empty.
     """
 
     path: Path
     columns: Mapping[str, str]
     code: str | None
-    separator: str = ","
+    head: Head
+    wide: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
 
     @property
     def kind(self) -> str:
         """`CSV` or `Parquet`."""
         return SUFFIXES[_suffix(self.path)]
+
+    @property
+    def unused(self) -> list[str]:
+        """Columns that are no field."""
+        return [name for name in dict.fromkeys(self.head.names) if name not in self.columns.values()]
 
 
 @dataclass(frozen=True)
@@ -79,12 +97,19 @@ class Piece:
     days : datetime64[D] array [n]
     values : float64 array [n, F]
         A column a field as they were asked for, NaN where there is no value.
+    negative : int array
+        Rows whose high is below zero, so that no typing error explains it.
     """
 
     codes: tuple[str, ...]
     code: np.ndarray
     days: np.ndarray
     values: np.ndarray
+    negative: np.ndarray
+
+    def place(self, row: int) -> str:
+        """A row, for messages."""
+        return f"{self.codes[self.code[row]]} {self.days[row]}"
 
 
 def scan(source: str | Path, settings: ImportSettings, notes: Notes) -> list[SourceFile]:
@@ -106,7 +131,14 @@ def scan(source: str | Path, settings: ImportSettings, notes: Notes) -> list[Sou
         If there is nothing to read, CSV and Parquet are mixed, a file cannot be read, or its columns are unclear.
     """
     paths = _find(Path(source).expanduser(), settings.pattern, notes)
-    return [_look(path, settings, KNOWN, REQUIRED) for path in paths]
+    files = [_look(path, settings, KNOWN, REQUIRED) for path in paths]
+    for file in files:
+        stem = _stem(file.path)
+        if file.code is not None and is_bare(stem, settings.region):
+            notes.gather(GUESSED, [f"{stem} is {file.code}"])
+        if file.head.titles:
+            notes.add("{file} with lines above the names of its columns: not read", places=[file.path.name])
+    return files
 
 
 def _find(source: Path, pattern: str | None, notes: Notes) -> list[Path]:
@@ -121,7 +153,8 @@ def _find(source: Path, pattern: str | None, notes: Notes) -> list[Path]:
         there = sorted(source.glob(pattern or "*"))
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"`pattern` must be one such as *.csv, found {pattern!r}: {error}") from error
-    files = [path for path in there if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in there if path.is_file() and not is_stray(path.name)]
+    strays = [path.name for path in there if path.is_file() and is_stray(path.name)]
     paths = [path for path in files if _suffix(path) in SUFFIXES]
     others = [path.name for path in files if _suffix(path) not in SUFFIXES]
     if not paths:
@@ -136,6 +169,7 @@ def _find(source: Path, pattern: str | None, notes: Notes) -> list[Path]:
             f"with a pattern such as `--pattern '*{_suffix(kinds[TEXT])}'`"
         )
     notes.add("{file} of other suffixes: not read", len(others), others)
+    notes.add("{file} of the desktop or an editor, no data: not read", len(strays), strays)
     return paths
 
 
@@ -144,36 +178,54 @@ def _suffix(path: Path) -> str:
     return next((suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if name.endswith(suffix)), "")
 
 
-def _look(
-    path: Path,
-    settings: ImportSettings,
-    known: Mapping[str, tuple[frozenset[str], ...]],
-    required: Sequence[str],
-) -> SourceFile:
-    separator = ","
+def _stem(path: Path) -> str:
+    return path.name[: -len(_suffix(path))]
+
+
+def _look(path: Path, settings: ImportSettings, known: Known, required: Sequence[str]) -> SourceFile:
+    given = dict(settings.columns)
     with reading(path, settings.encoding):
         if SUFFIXES[_suffix(path)] == PARQUET:
             schema = pq.read_schema(path)
-            header = schema.names
+            head = column_head(schema.names, known)
+            if (
+                _INDEX in schema.names
+                and "date" not in given
+                and pa.types.is_temporal(schema.field(_INDEX).type)
+            ):
+                given["date"] = _INDEX
         else:
             opener = gzip.open if path.name.lower().endswith(".gz") else open
-            with opener(path, "rt", encoding=settings.encoding, newline="") as lines:
-                first = next((line for line in lines if line.strip()), "")
-            if not first:
+            with opener(path, "rt", encoding=settings.encoding, newline="") as stream:
+                lines = list(itertools.islice(stream, LINES))
+                while lines and not any(line.strip() for line in lines):
+                    lines = list(itertools.islice(stream, LINES))
+            if not lines:
                 raise UserError(f"`{path}` is empty")
-            first = first.lstrip("\ufeff")
-            separator = max(",\t;|", key=first.count)
-            header = next(csv.reader([first.rstrip("\r\n")], delimiter=separator))
-    given = dict(settings.columns)
-    if _INDEX in header and "date" not in given and pa.types.is_temporal(schema.field(_INDEX).type):
-        given["date"] = _INDEX
-    columns = recognise(header, given, where=f"`{path}`", known=known, required=required)
+            head = text_head(lines, known, settings.decimal, str(path))
+    if head.codes:
+        return _look_at_wide(path, head, given, known, required)
+    columns = recognise(head.names, given, where=f"`{path}`", known=known, required=required)
     code = None
     if "code" not in columns:
-        stem = path.name[: -len(_suffix(path))]
         with _naming(f"the name of `{path}`, since it has no column of codes"):
-            code = normalise_code(stem, settings.region)
-    return SourceFile(path, columns, code, separator)
+            code = normalise_code(_stem(path), settings.region)
+    return SourceFile(path, columns, code, head)
+
+
+def _look_at_wide(
+    path: Path, head: Head, given: Mapping[str, str], known: Known, required: Sequence[str]
+) -> SourceFile:
+    """A file in which each instrument has columns of its own, as `yfinance` writes one or many."""
+    wide = {}
+    columns: dict[str, str] = {}
+    for code in dict.fromkeys(filter(None, head.codes)):
+        own = [number for number, of in enumerate(head.codes) if of in ("", code)]
+        names = [head.names[number] for number in own]
+        found = recognise(names, given, where=f"{code} in `{path}`", known=known, required=required)
+        wide[code] = {field: own[names.index(column)] for field, column in found.items()}
+        columns |= found
+    return SourceFile(path, {**columns, "code": "the head"}, None, head, wide)
 
 
 def day_reader(settings: ImportSettings, timezone: str) -> DayReader:
@@ -218,8 +270,10 @@ def pieces(
         values = np.full((len(table), len(fields)), np.nan)
         for index, field in enumerate(fields):
             if field in file.columns:
-                values[:, index] = _numbers(table[field], field, rows, settings, notes)
-        yield Piece(codes, code, read, values)
+                sign = file.head.decimal
+                values[:, index] = _numbers(table[field], field, rows, settings, notes, sign)
+        high = pd.to_numeric(table["high"], errors="coerce") if "high" in table else pd.Series(dtype=float)
+        yield Piece(codes, code, read, values, np.flatnonzero(high < 0))
         before += len(table)
     if "midnight UTC" in stamps:
         notes.add(
@@ -238,7 +292,7 @@ def read_table(
     path: str | Path,
     settings: ImportSettings,
     days: DayReader,
-    known: Mapping[str, tuple[frozenset[str], ...]],
+    known: Known,
     required: Sequence[str],
     notes: Notes,
 ) -> pd.DataFrame:
@@ -289,33 +343,53 @@ def read_table(
 
 def _tables(file: SourceFile, settings: ImportSettings) -> Iterator[pd.DataFrame]:
     """Tables of at least one row, with a column a field, as they were typed."""
-    names = {column: field for field, column in file.columns.items()}
-    read = _parquet_tables(file, names) if file.kind == PARQUET else _text_tables(file, names, settings)
+    if file.wide:
+        fields = {number: field for of in file.wide.values() for field, number in of.items()}
+    else:
+        fields = {file.head.names.index(column): field for field, column in file.columns.items()}
+    read = _parquet_tables(file, fields) if file.kind == PARQUET else _text_tables(file, fields, settings)
     while True:
         # Only what the libraries do is under watch, not what is done with the table.
         with reading(file.path, settings.encoding):
             table = next(read, None)
         if table is None:
             return
+        table = _long(table, file.wide) if file.wide else table.rename(columns=fields)
         if len(table):
             yield table
 
 
-def _parquet_tables(file: SourceFile, names: Mapping[str, str]) -> Iterator[pd.DataFrame]:
+def _long(table: pd.DataFrame, wide: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
+    """A row a day and instrument, of those that have any value on the day."""
+    parts = []
+    for code, fields in wide.items():
+        part = table[list(fields.values())].set_axis(list(fields), axis=1)
+        parts.append(
+            part.dropna(how="all", subset=[field for field in fields if field != "date"]).assign(code=code)
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _parquet_tables(file: SourceFile, fields: Mapping[int, str]) -> Iterator[pd.DataFrame]:
     with pq.ParquetFile(file.path) as parquet:
+        names = {parquet.schema_arrow.names[number]: number for number in fields}
         for batch in parquet.iter_batches(CHUNK_ROWS, columns=list(names)):
             yield _as_pandas(batch).rename(columns=names)
 
 
 def _text_tables(
-    file: SourceFile, names: Mapping[str, str], settings: ImportSettings
+    file: SourceFile, fields: Mapping[int, str], settings: ImportSettings
 ) -> Iterator[pd.DataFrame]:
     with pd.read_csv(
         file.path,
-        sep=file.separator,
-        dtype={file.columns[field]: str for field in ("date", "code") if field in file.columns},
+        sep=file.head.separator,
+        header=None,
+        names=range(len(file.head.names)),
+        skiprows=file.head.skipped,
+        decimal=file.head.decimal,
+        dtype={number: str for number, field in fields.items() if field in ("date", "code")},
         # `NA` is a code.
-        na_values={column: MISSING for column, field in names.items() if field != "code"},
+        na_values={number: MISSING for number, field in fields.items() if field != "code"},
         keep_default_na=False,
         encoding="utf-8-sig" if settings.encoding == "utf-8" else settings.encoding,
         chunksize=CHUNK_ROWS,
@@ -327,7 +401,7 @@ def _text_tables(
                 raise UserError(
                     f"`{file.path}` has rows of more fields than its header names; mend the header or the rows"
                 )
-            yield table[list(names)].rename(columns=names)
+            yield table[list(fields)]
 
 
 def _as_pandas(batch: pa.RecordBatch) -> pd.DataFrame:
@@ -384,7 +458,7 @@ def _codes(
     guessed = [
         f"{text} is {code}" for text, code in zip(texts, codes, strict=True) if is_bare(text, settings.region)
     ]
-    notes.gather("{code} without an exchange: given that of the first digits", guessed)
+    notes.gather(GUESSED, guessed)
     unique, merged = np.unique(codes, return_inverse=True)
     return tuple(unique.tolist()), merged.astype(np.int32)[position]
 
@@ -409,17 +483,37 @@ def bad_sentence(field: str) -> str:
     return f"{{value}} of `{field}` that cannot be (no number, infinite or negative): made missing"
 
 
+def _as_written(column: pd.Series, field: str, settings: ImportSettings, decimal: str) -> np.ndarray:
+    """Numbers of a column of texts, NaN where there is none."""
+    texts = column.astype(object)
+    if decimal == ",":  # a point parts thousands, and Python would take it for the decimal sign
+        values = np.full(len(texts), np.nan)
+    else:
+        values = pd.to_numeric(texts, errors="coerce").to_numpy(dtype=np.float64).copy()
+    percent = 100.0 if field == "change" and settings.change == "percent" else 1.0
+    known: dict[Any, float] = {}
+    for row in np.flatnonzero(np.isnan(values) & texts.notna().to_numpy()):
+        text = texts.iloc[row]
+        if text not in known:
+            word = str(text).strip().lower()
+            number = _WORDS.get(field, {}).get(word, written_number(word, decimal))
+            scale = percent if word.endswith(("%", "%)")) else 1.0
+            known[text] = np.nan if number is None else number * scale
+        values[row] = known[text]
+    return values
+
+
 def _numbers(
-    column: pd.Series, field: str, rows: _Rows, settings: ImportSettings, notes: Notes
+    column: pd.Series, field: str, rows: _Rows, settings: ImportSettings, notes: Notes, decimal: str
 ) -> np.ndarray:
     """Values of a column, NaN where there is none or a bad one."""
-    if isinstance(column.dtype, pd.api.extensions.ExtensionDtype) or column.dtype.kind in "iuf":
+    if isinstance(column.dtype, pd.api.extensions.ExtensionDtype) or column.dtype.kind in "biuf":
         try:
             values = column.to_numpy(dtype=np.float64, na_value=np.nan).copy()
         except (ValueError, TypeError):  # an extension type of texts
-            values = pd.to_numeric(column.astype(object), errors="coerce").to_numpy(dtype=np.float64).copy()
+            values = _as_written(column, field, settings, decimal)
     else:
-        values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64).copy()
+        values = _as_written(column, field, settings, decimal)
     with np.errstate(invalid="ignore"):
         bad = np.isnan(values) & column.notna().to_numpy()
         bad |= np.isinf(values)

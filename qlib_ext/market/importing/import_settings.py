@@ -18,11 +18,12 @@ VERSION = 1
 REGIONS = {"cn": "XSHG", "us": "XNYS"}  # and the exchange whose days are taken by default
 CHOICES = {
     "region": tuple(REGIONS),
-    "adjustment": ("auto", "factor", "adj_close", "actions", "adjusted", "none"),
+    "adjustment": ("auto", "factor", "adj_close", "actions", "change", "adjusted", "none"),
     "volume": ("auto", "raw", "adjusted"),
     "change": ("auto", "fraction", "percent", "computed"),
     "calendar": ("exchange", "data"),
     "duplicates": ("error", "first", "last"),
+    "decimal": ("auto", "point", "comma"),
     "bad_values": ("nan", "error"),
     "zero_volume": ("keep", "suspended"),
 }
@@ -43,8 +44,9 @@ class ImportSettings:
         has no such field. A field of another name than those of a bar is imported as it stands.
     adjustment
         `factor` (raw prices and a column of adjusted / raw), `adj_close` (raw prices and an adjusted close),
-        `actions` (raw prices and a table of splits and dividends), `adjusted` (prices are adjusted; the factor is
-        the source's column or unknown), `none` (raw prices that stay so, factor 1), or `auto`: by what is there.
+        `actions` (raw prices, and splits and dividends of a table or of columns), `change` (raw prices, and a change
+        that knows the ex-days), `adjusted` (prices are adjusted; the factor is the source's column or unknown), `none`
+        (raw prices that stay so, factor 1), or `auto`: by what is there and what the prices say.
     volume
         Whether the source's shares are `raw` or `adjusted` (raw / factor); `auto`: as its prices are.
     volume_unit, amount_unit
@@ -64,6 +66,8 @@ class ImportSettings:
         Which files of a folder are read, such as `*.csv`; None: all of a known suffix.
     encoding
         Of CSV files.
+    decimal
+        The sign before the decimals of CSV files, `point` or `comma`; `auto`: by numbers that leave no doubt.
     duplicates
         Of rows of the same instrument and day that contradict each other: an `error`, or the `first` or the
         `last` is taken.
@@ -95,6 +99,7 @@ class ImportSettings:
     date_format: str | None = None
     pattern: str | None = None
     encoding: str = "utf-8"
+    decimal: str = "auto"
     duplicates: str = "error"
     bad_values: str = "nan"
     zero_volume: str = "keep"

@@ -57,11 +57,25 @@ class TestFiles:
         for name in ("b.csv", "a.csv.gz", "brk.b.csv"):
             write(tmp_path / name, HEADER, ROW)
         write(tmp_path / "README.txt", "hello")
-        write(tmp_path / ".hidden.csv", "hello")
+        strays = (
+            ".hidden.csv",
+            "._b.csv",
+            "b.csv~",
+            "~$b.csv",
+            ".#b.csv",
+            ".b.csv.swp",
+            "Thumbs.db",
+            ".DS_Store",
+        )
+        for name in strays:
+            write(tmp_path / name, "hello")
         write(tmp_path / "deep" / "c.csv", HEADER, ROW)
         rows, notes = read(tmp_path)
         assert [row[0] for row in rows] == ["A", "B", "BRK.B"]
-        assert notes == ("1 file of other suffixes: not read (README.txt)",)
+        assert notes == (
+            "1 file of other suffixes: not read (README.txt)",
+            "8 files of the desktop or an editor, no data: not read (first .#b.csv; .DS_Store; ._b.csv)",
+        )
         every = ImportSettings(region="us", pattern="**/*.csv*")
         assert [row[0] for row in read(tmp_path, every)[0]] == ["A", "B", "BRK.B", "C"]
 
@@ -89,6 +103,170 @@ class TestFiles:
     def test_a_code_may_be_called_na(self, tmp_path: Path) -> None:
         path = write(tmp_path / "long.csv", f"symbol,{HEADER}", f"NA,{ROW}", f"null,{ROW}")
         assert [row[0] for row in read(path)[0]] == ["NA", "NULL"]
+
+    def test_codes_guessed_from_the_names_of_files_are_told(self, tmp_path: Path) -> None:
+        for name in ("600000.csv", "1.csv", "sz.000002.csv"):
+            write(tmp_path / name, HEADER, ROW)
+        rows, notes = read(tmp_path, ImportSettings())
+        assert sorted(row[0] for row in rows) == ["SH600000", "SZ000001", "SZ000002"]
+        told = "given that of the first digits (1 is SZ000001; 600000 is SH600000)"
+        assert notes == (f"2 codes without an exchange: {told}",)
+
+
+AAPL, MSFT = (1, 3, 0.5, 2, 100), (5, 6, 4, 5.5, 200)
+NAMES = ("Open", "High", "Low", "Close", "Volume")
+
+
+class TestHeaders:
+    """Names of columns on several lines, and lines above them."""
+
+    def expected(self, *codes: str) -> list[tuple[Any, ...]]:
+        values = {"AAPL": AAPL, "MSFT": MSFT}
+        return [(code, day, *values[code]) for code in codes for day in ("2000-01-03", "2000-01-04")]
+
+    def lines(self, *codes: str, by_code: bool = False) -> list[tuple[str, ...]]:
+        """Names, codes, and rows of two days, as `yfinance` and pandas write them."""
+        values = {"AAPL": AAPL, "MSFT": MSFT}
+        pairs = [(name, code) for name in NAMES for code in codes]
+        if by_code:
+            pairs = [(name, code) for code in codes for name in NAMES]
+        row = [str(values[code][NAMES.index(name)]) for name, code in pairs]
+        return [
+            tuple(name for name, _ in pairs),
+            tuple(code for _, code in pairs),
+            *((day, *row) for day in ("2000-01-03", "2000-01-04")),
+        ]
+
+    @pytest.mark.parametrize("codes", [("AAPL",), ("AAPL", "MSFT")])
+    @pytest.mark.parametrize("by_code", [False, True])
+    @pytest.mark.parametrize("day", ["Date", "Datetime", None])
+    def test_of_yfinance(
+        self, tmp_path: Path, codes: tuple[str, ...], by_code: bool, day: str | None
+    ) -> None:
+        names, tickers, *rows = self.lines(*codes, by_code=by_code)
+        top = [",".join(["Price", *names]), ",".join(["Ticker", *tickers])]
+        top = top[::-1] if by_code else top
+        closing = [] if day is None else [",".join([day, *[""] * len(names)])]
+        path = write(tmp_path / "prices.csv", *top, *closing, *map(",".join, rows))
+        assert read(path) == (self.expected(*codes), ())
+
+    def test_without_names_of_the_levels(self, tmp_path: Path) -> None:
+        names, tickers, *rows = self.lines("AAPL", "MSFT")
+        head = [",".join(["", *names]), ",".join(["", *tickers]), ",".join(["Date", *[""] * len(names)])]
+        assert read(write(tmp_path / "prices.csv", *head, *map(",".join, rows)))[0] == self.expected(
+            "AAPL", "MSFT"
+        )
+
+    def test_tickers_that_are_called_like_a_field(self, tmp_path: Path) -> None:
+        names, _, *rows = self.lines("AAPL", by_code=True)
+        head = [",".join(["Ticker", *["LOW"] * 5]), ",".join(["Price", *names]), "Date,,,,,"]
+        found, _ = read(write(tmp_path / "prices.csv", *head, *map(",".join, rows)))
+        assert found == [("LOW", *row[1:]) for row in self.expected("AAPL")]
+
+    def test_a_stock_without_a_bar_on_a_day_has_no_row(self, tmp_path: Path) -> None:
+        names, tickers, first, second = self.lines("AAPL", "MSFT")
+        second = tuple(
+            "" if ticker == "MSFT" else cell for ticker, cell in zip(("", *tickers), second, strict=True)
+        )
+        head = [",".join(["Price", *names]), ",".join(["Ticker", *tickers]), ",".join(["Date", *[""] * 10])]
+        found, notes = read(write(tmp_path / "prices.csv", *head, ",".join(first), ",".join(second)))
+        assert (found, notes) == (self.expected("AAPL", "MSFT")[:3], ())
+
+    def test_in_parquet(self, tmp_path: Path) -> None:
+        days = pd.DatetimeIndex(["2000-01-03", "2000-01-04"], name="Date")
+        names, tickers, *rows = self.lines("AAPL", "MSFT")
+        columns = pd.MultiIndex.from_arrays([names, tickers], names=["Price", "Ticker"])
+        table = pd.DataFrame([[float(cell) for cell in row[1:]] for row in rows], index=days, columns=columns)
+        table.to_parquet(tmp_path / "prices.parquet")
+        assert read(tmp_path / "prices.parquet")[0] == self.expected("AAPL", "MSFT")
+
+    def test_a_column_that_a_stock_lacks_is_named(self, tmp_path: Path) -> None:
+        head = ["Price,Close,Open", "Ticker,AAPL,AAPL", "Date,,"]
+        with pytest.raises(
+            UserError, match=r"no column is known to be `high`, `low`, `volume`.*AAPL in `.*prices.csv`"
+        ):
+            read(write(tmp_path / "prices.csv", *head, "2000-01-03,1,2"))
+
+    def test_lines_above_the_names_are_passed_over_and_told(self, tmp_path: Path) -> None:
+        path = write(
+            tmp_path / "A.csv", "A Inc. daily, not adjusted", "", "source: a vendor, 2001", HEADER, ROW
+        )
+        expected = ([("A", "2000-01-03", 1, 3, 0.5, 2, 100)],)
+        assert read(path) == (
+            *expected,
+            ("1 file with lines above the names of its columns: not read (A.csv)",),
+        )
+
+
+class TestNumbers:
+    """Numbers as people and spreadsheets write them."""
+
+    def values(self, path: Path, *cells: str, separator: str = ",", **settings: Any) -> list[float]:
+        """Cells as volumes, beside prices that have two decimals of either sign, or none."""
+        lines = [
+            separator.join([f"2000-01-{day:02d}", "1", "3", "1", "2", cell])
+            for day, cell in enumerate(cells, 3)
+        ]
+        rows, _ = read(
+            write(path / "A.csv", HEADER.replace(",", separator), *lines),
+            ImportSettings(region="us", **settings),
+        )
+        return [row[-1] for row in rows]
+
+    @pytest.mark.parametrize(
+        ("cells", "expected"),
+        [
+            (('"1,234.5"', '"1,234"', "12"), [1234.5, 1234, 12]),
+            (('"1,234,567"', '"8,000"'), [1234567, 8000]),
+            (("3.16M", "2.5k", "1.2B", "7"), [3.16e6, 2500, 1.2e9, 7]),
+            (("1.2亿", "350.5万", "9"), [1.2e8, 3505000, 9]),
+            (('"$1,234.50"', "+3"), [1234.5, 3]),
+        ],
+    )
+    def test_in_a_file_of_commas(self, tmp_path: Path, cells: tuple[str, ...], expected: list[float]) -> None:
+        np.testing.assert_allclose(self.values(tmp_path, *cells), expected, rtol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("cells", "expected"),
+        [
+            (("12,5", "1.234,75", "7"), [12.5, 1234.75, 7]),
+            (("1.234.567", "12.345"), [1234567, 12345]),
+            (("0,125", "1,250"), [0.125, 1.25]),
+            (("1.234,5", "3,16M"), [1234.5, 3.16e6]),
+        ],
+    )
+    def test_decimal_commas(self, tmp_path: Path, cells: tuple[str, ...], expected: list[float]) -> None:
+        np.testing.assert_allclose(self.values(tmp_path, *cells, separator=";"), expected, rtol=1e-12)
+
+    def test_what_could_be_either_asks(self, tmp_path: Path) -> None:
+        cells = ('"1,234"', '"5,678"')
+        with pytest.raises(
+            UserError, match=r"numbers such as '1,234', .*`--decimal point` .* `--decimal comma`"
+        ):
+            self.values(tmp_path, *cells)
+        assert self.values(tmp_path, *cells, decimal="point") == [1234, 5678]
+        assert self.values(tmp_path, *cells, decimal="comma") == [1.234, 5.678]
+        with pytest.raises(UserError, match=r"numbers such as '1,234.5' and '7,25'"):
+            self.values(tmp_path, '"1,234.5"', '"7,25"')
+
+    def test_brackets_and_percent_signs(self, tmp_path: Path) -> None:
+        header = f"{HEADER},change,turn"
+        rows = [
+            f"2000-01-03,1,3,1,2,5,{change},{turn}"
+            for change, turn in (("(1.2%)", "0.5%"), ("3.4%", "(0.25)"))
+        ]
+        path = write(tmp_path / "A.csv", header, *rows)
+        for unit, scale in (("auto", 1.0), ("percent", 100.0)):
+            settings = ImportSettings(region="us", columns={"turn": "turn"}, change=unit)
+            days = day_reader(settings, "America/New_York")
+            (file,) = scan(path, settings, Notes())
+            (piece,) = pieces(file, ("change", "turn"), settings, days, Notes())
+            expected = [[-0.012 * scale, 0.005], [0.034 * scale, -0.25]]
+            np.testing.assert_allclose(piece.values, expected)
+
+    def test_what_is_no_number_stays_none(self, tmp_path: Path) -> None:
+        found = self.values(tmp_path, "1.5", "1_5", '"1,23,4"', "1.2.3", "(3", "3)", "M", "12X")
+        np.testing.assert_equal(found, [1.5] + [np.nan] * 7)
 
 
 class TestParquet:
