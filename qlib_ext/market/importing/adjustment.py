@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from qlib_ext.checks import UserError
+from qlib_ext.market.columns import STATUSES
+from qlib_ext.market.importing.evidence import as_fraction, unlike_rises
 from qlib_ext.market.importing.files import read_table
 from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.importing.notes import Notes, at
@@ -22,6 +24,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "factor": ("factor",),
     "adj_close": ("adj_close",),
     "actions": (),
+    "change": ("change",),
     "adjusted": (),
     "none": (),
 }
@@ -62,7 +65,8 @@ def choose_adjustment(adjustment: str, fields: Collection[str], has_actions: boo
         return ways[0] if ways else "adjusted"
     if adjustment == "actions" and not has_actions:
         raise UserError(
-            "`adjustment` actions needs a table of splits and dividends: name it with `--actions FILE`"
+            "`adjustment` actions needs a table of splits and dividends: name it with `--actions FILE`, or its columns in "
+            "the source with `--column split=NAME` and `--column dividend=NAME`"
         )
     if has_actions and adjustment != "actions":
         raise UserError(f"`--actions` goes with `--adjustment actions`, found {adjustment}")
@@ -223,7 +227,8 @@ def adjusted(
     dict
         Prices, volume, `factor` where it is known, and every other field as it was, without `adj_close`.
     """
-    fields = {field: array for field, array in values.items() if field not in ("adj_close", "factor")}
+    other = ("adj_close", "factor", *STATUSES)
+    fields = {field: array for field, array in values.items() if field not in other}
     if factor is None:
         return fields
     if adjustment != "adjusted":
@@ -234,6 +239,30 @@ def adjusted(
         fields["volume"] = fields["volume"] / factor
     fields["factor"] = factor
     return fields
+
+
+def factor_of_change(close: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Factor of each day from a change that knows the ex-days: it steps where the change lies above the rise.
+
+    Parameters
+    ----------
+    close
+        Raw `[n]`, NaN where there is none.
+    change
+        Of the source, a fraction or in percent `[n]`.
+
+    Returns
+    -------
+    float64 `[n]`, 1 on the first day.
+    """
+    there = np.flatnonzero(close > 0)
+    steps = np.ones(len(close))
+    if there.size > 1:
+        own = as_fraction(change[there][1:], close[there])
+        above, _, _ = unlike_rises(close[there], own)
+        rise = close[there][1:] / close[there][:-1]
+        steps[there[1:][above]] = (1 + own[above]) / rise[above]
+    return np.cumprod(steps)
 
 
 def factor_of_columns(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qlib_ext.checks import UserError, nearest
-from qlib_ext.market.codes import normalise_code
+from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.importing.bars import Bars
 from qlib_ext.market.importing.import_settings import FILE, ImportSettings
 from qlib_ext.market.importing.ingest import read_bars
@@ -99,7 +99,7 @@ def _say(store: Path, settings: ImportSettings) -> None:
 def check_benchmarks(settings: ImportSettings, instruments: Iterable[str]) -> list[str]:
     """The benchmarks as a store names them; one that is not among `instruments` is a UserError."""
     known = list(instruments)
-    benchmarks = [normalise_code(code, settings.region) for code in settings.benchmarks]
+    benchmarks = [code_in_store(code, known) for code in settings.benchmarks]
     for code in benchmarks:
         if code not in known:
             raise UserError(

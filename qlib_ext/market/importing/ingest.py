@@ -10,29 +10,31 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError
-from qlib_ext.market.codes import normalise_code
-from qlib_ext.market.columns import REQUIRED
+from qlib_ext.market.codes import code_in_store
+from qlib_ext.market.columns import REQUIRED, STATUSES
 from qlib_ext.market.importing.adjustment import (
     Actions,
     adjusted,
-    choose_adjustment,
     factor_of_actions,
+    factor_of_change,
     factor_of_columns,
     read_actions,
 )
 from qlib_ext.market.importing.bars import Bars
 from qlib_ext.market.importing.calendars import exchange_days, exchange_timezone
-from qlib_ext.market.importing.files import bad_sentence, day_reader, scan
+from qlib_ext.market.importing.decision import BY_SUBTRACTION, Decision, actions_of_columns, decide
+from qlib_ext.market.importing.evidence import STOCKS
+from qlib_ext.market.importing.files import SourceFile, bad_sentence, day_reader, scan
 from qlib_ext.market.importing.import_settings import REGIONS, ImportSettings
 from qlib_ext.market.importing.notes import Notes, at
 from qlib_ext.market.importing.rows import SourceRows, one_row_a_day
 from qlib_ext.market.importing.units import COMPUTED, check_vwap, choose_change, settle_units
 from qlib_ext.market.progress import Progress
+from qlib_ext.market.traded_value import volume_kind
 
 ORDER = ("open", "high", "low", "close", "vwap", "volume", "amount", "factor", "change")
 SMALL_SHARE = 0.01  # of rows or values; more than that is no dirt but a wrong option
-# A step of the factor that a price can show; and how many steps make a judgement.
-FACTOR_STEP, FACTOR_STEPS = 0.05, 10
+FEW_NEGATIVE = 5  # rows; fewer are typing errors
 
 
 def read_bars(
@@ -74,25 +76,21 @@ def read_bars(
     in_all = set.intersection(*(set(file.columns) for file in files))
     exchange = settings.exchange or REGIONS[settings.region]
     timezone = settings.timezone or exchange_timezone(exchange)
-    way = choose_adjustment(settings.adjustment, in_all, actions is not None)
-    volume = _choose_volume(settings, way, in_all)
     reader = day_reader(settings, timezone)
-    by_code = {} if actions is None else read_actions(actions, settings, reader, notes)
-
-    if way == "adjusted" and settings.adjustment == "auto":
-        notes.add(
-            "prices taken as adjusted already, since nothing in the source adjusts them (if they are raw, see "
-            "`--adjustment`)"
-        )
+    by_code = None if actions is None else read_actions(actions, settings, reader, notes)
     rows = SourceRows(files, settings, reader, notes, progress)
     _check_bad_values(rows, notes)
+    decision = decide(settings.adjustment, in_all, actions is not None, lambda: rows.some(STOCKS), notes)
+    way = decision.way
+    volume = _choose_volume(settings, way, in_all, rows, notes)
+    _note_unused_columns(files, way, actions is not None, notes)
     calendar = _calendar(rows, settings, exchange, notes)
-    _note_unused(by_code, rows.codes, notes)
+    _note_unused(by_code or {}, rows.codes, notes)
 
-    table = _adjusted_table(rows, calendar, way, volume, by_code, settings, notes)
-    benchmarks = tuple(normalise_code(code, settings.region) for code in settings.benchmarks)
+    table = _adjusted_table(rows, calendar, decision, volume, by_code, settings, notes)
+    benchmarks = tuple(code_in_store(code, rows.codes) for code in settings.benchmarks)
     stocks = np.array([code not in benchmarks for code in rows.codes])
-    volume_unit, amount_unit = settle_units(table, stocks, settings, notes)
+    volume_unit, amount_unit = settle_units(table, rows.codes, stocks, settings, notes)
     check_vwap(table, rows.codes, calendar, notes)
     change = choose_change(table, settings.change, notes)
     decided = dataclasses.replace(
@@ -126,21 +124,22 @@ def read_bars(
 def _adjusted_table(
     rows: SourceRows,
     calendar: np.ndarray,
-    way: str,
+    decision: Decision,
     volume: str,
-    actions: Mapping[str, Actions],
+    actions: Mapping[str, Actions] | None,
     settings: ImportSettings,
     notes: Notes,
 ) -> dict[str, np.ndarray]:
     """Adjusted fields, and the rises of the adjusted closes, on the calendar: float32 `[S, D]` each."""
-    fields = [field for field in rows.fields if field not in ("adj_close", "factor")]
+    way = decision.way
+    fields = [field for field in rows.fields if field not in ("adj_close", "factor", *STATUSES)]
     if way != "adjusted" or "factor" in rows.fields:
         fields.append("factor")
     shape = (len(rows.codes), len(calendar))
     table = {field: np.full(shape, np.nan, dtype=np.float32) for field in (*fields, COMPUTED)}
-    judge = _FactorJudge()
     for index, (code, days, values) in enumerate(rows.instruments()):
         days, values = one_row_a_day(code, days, values, settings.duplicates, notes)
+        _mark_idle_days(code, days, values, notes)
         kept = np.isin(days, calendar)
         if settings.zero_volume == "suspended" and "volume" in values:
             idle = kept & (values["volume"] == 0)
@@ -149,21 +148,34 @@ def _adjusted_table(
         days, values = days[kept], {field: array[kept] for field, array in values.items()}
         factor: np.ndarray | None
         if way == "actions":
-            factor = factor_of_actions(code, days, values["close"], actions.get(code), notes)
+            own = actions_of_columns(days, values, decision.splits) if actions is None else actions.get(code)
+            factor = factor_of_actions(code, days, values["close"], own, notes)
+        elif way == "change":
+            factor = factor_of_change(values["close"], values["change"])
         else:
             factor = factor_of_columns(code, days, values, way, notes)
-        judge.see(values["close"], factor)
         bars = adjusted(values, way, volume, factor)
         bars[COMPUTED] = _rise(bars["close"])
         position = calendar.searchsorted(days)
         for field, array in bars.items():
             table[field][index, position] = array
-    judge.conclude(settings.adjustment, way, notes)
     _note_zero_volume(table, rows.codes, calendar, settings, notes)
     return table
 
 
-def _choose_volume(settings: ImportSettings, way: str, fields: set[str]) -> str:
+def _choose_volume(
+    settings: ImportSettings, way: str, fields: set[str], rows: SourceRows, notes: Notes
+) -> str:
+    if settings.volume == "auto" and way == "adjusted" and {"factor", "volume"} <= fields:
+        some = list(rows.some(STOCKS))
+        kind = volume_kind(
+            *(np.concatenate([values[field] for values in some]) for field in ("volume", "factor"))
+        )
+        if kind == "raw":
+            notes.add(
+                "volumes are whole shares beside adjusted prices: taken as raw (`--volume adjusted` if they are not)"
+            )
+        return kind or "adjusted"
     if settings.volume == "auto":
         return "adjusted" if way == "adjusted" else "raw"
     if settings.volume == "raw" and way == "adjusted" and "factor" not in fields:
@@ -175,6 +187,10 @@ def _choose_volume(settings: ImportSettings, way: str, fields: set[str]) -> str:
 
 
 def _check_bad_values(rows: SourceRows, notes: Notes) -> None:
+    if rows.negative >= FEW_NEGATIVE:
+        raise UserError(
+            f"{rows.negative:,} of {rows.count:,} rows have prices below 0, first {rows.first_negative}: {BY_SUBTRACTION}"
+        )
     for field, present in rows.present.items():
         bad = notes.count(bad_sentence(field))
         if bad > SMALL_SHARE * (present + bad):
@@ -232,42 +248,33 @@ def _rise(close: np.ndarray) -> np.ndarray:
     return change
 
 
-class _FactorJudge:
-    """Whether the prices of a source are smoother with or without the factor, on the days of its steps."""
-
-    def __init__(self) -> None:
-        self.steps = self.raw = 0
-
-    def see(self, close: np.ndarray, factor: np.ndarray | None) -> None:
-        """Look at one instrument."""
-        if factor is None:
-            return
-        there = ~(np.isnan(close) | np.isnan(factor))
-        step = np.abs(np.diff(np.log(factor[there])))
-        as_is = np.abs(np.diff(np.log(close[there])))
-        times_factor = np.abs(np.diff(np.log(close[there] * factor[there])))
-        seen = step > FACTOR_STEP
-        self.steps += int(seen.sum())
-        self.raw += int((times_factor < as_is)[seen].sum())
-
-    def conclude(self, asked: str, way: str, notes: Notes) -> None:
-        """Note, or refuse, an adjustment that the prices speak against."""
-        if self.steps < FACTOR_STEPS or way not in ("factor", "adjusted"):
-            return
-        share = self.raw / self.steps
-        found = (
-            f"on {self.steps:,} days with a step of the factor, the prices times the factor move less than the prices as "
-            f"they are on {share:.0%}"
-        )
-        if way == "factor" and share < 0.3:
-            if asked == "auto":
-                raise UserError(
-                    f"the prices seem to be adjusted already: {found}. Say `--adjustment adjusted`, or `--adjustment factor` "
-                    "if they are raw"
-                )
-            notes.add(f"the prices seem to be adjusted already, and were taken as raw: {found}")
-        if way == "adjusted" and share > 0.7:
-            notes.add(f"the prices seem to be raw, and were taken as adjusted: {found}")
+def _mark_idle_days(code: str, days: np.ndarray, values: dict[str, np.ndarray], notes: Notes) -> None:
+    """Give days without trade a volume of 0: those that a status says, and a close without volume or amount."""
+    if "volume" not in values:
+        return
+    volume, nothing = values["volume"], np.full(len(days), np.nan)
+    traded, paused = (values.get(status, nothing) for status in ("traded", "paused"))
+    said = ((traded == 0) | (paused > 0)) & ~np.isnan(values["close"])
+    moved = said & (volume > 0)
+    notes.add(
+        "{row} that a status column calls suspended and that have a volume: kept as traded",
+        moved.sum(),
+        at(code, days[moved]),
+    )
+    idle = said & ~moved & (volume != 0)
+    notes.add(
+        "{row} that a status column calls suspended: days without trade", idle.sum(), at(code, days[idle])
+    )
+    empty = np.isnan(volume) & ~np.isnan(values["close"]) & ~said & (volume > 0).any()
+    empty &= ~(values.get("amount", nothing) > 0) & ~(traded > 0)
+    notes.add(
+        "{row} with a close and no volume: days without trade, as with a volume of 0",
+        empty.sum(),
+        at(code, days[empty]),
+    )
+    for field in ("volume", "amount"):
+        if field in values:
+            values[field] = np.where(idle | empty, 0.0, values[field])
 
 
 def _note_zero_volume(
@@ -298,6 +305,23 @@ def _note_gaps(close: np.ndarray, codes: tuple[str, ...], calendar: np.ndarray, 
         len(stock),
         (f"{codes[s]} {calendar[d]}" for s, d in zip(stock, day, strict=True)),
     )
+
+
+def _note_unused_columns(files: list[SourceFile], way: str, has_actions: bool, notes: Notes) -> None:
+    """Name the columns that nothing is made of."""
+    used = {"factor": ("factor", "adjusted"), "adj_close": ("adj_close",)}
+    used |= dict.fromkeys(("split", "dividend"), () if has_actions else ("actions",))
+    idle = [field for field, ways in used.items() if way not in ways]
+    unused = [
+        name
+        for file in files
+        for name in (*file.unused, *(file.columns[f] for f in idle if f in file.columns))
+    ]
+    if unused:
+        notes.add(
+            f"columns of the source that are not used: {', '.join(map(repr, dict.fromkeys(unused)))} (`--column "
+            "NAME=COLUMN` imports one as a field of its own)"
+        )
 
 
 def _note_unused(by_code: Mapping[str, Actions], codes: tuple[str, ...], notes: Notes) -> None:

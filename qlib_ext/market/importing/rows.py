@@ -41,6 +41,8 @@ class SourceRows:
         Rows.
     present : mapping
         Field to the number of its values that are there.
+    negative, first_negative : int, str
+        Rows whose high is below zero, how many and where the first one is.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class SourceRows:
         self.count = 0
         self.days = np.empty(0, dtype="datetime64[D]")
         self._parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self.negative, self.first_negative = 0, ""
         present = np.zeros(len(self.fields), dtype=np.int64)
         for done, file in enumerate(files):
             lacking = [field for field in self.fields if field not in file.columns]
@@ -71,6 +74,9 @@ class SourceRows:
             for piece in pieces(file, self.fields, settings, days, notes):
                 empty = False
                 self.count += len(piece.days)
+                if len(piece.negative):
+                    self.negative += len(piece.negative)
+                    self.first_negative = self.first_negative or piece.place(piece.negative[0])
                 present += (~np.isnan(piece.values)).sum(axis=0)
                 self.days = np.union1d(self.days, piece.days)
                 for code, part in _by_code(piece):
@@ -93,6 +99,13 @@ class SourceRows:
             hit = own[np.isin(own, days)]
             if hit.size:
                 yield code, hit
+
+    def some(self, most: int) -> Iterator[dict[str, np.ndarray]]:
+        """Fields of up to `most` instruments, spread over all, by day and each day once; the rows stay."""
+        for code in self.codes[:: -(-len(self.codes) // most)]:
+            _, first = np.unique(np.concatenate([part for part, _ in self._parts[code]]), return_index=True)
+            values = np.concatenate([part for _, part in self._parts[code]])[first]
+            yield {field: values[:, index] for index, field in enumerate(self.fields)}
 
     def instruments(self) -> Iterator[tuple[str, np.ndarray, dict[str, np.ndarray]]]:
         """Code, days and fields of each instrument in turn, in the order of the files; it can be read once."""

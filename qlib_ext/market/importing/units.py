@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.importing.notes import Notes
-from qlib_ext.market.traded_value import PAIRS, amount_over_product, fitting_units
+from qlib_ext.market.traded_value import CLOSE_TO, PAIRS, fitting_units
 
 VOLUME_UNITS = (1.0, 100.0, 1000.0)  # shares: lots of A-shares have 100, those of Taiwan 1000
 AMOUNT_UNITS = (1.0, 1e3, 1e4, 1e6)  # currency
+NEARLY_ALL = 0.9  # of the days of a stock in a unit of its own
 OUTSIDE = 0.01  # a vwap may lie so far beyond low and high: amounts and volumes come rounded
 MOST = 0.5  # if more of the rows of an instrument lie outside, its vwap is none
 COMPUTED = "computed change"  # no field of a source can be called so
@@ -19,18 +20,25 @@ CHANGE_UNITS = {"fraction": 1.0, "percent": 100.0}
 
 
 def settle_units(
-    table: dict[str, np.ndarray], stocks: np.ndarray, settings: ImportSettings, notes: Notes
-) -> tuple[float, float]:
+    table: dict[str, np.ndarray],
+    codes: Sequence[str],
+    stocks: np.ndarray,
+    settings: ImportSettings,
+    notes: Notes,
+) -> tuple[float | None, float]:
     """Bring `volume` to shares and `amount` to currency, in place.
 
     Amount over volume is a price. Where it is 100 times that of the bars, the volume counts lots of 100; where it
-    is a thousandth, the amount counts thousands; and so on. Only what fits well is believed; the median over the
-    stocks of their medians decides, so that no stock can.
+    is a thousandth, the amount counts thousands; and so on. Only what fits well is believed. The median over the
+    stocks of their medians decides for all, and the volumes of a stock that it does not fit are in another unit where
+    that fits nearly all of its days: vendors have shares for the STAR market and lots for the others.
 
     Parameters
     ----------
     table
         Field to array `[S, D]`, adjusted.
+    codes
+        S instruments, for messages.
     stocks
         bool `[S]`: without indices, whose amount and volume are those of their members.
     settings
@@ -40,11 +48,16 @@ def settle_units(
 
     Returns
     -------
-    The units, 1 where nothing says otherwise.
+    The units, 1 where nothing says otherwise; None for that of the volume where stocks differ.
     """
     volume_unit, amount_unit = settings.volume_unit, settings.amount_unit
+    others: dict[int, float] = {}  # stock to the unit of its volume
     if (volume_unit is None or amount_unit is None) and {"amount", "volume"} <= table.keys():
-        ratio = amount_over_product(_amounts_and_products(table, stocks))
+        ratios = {
+            index: _amount_over_volume_over_price(table, index) for index in np.flatnonzero(stocks).tolist()
+        }
+        ratios = {index: ratio for index, ratio in ratios.items() if ratio.size}
+        ratio = float(np.median([np.median(own) for own in ratios.values()])) if ratios else float("nan")
         if volume_unit is not None:
             pairs = [(volume_unit, amount) for amount in AMOUNT_UNITS]
         elif amount_unit is not None:
@@ -52,11 +65,22 @@ def settle_units(
         else:
             pairs = list(PAIRS)
         if fitting := fitting_units(ratio, pairs):
-            volume_unit, amount_unit = fitting[0]
+            found, amount_unit = fitting[0]
+            if volume_unit is None:
+                others = _others(ratios, found, amount_unit)
+            volume_unit = found
             if fitting[0] != (1.0, 1.0):
                 notes.add(
                     f"amount / volume is {ratio:.4g} times the price: volume read in units of {volume_unit:g} shares, "
                     f"amount in units of {amount_unit:g}"
+                )
+            for unit in sorted(set(others.values())):
+                own = [codes[index] for index, of in others.items() if of == unit]
+                notes.add(
+                    f"{{instrument}} whose volume is in units of {unit:g} shares, by amount / volume against the price: "
+                    f"read so, the others in units of {volume_unit:g}",
+                    len(own),
+                    own,
                 )
         elif not np.isnan(ratio):
             notes.add(
@@ -67,17 +91,30 @@ def settle_units(
     for field, unit in (("volume", volume_unit), ("amount", amount_unit)):
         if field in table and unit != 1:
             table[field] *= np.float32(unit)
-    return volume_unit, amount_unit
+    for index, unit in others.items():
+        table["volume"][index] *= np.float32(unit / volume_unit)
+    return (None if others else volume_unit), amount_unit
 
 
-def _amounts_and_products(
-    table: dict[str, np.ndarray], stocks: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for index in np.flatnonzero(stocks):
-        amount, volume, close = (
-            table[field][index].astype(np.float64) for field in ("amount", "volume", "close")
-        )
-        yield amount, volume * close
+def _amount_over_volume_over_price(table: dict[str, np.ndarray], index: int) -> np.ndarray:
+    """Of the days of a stock that have all three."""
+    amount, volume, close = (
+        table[field][index].astype(np.float64) for field in ("amount", "volume", "close")
+    )
+    traded = (amount > 0) & (volume > 0) & (close > 0)
+    return amount[traded] / volume[traded] / close[traded]
+
+
+def _others(ratios: Mapping[int, np.ndarray], volume_unit: float, amount_unit: float) -> dict[int, float]:
+    """Stocks whose volume is in another unit than that of the market, and which."""
+    found = {}
+    for index, ratio in ratios.items():
+        prices = {unit: ratio * amount_unit / unit for unit in VOLUME_UNITS}
+        share = {unit: float(np.mean(np.abs(price - 1) < CLOSE_TO)) for unit, price in prices.items()}
+        best = max(share, key=share.__getitem__)
+        if best != volume_unit and share[best] >= NEARLY_ALL:
+            found[index] = best
+    return found
 
 
 def check_vwap(
@@ -139,7 +176,8 @@ def check_vwap(
         del table["vwap"]
     else:
         notes.add(
-            "{instrument} whose vwap lies outside low and high on most days: without a vwap (so it is for an index)",
+            "{instrument} whose vwap lies outside low and high on most days: without a vwap (an index has none; a stock "
+            "may have a volume or an amount in another unit, or prices of another adjustment)",
             len(without),
             without,
         )

@@ -202,7 +202,7 @@ class _Instrument:
         assert self.bins is not None
         if not self.new.any():
             return
-        if self.overlap.days == 0 and way == "actions":
+        if self.overlap.days == 0 and way in ("actions", "change"):
             raise UserError(
                 f"{self.code}: splits and dividends continue the store's factor from a day that both have, found none; "
                 "let the source begin at the store's last day or before. Nothing was changed"

@@ -140,17 +140,17 @@ class TestAdjustment:
             close = 10 * np.exp(draws.normal(0, 0.02, 10).cumsum()) / (1.0 if adjusted else factor)
             table = rows(days, Close=close.tolist()).assign(factor=factor)
             table.to_csv(folder / f"S{stock}.csv", index=False)
-        if adjusted:
-            message = r"seem to be adjusted already: on 12 days .* on 0%. Say `--adjustment adjusted`"
-            with pytest.raises(UserError, match=message):
-                read(folder, region="us")
-        else:
-            assert read(folder, region="us").settings.adjustment == "factor"  # type: ignore[union-attr]
+        bars = read(folder, region="us")
+        assert bars.settings is not None
+        assert bars.settings.adjustment == ("adjusted" if adjusted else "factor")
+        said = "the prices are adjusted already: on 12 days with a step of the factor the closes are smoother as they are"
+        assert any(note.startswith(said) for note in bars.notes) == adjusted
         wrong = "factor" if adjusted else "adjusted"
         (note,) = [
             note for note in read(folder, region="us", adjustment=wrong).notes if "the prices seem" in note
         ]
         assert f"and were taken as {'raw' if adjusted else 'adjusted'}: on 12 days" in note
+        assert f"`--adjustment {'adjusted' if adjusted else 'factor'}` takes them so" in note
         right = "adjusted" if adjusted else "factor"
         assert not [
             note for note in read(folder, region="us", adjustment=right).notes if "prices seem" in note
@@ -384,7 +384,7 @@ class TestValues:
             tiny(tmp_path, {"A": table})
 
     def test_a_column_that_can_be_left_out(self, tmp_path: Path) -> None:
-        table = rows(Change=["1%", "2%", "1%", "1%", "0%"])
+        table = rows(Change=["up", "up", "down", "up", "same"])
         with pytest.raises(
             UserError, match=r"`change` must be finite numbers .* `--column change=` leaves it out"
         ):
@@ -410,6 +410,66 @@ class TestValues:
         assert (
             "2 rows with a volume of 0: suspended days, left out (A 2000-01-04; A 2000-01-05)" in left.notes
         )
+
+    def test_a_close_without_volume_is_a_day_without_trade(self, tmp_path: Path) -> None:
+        tables = {
+            "A": rows(Volume=[1, NAN, NAN, 1, 1]),
+            "B": rows(Volume=[NAN] * 5),
+            "C": rows(Volume=[1] * 5),
+        }
+        kept = tiny(tmp_path, tables)
+        np.testing.assert_array_equal(kept.fields["volume"][:, 0], [1, 0, 0, 1, 1])
+        assert np.isnan(kept.fields["volume"][:, 1]).all()  # an index may have none at all
+        said = "2 rows with a close and no volume: days without trade, as with a volume of 0 (A 2000-01-04; A 2000-01-05)"
+        assert said in kept.notes
+        left = tiny(tmp_path, tables, zero_volume="suspended")
+        assert np.isnan(left.fields["close"][:, 0]).tolist() == [False, True, True, False, False]
+
+    def test_money_or_a_status_says_that_it_was_traded(self, tmp_path: Path) -> None:
+        bars = tiny(tmp_path, {"A": rows(Volume=[1, NAN, 1, 1, 1]).assign(amount=1.5)})
+        assert np.isnan(bars.fields["volume"][1, 0])
+        bars = tiny(tmp_path, {"A": rows(Volume=[1, NAN, 1, 1, 1]).assign(tradestatus=1)})
+        assert np.isnan(bars.fields["volume"][1, 0])
+
+    @pytest.mark.parametrize(
+        ("column", "values"),
+        [
+            ("tradestatus", [1, 0, 0, 1, 1]),
+            ("交易状态", ["交易", "停牌", "停牌", "交易", "交易"]),
+            ("paused", [0, 1, 1, 0, 0]),
+            ("is_suspended", ["False", "True", "True", "False", "False"]),
+            ("是否停牌", ["否", "停牌", "是", "否", "否"]),
+        ],
+    )
+    def test_a_status_says_which_days_are_suspended(
+        self, tmp_path: Path, column: str, values: list[Any]
+    ) -> None:
+        table = rows(Volume=[1, NAN, 0, 1, 1]).assign(**{column: values}, amount=[1.5, NAN, NAN, 1.5, 1.5])
+        bars = tiny(tmp_path, {"A": table})
+        assert set(bars.fields) == {"open", "high", "low", "close", "vwap", "volume", "amount", "change"}
+        np.testing.assert_array_equal(bars.fields["volume"][:, 0], [1, 0, 0, 1, 1])
+        assert bars.fields["amount"][1, 0] == 0
+        assert any(
+            note.startswith("1 row that a status column calls suspended: days without trade (A 2000-01-04")
+            for note in bars.notes
+        )
+
+    def test_a_status_that_the_volume_contradicts(self, tmp_path: Path) -> None:
+        bars = tiny(tmp_path, {"A": rows().assign(tradestatus=[1, 0, 1, 1, 1])})
+        assert bars.fields["volume"][1, 0] == 100
+        assert (
+            "1 row that a status column calls suspended and that have a volume: kept as traded (A 2000-01-04)"
+            in bars.notes
+        )
+
+    def test_every_column_that_is_not_used_is_named(self, tmp_path: Path) -> None:
+        table = rows().assign(preclose=1.5, turn=0.3, isST=0, tradestatus=1, adjustflag=3)
+        bars = tiny(tmp_path, {"A": table, "B": rows().assign(amplitude=0.1)})
+        assert (
+            "columns of the source that are not used: 'preclose', 'turn', 'isST', 'adjustflag', 'amplitude' (`--column "
+            "NAME=COLUMN` imports one as a field of its own)"
+        ) in bars.notes
+        assert "turnover" in tiny(tmp_path, {"A": table, "B": table}, columns={"turnover": "turn"}).fields
 
     def test_fields_that_a_source_does_not_have(self, tmp_path: Path) -> None:
         table = {"A": rows()[["Date", "Close"]]}

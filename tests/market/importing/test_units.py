@@ -25,9 +25,10 @@ def table() -> dict[str, np.ndarray]:
 
 def settle(
     table: dict[str, np.ndarray], stocks: tuple[bool, ...] = (True,) * 3, **units: float
-) -> tuple[tuple[float, float], tuple[str, ...]]:
+) -> tuple[tuple[float | None, float], tuple[str, ...]]:
     notes = Notes()
-    return settle_units(table, np.array(stocks), ImportSettings(**units), notes), notes.sentences()  # type: ignore[arg-type]
+    settings = ImportSettings(**units)  # type: ignore[arg-type]
+    return settle_units(table, CODES, np.array(stocks), settings, notes), notes.sentences()
 
 
 class TestUnits:
@@ -54,6 +55,26 @@ class TestUnits:
         _, (note,) = settle(table)
         assert note.startswith("amount / volume is 0.10")
         assert note.endswith("volume read in units of 100 shares, amount in units of 1000")
+
+    @pytest.mark.parametrize(("market", "own"), [(100.0, 1.0), (1.0, 100.0), (1.0, 1000.0)])
+    def test_a_stock_may_have_its_own(self, table: dict[str, np.ndarray], market: float, own: float) -> None:
+        volume = table["volume"].copy()
+        table["volume"] /= np.array([[market], [market], [own]], dtype=np.float32)
+        units, notes = settle(table)
+        assert units == (None, 1)  # the next update tells them apart again
+        np.testing.assert_allclose(table["volume"], volume, rtol=1e-6)
+        assert notes[-1].startswith(f"1 instrument whose volume is in units of {own:g} shares")
+        assert notes[-1].endswith("(C)")
+        assert check(table) == ()
+
+    def test_a_stock_whose_unit_is_not_sure_has_that_of_the_market(
+        self, table: dict[str, np.ndarray]
+    ) -> None:
+        table["volume"] /= np.float32(100)
+        table["volume"][2, ::3] *= np.float32(100)  # a third of its days in shares
+        assert settle(table)[0] == (100, 1)
+        table["volume"][2] /= 100 * np.exp(np.linspace(0, 3, 20)).astype(np.float32)  # no unit at all
+        assert settle(table)[0] == (1, 1)
 
     def test_what_is_said_is_not_guessed(self, table: dict[str, np.ndarray]) -> None:
         volume, amount = table["volume"].copy(), table["amount"].copy()
