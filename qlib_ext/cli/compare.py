@@ -135,7 +135,7 @@ def _show(comparison: Comparison, written: list[Path]) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from qlib_ext.report.comparison.words import SHORT, SHOWN, group_rows, metrics, verdict
+    from qlib_ext.report.comparison.words import SHORT, SHOWN, claims, group_rows, metrics
 
     console = Console()
     wanted = metrics(comparison, SHORT)
@@ -148,7 +148,7 @@ def _show(comparison: Comparison, written: list[Path]) -> None:
     )
     if comparison.others:
         console.print(_tests(comparison))
-    for claim in verdict(comparison):
+    for claim in claims(comparison):
         console.print(f"{MARKS[claim.answer]} [bold]{escape(claim.said)}[/bold] {escape(claim.because)}")
     for warning in comparison.warnings:
         console.print(f"[yellow]![/yellow] {escape(warning)}")

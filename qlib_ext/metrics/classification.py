@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qlib_ext.checks import UserError, integer
-from qlib_ext.metrics.cross_section import Floats, matrices, matrix
+from qlib_ext.metrics.cross_section import Floats, matrix, same_shape
 
 Counts = npt.NDArray[np.int64]
 
@@ -67,7 +67,7 @@ def accuracy(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> Floats:
     UserError
         If the two are not matrices of one shape.
     """
-    a, p = matrices("actual", actual, "predicted", predicted)
+    a, p = same_shape("actual", actual, "predicted", predicted)
     pairs = (~np.isnan(a) & ~np.isnan(p)).sum(axis=1)
     return np.divide((a == p).sum(axis=1), pairs, out=np.full(len(a), np.nan), where=pairs > 0)
 

@@ -103,7 +103,7 @@ def rank(x: npt.ArrayLike) -> Floats:
     return ranks
 
 
-def information_ratio(daily: npt.ArrayLike) -> float:
+def icir(daily: npt.ArrayLike) -> float:
     """Mean over standard deviation of a daily series: the ICIR of a daily IC, not annualised.
 
     The standard deviation has the divisor D - 1. Days of NaN do not count.
@@ -176,7 +176,7 @@ def matrix(name: str, value: npt.ArrayLike) -> Floats:
     return array
 
 
-def matrices(x_name: str, x: npt.ArrayLike, y_name: str, y: npt.ArrayLike) -> tuple[Floats, Floats]:
+def same_shape(x_name: str, x: npt.ArrayLike, y_name: str, y: npt.ArrayLike) -> tuple[Floats, Floats]:
     """Return two values as float64 matrices of one shape ``[D, N]``, or raise a UserError."""
     a, b = matrix(x_name, x), matrix(y_name, y)
     if a.shape != b.shape:
@@ -196,7 +196,7 @@ def present(name: str, value: npt.ArrayLike) -> Floats:
 
 def _pairs(x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[Floats, Floats]:
     """The two matrices, with NaN in both where either has it."""
-    a, b = matrices("x", x, "y", y)
+    a, b = same_shape("x", x, "y", y)
     missing = np.isnan(a) | np.isnan(b)
     return np.where(missing, np.nan, a), np.where(missing, np.nan, b)
 

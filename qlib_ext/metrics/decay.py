@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qlib_ext.checks import integer
-from qlib_ext.metrics.cross_section import Floats, matrices, pearson, spearman
+from qlib_ext.metrics.cross_section import Floats, pearson, same_shape, spearman
 
 
 def lagged_correlation(
@@ -44,7 +44,7 @@ def lagged_correlation(
     UserError
         If the two are not matrices of one shape, or a lag is not an integer of at least 0.
     """
-    s, r = matrices("score", score, "ret", ret)
+    s, r = same_shape("score", score, "ret", ret)
     correlation = spearman if ranks else pearson
     found = np.full((len(lags), len(s)), np.nan)
     for row, lag in enumerate(lags):

@@ -58,7 +58,7 @@ def moments(daily: npt.ArrayLike) -> Moments:
     return Moments(mean, std, float(skewness), float(kurtosis))
 
 
-def hit_rate(daily: npt.ArrayLike) -> float:
+def positive_share(daily: npt.ArrayLike) -> float:
     """Share of the days of a series ``[D]`` whose value is above 0; days of NaN do not count.
 
     NaN without a value.

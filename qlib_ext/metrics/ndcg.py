@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qlib_ext.checks import UserError, between
-from qlib_ext.metrics.cross_section import Floats, matrices, matrix
+from qlib_ext.metrics.cross_section import Floats, matrix, same_shape
 
 
 def ndcg_at(score: npt.ArrayLike, relevance: npt.ArrayLike, k: int | npt.ArrayLike) -> Floats:
@@ -41,7 +41,7 @@ def ndcg_at(score: npt.ArrayLike, relevance: npt.ArrayLike, k: int | npt.ArrayLi
     UserError
         If the shapes do not fit, a relevance is negative, or `k` is negative or, as one number, 0.
     """
-    s, y = matrices("score", score, "relevance", relevance)
+    s, y = same_shape("score", score, "relevance", relevance)
     there = ~np.isnan(s) & ~np.isnan(y)
     gain, discount = _gain(y, there), _discount(s.shape, k)
     by_score = np.argsort(np.where(there, -s, np.nan), axis=1, kind="stable")  # NaN last

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qlib_ext.checks import UserError, integer
-from qlib_ext.metrics.cross_section import Floats, matrices, matrix
+from qlib_ext.metrics.cross_section import Floats, matrix, same_shape
 
 
 def precision_at(score: npt.ArrayLike, ret: npt.ArrayLike, n: int) -> Floats:
@@ -41,7 +41,7 @@ def precision_at(score: npt.ArrayLike, ret: npt.ArrayLike, n: int) -> Floats:
     array([0.5])
     """
     integer("n", n, 1)
-    s, r = matrices("score", score, "ret", ret)
+    s, r = same_shape("score", score, "ret", ret)
     there = ~np.isnan(s) & ~np.isnan(r)
     best = np.argsort(np.where(there, -s, np.nan), axis=1, kind="stable")[:, :n]  # NaN last
     counts = np.take_along_axis(there, best, axis=1)

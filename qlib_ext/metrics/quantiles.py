@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qlib_ext.checks import UserError, integer
-from qlib_ext.metrics.cross_section import Floats, matrices, matrix, rank, spearman
+from qlib_ext.metrics.cross_section import Floats, matrix, rank, same_shape, spearman
 
 
 def quantile_groups(score: npt.ArrayLike, groups: int) -> Floats:
@@ -83,7 +83,7 @@ def group_means(group: npt.ArrayLike, ret: npt.ArrayLike, groups: int) -> Floats
         If the two are not matrices of one shape, or a group is none of 0 ... Q - 1.
     """
     integer("groups", groups, 1)
-    g, r = matrices("group", group, "ret", ret)
+    g, r = same_shape("group", group, "ret", ret)
     wrong = ~np.isnan(g) & ~np.isin(g, np.arange(groups))
     if wrong.any():
         raise UserError(f"`group` must hold the groups 0 to {groups - 1}, or NaN, found {g[wrong][0]:g}")
@@ -120,22 +120,6 @@ def spread(means: npt.ArrayLike) -> Floats:
     if table.shape[1] < 2:
         raise UserError(f"`means` must have at least two groups [days, groups], found {table.shape}")
     return table[:, -1] - table[:, 0]
-
-
-def compounded(daily: npt.ArrayLike) -> Floats:
-    """Return from before the first day to the end of each day, of holdings made anew each day at no cost.
-
-    Parameters
-    ----------
-    daily
-        Returns ``[D]`` or ``[D, Q]``, of one day each. A NaN earns nothing.
-
-    Returns
-    -------
-    ``cumprod(1 + daily) - 1`` along the days, of the shape of `daily`.
-    """
-    values = np.asarray(daily, dtype=np.float64)
-    return np.cumprod(1 + np.where(np.isnan(values), 0.0, values), axis=0) - 1
 
 
 def monotonicity(means: npt.ArrayLike) -> float:

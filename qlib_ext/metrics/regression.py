@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
-from qlib_ext.metrics.cross_section import Floats, matrices
+from qlib_ext.metrics.cross_section import Floats, same_shape
 
 
 def mean_absolute_error(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> Floats:
@@ -40,21 +38,8 @@ def root_mean_square_error(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> F
     return np.sqrt(np.divide(total, pairs, out=np.full(len(total), np.nan), where=pairs > 0))
 
 
-def pooled_errors(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> tuple[float, float]:
-    """MAE and RMSE over all days and stocks ``[D, N]`` together; both NaN without a pair.
-
-    A day counts by its stocks here; the mean of the daily figures gives each day the same weight.
-    """
-    absolute, pairs = _sums(actual, predicted, 1)
-    squares, _ = _sums(actual, predicted, 2)
-    rows = pairs.sum()
-    if not rows:
-        return math.nan, math.nan
-    return float(absolute.sum() / rows), float(math.sqrt(squares.sum() / rows))
-
-
 def _sums(actual: npt.ArrayLike, predicted: npt.ArrayLike, power: int) -> tuple[Floats, Floats]:
     """Sum of the errors' powers and number of pairs of each day."""
-    a, p = matrices("actual", actual, "predicted", predicted)
+    a, p = same_shape("actual", actual, "predicted", predicted)
     errors = np.abs(a - p) ** power
     return np.nansum(errors, axis=1), (~np.isnan(errors)).sum(axis=1).astype(np.float64)

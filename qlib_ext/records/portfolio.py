@@ -130,10 +130,10 @@ class PortfolioRecord(Record):
         self.save_csv("portfolio/cost_sweep.csv", tables.cost_sweep(daily, per_year, self.cost_bps))
 
         weights = tables.wide_weights(positions, daily)
-        spread = tables.spread(weights, daily)
-        self.save_table("portfolio/holdings.parquet", spread)
+        held = tables.concentration(weights, daily)
+        self.save_table("portfolio/holdings.parquet", held)
         for period, name in (("month", "monthly"), ("year", "yearly")):
-            table = tables.by_period(daily, series, spread["stocks"], period)
+            table = tables.by_period(daily, series, held["stocks"], period)
             self.save_csv(f"portfolio/{name}.csv", table)
 
         returns = tables.held_returns(positions, weights, self._closes(weights.columns, weights.index))

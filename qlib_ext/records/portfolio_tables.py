@@ -159,7 +159,7 @@ def day_before(weights: pd.DataFrame) -> np.ndarray:
     return np.vstack([np.zeros((1, weights.shape[1])), weights.to_numpy()[:-1]])
 
 
-def spread(weights: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
+def concentration(weights: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
     """How the account is spread, by day.
 
     Columns: `stocks` (held), `effective_stocks` (equal weights that would be as concentrated), `herfindahl`, `top_5`

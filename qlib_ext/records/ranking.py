@@ -10,7 +10,7 @@ import pandas as pd
 
 from qlib_ext.checks import UserError, integer, words
 from qlib_ext.data.spec import DatasetSpec
-from qlib_ext.metrics.cross_section import information_ratio, newey_west_t, pearson, spearman
+from qlib_ext.metrics.cross_section import icir, newey_west_t, pearson, spearman
 from qlib_ext.metrics.precision import base_rate, precision_at
 from qlib_ext.records.base import Record, matrices
 
@@ -110,9 +110,9 @@ def _summary(daily: pd.DataFrame, label: str) -> dict[str, float]:
     ic, rank_ic = daily[f"ic/{label}"], daily[f"rank_ic/{label}"]
     return {
         "IC": ic.mean(),
-        "ICIR": information_ratio(ic),
+        "ICIR": icir(ic),
         "RankIC": rank_ic.mean(),
-        "RankICIR": information_ratio(rank_ic),
+        "RankICIR": icir(rank_ic),
         "t": newey_west_t(ic),
         "days": float(ic.notna().sum()),
     }

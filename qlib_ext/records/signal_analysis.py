@@ -12,9 +12,9 @@ from qlib.config import C
 from qlib_ext.checks import UserError, integer, words
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.market.store import QlibStore
-from qlib_ext.metrics.cross_section import Floats, information_ratio, newey_west_t, pearson, spearman
+from qlib_ext.metrics.cross_section import Floats, icir, newey_west_t, pearson, spearman
 from qlib_ext.metrics.decay import lagged_correlation
-from qlib_ext.metrics.moments import hit_rate, moments
+from qlib_ext.metrics.moments import moments, positive_share
 from qlib_ext.metrics.ndcg import ndcg_at, ndcg_by_chance
 from qlib_ext.metrics.precision import base_rate, lift, precision_at
 from qlib_ext.metrics.quantiles import group_means, monotonicity, quantile_groups, spread
@@ -196,7 +196,7 @@ class SignalAnalysisRecord(Record):
         headline = spreads[self.labels[0]]
         self.log_metrics(
             {
-                "signal/hit_rate": hit_rate(spearman(score, first)),
+                "signal/hit_rate": positive_share(spearman(score, first)),
                 "signal/spread": headline["mean"],
                 "signal/monotonicity": headline["monotonicity"],
                 "signal/autocorrelation": autocorrelation["autocorrelation"].iloc[0],
@@ -272,7 +272,7 @@ class SignalAnalysisRecord(Record):
             "low": low,
             "high": high,
             "t": newey_west_t(values),
-            "hit_rate": hit_rate(values),
+            "hit_rate": positive_share(values),
             "monotonicity": monotonicity(grouped.loc[grouped["label"] == label, "return"].to_numpy()),
         }
 
@@ -357,7 +357,7 @@ class SignalAnalysisRecord(Record):
                     | _mean("IC", ic)
                     | _mean("RankIC", rank_ic)
                     | {
-                        "RankICIR": information_ratio(rank_ic),
+                        "RankICIR": icir(rank_ic),
                         "stocks": float(count[enough].mean()),
                         "days": int(np.isfinite(rank_ic).sum()),
                     }
@@ -401,10 +401,10 @@ def _mean(name: str, daily: Floats) -> dict[str, float]:
 def _ratios(ic: Floats, rank_ic: Floats) -> dict[str, float]:
     return {
         "IC": _average(ic),
-        "ICIR": information_ratio(ic),
+        "ICIR": icir(ic),
         "RankIC": _average(rank_ic),
-        "RankICIR": information_ratio(rank_ic),
-        "hit_rate": hit_rate(rank_ic),
+        "RankICIR": icir(rank_ic),
+        "hit_rate": positive_share(rank_ic),
         "days": int(np.isfinite(ic).sum()),
     }
 
@@ -422,8 +422,8 @@ def _distribution(daily: Floats) -> dict[str, float]:
         "std": shape.std,
         "skewness": shape.skewness,
         "kurtosis": shape.kurtosis,
-        "hit_rate": hit_rate(values),
-        "ratio": information_ratio(values),
+        "hit_rate": positive_share(values),
+        "ratio": icir(values),
         "t": newey_west_t(values),
         **quantiles,
         "days": len(values),

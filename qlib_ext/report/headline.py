@@ -8,11 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 
 from qlib_ext.metrics import risk
 from qlib_ext.metrics.bootstrap import bootstrap_intervals
-from qlib_ext.metrics.cross_section import information_ratio
+from qlib_ext.metrics.cross_section import icir
 from qlib_ext.metrics.significance import bootstrap_mean
 from qlib_ext.report import html
 from qlib_ext.tracking.artifacts import RunArtifacts
@@ -97,7 +96,7 @@ def groups(run: RunArtifacts, known: Mapping[str, Estimate] | None = None) -> li
     return found
 
 
-def precision_at(run: RunArtifacts) -> list[int]:
+def tops(run: RunArtifacts) -> list[int]:
     """The numbers N of highest scored stocks that Precision@N was measured of."""
     return sorted(int(name.split("/")[1]) for name in run.metrics if re.fullmatch(r"precision/\d+", name))
 
@@ -115,20 +114,20 @@ def _with_intervals(values: Mapping[str, float], low: np.ndarray, high: np.ndarr
 def _ranking_estimates(run: RunArtifacts) -> dict[str, Estimate]:
     m = run.metric
     label = str(run.table("ranking/summary.csv").index[0])
-    tops = precision_at(run)
+    numbers = tops(run)
     values = {name: m(name) for name in ("IC", "ICIR", "RankIC", "RankICIR")}
-    values |= {f"precision/{n}": m(f"precision/{n}") for n in tops}
-    values |= {f"precision/{n}/over_base": m(f"precision/{n}") - m("base_rate") for n in tops}
-    columns = [f"ic/{label}", f"rank_ic/{label}", *(f"precision/{n}" for n in tops), "base_rate"]
+    values |= {f"precision/{n}": m(f"precision/{n}") for n in numbers}
+    values |= {f"precision/{n}/over_base": m(f"precision/{n}") - m("base_rate") for n in numbers}
+    columns = [f"ic/{label}", f"rank_ic/{label}", *(f"precision/{n}" for n in numbers), "base_rate"]
     daily = run.table("ranking/daily.parquet")[columns].dropna(how="all", subset=columns[:2])
 
     def figures(ic: np.ndarray, rank_ic: np.ndarray, *shares: np.ndarray) -> list[float]:
         means = [_mean(share) for share in shares]
         return [
             _mean(ic),
-            information_ratio(ic),
+            icir(ic),
             _mean(rank_ic),
-            information_ratio(rank_ic),
+            icir(rank_ic),
             *means[:-1],
             *(mean - means[-1] for mean in means[:-1]),
         ]
@@ -327,10 +326,3 @@ def _backtest(run: RunArtifacts, known: Mapping[str, Estimate]) -> Group:
         "Sharpe's is that of the return itself, with no riskless return. Turnover is bought plus sold value over the "
         "account's value of the day before. The deepest fall of one path has no interval of this kind.",
     )
-
-
-def table_of(run: RunArtifacts) -> pd.DataFrame:
-    """The headline figures as a table: value, low and high by name."""
-    return pd.DataFrame(
-        {name: dataclasses.asdict(estimate) for name, estimate in estimates(run).items()}
-    ).T.rename_axis(index="figure")

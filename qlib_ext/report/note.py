@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from qlib_ext.report import headline, html
-from qlib_ext.report import verdict as judgement
+from qlib_ext.report import headline, html, verdict
 from qlib_ext.tracking.artifacts import RunArtifacts
 
 TAG = "mlflow.note.content"
@@ -19,7 +18,7 @@ def note(run: RunArtifacts) -> str:
     Parameters
     ----------
     run
-        With `headline.REQUIRES`; what it lacks of `headline.OPTIONAL` and `judgement.OPTIONAL` is not spoken of.
+        With `headline.REQUIRES`; what it lacks of `headline.OPTIONAL` and `verdict.OPTIONAL` is not spoken of.
 
     Returns
     -------
@@ -27,8 +26,8 @@ def note(run: RunArtifacts) -> str:
     run stays text, whatever marks are in it.
     """
     known = headline.estimates(run)
-    lines = [f"- **{plain(claim.said)}** {plain(claim.because)}" for claim in judgement.verdict(run, known)]
-    warnings = [remark.text for remark in judgement.remarks(run, known) if remark.kind == "warning"]
+    lines = [f"- **{plain(claim.said)}** {plain(claim.because)}" for claim in verdict.claims(run, known)]
+    warnings = [remark.text for remark in verdict.remarks(run, known) if remark.kind == "warning"]
     if warnings:
         lines += ["", "Look at this first:", "", *(f"- {plain(warning)}" for warning in warnings)]
     lines += ["", "| Measure | Value | 95% interval | Beside it |", "|---|---:|---:|---|"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -47,8 +47,7 @@ RULES = (
 REFERENCE = re.compile(r"Ref\(\s*\$\w+\s*,\s*(-?\d+)\s*\)|\$\w+")
 
 
-@dataclasses.dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """One answer of the verdict.
 
     Attributes
@@ -74,7 +73,7 @@ class Remark:
     text: str
 
 
-def verdict(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Claim]:
+def claims(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Claim]:
     """Does the score rank, does the portfolio beat the index after cost, is momentum forecast better than by habit.
 
     Parameters
@@ -84,12 +83,12 @@ def verdict(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Claim]:
     known
         From `qlib_ext.report.headline.estimates`.
     """
-    claims = [_ranks(run, known["RankIC"])]
+    found = [_ranks(run, known["RankIC"])]
     if "backtest/annualised_excess_return" in known:
-        claims.append(_earns(run, known))
+        found.append(_earns(run, known))
     if "momentum/over_persistence" in known:
-        claims.append(_forecasts(run, known))
-    return claims
+        found.append(_forecasts(run, known))
+    return found
 
 
 def remarks(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Remark]:

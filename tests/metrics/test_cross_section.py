@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from qlib_ext.checks import UserError
-from qlib_ext.metrics.cross_section import information_ratio, newey_west_t, pearson, rank, spearman
+from qlib_ext.metrics.cross_section import icir, newey_west_t, pearson, rank, spearman
 
 
 def market(days=40, stocks=30, missing=0.15, seed=0, decimals=None):
@@ -135,17 +135,15 @@ class TestRank:
 
 class TestInformationRatio:
     def test_golden(self):
-        assert information_ratio([0.01, 0.03, np.nan, 0.05]) == pytest.approx(1.5)
+        assert icir([0.01, 0.03, np.nan, 0.05]) == pytest.approx(1.5)
 
     def test_equals_the_t_test_without_the_root_of_the_days(self):
         daily = np.random.default_rng(0).normal(0.02, 0.1, 50)
-        assert information_ratio(daily) == pytest.approx(
-            stats.ttest_1samp(daily, 0).statistic / math.sqrt(50)
-        )
+        assert icir(daily) == pytest.approx(stats.ttest_1samp(daily, 0).statistic / math.sqrt(50))
 
     @pytest.mark.parametrize("daily", [[], [np.nan], [0.1], [0.1, np.nan], [0.1] * 7])
     def test_undefined(self, daily):
-        assert math.isnan(information_ratio(daily))
+        assert math.isnan(icir(daily))
 
 
 class TestNeweyWestT:

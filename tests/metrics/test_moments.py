@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from qlib_ext.checks import UserError
-from qlib_ext.metrics.moments import hit_rate, moments, normal_quantiles
+from qlib_ext.metrics.moments import moments, normal_quantiles, positive_share
 
 
 def daily(seed=0, days=200):
@@ -40,8 +40,8 @@ class TestMoments:
 
 class TestHitRate:
     def test_golden(self):
-        assert hit_rate([0.1, -0.1, 0.0, np.nan, 0.2]) == 0.5
-        assert math.isnan(hit_rate([np.nan]))
+        assert positive_share([0.1, -0.1, 0.0, np.nan, 0.2]) == 0.5
+        assert math.isnan(positive_share([np.nan]))
 
 
 class TestNormalQuantiles:

@@ -39,7 +39,7 @@ COMPLETE = (
 )
 SHAPES = {
     "matrix",
-    "matrices",
+    "same_shape",
     "present",
     "daily_series",
     "same_days",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from qlib_ext.checks import UserError
-from qlib_ext.metrics.quantiles import compounded, group_means, monotonicity, quantile_groups, spread
+from qlib_ext.metrics.quantiles import group_means, monotonicity, quantile_groups, spread
 
 
 def market(days=30, stocks=47, missing=0.1, seed=0):
@@ -139,18 +139,6 @@ class TestMeans:
     def test_a_spread_needs_two_groups(self):
         with pytest.raises(UserError, match="at least two groups"):
             spread([[0.1]])
-
-
-class TestCompounded:
-    def test_equals_pandas(self):
-        daily = np.random.default_rng(0).normal(0, 0.02, (50, 3))
-        daily[4, 1] = np.nan
-        expected = (1 + pd.DataFrame(daily)).cumprod().ffill() - 1
-        np.testing.assert_allclose(compounded(daily), expected, atol=1e-12)
-        np.testing.assert_allclose(compounded(daily[:, 0]), expected[0], atol=1e-12)
-
-    def test_golden(self):
-        np.testing.assert_allclose(compounded([0.1, np.nan, -0.5]), [0.1, 0.1, -0.45])
 
 
 class TestMonotonicity:

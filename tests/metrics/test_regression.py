@@ -2,13 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.metrics import mean_absolute_error as sk_mae
 from sklearn.metrics import mean_squared_error as sk_mse
 
 from qlib_ext.checks import UserError
-from qlib_ext.metrics.regression import mean_absolute_error, pooled_errors, root_mean_square_error
+from qlib_ext.metrics.regression import mean_absolute_error, root_mean_square_error
 
 
 def planes(seed: int, missing: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
@@ -43,24 +41,3 @@ class TestByDay:
     def test_shapes_must_agree(self) -> None:
         with pytest.raises(UserError):
             mean_absolute_error(np.zeros((2, 3)), np.zeros((3, 2)))
-
-
-class TestPooled:
-    @pytest.mark.parametrize("seed", range(3))
-    def test_against_scikit_learn(self, seed: int) -> None:
-        actual, predicted = planes(seed)
-        both = np.isfinite(actual) & np.isfinite(predicted)
-        mae, rmse = pooled_errors(actual, predicted)
-        assert mae == pytest.approx(sk_mae(actual[both], predicted[both]))
-        assert rmse == pytest.approx(sk_mse(actual[both], predicted[both]) ** 0.5)
-
-    def test_nothing(self) -> None:
-        assert np.isnan(pooled_errors(np.full((2, 3), np.nan), np.zeros((2, 3)))).all()
-
-    @given(st.floats(0.01, 100), st.integers(0, 50))
-    def test_laws(self, unit: float, seed: int) -> None:
-        actual, predicted = planes(seed)
-        mae, rmse = pooled_errors(actual, predicted)
-        assert rmse >= mae - 1e-12
-        np.testing.assert_allclose(pooled_errors(unit * actual, unit * predicted), (unit * mae, unit * rmse))
-        np.testing.assert_allclose(pooled_errors(predicted, actual), (mae, rmse))

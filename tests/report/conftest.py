@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from qlib_ext.market.finding import Finding, Kind, QualityReport
-from qlib_ext.metrics.cross_section import information_ratio, newey_west_t
+from qlib_ext.metrics.cross_section import icir, newey_west_t
 from qlib_ext.records.backtest import measures, summarise
 from qlib_ext.tracking.artifacts import RunArtifacts
 
@@ -85,9 +85,9 @@ class MadeUpRun:
             ic, rank_ic = daily[f"ic/{label}"], daily[f"rank_ic/{label}"]
             summary[label] = {
                 "IC": ic.mean(),
-                "ICIR": information_ratio(ic),
+                "ICIR": icir(ic),
                 "RankIC": rank_ic.mean(),
-                "RankICIR": information_ratio(rank_ic),
+                "RankICIR": icir(rank_ic),
                 "t": newey_west_t(ic),
                 "days": ic.count(),
             }

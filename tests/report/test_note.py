@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qlib_ext.report import headline
-from qlib_ext.report import verdict as judgement
+from qlib_ext.report import headline, verdict
 from qlib_ext.report.note import LONGEST, note, plain
 from tests.report.conftest import MadeUpRun
 
@@ -19,7 +18,7 @@ class TestNote:
     def test_it_says_what_the_report_says(self, run: MadeUpRun) -> None:
         view = run.view()
         text = note(view)
-        for claim in judgement.verdict(view, headline.estimates(view)):
+        for claim in verdict.claims(view, headline.estimates(view)):
             assert f"- **{plain(claim.said)}**" in text
         rows = [line for line in text.splitlines() if line.startswith("| ")]
         said = [row.name for group in headline.groups(view) for row in group.rows]

@@ -66,7 +66,7 @@ class TestVerdict:
         ],
     )
     def test_sentences(self, findings: Sequence[Finding], sentence: str, tmp_path: Path) -> None:
-        assert section.verdict(made(*findings)) == sentence
+        assert section.in_short(made(*findings)) == sentence
         assert f"<p>{sentence}</p>" in rendered(tmp_path, made(*findings))
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qlib_ext.report import headline
-from qlib_ext.report import verdict as judgement
+from qlib_ext.report import headline, verdict
 from qlib_ext.report.headline import Estimate
 from qlib_ext.report.sections.summary import Summary
 from qlib_ext.report.verdict import offsets
@@ -28,7 +27,7 @@ def run(make: Callable[..., Any]) -> Any:
 
 
 def said(run: Any, known: Mapping[str, Estimate], kind: str = "warning") -> str:
-    return " ".join(remark.text for remark in judgement.remarks(run.view(), known) if remark.kind == kind)
+    return " ".join(remark.text for remark in verdict.remarks(run.view(), known) if remark.kind == kind)
 
 
 def change(run: Any, path: str, **values: Any) -> None:
@@ -49,7 +48,7 @@ class TestVerdict:
     def test_the_score(
         self, made: Any, known: dict[str, Estimate], low: float, high: float, answer: str, sentence: str
     ) -> None:
-        claim = judgement.verdict(made.view(), known | {"RankIC": Estimate(0.03, low, high)})[0]
+        claim = verdict.claims(made.view(), known | {"RankIC": Estimate(0.03, low, high)})[0]
         assert (claim.answer, claim.said) == (answer, sentence)
         assert "Mean daily RankIC against RETURN: 0.0300" in claim.because
 
@@ -79,7 +78,7 @@ class TestVerdict:
             "backtest/annualised_excess_return": Estimate(0.05, *after),
             "backtest/annualised_excess_return_without_cost": Estimate(0.1, *before),
         }
-        claim = judgement.verdict(made.view(), known | changed)[1]
+        claim = verdict.claims(made.view(), known | changed)[1]
         assert (claim.answer, claim.said) == (answer, sentence)
         assert "+5.0% a year after cost" in claim.because
 
@@ -89,15 +88,15 @@ class TestVerdict:
     def test_the_momentum(
         self, made: Any, known: dict[str, Estimate], low: float, high: float, answer: str
     ) -> None:
-        claim = judgement.verdict(
-            made.view(), known | {"momentum/over_persistence": Estimate(0.01, low, high)}
-        )[2]
+        claim = verdict.claims(made.view(), known | {"momentum/over_persistence": Estimate(0.01, low, high)})[
+            2
+        ]
         assert claim.answer == answer
         assert "69.2% beside 67.4%" in claim.because
 
     def test_only_what_the_run_has_is_judged(self, made: Any, known: dict[str, Estimate]) -> None:
         ranking = {name: found for name, found in known.items() if "/" not in name}
-        assert len(judgement.verdict(made.view(), ranking)) == 1
+        assert len(verdict.claims(made.view(), ranking)) == 1
 
 
 class TestRemarks:
@@ -196,7 +195,7 @@ class TestRemarks:
         assert "its dividends are missing" not in said(run, known, "note")
 
     def test_warnings_come_first(self, made: Any, known: dict[str, Estimate]) -> None:
-        kinds = [remark.kind for remark in judgement.remarks(made.view(), known)]
+        kinds = [remark.kind for remark in verdict.remarks(made.view(), known)]
         assert kinds == sorted(kinds, reverse=True)
         assert {*kinds} == {"warning", "note"}
 

@@ -13,11 +13,11 @@ from qlib_ext.report.comparison.settings import shown
 from qlib_ext.report.comparison.words import (
     PLUS_MINUS,
     SHOWN,
+    claims,
     group_rows,
     metrics,
     rows_of_tests,
     value,
-    verdict,
 )
 from qlib_ext.report.page import page
 
@@ -72,8 +72,8 @@ def _shown(name: str, drawn: Mapping[str, Chart]) -> str:
 
 
 def _summary(comparison: Comparison) -> str:
-    claims = verdict(comparison)
-    parts = [html.claims(claims)] if claims else []
+    found = claims(comparison)
+    parts = [html.claims(found)] if found else []
     if comparison.warnings:
         parts.append(html.box("Look at this first", html.items(comparison.warnings)))
     if not comparison.others:

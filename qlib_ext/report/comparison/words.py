@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from qlib_ext.report import html
 from qlib_ext.report.comparison.compared import LEVEL, SET_LEVEL, TESTED, Comparison
 from qlib_ext.report.comparison.runs import RETURN
+from qlib_ext.report.verdict import Claim
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
@@ -36,14 +37,6 @@ SHORT = (
     "backtest/information_ratio",
     "backtest/max_drawdown",
 )
-
-
-class Claim(NamedTuple):
-    """One answer: `yes`, `no` or `unclear`, the sentence, and what it rests on."""
-
-    answer: str
-    said: str
-    because: str
 
 
 def value(metric: str, mean: float, deviation: float = math.nan) -> str:
@@ -113,9 +106,9 @@ def rows_of_tests(comparison: Comparison, measure: str) -> list[list[str]]:
     return rows
 
 
-def verdict(comparison: Comparison) -> list[Claim]:
+def claims(comparison: Comparison) -> list[Claim]:
     """What the tests say, in sentences."""
-    claims = []
+    made: list[Claim] = []
     base = comparison.baseline.name
     for measure, name in TESTED.items():
         tests = comparison.tests[comparison.tests["measure"] == measure].dropna(subset=["p, Holm"])
@@ -138,12 +131,12 @@ def verdict(comparison: Comparison) -> list[Claim]:
         )
         title = name[0].upper() + name[1:]
         if said:
-            claims.append(
+            made.append(
                 Claim("yes" if len(better) else "no", f"{title} is {'. It is '.join(said)}.", because)
             )
         else:
             smallest = p_value(float(tests["p, Holm"].min()))
-            claims.append(
+            made.append(
                 Claim(
                     "unclear",
                     f"{title}: no group differs from {base} by more than chance may bring.",
@@ -159,7 +152,7 @@ def verdict(comparison: Comparison) -> list[Claim]:
         sentence = f"The best excess return over the index {word} {count}."
         if answer == "no":
             sentence = f"None of {count} earned more than the index, after cost."
-        claims.append(
+        made.append(
             Claim(
                 answer,
                 sentence,
@@ -170,4 +163,4 @@ def verdict(comparison: Comparison) -> list[Claim]:
                 "not among them does not count here, and should.",
             )
         )
-    return claims
+    return made

@@ -40,7 +40,7 @@ class Quality(Section):
     def render(self, run: RunArtifacts) -> str:
         """A sentence, the numbers, a table of kinds and a table of findings."""
         audit = finding.QualityReport.from_json(run.json(ARTIFACT))
-        parts = [html.paragraph(verdict(audit)), html.large_figures(_figures(audit))]
+        parts = [html.paragraph(in_short(audit)), html.large_figures(_figures(audit))]
         narrowed = [str(audit.store[key]) for key in ("universe", "benchmark") if audit.store.get(key)]
         if narrowed:
             parts.append(
@@ -65,7 +65,7 @@ class Quality(Section):
         return "".join(parts)
 
 
-def verdict(audit: finding.QualityReport) -> str:
+def in_short(audit: finding.QualityReport) -> str:
     """The audit in a sentence or two."""
     counts = audit.counts
     if not audit.findings:

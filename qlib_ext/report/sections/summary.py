@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qlib_ext.report import headline, html
-from qlib_ext.report import verdict as judgement
+from qlib_ext.report import headline, html, verdict
 from qlib_ext.report.headline import Estimate
 from qlib_ext.report.sections.base import Section
 from qlib_ext.tracking.artifacts import RunArtifacts
@@ -19,24 +18,22 @@ class Summary(Section):
 
     title = "Summary"
     requires = headline.REQUIRES
-    optional = tuple(dict.fromkeys((*headline.OPTIONAL, *judgement.OPTIONAL)))
+    optional = tuple(dict.fromkeys((*headline.OPTIONAL, *verdict.OPTIONAL)))
 
     def render(self, run: RunArtifacts) -> str:
         """Verdict, warnings, large figures, tables, and how it was judged."""
         known = headline.estimates(run)
-        remarks = judgement.remarks(run, known)
+        remarks = verdict.remarks(run, known)
         warnings = [remark.text for remark in remarks if remark.kind == "warning"]
         notes = [remark.text for remark in remarks if remark.kind == "note"]
         return "".join(
             [
-                html.claims(
-                    (claim.answer, claim.said, claim.because) for claim in judgement.verdict(run, known)
-                ),
+                html.claims(verdict.claims(run, known)),
                 html.box("Look at this first", html.items(warnings)) if warnings else "",
                 _large(run, known),
                 "".join(map(_table, headline.groups(run, known))),
                 html.heading("Good to know") + html.items(notes) if notes else "",
-                html.paragraph(judgement.RULES, "note"),
+                html.paragraph(verdict.RULES, "note"),
             ]
         )
 
@@ -57,7 +54,7 @@ def _large(run: RunArtifacts, known: Mapping[str, Estimate]) -> str:
         ("RankIC", html.number(m("RankIC")), f"RankICIR {html.number(m('RankICIR'), 2)}"),
         ("IC", html.number(m("IC")), f"ICIR {html.number(m('ICIR'), 2)}"),
     ]
-    first = min(headline.precision_at(run), default=None)
+    first = min(headline.tops(run), default=None)
     if first is not None:
         beside = f"base rate {html.percent(m('base_rate'), 1)}"
         shown.append((f"Precision@{first}", html.percent(m(f"precision/{first}"), 1), beside))

@@ -8,7 +8,7 @@ import pytest
 from qlib_ext.cli import main as cli
 from qlib_ext.market.quality.check import check_store
 from qlib_ext.market.synthetic.sample import SampleMarket
-from qlib_ext.report.sections.quality import verdict
+from qlib_ext.report.sections.quality import in_short
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_the_page_says_what_the_terminal_says(
     found = check_store(market)
     assert page.startswith("<!DOCTYPE html>")
     assert "<h1>Audit of market</h1>" in page
-    assert verdict(found) in page
+    assert in_short(found) in page
     assert "bin-not-float32" in page
     assert "bin-not-float32" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ from qlib_ext.report.charts import Bars, Lines
 from qlib_ext.report.comparison.charts import MANY, charts
 from qlib_ext.report.comparison.compared import Comparison
 from qlib_ext.report.comparison.document import render
-from qlib_ext.report.comparison.words import group_rows, p_value, rows_of_tests, value, verdict
+from qlib_ext.report.comparison.words import claims, group_rows, p_value, rows_of_tests, value
 from qlib_ext.report.figures import drawn
 from tests.report.comparison.conftest import EQUAL, Shelf
 
@@ -72,27 +72,27 @@ class TestCharts:
 
 class TestWords:
     def test_a_better_group_is_said_to_be(self, comparison: Comparison) -> None:
-        claims = verdict(comparison)
-        assert claims[0].answer == "yes"
-        assert claims[0].said.startswith("RankIC is higher than that of EqualWeighting: CQB (+0.03")
-        assert "Of 1 comparisons, p below 0.05 after Holm's correction" in claims[0].because
-        assert "luck of 6 trials" in claims[-1].said
+        said = claims(comparison)
+        assert said[0].answer == "yes"
+        assert said[0].said.startswith("RankIC is higher than that of EqualWeighting: CQB (+0.03")
+        assert "Of 1 comparisons, p below 0.05 after Holm's correction" in said[0].because
+        assert "luck of 6 trials" in said[-1].said
 
     def test_a_worse_group_is_said_to_be(self, full_shelf: Shelf) -> None:
-        claims = verdict(full_shelf.compared(baseline="CQB"))
-        assert claims[0].answer == "no"
-        assert claims[0].said.startswith("RankIC is lower than that of CQB: EqualWeighting (−0.03")
+        said = claims(full_shelf.compared(baseline="CQB"))
+        assert said[0].answer == "no"
+        assert said[0].said.startswith("RankIC is lower than that of CQB: EqualWeighting (−0.03")
 
     def test_no_difference_is_no_claim(self, shelf: Shelf) -> None:
         shelf.run(seed=1)
         shelf.run(seed=2, skill=0.0301, params=EQUAL)
-        claims = verdict(shelf.compared())
-        assert claims[0].answer == "unclear"
-        assert claims[0].said == "RankIC: no group differs from CQB by more than chance may bring."
+        said = claims(shelf.compared())
+        assert said[0].answer == "unclear"
+        assert said[0].said == "RankIC: no group differs from CQB by more than chance may bring."
 
     def test_a_loss_is_no_luck(self, shelf: Shelf) -> None:
         shelf.run(skill=-0.05)
-        claim = verdict(shelf.compared())[-1]
+        claim = claims(shelf.compared())[-1]
         assert claim.answer == "no"
         assert claim.said == "None of 1 trial earned more than the index, after cost."
 
