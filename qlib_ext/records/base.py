@@ -94,6 +94,11 @@ class Record(RecordTemp, ABC):
         with tempfile.TemporaryDirectory() as folder:
             return read_table(Path(self.recorder.download_artifact(path, folder)), path)
 
+    def load_json(self, path: str) -> Any:
+        """Read a JSON artifact."""
+        with tempfile.TemporaryDirectory() as folder:
+            return json.loads(Path(self.recorder.download_artifact(path, folder)).read_text(encoding="utf-8"))
+
     # -- out -----------------------------------------------------------------------------------------------
 
     def save_table(self, path: str, table: pd.DataFrame) -> None:

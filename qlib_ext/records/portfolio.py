@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -119,9 +116,7 @@ class PortfolioRecord(Record):
     def _generate(self) -> None:
         daily = self.load_table("backtest/daily.parquet")
         positions = self.load_table("backtest/positions.parquet")
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(self.recorder.download_artifact("backtest/setup.json", folder))
-            per_year = float(json.loads(file.read_text(encoding="utf-8"))["days_per_year"])
+        per_year = float(self.load_json("backtest/setup.json")["days_per_year"])
         series = series_of(daily, per_year)
         metrics = measured(daily, per_year, draws=self.draws, level=self.level)
         self.save_csv("portfolio/metrics.csv", metrics)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +42,7 @@ class QualityRecord(Record):
         super().__init__(recorder)
 
     def _generate(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(self.recorder.download_artifact("data/summary.json", folder))
-            summary = json.loads(file.read_text(encoding="utf-8"))
+        summary = self.load_json("data/summary.json")
         universe, benchmark = summary["universe"], summary.get("benchmark")
         root = Path(C.dpm.get_data_uri("day"))
         found = check_store(root, universe=universe, benchmark=benchmark)

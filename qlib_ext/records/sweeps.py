@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,9 +90,7 @@ class SweepRecord(Record):
         if not self.topk:
             self.save_json("sweeps/setup.json", {"topk": [], "left_out": []})
             return
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(self.recorder.download_artifact("backtest/setup.json", folder))
-            setup = json.loads(file.read_text(encoding="utf-8"))
+        setup = self.load_json("backtest/setup.json")
         own = setup["strategy"].get("kwargs", {})
         if not {"topk", "n_drop"} <= own.keys():
             raise UserError(

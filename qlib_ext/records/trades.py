@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,9 +104,7 @@ class TradesRecord(Record):
         orders = self.load_table("backtest/orders.parquet")
         daily = self.load_table("backtest/daily.parquet")
         positions = self.load_table("backtest/positions.parquet")
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(self.recorder.download_artifact("backtest/setup.json", folder))
-            account = float(json.loads(file.read_text(encoding="utf-8"))["account"])
+        account = float(self.load_json("backtest/setup.json")["account"])
         holdings = holding_periods(positions, pd.DatetimeIndex(daily.index))
         self.save_csv("trades/reasons.csv", by_reason(orders))
         self.save_csv("trades/monthly.csv", by_month(orders))
