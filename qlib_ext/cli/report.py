@@ -40,6 +40,7 @@ def report(
 
     from qlib_ext.checks import UserError
     from qlib_ext.cli.older import tell_of_older
+    from qlib_ext.records.makers import makers
     from qlib_ext.report import standard
     from qlib_ext.tracking.artifacts import put
     from qlib_ext.tracking.runs import connect, find_run
@@ -51,7 +52,7 @@ def report(
     found = find_run(client, run)
     tell_of_older(client, [found])
     with tempfile.TemporaryDirectory() as folder:
-        document, artifacts = standard.of_run(client, found.info.run_id, Path(folder))
+        document, artifacts = standard.of_run(client, found.info.run_id, Path(folder), makers=makers())
         page = document.render(artifacts)
         pictures = document.pictures(artifacts) if figures else {}
     place = out if out is not None else Path("reports/runs") / standard.folder_name(artifacts)

@@ -73,6 +73,12 @@ class MultiTaskModel(Model):
         backbone and the heads say of their arguments comes from `check_before`, and from `fit` before any long work.
     """
 
+    # The artifacts of a run that a training writes.
+    makes = tuple(
+        f"training/{name}"
+        for name in ("history.parquet", "history.csv", "network.json", "weights.safetensors")
+    )
+
     _network: MultiTaskNetwork | None = None  # of the class too: Qlib's pickles drop it from an object
 
     def __init__(

@@ -21,7 +21,8 @@ from qlib_ext.config.build import build, in_one_form, locate
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.masking import masked
 from qlib_ext.paths import inside
-from qlib_ext.tracking.artifacts import maker, missing_message, read_table
+from qlib_ext.records.makers import makers
+from qlib_ext.tracking.artifacts import missing_message, read_table
 
 OF_QLIB = "qlib.workflow.record_temp"
 
@@ -42,6 +43,8 @@ class Record(RecordTemp, ABC):
     ----------
     needs, makes : tuple of str
         Artifact paths that it reads and that it writes.
+    may_make : tuple of str
+        Artifact paths that it writes where the run has what they are made from.
 
     Departures
     ----------
@@ -51,6 +54,7 @@ class Record(RecordTemp, ABC):
 
     needs: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
+    may_make: tuple[str, ...] = ()
 
     def __init__(self, recorder: Any):
         super().__init__(recorder=recorder)
@@ -75,7 +79,7 @@ class Record(RecordTemp, ABC):
         """
         missing = [path for path in self.needs if not self.has(path)]
         if missing:
-            raise UserError(missing_message(type(self).__name__, missing))
+            raise UserError(missing_message(type(self).__name__, missing, makers()))
         self._generate()
 
     @abstractmethod
@@ -92,7 +96,7 @@ class Record(RecordTemp, ABC):
     def load_table(self, path: str) -> pd.DataFrame:
         """Read a Parquet artifact; a UserError says where it is damaged."""
         with tempfile.TemporaryDirectory() as folder:
-            return read_table(Path(self.recorder.download_artifact(path, folder)), path)
+            return read_table(Path(self.recorder.download_artifact(path, folder)), path, makers())
 
     def load_json(self, path: str) -> Any:
         """Read a JSON artifact."""
@@ -182,9 +186,9 @@ def check_records(task: Mapping[str, Any], recorder: Any, spec: DatasetSpec | No
         takes = inspect.signature(kind).parameters
         given = {key: None for key in ("model", "dataset") if key in takes and key not in kwargs}
         record = build({"class": path, "kwargs": kwargs}, Record, name=name, recorder=recorder, **given)
-        missing = [artifact for artifact in record.needs if maker(artifact) not in written | {None}]
+        missing = [artifact for artifact in record.needs if makers().get(artifact) not in written | {None}]
         if missing:
-            raise UserError(missing_message(f"`{name}`, {type(record).__name__},", missing))
+            raise UserError(missing_message(f"`{name}`, {type(record).__name__},", missing, makers()))
         if spec is not None:
             record.check_before(spec)
         written.add(path)

@@ -96,6 +96,7 @@ class PortfolioRecord(Record):
         "portfolio/contributions.csv",
         "portfolio/setup.json",
     )
+    may_make = ("portfolio/industries.parquet", "portfolio/industries.csv")
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from rich.table import Table
 from qlib_ext.checks import UserError
 from qlib_ext.config.build import build
 from qlib_ext.records.base import Record
+from qlib_ext.records.makers import makers
 from qlib_ext.report import headline, note, standard
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
@@ -68,7 +69,7 @@ class ReportRecord(Record):
     def _generate(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             document, run = standard.of_run(
-                self.recorder.client, self.recorder.id, Path(folder), self.sections, self.also
+                self.recorder.client, self.recorder.id, Path(folder), self.sections, self.also, makers()
             )
             page = document.render(run)
             self.save_text("report/report.html", page)

@@ -54,6 +54,7 @@ class SignalRecord(Record):
         "config.yaml",
         "environment.json",
     )
+    may_make = ("model/booster.txt", "model/windows.safetensors")
 
     def __init__(self, recorder: Any, model: Any, dataset: Any):
         super().__init__(recorder)

@@ -105,6 +105,7 @@ class SignalAnalysisRecord(Record):
             "summary.json",
         )
     )
+    may_make = (f"{FOLDER}/industry.csv",)
 
     def __init__(
         self,

@@ -78,6 +78,12 @@ class TradesRecord(Record):
         "backtest/setup.json",
     )
     makes = ("trades/reasons.csv", "trades/monthly.csv", "trades/holdings.csv", "trades/summary.json")
+    may_make = (
+        "trades/participation.csv",
+        "trades/capacity.csv",
+        "trades/capacity_curve.csv",
+        "trades/participation.parquet",
+    )
 
     def __init__(
         self,

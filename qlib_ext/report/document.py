@@ -54,7 +54,9 @@ class Document:
         for section in self.sections:
             missing = [path for path in section.requires if not run.has(path)]
             if missing:
-                raise UserError(missing_message(f"the report's section `{section.title}`", missing))
+                raise UserError(
+                    missing_message(f"the report's section `{section.title}`", missing, run.makers)
+                )
 
     def render(self, run: RunArtifacts) -> str:
         """The whole page: one file that opens without a network, on a screen of any width and on paper.

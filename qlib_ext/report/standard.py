@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mlflow.tracking import MlflowClient
@@ -53,6 +53,7 @@ def of_run(
     root: Path,
     wanted: Sequence[Section] | None = None,
     also: Sequence[Section] = (),
+    makers: Mapping[str, str] | None = None,
 ) -> tuple[Document, RunArtifacts]:
     """The report of a run on MLflow, and the artifacts that it is made from.
 
@@ -67,6 +68,8 @@ def of_run(
         can feed it: `info["left_out"]` of the artifacts names the others, a `LeftOut` each.
     also
         More sections, which the run must be able to feed, before the provenance where that comes last.
+    makers
+        Artifact path -> the record that makes it: what is missing is named with it.
 
     Raises
     ------
@@ -81,12 +84,12 @@ def of_run(
     if wanted is None:
         kept, left_out = fed(document.sections, there, always=also)
         if not any(section.requires for section in kept if section not in also):
-            raise UserError(missing_message("the standard report", document.requires))
+            raise UserError(missing_message("the standard report", document.requires, makers or {}))
         document = Document(kept)
     missing = [path for path in document.requires if path not in there]
     if missing:
-        raise UserError(missing_message("the report", missing))
-    run = RunArtifacts.download(client, run_id, there, root)
+        raise UserError(missing_message("the report", missing, makers or {}))
+    run = RunArtifacts.download(client, run_id, there, root, makers)
     return document, dataclasses.replace(run, info={**run.info, "left_out": left_out})
 
 

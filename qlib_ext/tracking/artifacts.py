@@ -21,40 +21,15 @@ from qlib_ext.checks import UserError
 from qlib_ext.masking import masked
 from qlib_ext.paths import inside
 
-# Folder of artifacts -> what writes it. The longest prefix of a path counts.
-MAKERS: Mapping[str, str] = {
-    "signal/": "qlib_ext.records.signal.SignalRecord",
-    "data/": "qlib_ext.records.signal.SignalRecord",
-    "data/quality.json": "qlib_ext.records.quality.QualityRecord",
-    "lookahead/": "qlib_ext.records.lookahead.LookaheadRecord",
-    "config.yaml": "qlib_ext.records.signal.SignalRecord",
-    "environment.json": "qlib_ext.records.signal.SignalRecord",
-    "model/": "qlib_ext.records.signal.SignalRecord",
-    "ranking/": "qlib_ext.records.ranking.RankingRecord",
-    "signal_analysis/": "qlib_ext.records.signal_analysis.SignalAnalysisRecord",
-    "momentum/": "qlib_ext.records.momentum.MomentumRecord",
-    "direction/": "qlib_ext.records.direction.DirectionRecord",
-    "backtest/": "qlib_ext.records.backtest.BacktestRecord",
-    "trades/": "qlib_ext.records.trades.TradesRecord",
-    "sweeps/": "qlib_ext.records.sweeps.SweepRecord",
-    "portfolio/": "qlib_ext.records.portfolio.PortfolioRecord",
-    "training/": "qlib_ext.model.multi_task.MultiTaskModel",
-    "report/": "qlib_ext.records.report.ReportRecord",
-    "figures/": "qlib_ext.records.report.ReportRecord",
-}
+UNKNOWN = "no record that is known"
 
 
-def maker(path: str) -> str | None:
-    """The dotted class of the package that writes the artifact `path`; None where it is a user's own."""
-    known = [prefix for prefix in MAKERS if path.startswith(prefix)]
-    return MAKERS[max(known, key=len)] if known else None
+def missing_message(reader: str, missing: Iterable[str], makers: Mapping[str, str]) -> str:
+    """One message that names the artifacts that `reader` lacks and what writes them.
 
-
-def missing_message(reader: str, missing: Iterable[str]) -> str:
-    """One message that names the artifacts that `reader` lacks and what writes them."""
-    lacking = "; ".join(
-        f"`{path}`, written by {maker(path) or 'none of the records of this package'}" for path in missing
-    )
+    `makers` has the records by the artifact paths that they make; a path that it does not name is some other record's.
+    """
+    lacking = "; ".join(f"`{path}`, written by {makers.get(path, UNKNOWN)}" for path in missing)
     return (
         f"{reader} needs artifacts that this run does not have: {lacking}. "
         "A record comes before those that read it in `task.record`"
@@ -81,17 +56,16 @@ def _check_source(artifact_uri: str | None, path: str) -> None:
         inside(Path(url2pathname(place.path)), path, what="an artifact")
 
 
-def unreadable_message(path: str, error: object) -> str:
+def unreadable_message(path: str, error: object, makers: Mapping[str, str]) -> str:
     """What to say of an artifact that is there and cannot be read."""
-    by = maker(path)
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
     return (
         f"the artifact `{path}` is damaged or only half there ({reason}): make it again by a run of the workflow "
-        f"({'RESUME=1 trains nothing twice' if by is None else f'{by} makes it; RESUME=1 trains nothing twice'})"
+        f"({f'{makers[path]} makes it; ' if path in makers else ''}RESUME=1 trains nothing twice)"
     )
 
 
-def read_table(file: Path, path: str) -> pd.DataFrame:
+def read_table(file: Path, path: str, makers: Mapping[str, str]) -> pd.DataFrame:
     """Read a Parquet file, or a CSV file with its first column as index.
 
     Parameters
@@ -100,6 +74,8 @@ def read_table(file: Path, path: str) -> pd.DataFrame:
         Where it lies.
     path
         Its artifact path, for messages.
+    makers
+        Artifact path -> the record that makes it, for messages too.
 
     Raises
     ------
@@ -113,7 +89,7 @@ def read_table(file: Path, path: str) -> pd.DataFrame:
             raise ValueError("its last line has no end")
         return pd.read_csv(file, index_col=0)
     except (ValueError, OSError) as error:  # pyarrow's and pandas' own are kinds of these
-        raise UserError(unreadable_message(path, error)) from error
+        raise UserError(unreadable_message(path, error, makers)) from error
 
 
 def put(path: Path, content: str | bytes) -> None:
@@ -140,6 +116,8 @@ class RunArtifacts:
     info
         What else is known of the run: `run_id`, `run_name`, `experiment`, `started`, `tracking_uri` and `command`, both
         without passwords.
+    makers
+        Artifact path -> the record that makes it, for messages about what is missing.
     """
 
     root: Path
@@ -147,9 +125,17 @@ class RunArtifacts:
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    makers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def download(cls, client: MlflowClient, run_id: str, paths: Iterable[str], root: Path) -> RunArtifacts:
+    def download(
+        cls,
+        client: MlflowClient,
+        run_id: str,
+        paths: Iterable[str],
+        root: Path,
+        makers: Mapping[str, str] | None = None,
+    ) -> RunArtifacts:
         """Fetch artifacts of a run on MLflow, and what MLflow knows of the run.
 
         Parameters
@@ -162,6 +148,8 @@ class RunArtifacts:
             Artifact paths to fetch; the run must have them.
         root
             An empty folder to fetch into.
+        makers
+            As of the class.
 
         Raises
         ------
@@ -192,7 +180,12 @@ class RunArtifacts:
                 "tracking_uri": masked(client.tracking_uri),
                 "command": masked(run.data.params.get("cmd-sys.argv", "")),
             },
+            makers=makers or {},
         )
+
+    def maker(self, path: str) -> str:
+        """The record that makes the artifact, or that none is known."""
+        return self.makers.get(path, UNKNOWN)
 
     def has(self, path: str) -> bool:
         """Whether the run has the artifact."""
@@ -206,21 +199,21 @@ class RunArtifacts:
         UserError
             If the run has not got it, or it cannot be read.
         """
-        return read_table(self._file(path), path)
+        return read_table(self._file(path), path, self.makers)
 
     def json(self, path: str) -> Any:
         """A JSON artifact."""
         try:
             return json.loads(self.text(path))
         except json.JSONDecodeError as error:
-            raise UserError(unreadable_message(path, error)) from error
+            raise UserError(unreadable_message(path, error, self.makers)) from error
 
     def text(self, path: str) -> str:
         """A text artifact."""
         try:
             return self._file(path).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(unreadable_message(path, error)) from error
+            raise UserError(unreadable_message(path, error, self.makers)) from error
 
     def metric(self, name: str) -> float:
         """A metric of the run.
@@ -237,5 +230,5 @@ class RunArtifacts:
 
     def _file(self, path: str) -> Path:
         if not self.has(path):
-            raise UserError(missing_message("the report", [path]))
+            raise UserError(missing_message("the report", [path], self.makers))
         return self.root / path

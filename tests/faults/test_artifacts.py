@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> RunArtifacts:
     table.to_parquet(tmp_path / FILES[0])
     table.to_csv(tmp_path / FILES[1])
     (tmp_path / FILES[2]).write_text(json.dumps({"days": list(range(100))}) + "\n")
-    return RunArtifacts(tmp_path)
+    return RunArtifacts(tmp_path, makers=MADE_BY)
 
 
 def read(run: RunArtifacts, path: str) -> object:

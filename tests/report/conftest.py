@@ -15,6 +15,7 @@ import yaml
 from qlib_ext.market.finding import Finding, Kind, QualityReport
 from qlib_ext.metrics.cross_section import icir, newey_west_t
 from qlib_ext.records.backtest import measures, summarise
+from qlib_ext.records.makers import makers
 from qlib_ext.tracking.artifacts import RunArtifacts
 
 
@@ -54,7 +55,7 @@ class MadeUpRun:
             "command": "qrun workflows/mimstocr_csi300.yaml",
         }
         tags = {"git_commit": "5f0c1d7", "backbone": "LSTM", "balancer": "CQB"}
-        return RunArtifacts(self.root, metrics=self.metrics, tags=tags, info=known | info)
+        return RunArtifacts(self.root, metrics=self.metrics, tags=tags, info=known | info, makers=makers())
 
     def put(self, path: str, content: pd.DataFrame | str) -> None:
         file = self.root / path

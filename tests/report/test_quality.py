@@ -11,7 +11,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.market.finding import Finding, Kind, QualityReport
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections import quality as section
-from qlib_ext.tracking.artifacts import RunArtifacts, maker
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 KINDS = (
     Kind("jump", "warning", "a price jumps", "a split was missed"),
@@ -134,14 +134,10 @@ class TestPage:
 
 class TestRefusals:
     def test_without_the_artifact(self, tmp_path: Path) -> None:
-        with pytest.raises(
-            UserError, match=r"`data/quality.json`, written by qlib_ext.records.quality.QualityRecord"
-        ):
-            Document([section.Quality()]).render(RunArtifacts(tmp_path))
+        run = RunArtifacts(tmp_path, makers={"data/quality.json": "some.QualityRecord"})
+        with pytest.raises(UserError, match=r"`data/quality.json`, written by some.QualityRecord"):
+            Document([section.Quality()]).render(run)
 
     def test_none_to_list(self) -> None:
         with pytest.raises(UserError, match="`most` must be at least 1, found 0"):
             section.Quality(most=0)
-
-    def test_other_files_of_the_folder_are_of_the_signal_record(self) -> None:
-        assert maker("data/summary.json") == "qlib_ext.records.signal.SignalRecord"

@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from qlib_ext.masking import masked
 from qlib_ext.report.comparison.settings import seed_of, settings
-from qlib_ext.tracking.artifacts import RunArtifacts, missing_message, stored
+from qlib_ext.tracking.artifacts import RunArtifacts, stored
 
 RANKING = "ranking/daily.parquet"
 BACKTEST = "backtest/daily.parquet"
@@ -91,7 +91,7 @@ def read(client: MlflowClient, runs: Iterable[Run]) -> tuple[list[ComparedRun], 
         try:
             there = stored(client, run_id, READS)
             if RANKING not in there and BACKTEST not in there:
-                left_out.append(LeftOut(run_id, name, missing_message("a comparison", [RANKING, BACKTEST])))
+                left_out.append(LeftOut(run_id, name, f"it has neither `{RANKING}` nor `{BACKTEST}`"))
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 found = RunArtifacts.download(client, run_id, there, Path(folder))

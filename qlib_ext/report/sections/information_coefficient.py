@@ -14,7 +14,7 @@ from qlib_ext.report import html
 from qlib_ext.report.charts import Bars, Chart, Heatmap, Histogram, Lines, Points
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.report.smoothing import WINDOW_DAYS, smooth, window_days
-from qlib_ext.tracking.artifacts import RunArtifacts, maker
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 FOLDER = "signal_analysis"
@@ -106,7 +106,7 @@ class InformationCoefficient(Section):
             parts.append(
                 html.paragraph(
                     "This run has no months, years, industries and decay of the IC: "
-                    f"{maker(f'{FOLDER}/decay.csv')} makes them.",
+                    f"{run.maker(f'{FOLDER}/decay.csv')} makes them.",
                     "note",
                 )
             )

@@ -11,7 +11,7 @@ from qlib_ext.report import html
 from qlib_ext.report.charts import Bars, Chart, Lines
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.report.smoothing import smooth, window_days
-from qlib_ext.tracking.artifacts import RunArtifacts, maker
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 FOLDER = "signal_analysis"
 
@@ -44,7 +44,7 @@ class Precision(Section):
         charts = {name: shown(name, chart) for name, chart in self.charts(run).items()}
         parts = [charts.get("precision", ""), charts.get("precision_difference", ""), _precision(_table(run))]
         if not run.has(f"{FOLDER}/precision.csv"):
-            by = maker(f"{FOLDER}/precision.csv")
+            by = run.maker(f"{FOLDER}/precision.csv")
             parts.append(
                 html.paragraph(f"This run has no intervals, lift and NDCG: {by} makes them.", "note")
             )

@@ -12,7 +12,7 @@ from qlib_ext.report import html
 from qlib_ext.report.charts import Chart, Lines
 from qlib_ext.report.document import LeftOut
 from qlib_ext.report.sections.base import Section, shown
-from qlib_ext.tracking.artifacts import RunArtifacts, maker
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 
 class Provenance(Section):
@@ -74,7 +74,7 @@ class Provenance(Section):
         parts += [shown(name, chart) for name, chart in self.charts(run).items()]
         left_out: tuple[LeftOut, ...] = run.info.get("left_out", ())
         if left_out:
-            parts += [html.heading("Not in this report"), html.items(map(_told, left_out))]
+            parts += [html.heading("Not in this report"), html.items(_told(part, run) for part in left_out)]
         if run.has("environment.json"):
             parts += [html.heading("Versions"), html.facts(_texts(run.json("environment.json").items()))]
         if run.has("config.yaml"):
@@ -90,11 +90,8 @@ def again(run: RunArtifacts) -> str:
     return shlex.join(command)
 
 
-def _told(left_out: LeftOut) -> str:
-    lacking = "; ".join(
-        f"{path}, written by {maker(path) or 'none of the records of this package'}"
-        for path in left_out.missing
-    )
+def _told(left_out: LeftOut, run: RunArtifacts) -> str:
+    lacking = "; ".join(f"{path}, written by {run.maker(path)}" for path in left_out.missing)
     return f"{left_out.title}: the run has no {lacking}."
 
 

@@ -26,7 +26,7 @@ class TestReading:
         runs, left_out = runs_of(store)
         why = {each.name: each.why for each in left_out}
         assert why["still training"] == "not finished: MLflow has it as RUNNING"
-        assert "`ranking/daily.parquet`, written by qlib_ext.records.ranking.RankingRecord" in why["empty"]
+        assert why["empty"] == "it has neither `ranking/daily.parquet` nor `backtest/daily.parquet`"
         assert why["broken"].startswith("its artifacts cannot be read: ")
         assert len(why) == 3
         assert compare(runs, left_out, draws=20).left_out == left_out

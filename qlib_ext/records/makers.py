@@ -1,0 +1,32 @@
+"""Who makes which artifact of a run, as the records and the model say it themselves."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+
+from qlib.workflow.record_temp import RecordTemp
+
+from qlib_ext import records
+from qlib_ext.model.multi_task import MultiTaskModel
+
+
+@functools.cache
+def makers() -> Mapping[str, str]:
+    """Artifact path -> dotted class of the package that makes it, out of every record's `makes` and `may_make`.
+
+    A new record is found by its file; nothing else has to be told of it.
+    """
+    found = dict.fromkeys(MultiTaskModel.makes, _dotted(MultiTaskModel))
+    for file in pkgutil.iter_modules(records.__path__, f"{records.__name__}."):
+        for kind in vars(importlib.import_module(file.name)).values():
+            if inspect.isclass(kind) and issubclass(kind, RecordTemp) and kind.__module__ == file.name:
+                found |= dict.fromkeys((*kind.makes, *kind.may_make), _dotted(kind))
+    return found
+
+
+def _dotted(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
