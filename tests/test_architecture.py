@@ -152,7 +152,7 @@ class TestFloors:
     def test_no_folder_imports_itself_by_another(self) -> None:
         assert circles(stage) == []
 
-    @pytest.mark.parametrize("folder", ["market", "data", "model"])
+    @pytest.mark.parametrize("folder", ["market", "data", "model", "report"])
     def test_no_room_of_a_folder_imports_itself_by_another(self, folder: str) -> None:
         """A room is a folder in it, or a module that lies beside the folders."""
         prefix = f"qlib_ext.{folder}."

@@ -179,7 +179,7 @@ class TestFiles:
         # after what describes the data, and before the long work of a backtest
         assert names.index("QualityRecord") == names.index("SignalRecord") + 1
         assert records[-1] == {"class": "qlib_ext.records.report.ReportRecord"}  # the standard report
-        assert [path.rpartition(".")[2] for path in standard.SECTIONS][-2:] == ["Quality", "Provenance"]
+        assert [type(section).__name__ for section in standard.sections()][-2:] == ["Quality", "Provenance"]
 
     def test_variables_reach_the_model(self) -> None:
         variables = {"N_EPOCHS": "7", "SEED": "5", "DEVICE": "cpu", "RESUME": "1", "HIDDEN_SIZE": "16"}

@@ -12,6 +12,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any, TypeVar
 
 from qlib_ext.checks import UserError, nearest
@@ -173,3 +174,13 @@ def in_one_form(config: Any, name: str) -> dict[str, Any]:
             )
     path = ".".join(filter(None, [config.get("module_path"), config["class"]]))
     return {"class": path, "kwargs": config.get("kwargs") or {}}
+
+
+def classes_in(package: ModuleType, kind: type[T]) -> list[type[T]]:
+    """The classes of a kind that lie in the files of a package, so that a new file needs no entry in a list."""
+    return [
+        found
+        for file in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+        for found in vars(importlib.import_module(file.name)).values()
+        if inspect.isclass(found) and issubclass(found, kind) and found.__module__ == file.name
+    ]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Mapping
 
 from qlib.workflow.record_temp import RecordTemp
 
 from qlib_ext import records
+from qlib_ext.config.build import classes_in
 from qlib_ext.model.multi_task import MultiTaskModel
 
 
@@ -21,10 +19,8 @@ def makers() -> Mapping[str, str]:
     A new record is found by its file; nothing else has to be told of it.
     """
     found = dict.fromkeys(MultiTaskModel.makes, _dotted(MultiTaskModel))
-    for file in pkgutil.iter_modules(records.__path__, f"{records.__name__}."):
-        for kind in vars(importlib.import_module(file.name)).values():
-            if inspect.isclass(kind) and issubclass(kind, RecordTemp) and kind.__module__ == file.name:
-                found |= dict.fromkeys((*kind.makes, *kind.may_make), _dotted(kind))
+    for kind in classes_in(records, RecordTemp):
+        found |= dict.fromkeys((*kind.makes, *kind.may_make), _dotted(kind))
     return found
 
 

@@ -34,7 +34,7 @@ class ReportRecord(Record):
         Given by Qlib.
     sections
         `{class: dotted path, kwargs: {...}}` of each section, in the order of the page; the run must have what they
-        require. The default is the standard report, `qlib_ext.report.standard.SECTIONS`, without the sections whose
+        require. The default is the standard report, every section of the package by its `place`, without those whose
         artifacts the run lacks: the page names them and the records that make them.
     also
         More sections, in the same form, behind the others but for the provenance.

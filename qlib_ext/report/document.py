@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from qlib_ext.checks import UserError
 from qlib_ext.report import figures
 from qlib_ext.report.page import page
 from qlib_ext.report.sections.base import Section
 from qlib_ext.tracking.artifacts import RunArtifacts, missing_message
-
-
-class LeftOut(NamedTuple):
-    """A section that a run cannot feed, and the artifacts that it lacks."""
-
-    title: str
-    missing: tuple[str, ...]
 
 
 class Document:

@@ -10,41 +10,18 @@ from pathlib import Path
 from mlflow.tracking import MlflowClient
 
 from qlib_ext.checks import UserError
-from qlib_ext.config.build import build
-from qlib_ext.report.document import Document, LeftOut
-from qlib_ext.report.sections.base import Section
+from qlib_ext.config.build import classes_in
+from qlib_ext.report import sections as package
+from qlib_ext.report.document import Document
+from qlib_ext.report.sections.base import LeftOut, Section
 from qlib_ext.report.sections.provenance import Provenance
 from qlib_ext.tracking.artifacts import RunArtifacts, missing_message, stored
 
-# In the order of the page. A section is part of the report of a run that has all artifacts that it requires.
-SECTIONS: tuple[str, ...] = (
-    "qlib_ext.report.sections.summary.Summary",
-    "qlib_ext.report.sections.cumulative_return.CumulativeReturn",
-    "qlib_ext.report.sections.drawdown.Drawdown",
-    "qlib_ext.report.sections.return_and_risk.ReturnAndRisk",
-    "qlib_ext.report.sections.months_and_years.MonthsAndYears",
-    "qlib_ext.report.sections.rolling_risk.RollingRisk",
-    "qlib_ext.report.sections.costs.Costs",
-    "qlib_ext.report.sections.holdings.Holdings",
-    "qlib_ext.report.sections.contributors.Contributors",
-    "qlib_ext.report.sections.sweeps.Sweeps",
-    "qlib_ext.report.sections.trades.Trades",
-    "qlib_ext.report.sections.capacity.Capacity",
-    "qlib_ext.report.sections.information_coefficient.InformationCoefficient",
-    "qlib_ext.report.sections.quantiles.Quantiles",
-    "qlib_ext.report.sections.precision.Precision",
-    "qlib_ext.report.sections.score.Score",
-    "qlib_ext.report.sections.momentum.Momentum",
-    "qlib_ext.report.sections.direction.Direction",
-    "qlib_ext.report.sections.training.Training",
-    "qlib_ext.report.sections.quality.Quality",
-    "qlib_ext.report.sections.provenance.Provenance",
-)
-
 
 def sections() -> list[Section]:
-    """One of each section, in their order."""
-    return [build({"class": path}, Section, name=f"SECTIONS[{k}]") for k, path in enumerate(SECTIONS)]
+    """One of each section of the package that has a place in the report, in the order of their places."""
+    placed = [(kind.place, kind) for kind in classes_in(package, Section) if kind.place is not None]
+    return [kind() for _, kind in sorted(placed, key=lambda pair: pair[0])]
 
 
 def of_run(

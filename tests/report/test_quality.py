@@ -126,7 +126,7 @@ class TestTables:
 class TestPage:
     def test_it_is_one_page_with_every_finding(self) -> None:
         many = [replace(JUMP, message=f"jump number {k}.") for k in range(200)]
-        page = section.page(made(*many), "Audit of <cn>")
+        page = section.audit_page(made(*many), "Audit of <cn>")
         assert page.startswith("<!DOCTYPE html>")
         assert "<h1>Audit of &lt;cn&gt;</h1>" in page
         assert all(f"jump number {k}." in page for k in range(200))

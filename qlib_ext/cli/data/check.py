@@ -57,9 +57,9 @@ def check(
             )
     seconds = time.perf_counter() - began
     if html is not None:
-        from qlib_ext.report.sections.quality import page  # here: it brings MLflow with it
+        from qlib_ext.report.sections.quality import audit_page  # here: it brings MLflow with it
 
-        html.write_text(page(checked, f"Audit of {directory.resolve().name}"), encoding="utf-8")
+        html.write_text(audit_page(checked, f"Audit of {directory.resolve().name}"), encoding="utf-8")
     last = checked if repaired is None else repaired.after
     if as_json:
         document = checked.to_json() if repaired is None else repaired.to_json()

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from qlib_ext.report import interactive
 from qlib_ext.report.charts import Chart
 from qlib_ext.tracking.artifacts import RunArtifacts
+
+
+class LeftOut(NamedTuple):
+    """A section that a run cannot feed, and the artifacts that it lacks."""
+
+    title: str
+    missing: tuple[str, ...]
 
 
 class Section(ABC):
@@ -20,6 +28,8 @@ class Section(ABC):
     ----------
     title : str
         Heading and entry in the contents.
+    place : int or None
+        Where it stands in the standard report, the lowest first; None for a section that stands there by `also` alone.
     requires : tuple of str
         Artifact paths without which it cannot be rendered; an instance may narrow them by its arguments. The standard
         report leaves a section out where the run lacks one of them, and says so.
@@ -28,6 +38,7 @@ class Section(ABC):
     """
 
     title: str
+    place: int | None = None
     requires: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 

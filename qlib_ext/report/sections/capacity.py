@@ -19,6 +19,7 @@ class Capacity(Section):
     """Orders beside what their stocks were traded for, and the account at which they would be too large."""
 
     title = "Capacity"
+    place = 120
     requires = ("trades/summary.json", "backtest/setup.json")
     optional = (GROUPS, TABLE, CURVE)
 

@@ -19,6 +19,7 @@ class Contributors(Section):
     """The stocks that added most to the return, and those that took most from it."""
 
     title = "Contributors"
+    place = 90
     requires = ("portfolio/contributions.csv", "portfolio/setup.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

@@ -19,6 +19,7 @@ class Costs(Section):
     """Turnover and cost by month, and the return at costs from nothing to 0.6% of each trade."""
 
     title = "Turnover and costs"
+    place = 70
     requires = (
         "portfolio/monthly.csv",
         "portfolio/cost_sweep.csv",

@@ -37,6 +37,7 @@ class CumulativeReturn(Section):
     """Cumulative return of the portfolio with and without cost, of the index, and of the one over the other."""
 
     title = "Cumulative return"
+    place = 20
     requires = ("backtest/daily.parquet", "backtest/summary.csv", "backtest/setup.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

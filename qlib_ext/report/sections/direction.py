@@ -28,6 +28,7 @@ class Direction(Section):
     """Accuracy, macro F1, MAE and RMSE beside naive rules, over all test days and in named periods."""
 
     title = "Direction and return"
+    place = 180
     requires = (
         "direction/daily.parquet",
         "direction/summary.csv",

@@ -22,6 +22,7 @@ class Drawdown(Section):
     """Drawdowns of the portfolio after cost beside those of the index, and the deepest of them with their dates."""
 
     title = "Drawdown"
+    place = 30
     requires = ("backtest/daily.parquet",)
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

@@ -21,6 +21,7 @@ class Holdings(Section):
     """Number of stocks, concentration and cash over time, and the weights of industries where the store has them."""
 
     title = "Holdings"
+    place = 80
     requires = ("portfolio/holdings.parquet", "portfolio/setup.json")
     optional = ("portfolio/industries.parquet", "portfolio/industries.csv")
 

@@ -33,6 +33,7 @@ class InformationCoefficient(Section):
     """
 
     title = "Information coefficient"
+    place = 130
     requires = ("ranking/daily.parquet", "ranking/summary.csv")
     optional = (
         f"{FOLDER}/monthly.csv",

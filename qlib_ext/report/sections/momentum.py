@@ -21,6 +21,7 @@ class Momentum(Section):
     """Confusion matrix, calibration, accuracy by class beside rules without a model, shares and adaptive k over time."""
 
     title = "Momentum classes"
+    place = 170
     requires = tuple(
         f"{FOLDER}/{name}"
         for name in (

@@ -19,6 +19,7 @@ class MonthsAndYears(Section):
     """Compounded returns of months as heatmaps, and of years as a table."""
 
     title = "Months and years"
+    place = 50
     requires = ("portfolio/monthly.csv", "portfolio/yearly.csv")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

@@ -20,6 +20,7 @@ class Precision(Section):
     """Precision@N against the base rate, and NDCG@k against chance."""
 
     title = "Precision of the top of the list"
+    place = 150
     requires = ("ranking/daily.parquet",)
     optional = tuple(
         f"{FOLDER}/{name}" for name in ("precision.csv", "ndcg.csv", "daily.parquet", "summary.json")

@@ -10,8 +10,7 @@ import pandas as pd
 
 from qlib_ext.report import html
 from qlib_ext.report.charts import Chart, Lines
-from qlib_ext.report.document import LeftOut
-from qlib_ext.report.sections.base import Section, shown
+from qlib_ext.report.sections.base import LeftOut, Section, shown
 from qlib_ext.tracking.artifacts import RunArtifacts
 
 
@@ -19,6 +18,7 @@ class Provenance(Section):
     """Run, data, segments, coverage, versions, configuration, what is not in the report, and how to make it again."""
 
     title = "Provenance"
+    place = 210
     optional = ("config.yaml", "environment.json", "data/summary.json", "data/coverage.parquet")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from pathlib import Path
-
 from qlib_ext.checks import integer
 from qlib_ext.market import finding
 from qlib_ext.report import html
-from qlib_ext.report.document import Document
+from qlib_ext.report.page import page
 from qlib_ext.report.sections.base import Section
 from qlib_ext.tracking.artifacts import RunArtifacts
 
@@ -32,6 +28,7 @@ class Quality(Section):
     """
 
     title = "Data quality"
+    place = 200
     requires = (ARTIFACT,)
 
     def __init__(self, most: int = 40):
@@ -39,30 +36,39 @@ class Quality(Section):
 
     def render(self, run: RunArtifacts) -> str:
         """A sentence, the numbers, a table of kinds and a table of findings."""
-        audit = finding.QualityReport.from_json(run.json(ARTIFACT))
-        parts = [html.paragraph(in_short(audit)), html.large_figures(_figures(audit))]
-        narrowed = [str(audit.store[key]) for key in ("universe", "benchmark") if audit.store.get(key)]
-        if narrowed:
-            parts.append(
-                html.paragraph(
-                    f"Looked at for this run: what all stocks share, and {' and '.join(narrowed)}. `qlib-ext data check` "
-                    "looks at the whole store.",
-                    "note",
-                )
+        return audited(finding.QualityReport.from_json(run.json(ARTIFACT)), self.most)
+
+
+def audited(audit: finding.QualityReport, most: int) -> str:
+    """The audit as HTML, with up to `most` of its findings."""
+    parts = [html.paragraph(in_short(audit)), html.large_figures(_figures(audit))]
+    narrowed = [str(audit.store[key]) for key in ("universe", "benchmark") if audit.store.get(key)]
+    if narrowed:
+        parts.append(
+            html.paragraph(
+                f"Looked at for this run: what all stocks share, and {' and '.join(narrowed)}. `qlib-ext data check` "
+                "looks at the whole store.",
+                "note",
             )
-        if audit.findings:
-            parts += [html.heading("Kinds of fault found"), _kinds(audit), html.heading("Findings")]
-            parts += [_findings(audit.findings[: self.most])]
-        hidden = len(audit.findings) - self.most
-        if hidden > 0:
-            parts.append(
-                html.paragraph(
-                    f"The first {self.most:,} findings of {len(audit.findings):,}, errors first; the other {hidden:,} stand "
-                    f"in the artifact {ARTIFACT}, and `qlib-ext data check` prints them.",
-                    "note",
-                )
+        )
+    if audit.findings:
+        parts += [html.heading("Kinds of fault found"), _kinds(audit), html.heading("Findings")]
+        parts += [_findings(audit.findings[:most])]
+    hidden = len(audit.findings) - most
+    if hidden > 0:
+        parts.append(
+            html.paragraph(
+                f"The first {most:,} findings of {len(audit.findings):,}, errors first; the other {hidden:,} stand "
+                f"in the artifact {ARTIFACT}, and `qlib-ext data check` prints them.",
+                "note",
             )
-        return "".join(parts)
+        )
+    return "".join(parts)
+
+
+def audit_page(audit: finding.QualityReport, title: str) -> str:
+    """The audit alone, as a page of its own that lists up to 1,000 findings."""
+    return page(title, "", [(Quality.title, audited(audit, 1000))])
 
 
 def in_short(audit: finding.QualityReport) -> str:
@@ -79,15 +85,6 @@ def in_short(audit: finding.QualityReport) -> str:
     if counts["warning"]:
         return said + "There is no error; a person should look at the warnings."
     return said + "Nothing in them is wrong."
-
-
-def page(audit: finding.QualityReport, title: str) -> str:
-    """The audit alone, as a page of its own that lists up to 1,000 findings."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / ARTIFACT
-        file.parent.mkdir()
-        file.write_text(json.dumps(audit.to_json()), encoding="utf-8")
-        return Document([Quality(most=1000)]).render(RunArtifacts(Path(folder), info={"experiment": title}))
 
 
 def _counted(count: int, severity: str) -> str:

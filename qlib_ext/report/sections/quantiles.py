@@ -22,6 +22,7 @@ class Quantiles(Section):
     """Returns of equal groups by score: mean, cumulative, and the highest less the lowest."""
 
     title = "Returns by score"
+    place = 140
     requires = (f"{FOLDER}/daily.parquet", f"{FOLDER}/quantiles.csv", f"{FOLDER}/summary.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

@@ -29,6 +29,7 @@ class ReturnAndRisk(Section):
     """Return, risk, drawdowns, ratios, gains and losses, and the portfolio beside its index, in tables."""
 
     title = "Return and risk"
+    place = 40
     requires = ("portfolio/metrics.csv", "portfolio/setup.json")
 
     def render(self, run: RunArtifacts) -> str:

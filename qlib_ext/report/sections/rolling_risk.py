@@ -19,6 +19,7 @@ class RollingRisk(Section):
     """Sharpe ratio, volatility and beta over the days just past, day by day."""
 
     title = "Rolling risk"
+    place = 60
     requires = ("portfolio/rolling.parquet", "portfolio/setup.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

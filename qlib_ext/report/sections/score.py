@@ -17,6 +17,7 @@ class Score(Section):
     """Autocorrelation and turnover of the score."""
 
     title = "Steadiness of the score"
+    place = 160
     requires = (f"{FOLDER}/daily.parquet", f"{FOLDER}/autocorrelation.csv", f"{FOLDER}/turnover.csv")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

@@ -17,6 +17,7 @@ class Summary(Section):
     """
 
     title = "Summary"
+    place = 10
     requires = headline.REQUIRES
     optional = tuple(dict.fromkeys((*headline.OPTIONAL, *verdict.OPTIONAL)))
 

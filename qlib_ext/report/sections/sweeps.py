@@ -20,6 +20,7 @@ class Sweeps(Section):
     """Return, ratio and drawdown by number of stocks held, each a backtest of its own."""
 
     title = "Other numbers of stocks"
+    place = 100
     requires = (TABLE, DAILY, "sweeps/setup.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

@@ -37,6 +37,7 @@ class Trades(Section):
     """Numbers of orders, why some did not fill, the largest trades, and holding times."""
 
     title = "Trades"
+    place = 110
     requires = (
         "trades/summary.json",
         "trades/reasons.csv",

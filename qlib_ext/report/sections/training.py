@@ -35,6 +35,7 @@ class Training(Section):
     """Losses of each task on train and validation, what the balancer made of them, and the validation scores."""
 
     title = "Training"
+    place = 190
     requires = ("training/history.parquet",)
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
