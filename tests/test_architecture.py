@@ -158,6 +158,12 @@ class TestFloors:
         prefix = f"qlib_ext.{folder}."
         assert circles(lambda module: module.split(".")[2] if module.startswith(prefix) else "") == []
 
+    @pytest.mark.parametrize("module", [name for name in MODULES if is_under(name, "qlib_ext.report")])
+    def test_a_report_computes_nothing(self, module: str) -> None:
+        """Records compute; a comparison alone is of several runs, which no record sees."""
+        found = sorted(other for other in OWN[module] if is_under(other, "qlib_ext.metrics"))
+        assert not found or is_under(module, "qlib_ext.report.comparison"), f"{module} computes by {found}"
+
     @every_module
     def test_qlib_stays_at_home(self, module: str) -> None:
         at_home = any(is_under(module, f"qlib_ext.{home}") for home in QLIB_AT_HOME)

@@ -10,43 +10,10 @@ import pandas as pd
 
 from qlib_ext.metrics import bootstrap, distribution, drawdowns, relative, risk
 from qlib_ext.metrics.cross_section import Floats
-from qlib_ext.metrics.periods import compounded
+from qlib_ext.metrics.portfolio_series import Series
 
 # Of the columns that have intervals: what the reader decides by.
 WITH_INTERVAL = ("portfolio_with_cost", "excess_with_cost")
-
-
-@dataclass(frozen=True)
-class Series:
-    """What is known of one of the series that are judged.
-
-    Attributes
-    ----------
-    growth
-        Daily returns that compound: of the portfolio, of the index, or of the one in units of the other.
-    daily
-        Returns of single days: the same, or the difference of the portfolio to the index.
-    benchmark
-        Returns of the index beside a portfolio; None for the index itself and for the excess.
-    per_year
-        Trading days that make a year.
-    days
-        The dates.
-    """
-
-    growth: Floats
-    daily: Floats
-    benchmark: Floats | None
-    per_year: float
-    days: np.ndarray
-
-    def months(self) -> Floats:
-        """Return of each month."""
-        return compounded(self.days, self.growth, "month")[1]
-
-    def years(self) -> Floats:
-        """Return of each year."""
-        return compounded(self.days, self.growth, "year")[1]
 
 
 @dataclass(frozen=True)
@@ -481,29 +448,8 @@ MEASURES: tuple[Measure, ...] = (
 )
 
 
-def series_of(daily: pd.DataFrame, per_year: float) -> Mapping[str, Series]:
-    """The series that are judged, from the columns `return`, `cost` and `benchmark` of a backtest.
-
-    What compounds over the index is the portfolio's wealth in units of the index's (`risk.relative_return`); its single
-    days are the differences of both returns. So the figures are those of `backtest/summary.csv`.
-    """
-    days = daily.index.to_numpy()
-    before, cost, index = (daily[name].to_numpy(dtype=np.float64) for name in ("return", "cost", "benchmark"))
-    after = before - cost
-    return {
-        "portfolio_with_cost": Series(after, after, index, per_year, days),
-        "portfolio_without_cost": Series(before, before, index, per_year, days),
-        "benchmark": Series(index, index, None, per_year, days),
-        "excess_with_cost": Series(risk.relative_return(after, index), after - index, None, per_year, days),
-        "excess_without_cost": Series(
-            risk.relative_return(before, index), before - index, None, per_year, days
-        ),
-    }
-
-
 def measured(
-    daily: pd.DataFrame,
-    per_year: float,
+    all_series: Mapping[str, Series],
     *,
     draws: int = 2000,
     level: float = 0.95,
@@ -514,10 +460,8 @@ def measured(
 
     Parameters
     ----------
-    daily
-        Columns `return`, `cost` and `benchmark`, a row a day.
-    per_year
-        Trading days that make a year.
+    all_series
+        From `portfolio_series.series_of`.
     draws, level, seed
         Of the stationary bootstrap of days, drawn together for all series (`metrics.bootstrap`).
     measures
@@ -528,7 +472,6 @@ def measured(
     By `metric`: `group`, `name`, `unit`; a column a series of `series_of`, and for those of `WITH_INTERVAL` `..._low`
     and `..._high`; and `how`. NaN where a measure does not suit the series, or has no value or interval.
     """
-    all_series = series_of(daily, per_year)
     table = pd.DataFrame(
         {
             measure.key: {"group": measure.group, "name": measure.name, "unit": measure.unit}

@@ -7,7 +7,6 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from qlib.backtest.exchange import Exchange
 from qlib.data import D
@@ -22,7 +21,10 @@ from qlib_ext.data.days import as_day
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.market.rules.exchange_rules import read_rules
 from qlib_ext.metrics import risk
+from qlib_ext.metrics.cross_section import Floats
+from qlib_ext.metrics.portfolio_series import Series, paths, series_of
 from qlib_ext.records.base import Record
+from qlib_ext.records.estimates import estimated
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,17 @@ EXCHANGE: Mapping[str, Any] = {
 }
 RULED: Mapping[str, Any] = {"deal_price": "close"}  # beside rules, which have all else
 GIVEN = {"self", "kwargs", "start_time", "end_time", "codes", "freq"}
+# Of the measures, those with an interval, in the order of `estimates`.
+ESTIMATED = (
+    "annualised_excess_return",
+    "annualised_excess_return_without_cost",
+    "annualised_return",
+    "information_ratio",
+    "information_ratio_without_cost",
+    "sharpe_ratio",
+    "turnover",
+    "annual_cost",
+)
 OBJECTS = {"extra_quote", "quote_cls"}  # no text could stand for them
 
 
@@ -51,8 +64,10 @@ class BacktestRecord(Record):
     day before; `account`, `value` (of the stocks) and `cash` in currency. Writes `backtest/positions.parquet` and
     `.csv`, by day and stock: `amount` (adjusted shares), `price` and `weight` in the account at the close, `value`
     and `days_held`; `backtest/orders.parquet` and `.csv`, every order with the reason why it did not fill, as
-    `RecordingExchange.orders` explains them; and `backtest/summary.csv` and `backtest/setup.json`. Logs the summary
-    as metrics `backtest/...`.
+    `RecordingExchange.orders` explains them; `backtest/series.parquet`, by day the wealth and the
+    drawdown of the portfolio after and before cost, of the index and of the one over the other; and
+    `backtest/summary.csv`, `backtest/estimates.csv` (the logged figures that a bootstrap of days has intervals of) and
+    `backtest/setup.json`. Logs the summary as metrics `backtest/...`.
 
     Parameters
     ----------
@@ -92,7 +107,9 @@ class BacktestRecord(Record):
         "backtest/positions.csv",
         "backtest/orders.parquet",
         "backtest/orders.csv",
+        "backtest/series.parquet",
         "backtest/summary.csv",
+        "backtest/estimates.csv",
         "backtest/setup.json",
     )
 
@@ -188,14 +205,15 @@ class BacktestRecord(Record):
             self.save_table(f"backtest/{name}.parquet", table)
             self.save_csv(f"backtest/{name}.csv", table)
         self.save_json("backtest/setup.json", self._setup(exchange, first, last))
-        summary = summarise(daily, self.days_per_year)
+        series = series_of(daily, self.days_per_year)
+        summary = summarise(series)
+        found = {
+            f"backtest/{name}": value for name, value in measures(summary, daily, self.days_per_year).items()
+        }
+        self.save_table("backtest/series.parquet", paths(series))
         self.save_csv("backtest/summary.csv", summary)
-        self.log_metrics(
-            {
-                f"backtest/{name}": value
-                for name, value in measures(summary, daily, self.days_per_year).items()
-            }
-        )
+        self.save_csv("backtest/estimates.csv", estimates(found, daily, self.days_per_year))
+        self.log_metrics(found)
         for note in self.notes:
             logger.info("Backtest: %s", note)
 
@@ -272,15 +290,13 @@ def _check_keys(name: str, given: Any, known: Collection[str]) -> None:
             )
 
 
-def summarise(daily: pd.DataFrame, days_per_year: float) -> pd.DataFrame:
+def summarise(series: Mapping[str, Series]) -> pd.DataFrame:
     """Return and risk of the portfolio, of the index and of the one over the other.
 
     Parameters
     ----------
-    daily
-        Columns `return`, `cost` and `benchmark`, a row a day.
-    days_per_year
-        Trading days that make a year.
+    series
+        From `metrics.portfolio_series.series_of`.
 
     Returns
     -------
@@ -289,26 +305,17 @@ def summarise(daily: pd.DataFrame, days_per_year: float) -> pd.DataFrame:
     information ratio) and `max_drawdown`. Returns compound; the excess is that of the portfolio's wealth over the
     index's, and its volatility and ratio are those of the daily differences.
     """
-    index = daily["benchmark"].to_numpy()
-    after, before = (daily["return"] - daily["cost"]).to_numpy(), daily["return"].to_numpy()
     rows = {
-        "portfolio_with_cost": _row(after, after, days_per_year),
-        "portfolio_without_cost": _row(before, before, days_per_year),
-        "benchmark": _row(index, index, days_per_year),
-        "excess_with_cost": _row(risk.relative_return(after, index), after - index, days_per_year),
-        "excess_without_cost": _row(risk.relative_return(before, index), before - index, days_per_year),
+        name: {
+            "cumulative_return": risk.cumulative_return(one.growth),
+            "annualised_return": risk.annualised_return(one.growth, one.per_year),
+            "annualised_volatility": risk.annualised_volatility(one.daily, one.per_year),
+            "ratio": risk.sharpe_ratio(one.daily, one.per_year),
+            "max_drawdown": risk.max_drawdown(one.growth),
+        }
+        for name, one in series.items()
     }
     return pd.DataFrame(rows).T.rename_axis(index="series")
-
-
-def _row(growth: np.ndarray, difference: np.ndarray, days_per_year: float) -> dict[str, float]:
-    return {
-        "cumulative_return": risk.cumulative_return(growth),
-        "annualised_return": risk.annualised_return(growth, days_per_year),
-        "annualised_volatility": risk.annualised_volatility(difference, days_per_year),
-        "ratio": risk.sharpe_ratio(difference, days_per_year),
-        "max_drawdown": risk.max_drawdown(growth),
-    }
 
 
 def measures(summary: pd.DataFrame, daily: pd.DataFrame, days_per_year: float) -> dict[str, float]:
@@ -331,6 +338,26 @@ def measures(summary: pd.DataFrame, daily: pd.DataFrame, days_per_year: float) -
         "annual_cost": daily["cost"].mean() * days_per_year,
         "days": float(len(daily)),
     }
+
+
+def estimates(found: Mapping[str, float], daily: pd.DataFrame, days_per_year: float) -> pd.DataFrame:
+    """The measures that average over days, with their intervals; one deepest fall has none of this kind."""
+
+    def figures(gross: Floats, cost: Floats, index: Floats, turnover: Floats) -> list[float]:
+        net = gross - cost
+        return [
+            risk.annualised_excess_return(net, index, days_per_year),
+            risk.annualised_excess_return(gross, index, days_per_year),
+            risk.annualised_return(net, days_per_year),
+            risk.information_ratio(net, index, days_per_year),
+            risk.information_ratio(gross, index, days_per_year),
+            risk.sharpe_ratio(net, days_per_year),
+            float(turnover.mean()),
+            float(cost.mean()) * days_per_year,
+        ]
+
+    values = {f"backtest/{name}": found[f"backtest/{name}"] for name in ESTIMATED}
+    return estimated(values, figures, *(daily[name] for name in ("return", "cost", "benchmark", "turnover")))
 
 
 def _no_scores() -> pd.Series:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from qlib.data.dataset.handler import DataHandlerLP
 
@@ -28,6 +29,7 @@ IMPLAUSIBLE = 0.60  # of next-day direction, pooled: published results that hold
 CLASS_RULES, RETURN_RULES = ("model", "majority", "persistence"), ("model", "zero", "train_mean")
 METRICS = {"accuracy": CLASS_RULES, "macro_f1": CLASS_RULES, "mae": RETURN_RULES, "rmse": RETURN_RULES}
 ERRORS = ("mae", "rmse")  # lower is better
+OVER = ("pooled", "by_day")
 
 
 class DirectionRecord(Record):
@@ -50,8 +52,7 @@ class DirectionRecord(Record):
 
     Writes `direction/daily.parquet`, by day: `n_stocks` and, for each rule, `accuracy/<rule>`, `macro_f1/<rule>`,
     `mae/<rule>`, `rmse/<rule>`; `direction/summary.csv` (a row for each period and rule), `direction/differences.csv`
-    (period, metric, over, rule, model, baseline, advantage, low, high), `direction/confusion.csv` (a row an actual class,
-    a column a predicted one) and `direction/setup.json`. Logs `direction/accuracy`, `direction/macro_f1`,
+    (period, metric, over, rule, model, baseline, advantage, low, high) and `direction/setup.json`. Logs `direction/accuracy`, `direction/macro_f1`,
     `direction/majority_accuracy`, `direction/accuracy_advantage` (against majority) and its `_low`, `return/mae`,
     `return/rmse`, `return/zero_mae`, `return/zero_rmse`, over all rows.
 
@@ -93,7 +94,6 @@ class DirectionRecord(Record):
         "direction/daily.parquet",
         "direction/summary.csv",
         "direction/differences.csv",
-        "direction/confusion.csv",
         "direction/setup.json",
     )
 
@@ -157,14 +157,11 @@ class DirectionRecord(Record):
         chosen, forecast, actual, returns, *last = (np.where(missing, np.nan, plane) for plane in planes)
         majority, mean = self._of_train()
         rules = {"model": chosen, "majority": np.where(missing, np.nan, majority)}
-        if last:
-            rules["persistence"] = last[0]
-        forecasts = {
-            "model": forecast,
-            "zero": np.where(missing, np.nan, 0.0),
-            "train_mean": np.where(missing, np.nan, mean),
+        rules |= {"persistence": last[0]} if last else {}
+        constant = {"zero": 0.0, "train_mean": mean}
+        forecasts = {"model": forecast} | {
+            name: np.where(missing, np.nan, value) for name, value in constant.items()
         }
-
         counts = {name: _daily_confusion(actual, rule, classes) for name, rule in rules.items()}
         daily = pd.DataFrame({"n_stocks": (~missing).sum(axis=1)}, index=days)
         for name, of_day in counts.items():
@@ -173,32 +170,11 @@ class DirectionRecord(Record):
         for name, rule in forecasts.items():
             daily[f"mae/{name}"] = mean_absolute_error(returns, rule)
             daily[f"rmse/{name}"] = root_mean_square_error(returns, rule)
-
-        parts = {WHOLE: np.ones(len(days), dtype=bool)}
-        parts |= {name: (days >= first) & (days <= last) for name, (first, last) in self.periods.items()}
-        empty = [name for name, inside in parts.items() if not daily["n_stocks"][inside].sum()]
-        for name in empty:
-            logger.warning("the period `%s` has no test day with rows, so it has no figures", name)
-        summaries, differences = [], []
-        for name, inside in parts.items():
-            some = {rule: table[inside] for rule, table in counts.items()}
-            summary = _summary(daily[inside], some)
-            summaries.append(summary.assign(period=name))
-            differences.append(self._differences(daily[inside], some, summary).assign(period=name))
-        summary = pd.concat(summaries).reset_index().set_index(["period", "rule"])
-        difference = pd.concat(differences).set_index(["period", "metric", "over", "rule"])
+        summary, difference, empty = self._by_period(daily, counts)
+        accuracy = summary.loc[(WHOLE, "model"), "accuracy"]
         self.save_table("direction/daily.parquet", daily)
         self.save_csv("direction/summary.csv", summary)
         self.save_csv("direction/differences.csv", difference)
-        self.save_csv(
-            "direction/confusion.csv",
-            pd.DataFrame(
-                counts["model"].sum(axis=0),
-                index=pd.RangeIndex(classes, name="actual"),
-                columns=[f"predicted_{k}" for k in range(classes)],
-            ),
-        )
-        accuracy = summary.loc[(WHOLE, "model"), "accuracy"]
         self.save_json(
             "direction/setup.json",
             {
@@ -225,19 +201,54 @@ class DirectionRecord(Record):
                 100 * accuracy,
                 100 * IMPLAUSIBLE,
             )
-        of_majority = difference.loc[(WHOLE, "accuracy", "pooled", "majority")]
         self.log_metrics(
-            {
-                "direction/accuracy": accuracy,
-                "direction/macro_f1": summary.loc[(WHOLE, "model"), "macro_f1"],
-                "direction/majority_accuracy": summary.loc[(WHOLE, "majority"), "accuracy"],
-                "direction/accuracy_advantage": of_majority["advantage"],
-                "direction/accuracy_advantage_low": of_majority["low"],
-                "return/mae": summary.loc[(WHOLE, "model"), "mae"],
-                "return/rmse": summary.loc[(WHOLE, "model"), "rmse"],
-                "return/zero_mae": summary.loc[(WHOLE, "zero"), "mae"],
-                "return/zero_rmse": summary.loc[(WHOLE, "zero"), "rmse"],
-            }
+            _headline(summary.loc[WHOLE], difference.loc[(WHOLE, "accuracy", "pooled", "majority")])
+        )
+
+    def _by_period(
+        self, daily: pd.DataFrame, counts: Mapping[str, np.ndarray]
+    ) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
+        """Figures of the whole and of each period, those of the model less each rule's, and periods without rows."""
+        parts = {WHOLE: np.ones(len(daily), dtype=bool)}
+        parts |= {
+            name: (daily.index >= first) & (daily.index <= last)
+            for name, (first, last) in self.periods.items()
+        }
+        summaries, differences, empty = [], [], []
+        for name, inside in parts.items():
+            part = _Part(daily[inside], {rule: of_day[inside] for rule, of_day in counts.items()})
+            if not len(part.stocks):
+                empty.append(name)
+                logger.warning("the period `%s` has no test day with rows, so it has no figures", name)
+            summaries.append(part.summary().assign(period=name))
+            differences.append(self._differences(part).assign(period=name))
+        summary = pd.concat(summaries).reset_index().set_index(["period", "rule"])
+        return summary, pd.concat(differences).set_index(["period", "metric", "over", "rule"]), empty
+
+    def _differences(self, part: _Part) -> pd.DataFrame:
+        """Each metric of the model beside each rule, with the interval of its advantage."""
+        whole = part.figures(np.arange(len(part.stocks)))
+        rows = [key for over in OVER for key in whole if key[0] == over and key[2] != "model"]
+
+        def advantages(drawn: Floats) -> list[float]:
+            found = part.figures(drawn.astype(int))
+            return [
+                (-1.0 if metric in ERRORS else 1.0)
+                * (found[over, metric, "model"] - found[over, metric, rule])
+                for over, metric, rule in rows
+            ]
+
+        days = np.arange(
+            len(part.stocks), dtype=float
+        )  # days are drawn, and of those all is taken together again
+        low, high = bootstrap_intervals(advantages, days, level=self.level, draws=self.draws, seed=self.seed)
+        table = pd.DataFrame(rows, columns=["over", "metric", "rule"])
+        return table.assign(
+            model=[whole[over, metric, "model"] for over, metric, _ in rows],
+            baseline=[whole[row] for row in rows],
+            advantage=advantages(days),
+            low=low,
+            high=high,
         )
 
     def _of_train(self) -> tuple[float, float]:
@@ -265,75 +276,73 @@ class DirectionRecord(Record):
         best[np.isnan(probabilities).any(axis=1)] = np.nan
         return pd.Series(best, index=predictions.index), len(columns)
 
-    def _differences(
-        self, daily: pd.DataFrame, counts: Mapping[str, np.ndarray], summary: pd.DataFrame
-    ) -> pd.DataFrame:
-        """Each metric of the model beside each rule, with the interval of its advantage."""
-        pairs = [
-            (metric, rule)
+
+class _Part:
+    """The days of a period that have rows, as far as figures need them.
+
+    Parameters
+    ----------
+    daily
+        By day: `n_stocks`, and each metric of each rule.
+    counts
+        Rule -> confusion matrices of the days, `[D, C, C]`.
+    """
+
+    def __init__(self, daily: pd.DataFrame, counts: Mapping[str, np.ndarray]):
+        present = daily["n_stocks"].to_numpy() > 0
+        self.stocks = daily["n_stocks"].to_numpy(dtype=float)[present]
+        self.counts = {rule: of_day[present] for rule, of_day in counts.items()}
+        self.daily = {
+            (metric, rule): daily[f"{metric}/{rule}"].to_numpy(dtype=float)[present]
             for metric, rules in METRICS.items()
             for rule in rules
-            if rule != "model" and rule in summary.index
-        ]
-        number = daily["n_stocks"].to_numpy(dtype=float)
-        signs = np.array([-1.0 if metric in ERRORS else 1.0 for metric, _ in pairs])
-        by_day = {
-            f"{metric}/{rule}": daily[f"{metric}/{rule}"].to_numpy(dtype=float)
-            for metric, rules in METRICS.items()
-            for rule in rules
-            if rule in summary.index
+            if f"{metric}/{rule}" in daily
         }
-        present = number > 0
-        # Days are drawn, and of the drawn ones everything is taken together again: sums are enough for that.
-        days = np.arange(int(present.sum()), dtype=float)
-        weights = number[present]
-        tables = {rule: of_day[present] for rule, of_day in counts.items()}
-        series = {name: values[present] for name, values in by_day.items()}
 
-        def figures(drawn: Floats) -> list[float]:
-            chosen = drawn.astype(int)
-            weight = weights[chosen]
-            confusion = {rule: of_day[chosen].sum(axis=0) for rule, of_day in tables.items()}
+    def figures(self, days: npt.NDArray[np.int64]) -> dict[tuple[str, str, str], float]:
+        """(over, metric, rule) -> figure of the days at these places, each as often as it is named."""
+        if not len(days):
+            return {(over, *key): math.nan for over in OVER for key in self.daily}
+        stocks = self.stocks[days]
+        together = {rule: of_day[days].sum(axis=0) for rule, of_day in self.counts.items()}
+        found = {}
+        for (metric, rule), by_day in self.daily.items():
+            values = by_day[days]
+            if metric == "accuracy":
+                pooled = pooled_accuracy(together[rule])
+            elif metric == "macro_f1":
+                pooled = macro_f1(together[rule])
+            elif metric == "mae":
+                pooled = float((values * stocks).sum() / stocks.sum())
+            else:
+                pooled = math.sqrt(float((values**2 * stocks).sum() / stocks.sum()))
+            found["pooled", metric, rule] = pooled
+            found["by_day", metric, rule] = float(values.mean())
+        return found
 
-            def pooled(metric: str, rule: str) -> float:
-                if metric == "accuracy":
-                    return pooled_accuracy(confusion[rule])
-                if metric == "macro_f1":
-                    return macro_f1(confusion[rule])
-                values = series[f"{metric}/{rule}"][chosen]
-                if metric == "mae":
-                    return float((values * weight).sum() / weight.sum())
-                return math.sqrt(float((values**2 * weight).sum() / weight.sum()))
+    def summary(self) -> pd.DataFrame:
+        """Pooled figures and means of daily ones, a row a rule; NaN where a rule says nothing of a metric."""
+        table: dict[str, dict[str, float]] = {}
+        for (over, metric, rule), value in self.figures(np.arange(len(self.stocks))).items():
+            table.setdefault(rule, {})[metric if over == "pooled" else f"{metric}_by_day"] = value
+        every = [*METRICS, *(f"{metric}_by_day" for metric in METRICS)]
+        found = pd.DataFrame(table).T.reindex(columns=every).rename_axis(index="rule")
+        return found.assign(days=float(len(self.stocks)), rows=float(self.stocks.sum()))
 
-            together = [pooled(metric, "model") - pooled(metric, rule) for metric, rule in pairs]
-            apart = [
-                float(series[f"{metric}/model"][chosen].mean() - series[f"{metric}/{rule}"][chosen].mean())
-                for metric, rule in pairs
-            ]
-            return [*(signs * together), *(signs * apart)]
 
-        nothing = np.full(2 * len(pairs), np.nan)
-        advantage, (low, high) = nothing, (nothing, nothing)
-        if len(days):
-            advantage = np.array(figures(days))
-            low, high = bootstrap_intervals(figures, days, level=self.level, draws=self.draws, seed=self.seed)
-        rows = []
-        for k, (over, suffix) in enumerate((("pooled", ""), ("by_day", "_by_day"))):
-            for i, (metric, rule) in enumerate(pairs):
-                at = k * len(pairs) + i
-                rows.append(
-                    {
-                        "metric": metric,
-                        "over": over,
-                        "rule": rule,
-                        "model": summary.loc["model", metric + suffix],
-                        "baseline": summary.loc[rule, metric + suffix],
-                        "advantage": advantage[at],
-                        "low": low[at],
-                        "high": high[at],
-                    }
-                )
-        return pd.DataFrame(rows)
+def _headline(summary: pd.DataFrame, over_majority: pd.Series) -> dict[str, float]:
+    """What is logged, of all test days."""
+    return {
+        "direction/accuracy": summary.loc["model", "accuracy"],
+        "direction/macro_f1": summary.loc["model", "macro_f1"],
+        "direction/majority_accuracy": summary.loc["majority", "accuracy"],
+        "direction/accuracy_advantage": over_majority["advantage"],
+        "direction/accuracy_advantage_low": over_majority["low"],
+        "return/mae": summary.loc["model", "mae"],
+        "return/rmse": summary.loc["model", "rmse"],
+        "return/zero_mae": summary.loc["zero", "mae"],
+        "return/zero_rmse": summary.loc["zero", "rmse"],
+    }
 
 
 def _period(name: str, days: Sequence[Any]) -> tuple[pd.Timestamp, pd.Timestamp]:
@@ -350,23 +359,3 @@ def _period(name: str, days: Sequence[Any]) -> tuple[pd.Timestamp, pd.Timestamp]
 def _daily_confusion(actual: Floats, predicted: Floats, classes: int) -> np.ndarray:
     """Confusion matrices of the days, `[D, C, C]`."""
     return np.stack([confusion_matrix(a, p, classes) for a, p in zip(actual, predicted, strict=True)])
-
-
-def _summary(daily: pd.DataFrame, counts: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Pooled figures and means of daily ones, a row a rule; NaN where a rule says nothing of a metric."""
-    number = daily["n_stocks"]
-    rows = float(number.sum())
-    table: dict[str, dict[str, float]] = {}
-    for rule, of_day in counts.items():
-        together = of_day.sum(axis=0)
-        table[rule] = {"accuracy": pooled_accuracy(together), "macro_f1": macro_f1(together)}
-    for rule in RETURN_RULES:
-        mae, rmse = daily[f"mae/{rule}"], daily[f"rmse/{rule}"]
-        table.setdefault(rule, {})
-        table[rule]["mae"] = float((mae * number).sum() / rows) if rows else math.nan
-        table[rule]["rmse"] = math.sqrt(float((rmse**2 * number).sum() / rows)) if rows else math.nan
-    for rule, figures in table.items():
-        figures |= {f"{metric}_by_day": daily[f"{metric}/{rule}"].mean() for metric in [*figures]}
-        figures |= {"days": float((number > 0).sum()), "rows": rows}
-    every = [*METRICS, *(f"{metric}_by_day" for metric in METRICS), "days", "rows"]
-    return pd.DataFrame(table).T.reindex(columns=every).rename_axis(index="rule")

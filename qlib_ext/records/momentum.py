@@ -33,6 +33,7 @@ from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.metrics.ndcg import adaptive_k, ndcg_at, ndcg_by_chance
 from qlib_ext.metrics.significance import bootstrap_mean
 from qlib_ext.records.base import Record, matrices
+from qlib_ext.records.estimates import estimated
 from qlib_ext.records.ranking import require_column
 
 PREDICTED_CLASS = "predicted class"
@@ -68,6 +69,9 @@ class MomentumRecord(Record):
     `scores.json`
         Calibration error, Brier score and log loss, with those of the constant forecast of the test rows' class
         shares, and the settings.
+    `estimates.csv`
+        The accuracy, and `momentum/over_persistence`, its lead over persistence as a mean over days, each with its
+        interval.
 
     Logs `momentum/accuracy`, `momentum/persistence_accuracy`, `momentum/majority_accuracy`, `momentum/macro_f1`,
     `momentum/kappa`, `momentum/matthews`, `momentum/calibration_error`, `momentum/brier_score` and
@@ -107,6 +111,7 @@ class MomentumRecord(Record):
         "momentum/calibration.csv",
         "momentum/monthly.csv",
         "momentum/scores.json",
+        "momentum/estimates.csv",
     )
 
     def __init__(
@@ -180,6 +185,7 @@ class MomentumRecord(Record):
         self.save_csv("momentum/classes.csv", by_class)
         self.save_csv("momentum/calibration.csv", calibration)
         self.save_csv("momentum/monthly.csv", months.set_axis(months.index.astype(str)).rename_axis("month"))
+        self.save_csv("momentum/estimates.csv", estimates(summary, daily))
         self.save_json("momentum/scores.json", settings | {"rows": int((~missing).sum())} | scores)
         self.log_metrics(
             {
@@ -300,6 +306,20 @@ def _summary(confusions: Mapping[str, Counts], daily: pd.DataFrame) -> pd.DataFr
                 "difference_high": high,
             }
     return pd.DataFrame(rows).T.rename_axis(index="rule")
+
+
+def estimates(summary: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
+    """The accuracy over all stocks and days, and the lead over persistence of a mean day."""
+
+    def accuracy_of(each: Floats, stocks: Floats) -> list[float]:
+        return [float(each @ stocks / stocks.sum())]
+
+    table = daily[daily["n_stocks"] > 0]
+    values = {"momentum/accuracy": summary.loc["model", "accuracy"]}
+    found = estimated(values, accuracy_of, table["accuracy"], table["n_stocks"])
+    lead = summary.loc["persistence", ["difference", "difference_low", "difference_high"]]
+    found.loc["momentum/over_persistence"] = lead.to_numpy()
+    return found
 
 
 def _by_class(

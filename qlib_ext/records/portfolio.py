@@ -13,7 +13,8 @@ from qlib_ext.backtest.simulation import quiet_qlib
 from qlib_ext.checks import UserError, at_least, between, integer
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics import costs, holdings, risk
-from qlib_ext.metrics.portfolio_measures import measured, series_of
+from qlib_ext.metrics.portfolio_measures import measured
+from qlib_ext.metrics.portfolio_series import series_of
 from qlib_ext.records import portfolio_tables as tables
 from qlib_ext.records.base import Record
 from qlib_ext.records.industry import industries
@@ -119,7 +120,7 @@ class PortfolioRecord(Record):
         positions = self.load_table("backtest/positions.parquet")
         per_year = float(self.load_json("backtest/setup.json")["days_per_year"])
         series = series_of(daily, per_year)
-        metrics = measured(daily, per_year, draws=self.draws, level=self.level)
+        metrics = measured(series, draws=self.draws, level=self.level)
         self.save_csv("portfolio/metrics.csv", metrics)
         self.save_csv("portfolio/drawdowns.csv", tables.worst_drawdowns(series))
         self.save_table("portfolio/rolling.parquet", tables.rolled(series, self.window_days))

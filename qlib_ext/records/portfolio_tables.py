@@ -14,7 +14,7 @@ import pandas as pd
 
 from qlib_ext.metrics import costs, drawdowns, holdings, risk, rolling
 from qlib_ext.metrics.periods import compounded, period_starts
-from qlib_ext.metrics.portfolio_measures import Series
+from qlib_ext.metrics.portfolio_series import Series
 
 WORST = 10
 UNKNOWN = "unknown"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import pandas as pd
 
 from qlib_ext.checks import UserError, integer, words
 from qlib_ext.data.spec import DatasetSpec
-from qlib_ext.metrics.cross_section import icir, newey_west_t, pearson, spearman
+from qlib_ext.metrics.cross_section import Floats, icir, newey_west_t, pearson, spearman
 from qlib_ext.metrics.precision import base_rate, precision_at
 from qlib_ext.records.base import Record, matrices
+from qlib_ext.records.estimates import estimated
 
 SUMMARY = ["IC", "ICIR", "RankIC", "RankICIR", "t", "days"]
 
@@ -22,7 +24,8 @@ class RankingRecord(Record):
 
     Writes `ranking/daily.parquet`, by day: `ic/<label>`, `rank_ic/<label>`, `precision/<N>`, `base_rate` (share of
     all scored stocks that rose) and `n_stocks` (with a score and the first label); and `ranking/summary.csv`, by
-    label: means over days, their ratios to the standard deviation, the IC's t and the days. Logs IC, ICIR, RankIC, RankICIR, t and days
+    label: means over days, their ratios to the standard deviation, the IC's t and the days; and `ranking/estimates.csv`, the figures
+    against the first label and `precision/<N>/over_base`, each with its interval from a bootstrap of days. Logs IC, ICIR, RankIC, RankICIR, t and days
     against the first label under these names and against every other one as `<label>/IC`, ..., and
     `precision/<N>` and `base_rate` as means over days.
 
@@ -42,7 +45,7 @@ class RankingRecord(Record):
     """
 
     needs = ("signal/predictions.parquet", "signal/labels.parquet")
-    makes = ("ranking/daily.parquet", "ranking/summary.csv")
+    makes = ("ranking/daily.parquet", "ranking/summary.csv", "ranking/estimates.csv")
 
     def __init__(
         self,
@@ -88,6 +91,7 @@ class RankingRecord(Record):
             metrics[name] = daily[name].mean()
         self.save_table("ranking/daily.parquet", daily)
         self.save_csv("ranking/summary.csv", summary.rename_axis(index="label"))
+        self.save_csv("ranking/estimates.csv", estimates(daily, metrics, self.labels[0]))
         self.log_metrics(metrics)
 
     def _precision(self, score: np.ndarray, returns: np.ndarray) -> dict[str, np.ndarray]:
@@ -98,12 +102,45 @@ class RankingRecord(Record):
         return shares
 
 
+def estimates(daily: pd.DataFrame, metrics: Mapping[str, float], label: str) -> pd.DataFrame:
+    """The figures against a label with their intervals; days on which it has no correlation tell nothing.
+
+    Parameters
+    ----------
+    daily
+        Of the record, by day.
+    metrics
+        What it logs.
+    label
+        The first of its labels.
+    """
+    tops = [
+        f"precision/{n}" for n in sorted(int(name[10:]) for name in daily if name.startswith("precision/"))
+    ]
+    values = {name: metrics[name] for name in ("IC", "ICIR", "RankIC", "RankICIR", *tops)}
+    values |= {f"{name}/over_base": metrics[name] - metrics["base_rate"] for name in tops}
+    correlations = [f"ic/{label}", f"rank_ic/{label}"]
+    table = daily.dropna(how="all", subset=correlations)
+
+    def figures(ic: Floats, rank_ic: Floats, base: Floats, *shares: Floats) -> list[float]:
+        means = [_mean(share) for share in shares]
+        over = [mean - _mean(base) for mean in means]
+        return [_mean(ic), icir(ic), _mean(rank_ic), icir(rank_ic), *means, *over]
+
+    return estimated(values, figures, *(table[name] for name in (*correlations, "base_rate", *tops)))
+
+
 def require_column(argument: str, column: str, table: pd.DataFrame) -> None:
     """Raise a UserError unless the table has the column that the argument names."""
     if column not in table.columns:
         raise UserError(
             f"`{argument}` names `{column}`, which is not among the run's columns {[*table.columns]}"
         )
+
+
+def _mean(values: Floats) -> float:
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else math.nan
 
 
 def _summary(daily: pd.DataFrame, label: str) -> dict[str, float]:

@@ -14,7 +14,7 @@ from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats, icir, newey_west_t, pearson, spearman
 from qlib_ext.metrics.decay import lagged_correlation
-from qlib_ext.metrics.moments import moments, positive_share
+from qlib_ext.metrics.moments import moments, normal_quantiles, positive_share
 from qlib_ext.metrics.ndcg import ndcg_at, ndcg_by_chance
 from qlib_ext.metrics.precision import base_rate, lift, precision_at
 from qlib_ext.metrics.quantiles import group_means, monotonicity, quantile_groups, spread
@@ -47,6 +47,9 @@ class SignalAnalysisRecord(Record):
     `distribution.csv`
         By measure (IC, RankIC) and label: mean with interval, deviation, skewness, excess kurtosis, hit rate, ratio,
         t, and quantiles of the daily values.
+    `normality.parquet`
+        By measure and label: each day's value, `found` in standard deviations from the mean, and where it would lie if
+        the values were normal, `expected`.
     `decay.csv`
         By label and lag: IC and RankIC of the score with the label that many trading days later, with intervals.
     `quantiles.csv`
@@ -96,6 +99,7 @@ class SignalAnalysisRecord(Record):
             "monthly.csv",
             "yearly.csv",
             "distribution.csv",
+            "normality.parquet",
             "decay.csv",
             "quantiles.csv",
             "autocorrelation.csv",
@@ -237,6 +241,11 @@ class SignalAnalysisRecord(Record):
             for (name, label), values in daily.items()
         ]
         self.save_csv(f"{FOLDER}/distribution.csv", pd.DataFrame(shapes).set_index("measure"))
+        places = [
+            _normality(days, values).assign(measure=name, label=label)
+            for (name, label), values in daily.items()
+        ]
+        self.save_table(f"{FOLDER}/normality.parquet", pd.concat(places).set_index("measure"))
 
     def _quantiles(self, daily: pd.DataFrame, group: Floats, by_label: Mapping[str, Floats]) -> pd.DataFrame:
         """Returns of the groups into `daily`, and their means by group and label."""
@@ -408,6 +417,15 @@ def _ratios(ic: Floats, rank_ic: Floats) -> dict[str, float]:
         "hit_rate": positive_share(rank_ic),
         "days": int(np.isfinite(ic).sum()),
     }
+
+
+def _normality(days: pd.DatetimeIndex, daily: Floats) -> pd.DataFrame:
+    """A row for each day of more than two, from the lowest value to the highest; none where they have no spread."""
+    values = pd.Series(daily, days).dropna().sort_values()
+    if len(values) < 3 or values.std() == 0:
+        values = values[:0]
+    found = ((values - values.mean()) / values.std()).to_numpy()
+    return pd.DataFrame({"day": values.index, "expected": normal_quantiles(len(values)), "found": found})
 
 
 def _distribution(daily: Floats) -> dict[str, float]:

@@ -13,6 +13,8 @@ from qlib.strategy.base import BaseStrategy
 from qlib_ext.backtest.simulation import make_exchange, simulate
 from qlib_ext.checks import UserError, between, integer
 from qlib_ext.config.build import build
+from qlib_ext.metrics.portfolio_series import series_of
+from qlib_ext.metrics.risk import relative_wealth
 from qlib_ext.records.backtest import measures, summarise
 from qlib_ext.records.base import Record
 
@@ -44,7 +46,7 @@ class SweepRecord(Record):
     - `topk.csv`: by `topk`, the strategy's `n_drop`, `own` (whether it is the backtest's own setting), returns, ratios
       and drawdowns as in `backtest/summary.csv`, mean `turnover` a day, `annual_cost`, mean number of `stocks` held, and
       `unfilled`, the share of the orders that did not fill in full.
-    - `topk_daily.parquet`: by day and `topk`, the return after cost; `benchmark`, that of the index.
+    - `topk_wealth.parquet`: by day and `topk`, the account after cost over the index, both 1 at the start.
     - `setup.json`: the settings, and which `topk` were left out and why.
 
     Parameters
@@ -71,7 +73,7 @@ class SweepRecord(Record):
         "backtest/positions.parquet",
         "backtest/setup.json",
     )
-    makes = ("sweeps/topk.csv", "sweeps/topk_daily.parquet", "sweeps/setup.json")
+    makes = ("sweeps/topk.csv", "sweeps/topk_wealth.parquet", "sweeps/setup.json")
 
     def __init__(self, recorder: Any, topk: Sequence[int] = TOPK, n_drop_share: float | None = None):
         super().__init__(recorder)
@@ -104,20 +106,20 @@ class SweepRecord(Record):
         left_out = [topk for topk in self.topk if topk > usual]
         settings = {topk: drops(topk, share) for topk in self.topk if topk <= usual}
         settings[own["topk"]] = own["n_drop"]
-        rows, net = self._trade(setup, scores, dict(sorted(settings.items())))
+        rows, wealth = self._trade(setup, scores, dict(sorted(settings.items())))
         self.save_csv("sweeps/topk.csv", rows)
-        self.save_table("sweeps/topk_daily.parquet", net)
+        self.save_table("sweeps/topk_wealth.parquet", wealth)
         found = {"topk": [*settings], "left_out": left_out, "n_drop_share": share, "stocks_a_day": usual}
         self.save_json("sweeps/setup.json", found)
 
     def _trade(
         self, setup: dict[str, Any], scores: pd.Series, settings: dict[int, int]
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """A row for each setting, and the daily returns after cost."""
+        """A row for each setting, and its wealth after cost over the index."""
         first, last = pd.Timestamp(setup["start"]), pd.Timestamp(setup["end"])
         own = setup["strategy"]["kwargs"]["topk"]
         exchange = None
-        rows, net = {}, {}
+        rows, wealth = {}, {}
         for done, (topk, n_drop) in enumerate(settings.items(), 1):
             if topk == own:
                 daily = self.load_table("backtest/daily.parquet")
@@ -143,11 +145,10 @@ class SweepRecord(Record):
                 "n_drop": n_drop,
                 "own": topk == own,
             }
-            net[str(topk)] = daily["return"] - daily["cost"]
-            net["benchmark"] = daily["benchmark"]
+            wealth[str(topk)] = relative_wealth(daily["return"] - daily["cost"], daily["benchmark"])
         table = pd.DataFrame(rows).T.rename_axis(index="topk")
         named = ["n_drop", "own", *COLUMNS, "stocks", "unfilled"]
-        return table[named].astype({"n_drop": int, "own": bool}), pd.DataFrame(net)
+        return table[named].astype({"n_drop": int, "own": bool}), pd.DataFrame(wealth, index=daily.index)
 
 
 def drops(topk: int, share: float) -> int:
@@ -158,7 +159,7 @@ def drops(topk: int, share: float) -> int:
 def _row(
     daily: pd.DataFrame, orders: pd.DataFrame, positions: pd.DataFrame, days_per_year: float
 ) -> dict[str, Any]:
-    figures = measures(summarise(daily, days_per_year), daily, days_per_year)
+    figures = measures(summarise(series_of(daily, days_per_year)), daily, days_per_year)
     held = positions.groupby("datetime").size().reindex(daily.index, fill_value=0)
     unfilled = (orders["status"] != "filled").mean() if len(orders) else np.nan
     return {name: figures[name] for name in COLUMNS} | {"stocks": held.mean(), "unfilled": unfilled}

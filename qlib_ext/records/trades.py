@@ -35,9 +35,8 @@ class TradesRecord(Record):
     - `monthly.csv`: by month, orders that filled, filled in part and did not.
     - `holdings.csv`: each holding of a stock without a break: first and last day, trading days held, whether it was
       sold before the end.
-    - `participation.parquet`: by order that filled, its `value`, the money its stock was traded for that day
-      (`traded_amount`), its value as a share of it (`share`) and of the account of the day before (`weight`).
-    - `participation.csv`: how many orders and how much value lie in which group of shares of the traded amount.
+    - `participation.csv`: how many orders and how much value lie in which group of shares of the money that
+      their stock was traded for that day (the traded amount).
     - `capacity.csv`: the account beyond which 1, 5 and 10% of the orders' value would be more than 5 and 10% of what the
       stock is traded for.
     - `capacity_curve.csv`: for accounts of several sizes, the share of the orders' value above each limit.
@@ -82,7 +81,6 @@ class TradesRecord(Record):
         "trades/participation.csv",
         "trades/capacity.csv",
         "trades/capacity_curve.csv",
-        "trades/participation.parquet",
     )
 
     def __init__(
@@ -121,7 +119,6 @@ class TradesRecord(Record):
         summary["traded_amount"] = told
         if known is not None:
             sized = beside_market(orders, known, daily["account"].shift(fill_value=account))
-            self.save_table("trades/participation.parquet", sized)
             self.save_csv("trades/participation.csv", in_groups(sized))
             self.save_csv("trades/capacity.csv", self._capacity(sized))
             self.save_csv("trades/capacity_curve.csv", self._curve(sized))

@@ -7,21 +7,15 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-import numpy as np
+import pandas as pd
 
-from qlib_ext.metrics import risk
-from qlib_ext.metrics.bootstrap import bootstrap_intervals
-from qlib_ext.metrics.cross_section import icir
-from qlib_ext.metrics.significance import bootstrap_mean
 from qlib_ext.report import html
 from qlib_ext.tracking.artifacts import RunArtifacts
 
-REQUIRES = ("ranking/summary.csv", "ranking/daily.parquet")
-MOMENTUM = ("momentum/summary.csv", "momentum/daily.parquet")
-BACKTEST = ("backtest/summary.csv", "backtest/setup.json", "backtest/daily.parquet")
+REQUIRES = ("ranking/estimates.csv", "ranking/summary.csv")
+MOMENTUM = ("momentum/estimates.csv", "momentum/summary.csv")
+BACKTEST = ("backtest/estimates.csv", "backtest/setup.json")
 OPTIONAL = (*MOMENTUM, *BACKTEST, "data/summary.json")
-
-LEVEL = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,18 +57,13 @@ def has(run: RunArtifacts, paths: Sequence[str]) -> bool:
 
 
 def estimates(run: RunArtifacts) -> dict[str, Estimate]:
-    """Every headline figure, as the run logged it, with its interval.
+    """Every headline figure with its interval, as the records of ranking, momentum and backtest left them.
 
     Names are those of the metrics on MLflow, and `precision/<N>/over_base`, `momentum/over_persistence`: differences
-    to what chance and persistence reach. Intervals are from the stationary bootstrap of whole days, so that a
-    compounded figure is one of resampled daily returns.
+    to what chance and persistence reach.
     """
-    found = _ranking_estimates(run)
-    if has(run, MOMENTUM):
-        found |= _momentum_estimates(run)
-    if has(run, BACKTEST):
-        found |= _backtest_estimates(run)
-    return found
+    tables = [run.table(paths[0]) for paths in (REQUIRES, MOMENTUM, BACKTEST) if has(run, paths)]
+    return {str(row.Index): Estimate(row.value, row.low, row.high) for row in pd.concat(tables).itertuples()}
 
 
 def groups(run: RunArtifacts, known: Mapping[str, Estimate] | None = None) -> list[Group]:
@@ -99,99 +88,6 @@ def groups(run: RunArtifacts, known: Mapping[str, Estimate] | None = None) -> li
 def tops(run: RunArtifacts) -> list[int]:
     """The numbers N of highest scored stocks that Precision@N was measured of."""
     return sorted(int(name.split("/")[1]) for name in run.metrics if re.fullmatch(r"precision/\d+", name))
-
-
-# -- figures -------------------------------------------------------------------------------------------------------
-
-
-def _with_intervals(values: Mapping[str, float], low: np.ndarray, high: np.ndarray) -> dict[str, Estimate]:
-    return {
-        name: Estimate(float(value), float(lower), float(upper))
-        for (name, value), lower, upper in zip(values.items(), low, high, strict=True)
-    }
-
-
-def _ranking_estimates(run: RunArtifacts) -> dict[str, Estimate]:
-    m = run.metric
-    label = str(run.table("ranking/summary.csv").index[0])
-    numbers = tops(run)
-    values = {name: m(name) for name in ("IC", "ICIR", "RankIC", "RankICIR")}
-    values |= {f"precision/{n}": m(f"precision/{n}") for n in numbers}
-    values |= {f"precision/{n}/over_base": m(f"precision/{n}") - m("base_rate") for n in numbers}
-    columns = [f"ic/{label}", f"rank_ic/{label}", *(f"precision/{n}" for n in numbers), "base_rate"]
-    daily = run.table("ranking/daily.parquet")[columns].dropna(how="all", subset=columns[:2])
-
-    def figures(ic: np.ndarray, rank_ic: np.ndarray, *shares: np.ndarray) -> list[float]:
-        means = [_mean(share) for share in shares]
-        return [
-            _mean(ic),
-            icir(ic),
-            _mean(rank_ic),
-            icir(rank_ic),
-            *means[:-1],
-            *(mean - means[-1] for mean in means[:-1]),
-        ]
-
-    return _with_intervals(
-        values, *bootstrap_intervals(figures, *(daily[name] for name in columns), level=LEVEL)
-    )
-
-
-def _momentum_estimates(run: RunArtifacts) -> dict[str, Estimate]:
-    """Accuracy over all stocks and days; the lead over persistence as the momentum record has it, a mean over days."""
-    summary = run.table("momentum/summary.csv")
-    daily = run.table("momentum/daily.parquet")
-    daily = daily[daily["n_stocks"] > 0]
-
-    def accuracy(each: np.ndarray, stocks: np.ndarray) -> list[float]:
-        return [float(each @ stocks / stocks.sum())]
-
-    series = (daily[name] for name in ("accuracy", "n_stocks"))
-    values = {"momentum/accuracy": summary.loc["model", "accuracy"]}
-    found = _with_intervals(values, *bootstrap_intervals(accuracy, *series, level=LEVEL))
-    if "difference_low" in summary:
-        lead = Estimate(*summary.loc["persistence", ["difference", "difference_low", "difference_high"]])
-    else:  # a run of before the record had it
-        each = daily["accuracy"] - daily["persistence_accuracy"]
-        lead = Estimate(each.mean(), *bootstrap_mean(each, LEVEL))
-    return found | {"momentum/over_persistence": lead}
-
-
-def _backtest_estimates(run: RunArtifacts) -> dict[str, Estimate]:
-    daily = run.table("backtest/daily.parquet")
-    year = float(run.json("backtest/setup.json")["days_per_year"])
-    names = (
-        "annualised_excess_return",
-        "annualised_excess_return_without_cost",
-        "annualised_return",
-        "information_ratio",
-        "information_ratio_without_cost",
-        "sharpe_ratio",
-        "turnover",
-        "annual_cost",
-    )
-    values = {f"backtest/{name}": run.metric(f"backtest/{name}") for name in names}
-
-    def figures(gross: np.ndarray, cost: np.ndarray, index: np.ndarray, turnover: np.ndarray) -> list[float]:
-        net = gross - cost
-        return [
-            risk.annualised_return(risk.relative_return(net, index), year),
-            risk.annualised_return(risk.relative_return(gross, index), year),
-            risk.annualised_return(net, year),
-            risk.sharpe_ratio(net - index, year),
-            risk.sharpe_ratio(gross - index, year),
-            risk.sharpe_ratio(net, year),
-            float(turnover.mean()),
-            float(cost.mean()) * year,
-        ]
-
-    series = (daily[name] for name in ("return", "cost", "benchmark", "turnover"))
-    return _with_intervals(values, *bootstrap_intervals(figures, *series, level=LEVEL))
-
-
-def _mean(values: np.ndarray) -> float:
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if len(there) else math.nan
 
 
 # -- the table -----------------------------------------------------------------------------------------------------

@@ -77,7 +77,9 @@ class TestReport:
         assert "The run is FAILED: its report shows what it left so far." in told.err
         page = (out / "report.html").read_text(encoding="utf-8")
         assert "The score ranks the stocks" in page or "Whether the score ranks" in page
-        assert "Drawdown: the run has no backtest/daily.parquet, written by qlib_ext.records.backtest" in page
+        assert (
+            "Drawdown: the run has no backtest/series.parquet, written by qlib_ext.records.backtest" in page
+        )
         assert {path.name for path in (out / "figures").iterdir()} >= {"precision.png"}
 
     def test_what_is_wrong_is_one_line(

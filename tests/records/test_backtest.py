@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
+from qlib_ext.metrics.portfolio_series import series_of
 from qlib_ext.records.backtest import EXCHANGE, BacktestRecord, summarise
 from qlib_ext.records.signal import SignalRecord
 
@@ -256,7 +257,7 @@ class TestSuspensions:
 class TestSummary:
     def test_by_hand(self) -> None:
         daily = pd.DataFrame({"return": [0.10, -0.20], "cost": [0.0, 0.0], "benchmark": [0.0, -0.10]})
-        table = summarise(daily, days_per_year=2)
+        table = summarise(series_of(daily, per_year=2))
         assert table.loc["portfolio_with_cost", "cumulative_return"] == pytest.approx(1.1 * 0.8 - 1)
         assert table.loc["portfolio_with_cost", "max_drawdown"] == pytest.approx(-0.2)
         assert table.loc["excess_with_cost", "annualised_return"] == pytest.approx(0.88 / 0.9 - 1)

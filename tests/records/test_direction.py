@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from sklearn.metrics import (
     accuracy_score,
-    confusion_matrix,
     f1_score,
     mean_absolute_error,
     mean_squared_error,
@@ -134,10 +133,6 @@ class TestFigures:
                 )
         assert np.isnan(summary.loc[(WHOLE, "zero"), "accuracy"])
         assert np.isnan(summary.loc[(WHOLE, "majority"), "mae"])
-        actual = table["RISE"].astype(int)
-        np.testing.assert_array_equal(
-            read("direction/confusion.csv"), confusion_matrix(actual, table["direction_1"] > 0.5)
-        )
         metrics = run.list_metrics()
         assert metrics["direction/accuracy"] == summary.loc[(WHOLE, "model"), "accuracy"]
         assert metrics["return/zero_rmse"] == summary.loc[(WHOLE, "zero"), "rmse"]

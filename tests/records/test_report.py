@@ -119,7 +119,7 @@ def test_a_run_with_nothing(run: Any) -> None:
 
 def test_what_the_run_lacks_is_named(run: Any) -> None:
     with pytest.raises(
-        UserError, match=r"ReportRecord needs .*`backtest/daily.parquet`, written by .*BacktestRecord"
+        UserError, match=r"ReportRecord needs .*`backtest/series.parquet`, written by .*BacktestRecord"
     ):
         ReportRecord(recorder=run, sections=SECTIONS).generate()
 

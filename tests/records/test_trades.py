@@ -11,7 +11,15 @@ import pytest
 from qlib_ext.checks import UserError
 from qlib_ext.records.backtest import BacktestRecord
 from qlib_ext.records.signal import SignalRecord
-from qlib_ext.records.trades import TradesRecord, by_month, by_reason, holding_periods, in_groups, totals
+from qlib_ext.records.trades import (
+    TradesRecord,
+    beside_market,
+    by_month,
+    by_reason,
+    holding_periods,
+    in_groups,
+    totals,
+)
 
 STRATEGY = {"class": "qlib_ext.strategy.topk_dropout.TopkDropout", "kwargs": {"topk": 8, "n_drop": 2}}
 
@@ -32,8 +40,7 @@ class TestRecord:
         before = files()
         made = TradesRecord(traded)
         made.generate()
-        sized = {"participation.parquet", "participation.csv", "capacity.csv", "capacity_curve.csv"}
-        assert files() - before == {*made.list()} | {f"trades/{name}" for name in sized}
+        assert files() - before == {*made.list(), *made.may_make}
         orders, told = read("backtest/orders.parquet"), summary(traded)
         reasons, monthly = read("trades/reasons.csv"), read("trades/monthly.csv")
         assert told["orders"] == len(orders) == reasons["orders"].sum() == monthly.to_numpy().sum()
@@ -47,10 +54,13 @@ class TestRecord:
         assert metrics["trades/holding_days"] == pytest.approx(told["holding_days"])
 
     def test_orders_are_set_beside_the_market(self, traded: Any, read: Any) -> None:
-        TradesRecord(traded, volume_unit=1).generate()
+        made = TradesRecord(traded, volume_unit=1)
+        made.generate()
         from qlib.data import D
 
-        sized, daily = read("trades/participation.parquet"), read("backtest/daily.parquet")
+        orders, daily = read("backtest/orders.parquet"), read("backtest/daily.parquet")
+        known, _ = made._money(orders)
+        sized = beside_market(orders, known, daily["account"].shift(fill_value=1e7))
         money = D.features([f"SH6{n:05d}" for n in range(40)], ["$close*$volume"]).iloc[:, 0]
         expected = money.loc[sized.index.swaplevel()].to_numpy()
         np.testing.assert_allclose(sized["traded_amount"], expected, rtol=1e-6)

@@ -14,8 +14,12 @@ import yaml
 
 from qlib_ext.market.finding import Finding, Kind, QualityReport
 from qlib_ext.metrics.cross_section import icir, newey_west_t
-from qlib_ext.records.backtest import measures, summarise
+from qlib_ext.metrics.portfolio_measures import measured
+from qlib_ext.metrics.portfolio_series import paths, series_of
+from qlib_ext.metrics.significance import bootstrap_mean
+from qlib_ext.records import backtest, momentum, ranking
 from qlib_ext.records.makers import makers
+from qlib_ext.records.portfolio_tables import worst_drawdowns
 from qlib_ext.tracking.artifacts import RunArtifacts
 
 
@@ -95,17 +99,22 @@ class MadeUpRun:
             self.metrics |= {prefix + name: value for name, value in summary[label].items()}
         self.put("ranking/daily.parquet", daily)
         self.put("ranking/summary.csv", pd.DataFrame(summary).T.rename_axis(index="label"))
+        self.put("ranking/estimates.csv", ranking.estimates(daily, self.metrics, "RETURN"))
 
     def momentum(self) -> None:
         rules = {"model": (0.6917, 0.552), "persistence": (0.6743, 0.489), "majority": (0.4102, 0.1164)}
         table = pd.DataFrame(rules, index=["accuracy", "macro_f1"]).T.rename_axis(index="rule")
-        self.put("momentum/summary.csv", table.assign(rows=285_812))
         count = len(self.days)
         daily = pd.DataFrame({"n_stocks": 294}, index=self.days)
         for name, share in (("accuracy", 0.6917), ("persistence_accuracy", 0.6743)):
             daily[name] = share + self.draw.normal(0, 0.02, count)
         daily["majority_accuracy"] = 0.4102
+        lead = daily["accuracy"] - daily["persistence_accuracy"]
+        difference = ["difference", "difference_low", "difference_high"]
+        table.loc["persistence", difference] = [lead.mean(), *bootstrap_mean(lead)]
         self.put("momentum/daily.parquet", daily)
+        self.put("momentum/summary.csv", table.assign(rows=285_812))
+        self.put("momentum/estimates.csv", momentum.estimates(table, daily))
         self.metrics |= {
             "momentum/accuracy": 0.6917,
             "momentum/persistence_accuracy": 0.6743,
@@ -129,10 +138,16 @@ class MadeUpRun:
         daily["account"] = 1e8 * (1 + daily["return"] - daily["cost"]).cumprod()
         daily["value"] = 0.95 * daily["account"]
         daily["cash"] = daily["account"] - daily["value"]
-        summary = summarise(daily, 243)
-        self.metrics |= {f"backtest/{name}": value for name, value in measures(summary, daily, 243).items()}
+        series = series_of(daily, 243)
+        summary = backtest.summarise(series)
+        found = {f"backtest/{name}": value for name, value in backtest.measures(summary, daily, 243).items()}
+        self.metrics |= found
         self.put("backtest/daily.parquet", daily)
+        self.put("backtest/series.parquet", paths(series))
         self.put("backtest/summary.csv", summary)
+        self.put("backtest/estimates.csv", backtest.estimates(found, daily, 243))
+        self.put("portfolio/drawdowns.csv", worst_drawdowns(series))
+        self.put("portfolio/metrics.csv", measured(series, draws=1))
         setup = {
             "start": f"{self.days[0]:%Y-%m-%d}",
             "end": f"{self.days[-1]:%Y-%m-%d}",

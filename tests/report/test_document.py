@@ -191,11 +191,11 @@ class TestSizes:
 class TestMissing:
     def test_what_is_missing_and_who_writes_it_are_named(self, make: Callable[..., Any]) -> None:
         run = make(days=5, epochs=1)
-        (run.root / "backtest/daily.parquet").unlink()
+        (run.root / "backtest/series.parquet").unlink()
         with pytest.raises(
             UserError,
             match=r"the report's section `Drawdown` needs artifacts that this run does not have: "
-            "`backtest/daily.parquet`, written by qlib_ext.records.backtest.BacktestRecord",
+            "`backtest/series.parquet`, written by qlib_ext.records.backtest.BacktestRecord",
         ):
             Document([Drawdown()]).render(run.view())
 

@@ -89,10 +89,9 @@ class TestGroups:
 
     def test_the_lead_over_persistence_is_the_records(self, make: Callable[..., Any]) -> None:
         run = make(days=5, epochs=1)
-        summary = run.view().table("momentum/summary.csv")
-        for column, value in (("difference", 0.02), ("difference_low", -0.01), ("difference_high", 0.05)):
-            summary[column] = [np.nan, value, np.nan]  # model, persistence, majority
-        run.put("momentum/summary.csv", summary)
+        found = run.view().table("momentum/estimates.csv")
+        found.loc["momentum/over_persistence"] = 0.02, -0.01, 0.05
+        run.put("momentum/estimates.csv", found)
         assert headline.estimates(run.view())["momentum/over_persistence"] == Estimate(0.02, -0.01, 0.05)
 
     def test_one_day_has_no_interval(self, make: Callable[..., Any]) -> None:

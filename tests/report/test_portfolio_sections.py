@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.market.rules.exchange_rules import read_rules
+from qlib_ext.metrics.portfolio_series import paths, series_of
 from qlib_ext.records import portfolio_tables as tables
 from qlib_ext.records.backtest import summarise
 from qlib_ext.records.portfolio import PortfolioRecord
@@ -139,7 +140,9 @@ def account(root: Path, days: int, *, trades: bool = True, industries: bool = Tr
     (root / "signal").mkdir()
     frame.to_parquet(root / "backtest" / "daily.parquet")
     held.set_index(["datetime", "instrument"]).to_parquet(root / "backtest" / "positions.parquet")
-    summarise(frame, 243).to_csv(root / "backtest" / "summary.csv")
+    series = series_of(frame, 243)
+    paths(series).to_parquet(root / "backtest" / "series.parquet")
+    summarise(series).to_csv(root / "backtest" / "summary.csv")
     (root / "backtest" / "setup.json").write_text(json.dumps(setup))
     scores = pd.DataFrame(draw.normal(size=(days, STOCKS)), calendar, codes).rename_axis(columns="instrument")
     scores.stack().rename("score").to_frame().to_parquet(root / "signal" / "predictions.parquet")
@@ -250,7 +253,7 @@ class TestCumulativeReturn:
         for path in CumulativeReturn.requires:
             (tmp_path / path).parent.mkdir(exist_ok=True)
             (tmp_path / path).write_bytes((four_years.root / path).read_bytes())
-        lost.to_parquet(tmp_path / "backtest" / "daily.parquet")
+        paths(series_of(lost, 243)).to_parquet(tmp_path / "backtest" / "series.parquet")
         assert not CumulativeReturn().charts(RunArtifacts(tmp_path))["cumulative_return"].log_choice
 
 
@@ -267,10 +270,12 @@ class TestDrawdown:
             assert f"{depth} {peak} {fall['trough']} {recovery}" in page
 
     def test_one_that_never_fell(self, four_years: RunArtifacts, tmp_path: Path) -> None:
-        daily = four_years.table("backtest/daily.parquet").abs()
-        (tmp_path / "backtest").mkdir()
-        daily.assign(cost=0.0).to_parquet(tmp_path / "backtest" / "daily.parquet")
-        assert "It never fell below a peak." in Drawdown().render(RunArtifacts(tmp_path))
+        for path in Drawdown.requires:
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_bytes((four_years.root / path).read_bytes())
+        falls = four_years.table("portfolio/drawdowns.csv")
+        falls[falls.index != "benchmark"].to_csv(tmp_path / "portfolio" / "drawdowns.csv")
+        assert Drawdown().render(RunArtifacts(tmp_path)).count("It never fell below a peak.") == 1
 
 
 class TestReturnAndRisk:

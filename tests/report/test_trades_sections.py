@@ -197,7 +197,8 @@ class TestSweeps:
         net = pd.DataFrame(
             draw.normal(0, 0.01, (60, 4)), index=run.days, columns=["10", "30", "50", "benchmark"]
         )
-        run.put("sweeps/topk_daily.parquet", net)
+        wealth = (1 + net).cumprod()
+        run.put("sweeps/topk_wealth.parquet", wealth[["10", "30", "50"]].div(wealth["benchmark"], axis=0))
         told = {"topk": [10, 30, 50], "left_out": [100], "n_drop_share": 0.1, "stocks_a_day": 58}
         run.put("sweeps/setup.json", json.dumps(told))
         return run.view(), net

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from qlib_ext.metrics.risk import relative_wealth, wealth
 from qlib_ext.report import html
 from qlib_ext.report.charts import Chart, Lines
 from qlib_ext.report.figures import BLUE, GREEN, QUIET
@@ -38,22 +37,16 @@ class CumulativeReturn(Section):
 
     title = "Cumulative return"
     place = 20
-    requires = ("backtest/daily.parquet", "backtest/summary.csv", "backtest/setup.json")
+    requires = ("backtest/series.parquet", "backtest/summary.csv", "backtest/setup.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
         """The three values in one chart, the value over the index in another."""
         setup = run.json("backtest/setup.json")
-        daily = run.table("backtest/daily.parquet")
-        after, before, index = daily["return"] - daily["cost"], daily["return"], daily["benchmark"]
+        table = run.table("backtest/series.parquet")
         values = {
-            SERIES["portfolio_with_cost"]: pd.Series(wealth(after), daily.index),
-            SERIES["portfolio_without_cost"]: pd.Series(wealth(before), daily.index),
-            SERIES["benchmark"]: pd.Series(wealth(index), daily.index),
+            name: table[f"wealth/{key}"] for key, name in SERIES.items() if not key.startswith("excess")
         }
-        over = {
-            SERIES["excess_with_cost"]: pd.Series(relative_wealth(after, index), daily.index),
-            SERIES["excess_without_cost"]: pd.Series(relative_wealth(before, index), daily.index),
-        }
+        over = {name: table[f"wealth/{key}"] for key, name in SERIES.items() if key.startswith("excess")}
         return {
             "cumulative_return": Lines(
                 series=values,

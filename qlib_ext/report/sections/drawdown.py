@@ -6,16 +6,18 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from qlib_ext.metrics.drawdowns import average_drawdown, drawdowns, longest_drawdown
-from qlib_ext.metrics.risk import drawdown, max_drawdown, relative_return
 from qlib_ext.report import html
 from qlib_ext.report.charts import Chart, Lines
 from qlib_ext.report.figures import BLUE, GREEN, QUIET
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.tracking.artifacts import RunArtifacts
 
-PORTFOLIO, INDEX, EXCESS = "Portfolio, after cost", "Index", "Over the index, after cost"
-WORST = 10
+SERIES = {
+    "portfolio_with_cost": "Portfolio, after cost",
+    "benchmark": "Index",
+    "excess_with_cost": "Over the index, after cost",
+}
+PORTFOLIO, INDEX, EXCESS = SERIES
 
 
 class Drawdown(Section):
@@ -23,21 +25,19 @@ class Drawdown(Section):
 
     title = "Drawdown"
     place = 30
-    requires = ("backtest/daily.parquet",)
+    requires = ("backtest/series.parquet", "portfolio/drawdowns.csv", "portfolio/metrics.csv")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
         """Drawdowns over time, the portfolio's filled."""
-        series = _returns(run)
+        table = run.table("backtest/series.parquet")
         return {
             "drawdown": Lines(
-                series={
-                    name: pd.Series(drawdown(values), index=values.index) for name, values in series.items()
-                },
+                series={name: table[f"drawdown/{key}"] for key, name in SERIES.items()},
                 ylabel="below the peak",
                 colours=(BLUE, QUIET, GREEN),
                 percent=True,
-                filled=[PORTFOLIO],
-                hidden=[EXCESS],
+                filled=[SERIES[PORTFOLIO]],
+                hidden=[SERIES[EXCESS]],
                 alt="Drawdown of the portfolio and of the index",
                 caption="Compounded value over its highest value so far, minus 1, at the close of each day; the start counts "
                 "as a peak. Over the index: of the portfolio's value in units of the index's.",
@@ -46,12 +46,12 @@ class Drawdown(Section):
 
     def render(self, run: RunArtifacts) -> str:
         """A sentence, the chart, and the deepest falls of each series."""
-        series = _returns(run)
-        parts = [html.paragraph(_told(series[PORTFOLIO], series[INDEX]))]
+        parts = [html.paragraph(_told(run.table("portfolio/metrics.csv")))]
         parts += [shown(name, chart) for name, chart in self.charts(run).items()]
-        for name, returns in series.items():
-            heading, falls = f"The deepest: {name}", _table(returns)
-            parts.append(html.heading(heading) + falls if name == PORTFOLIO else html.details(heading, falls))
+        falls = run.table("portfolio/drawdowns.csv")
+        for key, name in SERIES.items():
+            heading, table = f"The deepest: {name}", _table(falls[falls.index == key])
+            parts.append(html.heading(heading) + table if key == PORTFOLIO else html.details(heading, table))
         parts.append(
             html.paragraph(
                 "Peak is the last day at the highest value so far, recovery the first day back at it. Days are trading days: "
@@ -62,42 +62,31 @@ class Drawdown(Section):
         return "".join(parts)
 
 
-def _returns(run: RunArtifacts) -> dict[str, pd.Series]:
-    daily = run.table("backtest/daily.parquet")
-    after, index = daily["return"] - daily["cost"], daily["benchmark"].astype(float)
-    excess = pd.Series(relative_return(after, index), daily.index)
-    return {PORTFOLIO: after, INDEX: index, EXCESS: excess}
-
-
-def _told(own: pd.Series, index: pd.Series) -> str:
+def _told(metrics: pd.DataFrame) -> str:
+    own, index = metrics[PORTFOLIO], metrics[INDEX]
     return (
-        f"After cost the portfolio fell by up to {html.percent(-max_drawdown(own))} from a peak, the index by up to "
-        f"{html.percent(-max_drawdown(index))}. It was below a peak for at most {html.count(longest_drawdown(own))} trading "
-        f"days in a row (the index: {html.count(longest_drawdown(index))}); a fall was "
-        f"{html.percent(-average_drawdown(own))} deep on average."
+        f"After cost the portfolio fell by up to {html.percent(-own['max_drawdown'])} from a peak, the index by up to "
+        f"{html.percent(-index['max_drawdown'])}. It was below a peak for at most {html.count(own['longest_drawdown'])} "
+        f"trading days in a row (the index: {html.count(index['longest_drawdown'])}); a fall was "
+        f"{html.percent(-own['average_drawdown'])} deep on average."
     )
 
 
-def _table(returns: pd.Series) -> str:
-    falls = drawdowns(returns)[:WORST]
-    if not falls:
+def _table(falls: pd.DataFrame) -> str:
+    if falls.empty:
         return html.paragraph("It never fell below a peak.")
-
-    def day(position: int) -> str:
-        return f"{returns.index[position]:%Y-%m-%d}"
-
     rows = [
         (
-            rank,
+            fall.rank,
             html.percent(fall.depth),
-            "the start" if fall.peak < 0 else day(fall.peak),
-            day(fall.trough),
-            "not yet" if fall.recovery is None else day(fall.recovery),
-            html.count(fall.trough - fall.peak),
-            html.NONE if fall.recovery is None else html.count(fall.recovery - fall.trough),
+            "the start" if pd.isna(fall.peak) else fall.peak,
+            fall.trough,
+            "not yet" if pd.isna(fall.recovery) else fall.recovery,
+            html.count(fall.days_to_trough),
+            html.count(fall.days_to_recovery),
             html.count(fall.days),
         )
-        for rank, fall in enumerate(falls, start=1)
+        for fall in falls.itertuples()
     ]
     header = ["", "Depth", "Peak", "Lowest", "Recovery", "Days down", "Days up", "Days below the peak"]
     return html.table(header, rows, numbers=[1, 5, 6, 7])

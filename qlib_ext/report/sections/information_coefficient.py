@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, integer, nearest
-from qlib_ext.metrics.moments import normal_quantiles
 from qlib_ext.report import html
 from qlib_ext.report.charts import Bars, Chart, Heatmap, Histogram, Lines, Points
 from qlib_ext.report.sections.base import Section, shown
@@ -39,6 +37,7 @@ class InformationCoefficient(Section):
         f"{FOLDER}/monthly.csv",
         f"{FOLDER}/yearly.csv",
         f"{FOLDER}/distribution.csv",
+        f"{FOLDER}/normality.parquet",
         f"{FOLDER}/decay.csv",
         f"{FOLDER}/industry.csv",
         f"{FOLDER}/summary.json",
@@ -68,7 +67,9 @@ class InformationCoefficient(Section):
             industry = _of_label(run.table(f"{FOLDER}/industry.csv"), label)
             if len(industry):
                 found["information_coefficient_industry"] = _industries(industry, label)
-        found |= _distribution(daily, label)
+        found |= _histogram(daily, label)
+        if run.has(f"{FOLDER}/normality.parquet"):
+            found |= _normality(_of_label(run.table(f"{FOLDER}/normality.parquet"), label))
         return found
 
     def render(self, run: RunArtifacts) -> str:
@@ -253,12 +254,12 @@ def _industry_note(industry: Mapping[str, Any]) -> str:
     return html.paragraph(said, "note")
 
 
-def _distribution(daily: pd.DataFrame, label: str) -> dict[str, Chart]:
-    """Histogram and Q-Q plot of the daily values."""
+def _histogram(daily: pd.DataFrame, label: str) -> dict[str, Chart]:
     samples = {"IC": daily[f"ic/{label}"].dropna(), "RankIC": daily[f"rank_ic/{label}"].dropna()}
-    drawn: dict[str, Chart] = {}
-    if any(len(values) for values in samples.values()):
-        drawn["information_coefficient_histogram"] = Histogram(
+    if not any(len(values) for values in samples.values()):
+        return {}
+    return {
+        "information_coefficient_histogram": Histogram(
             samples={name: values.to_numpy() for name, values in samples.items()},
             bins=40,
             marks={f"mean {name}": float(values.mean()) for name, values in samples.items() if len(values)},
@@ -268,18 +269,20 @@ def _distribution(daily: pd.DataFrame, label: str) -> dict[str, Chart]:
             alt=f"Histogram of the daily IC and RankIC against {label}",
             caption="How many days had which IC and RankIC.",
         )
-    spread = {name: values for name, values in samples.items() if len(values) > 2 and values.std() > 0}
-    if spread:
-        drawn["information_coefficient_qq"] = Points(
+    }
+
+
+def _normality(places: pd.DataFrame) -> dict[str, Chart]:
+    """The Q-Q plot of the daily values."""
+    if places.empty:
+        return {}
+    return {
+        "information_coefficient_qq": Points(
             series={
-                name: pd.DataFrame(
-                    {
-                        "x": normal_quantiles(len(values)),
-                        "y": np.sort((values - values.mean()) / values.std()),
-                        "text": values.sort_values().index.strftime("%Y-%m-%d"),
-                    }
+                str(measure): pd.DataFrame(
+                    {"x": rows["expected"], "y": rows["found"], "text": rows["day"].dt.strftime("%Y-%m-%d")}
                 )
-                for name, values in spread.items()
+                for measure, rows in places.groupby("measure", sort=False)
             },
             diagonal=True,
             xlabel="expected of a normal distribution, standard deviations",
@@ -289,7 +292,7 @@ def _distribution(daily: pd.DataFrame, label: str) -> dict[str, Chart]:
             "values were normal. Points below the line on the left, or above it on the right, are days more extreme than "
             "a normal distribution has.",
         )
-    return drawn
+    }
 
 
 def _shapes(shapes: pd.DataFrame, labels: list[str]) -> str:

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from qlib_ext.metrics.risk import relative_return, wealth
 from qlib_ext.report import html
 from qlib_ext.report.charts import Bars, Chart, Lines
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.tracking.artifacts import RunArtifacts
 
-TABLE, DAILY = "sweeps/topk.csv", "sweeps/topk_daily.parquet"
+TABLE, WEALTH = "sweeps/topk.csv", "sweeps/topk_wealth.parquet"
 
 
 class Sweeps(Section):
@@ -21,7 +20,7 @@ class Sweeps(Section):
 
     title = "Other numbers of stocks"
     place = 100
-    requires = (TABLE, DAILY, "sweeps/setup.json")
+    requires = (TABLE, WEALTH, "sweeps/setup.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
         """Excess return and information ratio by number of stocks, and the wealth over the index's."""
@@ -41,13 +40,8 @@ class Sweeps(Section):
             },
             index=names,
         )
-        daily = run.table(DAILY)
-        lines = {
-            name: pd.Series(
-                wealth(relative_return(daily[str(topk)], daily["benchmark"])) - 1, index=daily.index
-            )
-            for name, topk in zip(names, table.index, strict=True)
-        }
+        wealth = run.table(WEALTH)
+        lines = {name: wealth[str(topk)] - 1 for name, topk in zip(names, table.index, strict=True)}
         return {
             "sweep_excess_return": Bars(
                 values=excess,
