@@ -125,7 +125,8 @@ class BacktestRecord(Record):
     ):
         super().__init__(recorder)
         self.strategy = strategy
-        self._strategy(_no_scores())  # wrong arguments show now, not after hours of training
+        # Built once on no scores: wrong arguments show now, not after hours of training.
+        self._topk = getattr(self._strategy(_no_scores()), "topk", None)
         settings: dict[str, Any] = {"account": ACCOUNT, "benchmark": None, "exchange_kwargs": {}}
         _check_keys("backtest", {} if backtest is None else backtest, settings)
         settings |= backtest or {}
@@ -177,7 +178,7 @@ class BacktestRecord(Record):
                 f"`start` and `end` must leave days of the test segment, {first:%Y-%m-%d} to {last:%Y-%m-%d}, to trade "
                 f"on; found {self.start or first:%Y-%m-%d} to {self.end or last:%Y-%m-%d}"
             )
-        wanted, there = getattr(self._strategy(_no_scores()), "topk", None), spec.most_members("test")
+        wanted, there = self._topk, spec.most_members("test")
         if isinstance(wanted, int) and wanted > there:
             raise UserError(
                 f"`topk` must be at most {there}, the most stocks that `{spec.universe}` has on a day from "

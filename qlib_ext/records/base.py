@@ -199,29 +199,6 @@ def _dotted(config: Mapping[str, Any]) -> str:
     return ".".join(filter(None, [config.get("module_path"), config.get("class")]))
 
 
-def matrices(index: pd.MultiIndex, *columns: pd.Series) -> tuple[pd.DatetimeIndex, pd.Index, list[Any]]:
-    """Spread columns over days and stocks.
-
-    Parameters
-    ----------
-    index
-        (datetime, instrument) of M rows, without duplicates.
-    columns
-        Series of M values on that index.
-
-    Returns
-    -------
-    days : DatetimeIndex [D]
-    instruments : Index [N]
-    matrices : list of float64 arrays [D, N]
-        One a column; NaN where a stock has no row that day.
-    """
-    frame = pd.concat([column.reindex(index).rename(k) for k, column in enumerate(columns)], axis=1)
-    wide = frame.astype("float64").unstack("instrument")
-    days = pd.DatetimeIndex(wide.index, name="datetime")
-    return days, wide[0].columns, [wide[k].to_numpy() for k in range(len(columns))]
-
-
 def _without_nan(content: Any) -> Any:
     if isinstance(content, Mapping):
         return {str(key): _without_nan(value) for key, value in content.items()}

@@ -19,8 +19,8 @@ from qlib_ext.metrics.bootstrap import bootstrap_intervals
 from qlib_ext.metrics.classification import confusion_matrix, macro_f1, pooled_accuracy
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.metrics.regression import mean_absolute_error, root_mean_square_error
-from qlib_ext.records.base import Record, matrices
-from qlib_ext.records.ranking import require_column
+from qlib_ext.records.base import Record
+from qlib_ext.records.columns import matrices, probability_columns, require_column
 
 logger = logging.getLogger(__name__)
 
@@ -263,14 +263,7 @@ class DirectionRecord(Record):
 
     def _predicted(self, predictions: pd.DataFrame) -> tuple[pd.Series, int]:
         """The most probable class of each row, NaN without probabilities; and the number of classes C."""
-        columns: list[str] = []
-        while f"{self.task}_{len(columns)}" in predictions:
-            columns.append(f"{self.task}_{len(columns)}")
-        if len(columns) < 2:
-            raise UserError(
-                f"`task` must name a classification task of the model: expected the columns {self.task}_0, "
-                f"{self.task}_1, ... among the predictions, found {[*predictions.columns]}"
-            )
+        columns = probability_columns(self.task, predictions)
         probabilities = predictions[columns].to_numpy()
         best = probabilities.argmax(axis=1).astype(float)
         best[np.isnan(probabilities).any(axis=1)] = np.nan

@@ -32,9 +32,9 @@ from qlib_ext.metrics.classification import (
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.metrics.ndcg import adaptive_k, ndcg_at, ndcg_by_chance
 from qlib_ext.metrics.significance import bootstrap_mean
-from qlib_ext.records.base import Record, matrices
+from qlib_ext.records.base import Record
+from qlib_ext.records.columns import matrices, probability_columns, require_column
 from qlib_ext.records.estimates import estimated
-from qlib_ext.records.ranking import require_column
 
 PREDICTED_CLASS = "predicted class"
 
@@ -145,7 +145,7 @@ class MomentumRecord(Record):
         labels = self.load_table("signal/labels.parquet")
         require_column("label", self.label, labels)
         require_column("persistence", self.persistence, labels)
-        columns = self._columns(predictions)
+        columns = probability_columns(self.task, predictions)
         classes = len(columns)
         names = self._names(classes)
         # One row a prediction from here on; what does not count is NaN everywhere.
@@ -252,18 +252,6 @@ class MomentumRecord(Record):
                 f"{', '.join(names)}"
             )
         return names
-
-    def _columns(self, predictions: pd.DataFrame) -> list[str]:
-        """The columns of the C probabilities."""
-        columns: list[str] = []
-        while f"{self.task}_{len(columns)}" in predictions:
-            columns.append(f"{self.task}_{len(columns)}")
-        if len(columns) < 2:
-            raise UserError(
-                f"`task` must name a classification task of the model: expected the columns {self.task}_0, "
-                f"{self.task}_1, ... among the predictions, found {[*predictions.columns]}"
-            )
-        return columns
 
 
 def _scores(probabilities: Floats, actual: Floats, confusion: Counts) -> dict[str, float]:

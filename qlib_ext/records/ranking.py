@@ -13,7 +13,8 @@ from qlib_ext.checks import UserError, integer, words
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.metrics.cross_section import Floats, icir, newey_west_t, pearson, spearman
 from qlib_ext.metrics.precision import base_rate, precision_at
-from qlib_ext.records.base import Record, matrices
+from qlib_ext.records.base import Record
+from qlib_ext.records.columns import matrices, require_column
 from qlib_ext.records.estimates import estimated
 
 SUMMARY = ["IC", "ICIR", "RankIC", "RankICIR", "t", "days"]
@@ -128,14 +129,6 @@ def estimates(daily: pd.DataFrame, metrics: Mapping[str, float], label: str) -> 
         return [_mean(ic), icir(ic), _mean(rank_ic), icir(rank_ic), *means, *over]
 
     return estimated(values, figures, *(table[name] for name in (*correlations, "base_rate", *tops)))
-
-
-def require_column(argument: str, column: str, table: pd.DataFrame) -> None:
-    """Raise a UserError unless the table has the column that the argument names."""
-    if column not in table.columns:
-        raise UserError(
-            f"`{argument}` names `{column}`, which is not among the run's columns {[*table.columns]}"
-        )
 
 
 def _mean(values: Floats) -> float:

@@ -20,9 +20,9 @@ from qlib_ext.metrics.precision import base_rate, lift, precision_at
 from qlib_ext.metrics.quantiles import group_means, monotonicity, quantile_groups, spread
 from qlib_ext.metrics.significance import bootstrap_mean
 from qlib_ext.metrics.stability import group_turnover, rank_autocorrelation, top_turnover
-from qlib_ext.records.base import Record, matrices
+from qlib_ext.records.base import Record
+from qlib_ext.records.columns import matrices, require_column
 from qlib_ext.records.industry import Industries, industries
-from qlib_ext.records.ranking import require_column
 
 FOLDER = "signal_analysis"
 TURNOVER_LAGS = (1, 5, 20)

@@ -11,7 +11,7 @@ import pytest
 from qlib.workflow import R
 
 from qlib_ext.checks import UserError
-from qlib_ext.records.base import Record, matrices
+from qlib_ext.records.base import Record
 
 SIGNAL = {"class": "qlib_ext.records.signal.SignalRecord", "kwargs": {}}
 RANKING = {"class": "qlib_ext.records.ranking.RankingRecord", "kwargs": {"precision_at": [5]}}
@@ -70,18 +70,6 @@ class TestArtifacts:
         monkeypatch.setattr(run.client, "log_batch", lambda *a, **k: calls.append(k["metrics"]))
         Writing(run, lambda _: None).log_metrics({"IC": 0.03, "precision/10": np.float64(0.5)})
         assert [[metric.key for metric in call] for call in calls] == [["IC", "precision/10"]]
-
-
-class TestMatrices:
-    def test_rows_find_their_place(self) -> None:
-        days = pd.to_datetime(["2020-01-03", "2020-01-02", "2020-01-02"])
-        index = pd.MultiIndex.from_arrays([days, ["B", "B", "A"]], names=["datetime", "instrument"])
-        x = pd.Series([1.0, 2.0, 3.0], index=index)
-        found, stocks, (a, b) = matrices(index, x, x[::-1] * 10)
-        assert [*found] == [pd.Timestamp("2020-01-02"), pd.Timestamp("2020-01-03")]
-        assert [*stocks] == ["A", "B"]
-        np.testing.assert_array_equal(a, [[3, 2], [np.nan, 1]])
-        np.testing.assert_array_equal(b, 10 * a)
 
 
 class TestCheckedBeforeTraining:

@@ -1,0 +1,53 @@
+"""Columns of what a run predicted, and of its labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from qlib_ext.checks import UserError
+
+
+def require_column(argument: str, column: str, table: pd.DataFrame) -> None:
+    """Raise a UserError unless the table has the column that the argument names."""
+    if column not in table.columns:
+        raise UserError(
+            f"`{argument}` names `{column}`, which is not among the run's columns {[*table.columns]}"
+        )
+
+
+def probability_columns(task: str, predictions: pd.DataFrame) -> list[str]:
+    """The columns of the C probabilities of a classification task: `<task>_0`, `<task>_1`, ..."""
+    columns: list[str] = []
+    while f"{task}_{len(columns)}" in predictions:
+        columns.append(f"{task}_{len(columns)}")
+    if len(columns) < 2:
+        raise UserError(
+            f"`task` must name a classification task of the model: expected the columns {task}_0, {task}_1, ... among "
+            f"the predictions, found {[*predictions.columns]}"
+        )
+    return columns
+
+
+def matrices(index: pd.MultiIndex, *columns: pd.Series) -> tuple[pd.DatetimeIndex, pd.Index, list[Any]]:
+    """Spread columns over days and stocks.
+
+    Parameters
+    ----------
+    index
+        (datetime, instrument) of M rows, without duplicates.
+    columns
+        Series of M values on that index.
+
+    Returns
+    -------
+    days : DatetimeIndex [D]
+    instruments : Index [N]
+    matrices : list of float64 arrays [D, N]
+        One a column; NaN where a stock has no row that day.
+    """
+    frame = pd.concat([column.reindex(index).rename(k) for k, column in enumerate(columns)], axis=1)
+    wide = frame.astype("float64").unstack("instrument")
+    days = pd.DatetimeIndex(wide.index, name="datetime")
+    return days, wide[0].columns, [wide[k].to_numpy() for k in range(len(columns))]
