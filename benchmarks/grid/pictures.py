@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from qlib_ext.report import figures
+from qlib_ext.report.charts import Lines
 
 COLOURS = (*figures.COLOURS, "#b03a5b", "#5f6b2e", "#8a9199", "#2b2b2b", "#c9a227")
 
@@ -57,7 +58,16 @@ def cumulative(daily: Mapping[str, pd.DataFrame], ours: str) -> Figure:
     index = next(iter(daily.values()))["benchmark"]
     lines["index"] = (1.0 + index).cumprod() - 1.0
     colours = [*_colours(daily, ours), figures.INK]
-    return figures.over_time(lines, ylabel="cumulative return", colours=colours, percent=True, height=3.6)
+    chart = Lines(
+        series=lines,
+        ylabel="cumulative return",
+        colours=colours,
+        percent=True,
+        height=360,
+        alt="Compounded return after cost of every method",
+        caption="",
+    )
+    return figures.drawn(chart)
 
 
 def _colours(methods: Mapping[str, object], ours: str) -> list[str]:

@@ -215,6 +215,11 @@ class Points(Chart):
         return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
+def category(item: object) -> str:
+    """A row or a column of a chart as its axis names it."""
+    return f"{item:%Y-%m-%d}" if isinstance(item, pd.Timestamp) else str(item)
+
+
 def _some(name: str, given: object) -> None:
     if not len(given):  # type: ignore[arg-type]
         raise UserError(f"a chart needs at least one series in `{name}`, found none")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import matplotlib as mpl
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from qlib_ext.checks import UserError
-from qlib_ext.report.charts import Bars, Chart, Heatmap, Histogram, Lines, Points
+from qlib_ext.report.charts import Bars, Chart, Heatmap, Histogram, Lines, Points, category
 
 INK = "#22282f"
 QUIET = "#8a9199"
@@ -188,7 +188,7 @@ def _draw_bars(chart: Bars, axes: Axes) -> None:
             axes.barh(at, values, width, left=start, xerr=errors, **style)
         else:
             axes.bar(at, values, width, bottom=start, yerr=errors, **style)
-    names = [_short(_category(item), 24) for item in table.index]
+    names = [_short(category(item), 24) for item in table.index]
     values_axis = axes.xaxis if chart.horizontal else axes.yaxis
     if chart.horizontal:
         axes.set_yticks(places, names)
@@ -216,10 +216,8 @@ def _draw_heatmap(chart: Heatmap, axes: Axes) -> None:
     low, high = (-chart.limit(), chart.limit()) if chart.diverging else (None, None)
     mesh = axes.pcolormesh(values, cmap=colours, edgecolors="white", linewidth=1, vmin=low, vmax=high)
     axes.invert_yaxis()
-    axes.set_xticks(
-        np.arange(values.shape[1]) + 0.5, [_short(_category(c), 12) for c in chart.values.columns]
-    )
-    axes.set_yticks(np.arange(values.shape[0]) + 0.5, [_short(_category(r), 24) for r in chart.values.index])
+    axes.set_xticks(np.arange(values.shape[1]) + 0.5, [_short(category(c), 12) for c in chart.values.columns])
+    axes.set_yticks(np.arange(values.shape[0]) + 0.5, [_short(category(r), 24) for r in chart.values.index])
     axes.grid(visible=False)
     axes.tick_params(length=0)
     crowded = values.shape[1] > 16
@@ -293,10 +291,6 @@ def _marks(axes: Axes, marks: Mapping[str, Any]) -> None:
         axes.axvline(place, color=QUIET, linewidth=1.2, linestyle=(0, (1, 2)), label=_short(str(name)))
 
 
-def _category(item: object) -> str:
-    return f"{item:%Y-%m-%d}" if isinstance(item, pd.Timestamp) else str(item)
-
-
 def _save(figure: Figure, kind: str, **kwargs: Any) -> bytes:
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
@@ -311,48 +305,6 @@ _DRAWN: Mapping[type[Chart], Callable[[Any, Axes], None]] = {
     Histogram: _draw_histogram,
     Points: _draw_points,
 }
-
-
-def over_time(
-    lines: Mapping[str, pd.Series],
-    *,
-    ylabel: str,
-    colours: Sequence[str] = COLOURS,
-    percent: bool = False,
-    fill: str | None = None,
-    height: float = 3.1,
-) -> Figure:
-    """Lines over dates.
-
-    Parameters
-    ----------
-    lines
-        Legend text -> values [D] indexed by date; NaN leaves a gap.
-    ylabel
-        What the values are, with their unit.
-    colours
-        One a line.
-    percent
-        Whether to print a share as per cent.
-    fill
-        The line to fill down to zero.
-    height
-        In inches.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, height))
-        axes = figure.add_subplot()
-        axes.axhline(0, color=QUIET, linewidth=0.8)
-        for (name, values), colour in zip(lines.items(), colours, strict=False):
-            _curve(axes, values, label=name, color=colour)
-            if name == fill:
-                axes.fill_between(values.index, values.to_numpy(), 0, color=colour, alpha=0.15, linewidth=0)
-        _dates(axes, next(iter(lines.values())).index)
-        axes.set_ylabel(ylabel)
-        if percent:
-            axes.yaxis.set_major_formatter(FuncFormatter(_percent))
-        _legend_above(axes)
-    return figure
 
 
 def by_epoch(

@@ -31,7 +31,7 @@ import pandas as pd
 
 from qlib_ext.checks import UserError
 from qlib_ext.report import html
-from qlib_ext.report.charts import Bars, Chart, Heatmap, Histogram, Lines, Points
+from qlib_ext.report.charts import Bars, Chart, Heatmap, Histogram, Lines, Points, category
 from qlib_ext.report.figures import DIVERGING, FEW, INK, QUIET, RISING, series_colours
 
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -374,7 +374,7 @@ def _bars(chart: Bars) -> dict[str, Any]:
     axes = _Axes()
     traces: list[dict[str, Any]] = []
     legend: list[dict[str, Any]] = []
-    names = [_category(item) for item in chart.values.index]
+    names = [category(item) for item in chart.values.index]
     ends = [table for table in (chart.low, chart.high) if table is not None]
     written = _written(chart, [chart.values.to_numpy(dtype=float)])
     value, category = ("x", "y") if chart.horizontal else ("y", "x")
@@ -428,8 +428,8 @@ def _heatmap(chart: Heatmap) -> dict[str, Any]:
     digits = f".{chart.digits}%" if chart.percent else f",.{chart.digits}f"
     trace: dict[str, Any] = {
         "type": "heatmap",
-        "x": axes.of(pd.Index([_category(item) for item in chart.values.columns])),
-        "y": axes.of(pd.Index([_category(item) for item in chart.values.index])),
+        "x": axes.of(pd.Index([category(item) for item in chart.values.columns])),
+        "y": axes.of(pd.Index([category(item) for item in chart.values.index])),
         "z": _numbers(values),
         "colorscale": [[*stop] for stop in (DIVERGING if chart.diverging else RISING)],
         "showscale": False,
@@ -524,10 +524,6 @@ def _points(chart: Points) -> dict[str, Any]:
     layout["xaxis"] |= {"zeroline": False} | ({"tickformat": ".2~%"} if chart.percent else {})
     layout["yaxis"] |= {"zeroline": False}
     return _described(traces, axes, layout, legend)
-
-
-def _category(item: object) -> str:
-    return f"{item:%Y-%m-%d}" if isinstance(item, pd.Timestamp) else str(item)
 
 
 def _described(

@@ -120,10 +120,12 @@ def _table(heads: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _draw(daily: pd.DataFrame, path: Path) -> list[str]:
     """Draw the sizes; the universes for which there is no colour left are returned."""
-    from qlib_ext.report.figures import COLOURS, over_time, to_png
+    from qlib_ext.report.charts import Lines
+    from qlib_ext.report.figures import COLOURS, drawn, to_png
 
     colours = (*COLOURS, *MORE_COLOURS)
     names = [*daily.columns]
     lines = {name: daily[name].where(daily[name] > 0).astype(float) for name in names[: len(colours)]}
-    path.write_bytes(to_png(over_time(lines, ylabel="members", colours=colours)))
+    chart = Lines(series=lines, ylabel="members", colours=colours, alt="Members by day", caption="")
+    path.write_bytes(to_png(drawn(chart)))
     return names[len(colours) :]

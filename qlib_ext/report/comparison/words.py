@@ -146,6 +146,7 @@ def claims(comparison: Comparison) -> list[Claim]:
             )
     trials = comparison.trials
     if trials is not None:
+        answer: Literal["yes", "no", "unclear"]
         answer = "yes" if trials.probability > 1 - LEVEL else "unclear" if trials.ratio > 0 else "no"
         word = "is more than the luck of" if answer == "yes" else "may be the luck of"
         count = f"{trials.count} {'trial' if trials.count == 1 else 'trials'}"

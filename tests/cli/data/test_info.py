@@ -10,6 +10,7 @@ import pytest
 from qlib_ext.cli import main as cli
 from qlib_ext.market.store import QlibStore
 from qlib_ext.market.synthetic.sample import SampleMarket
+from qlib_ext.report.charts import Lines
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +68,24 @@ def test_the_picture(
     market: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every universe is a line of its daily sizes."""
-    drawn = {}
+    sizes = {}
 
-    def over_time(lines: dict[str, object], **given: object) -> object:
-        drawn.update(lines)
-        return original(lines, **given)
+    def drawn(chart: Lines) -> object:
+        sizes.update(chart.series)
+        return original(chart)
 
     import qlib_ext.report.figures as figures
 
-    original = figures.over_time
-    monkeypatch.setattr(figures, "over_time", over_time)
+    original = figures.drawn
+    monkeypatch.setattr(figures, "drawn", drawn)
     status, out, _ = run(market, "--plot", tmp_path / "sizes.png", "--no-fingerprint")
     assert status == 0
     assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
     assert f"drawn in {tmp_path / 'sizes.png'}" in out
     store = QlibStore(market)
-    assert set(drawn) == set(store.universes())
+    assert set(sizes) == set(store.universes())
     mask = store.member_mask("csi300", store.instruments())
-    assert drawn["csi300"].fillna(0).tolist() == mask.sum(axis=1).tolist()  # type: ignore[attr-defined]
+    assert sizes["csi300"].fillna(0).tolist() == mask.sum(axis=1).tolist()  # type: ignore[attr-defined]
 
 
 def test_more_universes_than_colours_are_named(
