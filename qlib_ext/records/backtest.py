@@ -66,7 +66,7 @@ class BacktestRecord(Record):
     and `days_held`; `backtest/orders.parquet` and `.csv`, every order with the reason why it did not fill, as
     `RecordingExchange.orders` explains them; `backtest/series.parquet`, by day the wealth and the
     drawdown of the portfolio after and before cost, of the index and of the one over the other; and
-    `backtest/summary.csv`, `backtest/estimates.csv` (the logged figures that a bootstrap of days has intervals of) and
+    `backtest/summary.csv`, `backtest/estimates.parquet` (the logged figures that a bootstrap of days has intervals of) and
     `backtest/setup.json`. Logs the summary as metrics `backtest/...`.
 
     Parameters
@@ -109,7 +109,7 @@ class BacktestRecord(Record):
         "backtest/orders.csv",
         "backtest/series.parquet",
         "backtest/summary.csv",
-        "backtest/estimates.csv",
+        "backtest/estimates.parquet",
         "backtest/setup.json",
     )
 
@@ -213,7 +213,7 @@ class BacktestRecord(Record):
         }
         self.save_table("backtest/series.parquet", paths(series))
         self.save_csv("backtest/summary.csv", summary)
-        self.save_csv("backtest/estimates.csv", estimates(found, daily, self.days_per_year))
+        self.save_table("backtest/estimates.parquet", estimates(found, daily, self.days_per_year))
         self.log_metrics(found)
         for note in self.notes:
             logger.info("Backtest: %s", note)

@@ -69,7 +69,7 @@ class MomentumRecord(Record):
     `scores.json`
         Calibration error, Brier score and log loss, with those of the constant forecast of the test rows' class
         shares, and the settings.
-    `estimates.csv`
+    `estimates.parquet`
         The accuracy, and `momentum/over_persistence`, its lead over persistence as a mean over days, each with its
         interval.
 
@@ -111,7 +111,7 @@ class MomentumRecord(Record):
         "momentum/calibration.csv",
         "momentum/monthly.csv",
         "momentum/scores.json",
-        "momentum/estimates.csv",
+        "momentum/estimates.parquet",
     )
 
     def __init__(
@@ -185,7 +185,7 @@ class MomentumRecord(Record):
         self.save_csv("momentum/classes.csv", by_class)
         self.save_csv("momentum/calibration.csv", calibration)
         self.save_csv("momentum/monthly.csv", months.set_axis(months.index.astype(str)).rename_axis("month"))
-        self.save_csv("momentum/estimates.csv", estimates(summary, daily))
+        self.save_table("momentum/estimates.parquet", estimates(summary, daily))
         self.save_json("momentum/scores.json", settings | {"rows": int((~missing).sum())} | scores)
         self.log_metrics(
             {

@@ -25,7 +25,7 @@ class RankingRecord(Record):
 
     Writes `ranking/daily.parquet`, by day: `ic/<label>`, `rank_ic/<label>`, `precision/<N>`, `base_rate` (share of
     all scored stocks that rose) and `n_stocks` (with a score and the first label); and `ranking/summary.csv`, by
-    label: means over days, their ratios to the standard deviation, the IC's t and the days; and `ranking/estimates.csv`, the figures
+    label: means over days, their ratios to the standard deviation, the IC's t and the days; and `ranking/estimates.parquet`, the figures
     against the first label and `precision/<N>/over_base`, each with its interval from a bootstrap of days. Logs IC, ICIR, RankIC, RankICIR, t and days
     against the first label under these names and against every other one as `<label>/IC`, ..., and
     `precision/<N>` and `base_rate` as means over days.
@@ -46,7 +46,7 @@ class RankingRecord(Record):
     """
 
     needs = ("signal/predictions.parquet", "signal/labels.parquet")
-    makes = ("ranking/daily.parquet", "ranking/summary.csv", "ranking/estimates.csv")
+    makes = ("ranking/daily.parquet", "ranking/summary.csv", "ranking/estimates.parquet")
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class RankingRecord(Record):
             metrics[name] = daily[name].mean()
         self.save_table("ranking/daily.parquet", daily)
         self.save_csv("ranking/summary.csv", summary.rename_axis(index="label"))
-        self.save_csv("ranking/estimates.csv", estimates(daily, metrics, self.labels[0]))
+        self.save_table("ranking/estimates.parquet", estimates(daily, metrics, self.labels[0]))
         self.log_metrics(metrics)
 
     def _precision(self, score: np.ndarray, returns: np.ndarray) -> dict[str, np.ndarray]:

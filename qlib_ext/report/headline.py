@@ -12,9 +12,9 @@ import pandas as pd
 from qlib_ext.report import html
 from qlib_ext.tracking.artifacts import RunArtifacts
 
-REQUIRES = ("ranking/estimates.csv", "ranking/summary.csv")
-MOMENTUM = ("momentum/estimates.csv", "momentum/summary.csv")
-BACKTEST = ("backtest/estimates.csv", "backtest/setup.json")
+REQUIRES = ("ranking/estimates.parquet", "ranking/summary.csv")
+MOMENTUM = ("momentum/estimates.parquet", "momentum/summary.csv")
+BACKTEST = ("backtest/estimates.parquet", "backtest/setup.json")
 OPTIONAL = (*MOMENTUM, *BACKTEST, "data/summary.json")
 
 

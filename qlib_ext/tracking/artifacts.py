@@ -87,7 +87,7 @@ def read_table(file: Path, path: str, makers: Mapping[str, str]) -> pd.DataFrame
             return pd.read_parquet(file)
         if not file.read_bytes().endswith(b"\n"):
             raise ValueError("its last line has no end")
-        return pd.read_csv(file, index_col=0, float_precision="round_trip")
+        return pd.read_csv(file, index_col=0)
     except (ValueError, OSError) as error:  # pyarrow's and pandas' own are kinds of these
         raise UserError(unreadable_message(path, error, makers)) from error
 

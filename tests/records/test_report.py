@@ -9,6 +9,7 @@ import pytest
 from qlib_ext.checks import UserError
 from qlib_ext.records.backtest import BacktestRecord
 from qlib_ext.records.momentum import MomentumRecord
+from qlib_ext.records.portfolio import PortfolioRecord
 from qlib_ext.records.ranking import RankingRecord
 from qlib_ext.records.report import ReportRecord
 from qlib_ext.records.signal import SignalRecord
@@ -34,6 +35,7 @@ def recorded(run: Any, workplace: Any, model: Any) -> Any:
     RankingRecord(recorder=run).generate()
     MomentumRecord(recorder=run).generate()
     BacktestRecord(recorder=run, strategy=STRATEGY, dataset=workplace).generate()
+    PortfolioRecord(recorder=run, draws=20).generate()
     return run
 
 

@@ -99,7 +99,7 @@ class MadeUpRun:
             self.metrics |= {prefix + name: value for name, value in summary[label].items()}
         self.put("ranking/daily.parquet", daily)
         self.put("ranking/summary.csv", pd.DataFrame(summary).T.rename_axis(index="label"))
-        self.put("ranking/estimates.csv", ranking.estimates(daily, self.metrics, "RETURN"))
+        self.put("ranking/estimates.parquet", ranking.estimates(daily, self.metrics, "RETURN"))
 
     def momentum(self) -> None:
         rules = {"model": (0.6917, 0.552), "persistence": (0.6743, 0.489), "majority": (0.4102, 0.1164)}
@@ -114,7 +114,7 @@ class MadeUpRun:
         table.loc["persistence", difference] = [lead.mean(), *bootstrap_mean(lead)]
         self.put("momentum/daily.parquet", daily)
         self.put("momentum/summary.csv", table.assign(rows=285_812))
-        self.put("momentum/estimates.csv", momentum.estimates(table, daily))
+        self.put("momentum/estimates.parquet", momentum.estimates(table, daily))
         self.metrics |= {
             "momentum/accuracy": 0.6917,
             "momentum/persistence_accuracy": 0.6743,
@@ -145,7 +145,7 @@ class MadeUpRun:
         self.put("backtest/daily.parquet", daily)
         self.put("backtest/series.parquet", paths(series))
         self.put("backtest/summary.csv", summary)
-        self.put("backtest/estimates.csv", backtest.estimates(found, daily, 243))
+        self.put("backtest/estimates.parquet", backtest.estimates(found, daily, 243))
         self.put("portfolio/drawdowns.csv", worst_drawdowns(series))
         self.put("portfolio/metrics.csv", measured(series, draws=1))
         setup = {

@@ -89,9 +89,9 @@ class TestGroups:
 
     def test_the_lead_over_persistence_is_the_records(self, make: Callable[..., Any]) -> None:
         run = make(days=5, epochs=1)
-        found = run.view().table("momentum/estimates.csv")
+        found = run.view().table("momentum/estimates.parquet")
         found.loc["momentum/over_persistence"] = 0.02, -0.01, 0.05
-        run.put("momentum/estimates.csv", found)
+        run.put("momentum/estimates.parquet", found)
         assert headline.estimates(run.view())["momentum/over_persistence"] == Estimate(0.02, -0.01, 0.05)
 
     def test_one_day_has_no_interval(self, make: Callable[..., Any]) -> None:

@@ -18,7 +18,7 @@ from qlib_ext.metrics.portfolio_series import paths, series_of
 from qlib_ext.records import portfolio_tables as tables
 from qlib_ext.records.backtest import summarise
 from qlib_ext.records.portfolio import PortfolioRecord
-from qlib_ext.report import figures, interactive
+from qlib_ext.report import figures, plotly_charts
 from qlib_ext.report.sections.base import Section
 from qlib_ext.report.sections.contributors import Contributors
 from qlib_ext.report.sections.costs import Costs
@@ -183,7 +183,7 @@ class TestAll:
         page, charts = section().render(four_years), section().charts(four_years)
         assert {*re.findall(r'id="chart-([^"]+)"', page)} == {*charts}
         for chart in charts.values():
-            assert interactive.description(chart)["traces"]
+            assert plotly_charts.description(chart)["traces"]
             assert chart.alt
             assert chart.caption.endswith(".")
             assert figures.to_png(figures.drawn(chart), dpi=40)[:4] == b"\x89PNG"
@@ -199,7 +199,7 @@ class TestAll:
     def test_hardly_any_day_or_trade(self, section: type[Section], odd: RunArtifacts) -> None:
         page = section().render(odd)
         for chart in section().charts(odd).values():
-            assert interactive.description(chart)["traces"]
+            assert plotly_charts.description(chart)["traces"]
             figures.drawn(chart)
         words = text(page).lower().split()
         assert not {"nan", "nan%", "inf", "none", "nat"} & {*words}

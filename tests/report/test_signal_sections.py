@@ -16,7 +16,7 @@ from qlib_ext.metrics.moments import normal_quantiles
 from qlib_ext.records.momentum import MomentumRecord
 from qlib_ext.records.ranking import RankingRecord
 from qlib_ext.records.signal_analysis import SignalAnalysisRecord
-from qlib_ext.report import figures, interactive
+from qlib_ext.report import figures, plotly_charts
 from qlib_ext.report.charts import Chart
 from qlib_ext.report.colours import ramp
 from qlib_ext.report.sections.base import Section
@@ -131,7 +131,7 @@ class TestAll:
         assert charts
         for name, chart in charts.items():
             assert f'id="chart-{name}"' in page
-            assert interactive.description(chart)["traces"]
+            assert plotly_charts.description(chart)["traces"]
             assert chart.alt
             assert chart.caption.endswith(".")
         assert [*re.findall(r'id="chart-([^"]+)"', page)] != []
