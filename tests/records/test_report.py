@@ -52,7 +52,7 @@ def test_from_scores_to_the_report(
     record.generate()
     pictures = {"cumulative_return", "drawdown", "excess_return", "precision"}
     pictures |= {"coverage", "information_coefficient"}
-    pictures |= {f"information_coefficient_{part}" for part in ("sum", "histogram", "qq")}
+    pictures |= {f"information_coefficient_{part}" for part in ("sum", "histogram")}
     assert files() - before == {"report/report.html", *(f"figures/{name}.png" for name in pictures)}
     record.check(include_self=True)
 
