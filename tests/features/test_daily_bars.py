@@ -11,7 +11,7 @@ import torch
 from qlib_ext.checks import UserError
 from qlib_ext.features.daily_bars import BARS, DailyBars
 from qlib_ext.features.market_panel import MarketPanel
-from qlib_ext.features.side_data.macro import Macro, MacroPanel
+from qlib_ext.features.side_data.macro import Macro, MacroFigures
 from tests.features.arrays import market_of
 
 DAYS, STOCKS, T = 40, 6, 8
@@ -24,8 +24,8 @@ class Given(Macro):
         super().__init__(series=names)
         self.given = values
 
-    def load(self, store: Any, calendar: Any = None) -> MacroPanel:
-        return MacroPanel(calendar, self.names or (), self.given, reads_future=False)
+    def load(self, store: Any, calendar: Any = None) -> MacroFigures:
+        return MacroFigures(calendar, self.names or (), self.given, reads_future=False)
 
 
 def joined(bars: np.ndarray, **kwargs: Any) -> tuple[DailyBars, MarketPanel]:

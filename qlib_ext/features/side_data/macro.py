@@ -29,7 +29,7 @@ FILLS = ("forward", "linear")
 
 
 @dataclass(frozen=True, eq=False)
-class MacroPanel:
+class MacroFigures:
     """M indicators over D days.
 
     Attributes
@@ -48,29 +48,6 @@ class MacroPanel:
     names: tuple[str, ...]
     values: np.ndarray
     reads_future: bool
-
-    def statistics(self, fit_days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation `[M]` of each indicator over the days `fit_days` (bool `[D]`).
-
-        Raises
-        ------
-        UserError
-            If an indicator is not known, or is the same, on all of them.
-        """
-        inside = self.values[fit_days]
-        known = ~np.isnan(inside)
-        for name, column, there in zip(self.names, inside.T, known.T, strict=True):
-            if not there.any() or np.ptp(column[there]) == 0:
-                what = "is the same" if there.any() else "is not known"
-                raise UserError(
-                    f"the indicator `{name}` {what} on all {len(inside)} days to fit on: leave it out, or fit on others"
-                )
-        return np.nanmean(inside, axis=0), np.nanstd(inside, axis=0)
-
-    def zscore(self, fit_days: np.ndarray) -> np.ndarray:
-        """Indicators `[D, M]` float32 less their mean over `fit_days`, in their standard deviations; NaN stays."""
-        mean, deviation = self.statistics(fit_days)
-        return ((self.values - mean) / deviation).astype(np.float32)
 
 
 class Macro(Source):
@@ -130,7 +107,7 @@ class Macro(Source):
 
     @property
     def names(self) -> tuple[str, ...] | None:
-        """Names of the M indicators, as `MacroPanel.names`; None where the table says which series there are."""
+        """Names of the M indicators, as `MacroFigures.names`; None where the table says which series there are."""
         if self.series is None:
             return None
         return tuple(_indicator(series, x) for series, transforms in self.series.items() for x in transforms)
@@ -138,7 +115,7 @@ class Macro(Source):
     def lacks(self, store: QlibStore) -> str | None:
         return None if self.name in SideData(store) else f"there is no side/{self.name}.parquet or .csv"
 
-    def load(self, store: QlibStore, calendar: pd.DatetimeIndex | None = None) -> MacroPanel:
+    def load(self, store: QlibStore, calendar: pd.DatetimeIndex | None = None) -> MacroFigures:
         """Indicators `[D, M]` at the close of each day of `calendar`, by default the store's."""
         days = store.calendar if calendar is None else calendar
         table = SideData(store).read(self.name, "series").frame
@@ -151,7 +128,7 @@ class Macro(Source):
                 names.append(_indicator(series, transform))
                 columns.append(self._on_days(_releases(series, rows, transform), days, limit))
         values = np.stack(columns, axis=1) if columns else np.empty((len(days), 0))
-        return MacroPanel(days, tuple(names), values, reads_future=self.fill == "linear")
+        return MacroFigures(days, tuple(names), values, reads_future=self.fill == "linear")
 
     def describe(self, store: QlibStore) -> dict[str, Any]:
         side = SideData(store)

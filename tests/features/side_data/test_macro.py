@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
-from qlib_ext.features.side_data.macro import TRANSFORMS, Macro, MacroPanel
+from qlib_ext.features.side_data.macro import TRANSFORMS, Macro, MacroFigures
 from qlib_ext.market.side_data.side_data import SideDataError
 from qlib_ext.market.store import QlibStore, write_store
 
@@ -38,7 +38,7 @@ def gdp_store(tmp_path: Path) -> QlibStore:
     return make_store(tmp_path)
 
 
-def changes(panel: MacroPanel, column: int = 0) -> list[tuple[str, float | None]]:
+def changes(panel: MacroFigures, column: int = 0) -> list[tuple[str, float | None]]:
     """The days on which the figure becomes another one, with what it becomes."""
     values = pd.Series(panel.values[:, column], index=panel.calendar)
     new = values[~((values == values.shift()) | (values.isna() & values.shift().isna()))]
@@ -233,33 +233,6 @@ class TestLinear:
         ]
         assert Macro().notes(gdp_store) == []
         assert not Macro().describe(gdp_store)["reads_future"]
-
-
-class TestZScore:
-    panel = MacroPanel(
-        CALENDAR[:6],
-        ("a", "b"),
-        np.array([[1, np.nan], [3, 10], [5, 30], [100, 50], [np.nan, 90], [7, -10]], dtype=float),
-        reads_future=False,
-    )
-
-    def test_only_the_days_of_the_fit_count(self) -> None:
-        fit = np.array([1, 1, 1, 0, 0, 0], dtype=bool)
-        mean, deviation = self.panel.statistics(fit)
-        np.testing.assert_allclose(mean, [3, 20])
-        np.testing.assert_allclose(deviation, [np.sqrt(8 / 3), 10])
-        found = self.panel.zscore(fit)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found[:3, 0], np.array([-1, 0, 1]) * np.sqrt(1.5), rtol=1e-6)
-        np.testing.assert_array_equal(found[:, 1], np.array([np.nan, -1, 1, 3, 7, -3], dtype=np.float32))
-        assert np.isnan(found[4, 0])
-
-    @pytest.mark.parametrize(
-        ("days", "message"), [([0], "`a` is the same on all 1 days"), ([4], "`a` is not known")]
-    )
-    def test_an_indicator_that_does_not_move_is_an_error(self, days: list[int], message: str) -> None:
-        with pytest.raises(UserError, match=message):
-            self.panel.zscore(np.isin(np.arange(6), days))
 
 
 class TestArguments:
