@@ -49,6 +49,7 @@ def update(
     date_format: Annotated[str | None, _as_import("date_format")] = None,
     pattern: Annotated[str | None, _as_import("pattern")] = None,
     encoding: Annotated[str | None, _as_import("encoding")] = None,
+    decimal: Annotated[str | None, _as_import("decimal")] = None,
     duplicates: Annotated[str | None, _as_import("duplicates")] = None,
     bad_values: Annotated[str | None, _as_import("bad_values")] = None,
     zero_volume: Annotated[str | None, _as_import("zero_volume")] = None,

@@ -90,8 +90,11 @@ class TestAnswer:
 
     def test_narrowed(self, spoilt: Path, run: Run) -> None:
         _, out, _ = run(spoilt, "--universe", "sse50", "--benchmark", "SH000905", "--json")
-        kinds = {finding["kind"] for finding in json.loads(out)["findings"]}
-        assert kinds == {"value-infinite", "benchmark-missing"}
+        document = json.loads(out)
+        assert {finding["kind"] for finding in document["findings"]} == {"benchmark-missing"}
+        assert document["store"]["left_out"] == 7  # infinite values of stocks that are no members
+        _, out, _ = run(spoilt, "--universe", "sse50")
+        assert "7 findings of other stocks left out; without --universe they are listed" in out
 
 
 class TestFix:
