@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,9 @@ from benchmarks.grid.results import Result
 NONE = "–"
 
 
-def by(runs: Sequence[Result], *keys: str) -> dict[tuple, list[Result]]:
+def by(runs: Sequence[Result], *keys: str) -> dict[tuple[Any, ...], list[Result]]:
     """Runs by what they share (fields of the cell, or `setting`), in the order in which they were asked for."""
-    groups: dict[tuple, list[Result]] = {}
+    groups: dict[tuple[Any, ...], list[Result]] = {}
     for run in runs:
         values = tuple(run.setting if key == "setting" else getattr(run.cell, key) for key in keys)
         groups.setdefault(values, []).append(run)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,7 @@ def _groups(metrics: pd.DataFrame) -> Iterable[tuple[str, Setting, pd.DataFrame]
         yield universe, setting, group
 
 
-def _table_1(page: Page, metrics: pd.DataFrame, grid: Grid, published: dict) -> None:
+def _table_1(page: Page, metrics: pd.DataFrame, grid: Grid, published: dict[str, Any]) -> None:
     page.heading("Table 1: IC and RankIC")
     for number, (universe, setting, group) in enumerate(_groups(metrics), 1):
         rows = []
@@ -152,7 +153,7 @@ def _table_1(page: Page, metrics: pd.DataFrame, grid: Grid, published: dict) -> 
             page.table(f"table1_{number}_{universe}", pd.DataFrame(rows), left=2)
 
 
-def _ablations(page: Page, metrics: pd.DataFrame, grid: Grid, published: dict) -> None:
+def _ablations(page: Page, metrics: pd.DataFrame, grid: Grid, published: dict[str, Any]) -> None:
     titles = {
         "table2": "Table 2: momentum line or rise-or-fall",
         "table3": "Table 3: ablations",
@@ -205,7 +206,7 @@ def _ablations(page: Page, metrics: pd.DataFrame, grid: Grid, published: dict) -
             page.table(f"{table}_{number}_{universe}_{backbone}", pd.DataFrame(rows))
 
 
-def _precision(page: Page, metrics: pd.DataFrame, grid: Grid, published: dict) -> None:
+def _precision(page: Page, metrics: pd.DataFrame, grid: Grid, published: dict[str, Any]) -> None:
     page.heading("Table 4: Precision@N")
     shown = metrics[metrics["method"].isin([m for m in grid.tables["table4"] if m != OURS])]
     if shown.empty:
@@ -294,7 +295,7 @@ def _daily(results: Results, runs: Sequence[Result]) -> pd.DataFrame:
 def _precisions(page: Page, results: Results, metrics: pd.DataFrame) -> None:
     """Runs that differ in nothing but the precision of the backbone, side by side."""
     page.heading("bfloat16 beside float32")
-    pairs: dict[tuple, dict[str, Result]] = {}
+    pairs: dict[tuple[Any, ...], dict[str, Result]] = {}
     for run in results.done:
         shared = (run.cell, replace(run.setting, precision=""))
         pairs.setdefault(shared, {})[run.setting.precision] = run

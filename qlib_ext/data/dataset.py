@@ -67,7 +67,7 @@ class DailyPanelDataset(DatasetH):
         """What a dataset of these arguments would be, with nothing loaded; a UserError if it could not be."""
         return DatasetConfig.of(**arguments).spec()
 
-    def setup_data(self, handler_kwargs: dict | None = None, **kwargs: Any) -> None:
+    def setup_data(self, handler_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         """Set the handler up where asked to, and work out which days each segment holds.
 
         A dataset that was pickled holds no data: `setup_data(handler_kwargs={"init_type": "load_state"})` loads

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -187,7 +187,7 @@ def _leaf_names(tree: Expression, panel: MarketPanel, expression: str) -> set[st
     return set().union(*(_leaf_names(child, panel, expression) for child in _children(tree).values()))
 
 
-def _substitute(tree: Expression, leaves: dict) -> Expression:
+def _substitute(tree: Expression, leaves: Mapping[str, np.ndarray]) -> Expression:
     if isinstance(tree, Feature):
         name = _field(tree)
         return _Plane(name, leaves[name])

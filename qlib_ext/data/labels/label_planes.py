@@ -162,7 +162,7 @@ def run(processors: Sequence[Processor], table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _check_columns(before: list, now: list) -> None:
+def _check_columns(before: Sequence[object], now: Sequence[object]) -> None:
     if now != before:
         raise UserError(
             f"processors that say `per_day` must give the same columns on all days, found {before} and then {now}: "
