@@ -36,8 +36,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, integer
 from qlib_ext.config.build import build
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.model.balancers.base import Balancer
@@ -214,10 +213,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120)
     before = os.getloadavg()[0]
     try:
-        checks.integer("hidden_size", given.hidden_size, 1)
-        checks.integer("repeats", given.repeats, 1)
-        torch.set_num_threads(checks.integer("threads", given.threads, 1))
-        stretch = load(given.store, given.workflow, checks.integer("days", given.days, 2))
+        integer("hidden_size", given.hidden_size, 1)
+        integer("repeats", given.repeats, 1)
+        torch.set_num_threads(integer("threads", given.threads, 1))
+        stretch = load(given.store, given.workflow, integer("days", given.days, 2))
         epochs = [
             measure(make_trainer(given.workflow, given.hidden_size, precision), stretch, given.repeats)
             for precision in given.precisions

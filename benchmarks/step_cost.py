@@ -40,8 +40,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, integer
 from qlib_ext.config.build import build
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.model.backbones import gats
@@ -240,7 +239,7 @@ def measure_backbones(given: argparse.Namespace, setup: Setup, say: Callable[[st
     """GATs beside its recurrent part alone; every other backbone too where asked to."""
     rows: list[Row] = []
     for stocks in given.stocks:
-        checks.integer("stocks", stocks, 1)
+        integer("stocks", stocks, 1)
         say(f"{stocks:,} stocks ...")
         names = [REFERENCE, OURS, DENSE, QLIB, *ATTENTION, *(OTHERS if given.all else ())]
         notes = dict.fromkeys(names, "")
@@ -385,7 +384,7 @@ def measure_balancers(given: argparse.Namespace, setup: Setup, say: Callable[[st
     names = [*BALANCERS, PASSES, *(TORCHJD if given.all else ())]
     bars: list[Bar] = []
     for stocks in given.stocks:
-        checks.integer("stocks", stocks, 2)
+        integer("stocks", stocks, 2)
         say(f"{stocks:,} stocks ...")
         times = seconds({name: balancer_step(name, stocks, given.precision, setup) for name in names}, setup)
         rows += [Row(name, stocks, times[name], None, times[name] / times[EQUAL], None) for name in names]
@@ -455,7 +454,7 @@ def measure_sizes(given: argparse.Namespace, setup: Setup, say: Callable[[str], 
     """Each backbone by its number of fields F, and ResNeXt by its number of tasks K under two balancers."""
     for name in ("features", "tasks"):
         for value in getattr(given, name):
-            checks.integer(name, value, 1)
+            integer(name, value, 1)
     reference = _sized(RESNEXT, COMMON_FIELDS, COMMON_TASKS, EQUAL)
     wanted = {reference: (RESNEXT, COMMON_FIELDS, COMMON_TASKS, EQUAL)}
     for fields, name in itertools.product(given.features, SIZED):
@@ -464,7 +463,7 @@ def measure_sizes(given: argparse.Namespace, setup: Setup, say: Callable[[str], 
         wanted[_sized(RESNEXT, COMMON_FIELDS, tasks, balancer)] = (RESNEXT, COMMON_FIELDS, tasks, balancer)
     rows: list[Row] = []
     for stocks in given.stocks:
-        checks.integer("stocks", stocks, 2)
+        integer("stocks", stocks, 2)
         say(f"{stocks:,} stocks ...")
         peaks = {
             label: peak_megabytes(sized_step(*size, stocks, setup), setup) for label, size in wanted.items()
@@ -557,8 +556,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         setup = Setup(
             given.device,
-            checks.integer("threads", given.threads, 1),
-            checks.integer("repeats", given.repeats, 1),
+            integer("threads", given.threads, 1),
+            integer("repeats", given.repeats, 1),
         )
         if setup.device == "cuda" and not torch.cuda.is_available():
             raise UserError("`device` is cuda, and this torch finds no CUDA device: use cpu")

@@ -222,11 +222,17 @@ def _is_broad(handler: ast.ExceptHandler) -> bool:
     return handler.type is not None and ast.unparse(handler.type) in {"Exception", "BaseException"}
 
 
+def _names(node: ast.ImportFrom, name: str) -> bool:
+    return any(alias.name == name for alias in node.names)
+
+
 def violations(tree: ast.Module) -> Iterator[str]:
     """What a source does that this package never does."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ExceptHandler) and node.type is None:
             yield f"line {node.lineno}: a bare `except` hides what went wrong"
+        elif isinstance(node, ast.ImportFrom) and node.module == "qlib_ext" and _names(node, "checks"):
+            yield f"line {node.lineno}: `from qlib_ext.checks import ...` names what is used, everywhere"
         elif isinstance(node, ast.ExceptHandler) and _is_broad(node) and isinstance(node.body[-1], ast.Pass):
             yield f"line {node.lineno}: any error at all is skipped in silence"
         elif isinstance(node, ast.Call):
@@ -290,6 +296,10 @@ class TestReader:
             ("try:\n    f()\nexcept:\n    raise", "line 3: a bare `except` hides what went wrong"),
             ("try:\n    f()\nexcept Exception:\n    pass", "line 3: any error at all is skipped in silence"),
             ("torch.load(f)", "line 1: `torch.load` without `weights_only=True` runs code from the file"),
+            (
+                "from qlib_ext import checks",
+                "line 1: `from qlib_ext.checks import ...` names what is used, everywhere",
+            ),
             ("np.load(f, allow_pickle=True)", "line 1: `allow_pickle=True` runs code from the file"),
         ],
     )

@@ -10,8 +10,7 @@ from typing import Any
 
 from benchmarks.grid.plan import Job
 from benchmarks.grid.work import Outcome, execute
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, between, integer
 
 RETRIES = 3  # of a run whose worker fell; it goes on from its checkpoint
 
@@ -36,9 +35,9 @@ class Resources:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
-        checks.integer("workers", self.workers, 1)
-        checks.integer("cpus", self.cpus, 1)
-        checks.between("gpus", self.gpus, 0, 64)
+        integer("workers", self.workers, 1)
+        integer("cpus", self.cpus, 1)
+        between("gpus", self.gpus, 0, 64)
 
 
 def run(

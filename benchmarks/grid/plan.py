@@ -13,8 +13,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, integer, one_of
 
 # What a task says of how it is run and shown, not of what comes out of it: left out of a run's digest, so that a
 # new section of the report makes no finished run unfinished.
@@ -53,10 +52,10 @@ class Budget:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        checks.integer("epochs", self.epochs, 1)
-        checks.integer("patience", self.patience, 1)
-        checks.integer("hidden_size", self.hidden_size, 1)
-        checks.one_of("precision", self.precision, ("float32", "bfloat16"))
+        integer("epochs", self.epochs, 1)
+        integer("patience", self.patience, 1)
+        integer("hidden_size", self.hidden_size, 1)
+        one_of("precision", self.precision, ("float32", "bfloat16"))
 
 
 @dataclass(frozen=True, order=True)
@@ -133,7 +132,7 @@ class Grid:
         self.records: dict[str, Any] = dict(content.get("records") or {})
         for table, methods in self.tables.items():
             for method in methods:
-                checks.one_of(f"a method of tables.{table}", method, tuple(self.methods))
+                one_of(f"a method of tables.{table}", method, tuple(self.methods))
 
     def cells(
         self,
@@ -149,9 +148,9 @@ class Grid:
             ("methods", methods, self.methods),
         ):
             for each in given:
-                checks.one_of(name, each, tuple(known))
+                one_of(name, each, tuple(known))
         for seed in seeds:
-            checks.integer("seeds", seed, 0)
+            integer("seeds", seed, 0)
         return list(
             dict.fromkeys(
                 Cell(universe, backbone, method, seed)
@@ -166,7 +165,7 @@ class Grid:
         """Methods by name, and all of a table by the table's name; each once."""
         found: list[str] = []
         for name in names:
-            checks.one_of("methods", name, (*self.methods, *self.tables))
+            one_of("methods", name, (*self.methods, *self.tables))
             found += self.tables.get(name, [name])
         return list(dict.fromkeys(found))
 

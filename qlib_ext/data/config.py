@@ -11,8 +11,7 @@ from typing import Any
 import pandas as pd
 from qlib.config import C
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.checks import UserError, instance, nearest, one_of, words
 from qlib_ext.config.build import build
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.segments import SPLIT, Segments, check_segments, check_shares, split_days
@@ -104,10 +103,10 @@ class DatasetConfig:
         self._set("shares", check_shares(self.segments[SPLIT]) if split else None)
         self._set("segments", {} if split else check_segments(self.segments))
         if self.benchmark is not None:
-            checks.instance("benchmark", self.benchmark, str)
-        checks.instance("purge", self.purge, bool)
+            instance("benchmark", self.benchmark, str)
+        instance("purge", self.purge, bool)
         for name in ("record_fields", "table_labels"):
-            self._set(name, checks.words(name, getattr(self, name)))
+            self._set(name, words(name, getattr(self, name)))
         for name, kind in (("market_value", MarketValue), ("concepts", Concepts)):
             given = getattr(self, name)
             self._set(name, None if given is None else build(given, kind, name=name))
@@ -171,7 +170,7 @@ class DatasetConfig:
         raw, learned = handler.label_names()
         if learned is not None:
             for name in self.table_labels:
-                checks.one_of("table_labels", name, learned)
+                one_of("table_labels", name, learned)
         spec = DatasetSpec(
             store,
             str(handler.instruments),

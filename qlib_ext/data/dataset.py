@@ -11,8 +11,7 @@ import torch
 from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, one_of
 from qlib_ext.config.build import build
 from qlib_ext.data.config import DatasetConfig
 from qlib_ext.data.handlers.panel import PanelHandler
@@ -79,7 +78,7 @@ class DailyPanelDataset(DatasetH):
         super().setup_data(handler_kwargs=handler_kwargs, **kwargs)
         self.store = self.handler.store  # what the data were read from, and of the same moment
         for name in self.arguments.table_labels:
-            checks.one_of("table_labels", name, self.label_names)
+            one_of("table_labels", name, self.label_names)
         found, notes = find_days(self.handler, self.segments)
         self.days = purged(found, self.handler.horizon_days) if self.arguments.purge else found
         self.purged_days = {name: len(found[name]) - len(days) for name, days in self.days.items()}

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, between, instance
 from qlib_ext.data.days import as_day, check_range
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.store_check import require
@@ -70,7 +69,7 @@ def check_shares(given: Any) -> tuple[float, ...]:
     if not isinstance(given, (list, tuple)) or len(given) != len(PARTS):
         raise UserError(f"`segments.split` must be the shares of {', '.join(PARTS)}, found {given!r}")
     for share in given:
-        checks.between("segments.split", share, 0, 1, open_low=True, open_high=True)
+        between("segments.split", share, 0, 1, open_low=True, open_high=True)
     if abs(sum(given) - 1) > 1e-6:
         raise UserError(f"`segments.split` must make 1 together, found {given!r}, which make {sum(given):g}")
     return tuple(given)
@@ -88,7 +87,7 @@ def split_days(
     if universe is None:
         raise UserError("the handler must name its universe as `instruments`, found none")
     check_range(start, end)
-    require(store, universe=checks.instance("instruments", universe, str))
+    require(store, universe=instance("instruments", universe, str))
     spells = store.membership(universe)
     days = store.calendar[(store.calendar >= spells["start"].min()) & (store.calendar <= spells["end"].max())]
     if start is not None:

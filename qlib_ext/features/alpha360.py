@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, words
 from qlib_ext.features.base import FeatureSet
 from qlib_ext.features.lag_ratios import LagRatios, sample_rows
 from qlib_ext.features.market_panel import MarketPanel
@@ -62,10 +61,10 @@ class Alpha360(FeatureSet):
         lookback_days: int = 60,
         optional_fields: Sequence[str] = ("vwap",),
     ) -> None:
-        names = checks.words("fields", fields)
+        names = words("fields", fields)
         if "close" not in names:
             raise UserError(f"`fields` must hold `close`, which every price is divided by; found {names}")
-        optional = checks.words("optional_fields", optional_fields)
+        optional = words("optional_fields", optional_fields)
         super().__init__(names, lookback_days, fields=names, optional_fields=optional)
 
     def identity(self) -> dict[str, Any]:

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, integer
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore
@@ -50,7 +49,7 @@ class FeatureSet(Rebuildable, ABC):
         optional_fields: Sequence[str] = (),
     ) -> None:
         self.names = tuple(names)
-        self.lookback_days = checks.integer("lookback_days", lookback_days, 1)
+        self.lookback_days = integer("lookback_days", lookback_days, 1)
         self.fields = tuple(fields) if "close" in fields else (*fields, "close")
         self.optional_fields = tuple(optional_fields)
         self.median: np.ndarray | None = None

@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, above, integer, one_of
 from qlib_ext.config.build import build
 from qlib_ext.features.base import FeatureSet
 from qlib_ext.features.market_panel import MarketPanel, day_blocks
@@ -102,10 +101,10 @@ class DailyBars(FeatureSet):
                 "`macro.series` must name the series, so that the features do not change with the store; found none"
             )
         self.indicators = tuple(indicators)
-        self.form = checks.one_of("form", form, FORMS)
-        self.fill = checks.one_of("fill", fill, FILLS)
-        self.fill_limit_days = checks.integer("fill_limit_days", fill_limit_days, 0)
-        self.clip = None if clip is None else float(checks.above("clip", clip, 0))
+        self.form = one_of("form", form, FORMS)
+        self.fill = one_of("fill", fill, FILLS)
+        self.fill_limit_days = integer("fill_limit_days", fill_limit_days, 0)
+        self.clip = None if clip is None else float(above("clip", clip, 0))
         if not self.bars or len(set(self.bars)) < len(self.bars):
             raise UserError(f"`bars` must name fields, each once, found {list(self.bars)}")
         if self.form == "change" and "close" not in self.bars:

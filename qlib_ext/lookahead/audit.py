@@ -16,8 +16,7 @@ from qlib.data.cache import H
 from qlib.data.dataset import DatasetH
 from qlib.model.base import Model
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, integer
 from qlib_ext.lookahead import changed_market, leaks
 from qlib_ext.lookahead import static_checks as known
 from qlib_ext.lookahead.batches import BLOCK_DAYS, blocks, choose, plan
@@ -92,8 +91,8 @@ def audit(
         If the task has no dataset or model, or its segments hold no day to look at.
     """
     check_task(task)
-    checks.integer("dates", dates, 1)
-    checks.integer("refits", refits, 1)
+    integer("dates", dates, 1)
+    integer("refits", refits, 1)
     store = QlibStore(C.dpm.get_data_uri("day"))
     with tempfile.TemporaryDirectory(prefix="lookahead-") as folder:
         before = logging.root.manager.disable

@@ -19,8 +19,7 @@ from qlib.workflow import R
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, integer, nearest, one_of
 from qlib_ext.config.build import build, check_config
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.panel import DailyPanel, DailyPanels
@@ -108,14 +107,14 @@ class MultiTaskModel(Model):
         self.tasks = dict(tasks)
         self.balancer = balancer
         self.options = TrainerOptions.of(trainer or {})
-        self.seed = checks.integer("seed", seed, 0)
+        self.seed = integer("seed", seed, 0)
         self.device = _device(device)
         if checkpoint_dir is not None and not (
             isinstance(checkpoint_dir, (str, Path)) and str(checkpoint_dir)
         ):
             raise UserError(f"`checkpoint_dir` must be a folder, or null for none, found {checkpoint_dir!r}")
         self.checkpoint_dir = checkpoint_dir
-        self.resume = bool(checks.one_of("resume", resume, (0, 1)))
+        self.resume = bool(one_of("resume", resume, (0, 1)))
         self.history: list[Epoch] = []
         self.classes: dict[str, int] = {}
         check_config(backbone, Backbone, name="backbone", num_features=1, lookback_days=1)
@@ -425,7 +424,7 @@ def _check_label(task: Task, dataset: DailyPanelDataset) -> None:
     if task.label not in known:
         raise UserError(
             f"`tasks.{task.name}.label` must be one of the dataset's labels ({', '.join(known)}), "
-            f"found {task.label!r}{checks.nearest(task.label, known)}"
+            f"found {task.label!r}{nearest(task.label, known)}"
         )
 
 
@@ -455,7 +454,7 @@ def _count_classes(task: Task, *segments: DailyPanels) -> int:
 
 
 def _device(device: str) -> str:
-    checks.one_of("device", device, ("auto", "cpu", "cuda"))
+    one_of("device", device, ("auto", "cpu", "cuda"))
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "`device` is cuda, and this torch finds no CUDA device: use `auto` or `cpu` (DEVICE=cpu)"

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, above, integer, one_of
 from qlib_ext.config.build import build
 from qlib_ext.model import schedule
 from qlib_ext.model.augmentations.base import Augmentation
@@ -55,18 +54,18 @@ class TrainerOptions:
     augmentations: tuple[Augmentation, ...] = ()
 
     def __post_init__(self) -> None:
-        checks.integer("n_epochs", self.n_epochs, 1)
-        checks.integer("patience", self.patience, 1)
-        checks.above("learning_rate", self.learning_rate, 0)
-        checks.one_of("precision", self.precision, ("float32", "bfloat16"))
-        checks.one_of("selection", self.selection, SELECTIONS)
+        integer("n_epochs", self.n_epochs, 1)
+        integer("patience", self.patience, 1)
+        above("learning_rate", self.learning_rate, 0)
+        one_of("precision", self.precision, ("float32", "bfloat16"))
+        one_of("selection", self.selection, SELECTIONS)
         schedule.check(self.phases)
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> TrainerOptions:
         """Of a workflow's mapping, in which `plateau` is a mapping and `augmentations` are `{class, kwargs}` each."""
         for key in config:
-            checks.one_of("key of trainer", key, tuple(cls.__dataclass_fields__))
+            one_of("key of trainer", key, tuple(cls.__dataclass_fields__))
         given = config.get("augmentations", ())
         if not isinstance(given, (list, tuple)):
             raise UserError(f"`augmentations` must be a list, found {given!r}")

@@ -9,8 +9,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, above, at_least, between, integer, one_of
 from qlib_ext.model.selection import SELECTIONS
 
 ALL = "all"
@@ -122,9 +121,9 @@ class Plateau:
     min_learning_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        checks.between("plateau.factor", self.factor, 0, 1, open_low=True, open_high=True)
-        checks.integer("plateau.patience", self.patience, 0)
-        checks.at_least("plateau.min_learning_rate", self.min_learning_rate, 0)
+        between("plateau.factor", self.factor, 0, 1, open_low=True, open_high=True)
+        integer("plateau.patience", self.patience, 0)
+        at_least("plateau.min_learning_rate", self.min_learning_rate, 0)
 
     @classmethod
     def of(cls, config: object) -> Plateau | None:
@@ -134,7 +133,7 @@ class Plateau:
         if not isinstance(config, Mapping):
             raise UserError(f"`plateau` must be a mapping, found {config!r}")
         for key in config:
-            checks.one_of("key of plateau", key, tuple(cls.__dataclass_fields__))
+            one_of("key of plateau", key, tuple(cls.__dataclass_fields__))
         return cls(**config)
 
     def scheduler(self, optimizer: Optimizer) -> ReduceLROnPlateau:
@@ -157,15 +156,15 @@ def _checked(phase: object, where: str) -> Mapping[str, Any]:
     if not isinstance(phase, Mapping) or "tasks" not in phase:
         raise UserError(f"`{where}` must be a mapping with `tasks`, found {phase!r}")
     for key in phase:
-        checks.one_of(f"key of {where}", key, KEYS)
+        one_of(f"key of {where}", key, KEYS)
     if "epochs" in phase:
-        checks.integer(f"{where}.epochs", phase["epochs"], 1)
+        integer(f"{where}.epochs", phase["epochs"], 1)
     if "patience" in phase:
-        checks.integer(f"{where}.patience", phase["patience"], 1)
+        integer(f"{where}.patience", phase["patience"], 1)
     if "learning_rate" in phase:
-        checks.above(f"{where}.learning_rate", phase["learning_rate"], 0)
+        above(f"{where}.learning_rate", phase["learning_rate"], 0)
     if "selection" in phase:
-        checks.one_of(f"{where}.selection", phase["selection"], SELECTIONS)
+        one_of(f"{where}.selection", phase["selection"], SELECTIONS)
     return phase
 
 
@@ -175,7 +174,7 @@ def _phase(given: Mapping[str, Any], where: str, tasks: Sequence[str], default: 
         if not isinstance(wanted, (list, tuple)) or not wanted:
             raise UserError(f"`{where}.tasks` must be a list of tasks or `{ALL}`, found {wanted!r}")
         for name in wanted:
-            checks.one_of(f"{where}.tasks", name, tasks)
+            one_of(f"{where}.tasks", name, tasks)
         if len(set(wanted)) < len(wanted):
             raise UserError(f"`{where}.tasks` must name each task once, found {', '.join(wanted)}")
     names = tuple(tasks) if wanted == ALL else tuple(name for name in tasks if name in wanted)

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, instance, integer, one_of
 from qlib_ext.config.build import build, check_config
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.losses.base import Loss
@@ -54,7 +53,7 @@ class Task:
         if not isinstance(config, Mapping):
             raise UserError(f"`{where}` must be a mapping with `label` and `loss`, found {config!r}")
         for key in config:
-            checks.one_of(f"key of {where}", key, ("label", "loss", "head", "classes"))
+            one_of(f"key of {where}", key, ("label", "loss", "head", "classes"))
         for key in ("label", "loss"):
             if key not in config:
                 raise UserError(f"`{where}` must name its `{key}`, found {sorted(config)}")
@@ -62,13 +61,13 @@ class Task:
         check_config(head, nn.Module, name=f"{where}.head", in_features=1, out_features=1)
         task = cls(
             name=name,
-            label=checks.instance(f"{where}.label", config["label"], str),
+            label=instance(f"{where}.label", config["label"], str),
             loss=build(config["loss"], Loss, name=f"{where}.loss"),
             head=head,
             classes=config.get("classes"),
         )
         if task.classes is not None:
-            checks.integer(f"{where}.classes", task.classes, 2)
+            integer(f"{where}.classes", task.classes, 2)
             if not task.classification:
                 raise UserError(
                     f"`{where}.classes` is for classification losses, found {type(task.loss).__name__}"

@@ -13,7 +13,7 @@ import qlib
 from mlflow.tracking import MlflowClient
 from qlib.config import REG_CN, REG_TW, REG_US
 
-from qlib_ext import checks
+from qlib_ext.checks import UserError, one_of
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.daily_list import daily_list
 from qlib_ext.recommend.holdings import Holdings, check_cash, read_holdings
@@ -86,7 +86,7 @@ def recommend(
         run = TrainedRun.open(client, find_run(client, wanted), Path(folder))
         root = store_path if store_path is not None else run.artifacts.tags.get("store")
         if root is None:
-            raise checks.UserError(
+            raise UserError(
                 f"the run {run.run_id} does not say where its data lay: name the store by `--store DIR`"
             )
         store = QlibStore(root)
@@ -96,7 +96,7 @@ def recommend(
             account = read_holdings(current, store, cash)
         elif cash is not None:
             account = Holdings(cash)
-        region = checks.one_of("region of the run", run.region, (REG_CN, REG_US, REG_TW))
+        region = one_of("region of the run", run.region, (REG_CN, REG_US, REG_TW))
         qlib.init(
             provider_uri=str(store.root),
             region=region,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from qlib_ext import checks
+from qlib_ext.checks import integer
 from qlib_ext.lookahead.audit import audit
 from qlib_ext.records.base import Record
 
@@ -42,8 +42,8 @@ class LookaheadRecord(Record):
     def __init__(self, recorder: Any, model: Any, dataset: Any, dates: int = 12, refits: int = 1):
         super().__init__(recorder)
         self.model = model
-        self.dates = checks.integer("dates", dates, 1)
-        self.refits = checks.integer("refits", refits, 1)
+        self.dates = integer("dates", dates, 1)
+        self.refits = integer("refits", refits, 1)
 
     def _generate(self) -> None:
         task = self.recorder.load_object("task")

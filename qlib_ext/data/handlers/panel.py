@@ -16,8 +16,7 @@ from qlib.data.dataset.processor import Processor
 from qlib.data.dataset.utils import fetch_df_by_col
 from qlib.log import TimeInspector
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, instance, one_of
 from qlib_ext.config.build import build
 from qlib_ext.data.cache import PanelCache, key_of
 from qlib_ext.data.days import check_range
@@ -104,7 +103,7 @@ class PanelHandler(DataHandlerLP):
         cache: str | Path | None = None,
         init_data: bool = True,
     ) -> None:
-        checks.instance("instruments", instruments, str)
+        instance("instruments", instruments, str)
         check_range(start_time, end_time)
         self.cache = check_cache_directory(cache)
         self.fit_start_time, self.fit_end_time = check_fit_range(fit_start_time, fit_end_time)
@@ -175,7 +174,7 @@ class PanelHandler(DataHandlerLP):
 
     def setup_data(self, init_type: str = DataHandlerLP.IT_FIT_SEQ, **kwargs: Any) -> None:
         """Load the market and the labels, and fit the features unless `init_type` says that their state was loaded."""
-        checks.one_of("init_type", init_type, (self.IT_FIT_SEQ, self.IT_FIT_IND, self.IT_LS))
+        one_of("init_type", init_type, (self.IT_FIT_SEQ, self.IT_FIT_IND, self.IT_LS))
         self._labels = None
         self._store = QlibStore(C.dpm.get_data_uri("day"))
         self.check(self._store, fits=init_type != self.IT_LS)

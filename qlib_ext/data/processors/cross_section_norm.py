@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from qlib.data.dataset.processor import Processor
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, one_of, words
 
 RANK_TO_UNIT = 3.46  # Qlib's factor: the standard deviation of a uniform variable is 1 / sqrt(12) = 1 / 3.46
 
@@ -38,8 +37,8 @@ class CrossSectionNorm(Processor):
     def __init__(
         self, columns: Sequence[str] = ("RETURN",), method: str = "rank", fields_group: str = "label"
     ) -> None:
-        self.columns = checks.words("columns", columns)
-        self.method = checks.one_of("method", method, ("rank", "zscore"))
+        self.columns = words("columns", columns)
+        self.method = one_of("method", method, ("rank", "zscore"))
         self.fields_group = fields_group
 
     def __call__(self, df: pd.DataFrame) -> pd.DataFrame:

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 from qlib.data.dataset.processor import Processor
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, integer
 
 SINK, NEGATIVE, VOLATILE, POSITIVE, BOUNCE = range(5)
 CLASS_NAMES = ("Sink", "Negative", "Volatile", "Positive", "Bounce")
@@ -95,10 +94,10 @@ class MomentumLine(Processor):
         name: str = "MOMENTUM",
         fields_group: str = "label",
     ) -> None:
-        self.lookback_days = checks.integer("lookback_days", lookback_days, 1)
-        self.length_days = checks.integer("length_days", length_days, 1)
-        self.points = self.length_days + 1 if points is None else checks.integer("points", points, 2)
-        self.horizon_days = checks.integer("horizon_days", horizon_days, 0)
+        self.lookback_days = integer("lookback_days", lookback_days, 1)
+        self.length_days = integer("length_days", length_days, 1)
+        self.points = self.length_days + 1 if points is None else integer("points", points, 2)
+        self.horizon_days = integer("horizon_days", horizon_days, 0)
         if self.points <= self.horizon_days:
             raise UserError(
                 f"`points` must be above `horizon_days` ({self.horizon_days}), so that a value of the line is known "

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 from qlib.data.dataset.processor import Processor
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, instance
 
 FALL, RISE = range(2)
 CLASS_NAMES = ("Fall", "Rise")
@@ -66,8 +65,8 @@ class RiseOrFall(Processor):
     per_day = True  # each row is made from itself
 
     def __init__(self, source: str = "RETURN", name: str = "RISE", fields_group: str = "label") -> None:
-        self.source = checks.instance("source", source, str)
-        self.name = checks.instance("name", name, str)
+        self.source = instance("source", source, str)
+        self.name = instance("name", name, str)
         self.fields_group = fields_group
 
     def expressions(self) -> tuple[list[str], list[str]]:

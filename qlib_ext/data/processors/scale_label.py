@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from qlib.data.dataset.processor import Processor
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, above, words
 
 
 class ScaleLabel(Processor):
@@ -37,8 +36,8 @@ class ScaleLabel(Processor):
     def __init__(
         self, columns: Sequence[str] = ("NEXT_RETURN",), unit: float = 0.02, fields_group: str = "label"
     ) -> None:
-        self.columns = checks.words("columns", columns)
-        self.unit = float(checks.above("unit", unit, 0))
+        self.columns = words("columns", columns)
+        self.unit = float(above("unit", unit, 0))
         self.fields_group = fields_group
 
     def __call__(self, df: pd.DataFrame) -> pd.DataFrame:

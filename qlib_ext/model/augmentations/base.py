@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from qlib_ext import checks
+from qlib_ext.checks import between
 from qlib_ext.config.rebuildable import Rebuildable
 
 
@@ -24,7 +24,7 @@ class Augmentation(Rebuildable, ABC):
     """
 
     def __init__(self, probability: float = 0.5) -> None:
-        self.probability = float(checks.between("probability", probability, 0, 1, open_low=True))
+        self.probability = float(between("probability", probability, 0, 1, open_low=True))
 
     def __call__(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Change some of the windows `[N, T, F]` of a day, by draws of `generator`; the argument stays as it is."""

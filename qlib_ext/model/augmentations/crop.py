@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from qlib_ext import checks
+from qlib_ext.checks import between
 from qlib_ext.model.augmentations.base import Augmentation
 
 
@@ -37,7 +37,7 @@ class Crop(Augmentation):
 
     def __init__(self, shortest: float = 0.5, probability: float = 0.5) -> None:
         super().__init__(probability)
-        self.shortest = float(checks.between("shortest", shortest, 0, 1, open_low=True))
+        self.shortest = float(between("shortest", shortest, 0, 1, open_low=True))
 
     def change(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Windows `[N, T, F]`, cropped."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qlib_ext import checks
+from qlib_ext.checks import above
 from qlib_ext.model.augmentations.base import Augmentation
 
 
@@ -31,7 +31,7 @@ class Jitter(Augmentation):
 
     def __init__(self, sigma: float = 0.03, probability: float = 0.5) -> None:
         super().__init__(probability)
-        self.sigma = float(checks.above("sigma", sigma, 0))
+        self.sigma = float(above("sigma", sigma, 0))
 
     def change(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Windows `[N, T, F]` with noise."""

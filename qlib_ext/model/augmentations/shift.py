@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, integer
 from qlib_ext.model.augmentations.base import Augmentation
 
 
@@ -40,7 +39,7 @@ class Shift(Augmentation):
 
     def __init__(self, max_days: int = 3, probability: float = 0.5) -> None:
         super().__init__(probability)
-        self.max_days = checks.integer("max_days", max_days, 1)
+        self.max_days = integer("max_days", max_days, 1)
 
     def change(self, features: Tensor, generator: torch.Generator) -> Tensor:
         """Windows `[N, T, F]`, shifted."""

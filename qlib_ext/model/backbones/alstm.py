@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qlib_ext import checks
+from qlib_ext.checks import integer
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.backbones.recurrent import recurrent
@@ -54,7 +54,7 @@ class ALSTM(Backbone):
         rnn: str = "LSTM",
     ) -> None:
         super().__init__()
-        checks.integer("hidden_size", hidden_size, 2)
+        integer("hidden_size", hidden_size, 2)
         self.rnn = recurrent(rnn, hidden_size, hidden_size, num_layers, dropout)
         self.input = nn.Linear(num_features, hidden_size)
         self.attention = nn.Sequential(

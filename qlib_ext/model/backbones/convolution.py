@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, one_of
 
 NORMS = ("group", "batch")
 GROUP_CHANNELS = 16  # of a group that is normalised together
@@ -43,7 +42,7 @@ def normalization(kind: str, channels: int) -> nn.Module:
     channels
         Channels, at least 2 for `group`: a single one of a single day would have no variance.
     """
-    checks.one_of("norm", kind, NORMS)
+    one_of("norm", kind, NORMS)
     if kind == "batch":
         return BatchNorm(channels)
     return nn.GroupNorm(channels // GROUP_CHANNELS if channels % GROUP_CHANNELS == 0 else 1, channels)
@@ -88,7 +87,7 @@ class TimePooling(nn.Module):
 
     def __init__(self, pooling: str, size: int) -> None:
         super().__init__()
-        self.pooling = checks.one_of("pooling", pooling, POOLINGS)
+        self.pooling = one_of("pooling", pooling, POOLINGS)
         if pooling == "attention":
             half = max(1, size // 2)
             self.score = nn.Sequential(nn.Linear(size, half), nn.Tanh(), nn.Linear(half, 1, bias=False))

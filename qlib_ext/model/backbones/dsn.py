@@ -7,8 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, between, integer
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
 
@@ -55,12 +54,12 @@ class DSN(Backbone):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        checks.integer("hidden_size", hidden_size, 1)
-        checks.between("dropout", dropout, 0, 1, open_high=True)
+        integer("hidden_size", hidden_size, 1)
+        between("dropout", dropout, 0, 1, open_high=True)
         if not isinstance(layer_sizes, (list, tuple)):
             raise UserError(f"`layer_sizes` must be a list of sizes, found {layer_sizes!r}")
         for i, size in enumerate(layer_sizes):
-            checks.integer(f"layer_sizes[{i}]", size, 1)
+            integer(f"layer_sizes[{i}]", size, 1)
         self.out_features = hidden_size
         sizes = [lookback_days * num_features, *layer_sizes, hidden_size]
         layers = (nn.Linear(size, following) for size, following in pairwise(sizes))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, pad
 
-from qlib_ext import checks
+from qlib_ext.checks import between
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone, full_precision
 from qlib_ext.model.backbones.recurrent import last_state, recurrent
@@ -66,7 +66,7 @@ class GATs(Backbone):
     ) -> None:
         super().__init__()
         self.rnn = recurrent(rnn, num_features, hidden_size, num_layers, dropout)
-        self.negative_slope = checks.between("negative_slope", negative_slope, 0, 1)
+        self.negative_slope = between("negative_slope", negative_slope, 0, 1)
         self.out_features = hidden_size
         self.transform = nn.Linear(hidden_size, hidden_size)
         self.attention = nn.Parameter(torch.empty(1, 2 * hidden_size))  # a₁, then a₂

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from qlib_ext import checks
+from qlib_ext.checks import one_of
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone, full_precision
 from qlib_ext.model.backbones.recurrent import last_state, recurrent
@@ -85,7 +85,7 @@ class HIST(Backbone):
     ) -> None:
         super().__init__()
         self.rnn = recurrent(rnn, num_features, hidden_size, num_layers, dropout)
-        self.correct_concepts = bool(checks.one_of("correct_concepts", correct_concepts, (False, True)))
+        self.correct_concepts = bool(one_of("correct_concepts", correct_concepts, (False, True)))
         self.out_features = hidden_size
         self.predefined = SharedInformation(hidden_size)
         self.hidden = SharedInformation(hidden_size)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, between, integer
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.backbones.convolution import window_of
@@ -65,11 +64,11 @@ class MCCNN(Backbone):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        checks.integer("hidden_size", hidden_size, 1)
-        checks.integer("filters", filters, 1)
-        checks.integer("filter_days", filter_days, 1)
-        checks.integer("layers", layers, 1)
-        checks.between("dropout", dropout, 0, 1, open_high=True)
+        integer("hidden_size", hidden_size, 1)
+        integer("filters", filters, 1)
+        integer("filter_days", filter_days, 1)
+        integer("layers", layers, 1)
+        between("dropout", dropout, 0, 1, open_high=True)
         if filter_days % 2 == 0:
             raise UserError(f"`filter_days` must be odd, to have a day in the middle, found {filter_days}")
         days = window_of("MCCNN", lookback_days, layers, "fewer `layers`")

@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from qlib_ext import checks
+from qlib_ext.checks import between, integer, one_of
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
 
@@ -36,10 +36,10 @@ def recurrent(
     UserError
         If an argument is out of its range.
     """
-    checks.one_of("rnn", cell, CELLS)
-    checks.integer("hidden_size", hidden_size, 1)
-    checks.integer("num_layers", num_layers, 1)
-    checks.between("dropout", dropout, 0, 1, open_high=True)
+    one_of("rnn", cell, CELLS)
+    integer("hidden_size", hidden_size, 1)
+    integer("num_layers", num_layers, 1)
+    between("dropout", dropout, 0, 1, open_high=True)
     return CELLS[cell](input_size, hidden_size, num_layers, batch_first=True, dropout=dropout)
 
 

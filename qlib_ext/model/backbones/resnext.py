@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, between, integer
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.backbones.convolution import TimePooling, normalization, window_of
@@ -95,14 +94,14 @@ class ResNeXt(Backbone):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        checks.integer("hidden_size", hidden_size, 2)
-        checks.integer("cardinality", cardinality, 1)
-        checks.integer("width", width, 2)
-        checks.integer("stages", stages, 1)
-        checks.integer("blocks", blocks, 1)
-        checks.integer("stem_channels", stem_channels, 2)
-        checks.integer("stem_days", stem_days, 1)
-        checks.between("dropout", dropout, 0, 1, open_high=True)
+        integer("hidden_size", hidden_size, 2)
+        integer("cardinality", cardinality, 1)
+        integer("width", width, 2)
+        integer("stages", stages, 1)
+        integer("blocks", blocks, 1)
+        integer("stem_channels", stem_channels, 2)
+        integer("stem_days", stem_days, 1)
+        between("dropout", dropout, 0, 1, open_high=True)
         if width % cardinality:
             raise UserError(f"`width` must be a multiple of `cardinality` ({cardinality}), found {width}")
         if stem_days % 2 == 0:

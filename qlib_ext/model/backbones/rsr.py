@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, integer, one_of
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone, full_precision
 from qlib_ext.model.backbones.recurrent import last_state, recurrent
@@ -83,9 +82,9 @@ class RSR(Backbone):
     ) -> None:
         super().__init__()
         self.rnn = recurrent(rnn, num_features, hidden_size, num_layers, dropout)
-        self.strength = checks.one_of("strength", strength, STRENGTHS)
+        self.strength = one_of("strength", strength, STRENGTHS)
         if num_concepts is not None:
-            checks.integer("num_concepts", num_concepts, 1)
+            integer("num_concepts", num_concepts, 1)
         self.num_concepts = num_concepts
         self.out_features = 2 * hidden_size
         ends = 2 * hidden_size if strength == "implicit" else 0

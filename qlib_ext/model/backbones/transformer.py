@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, between, integer, one_of
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
 
@@ -61,16 +60,16 @@ class Transformer(Backbone):
         pooling: str = "last",
     ) -> None:
         super().__init__()
-        checks.integer("hidden_size", hidden_size, 1)
-        checks.integer("num_layers", num_layers, 1)
-        checks.integer("num_heads", num_heads, 1)
-        checks.integer("feedforward_size", feedforward_size, 1)
-        checks.between("dropout", dropout, 0, 1, open_high=True)
+        integer("hidden_size", hidden_size, 1)
+        integer("num_layers", num_layers, 1)
+        integer("num_heads", num_heads, 1)
+        integer("feedforward_size", feedforward_size, 1)
+        between("dropout", dropout, 0, 1, open_high=True)
         if hidden_size % num_heads:
             raise UserError(
                 f"`hidden_size` must be a multiple of `num_heads` ({num_heads}), found {hidden_size}"
             )
-        self.pooling = checks.one_of("pooling", pooling, POOLINGS)
+        self.pooling = one_of("pooling", pooling, POOLINGS)
         self.out_features = hidden_size
         self.input = nn.Linear(num_features, hidden_size)
         self.register_buffer("positions", sinusoids(lookback_days, hidden_size), persistent=False)

@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, at_least
 from qlib_ext.config.rebuildable import Rebuildable
 
 
@@ -35,7 +34,7 @@ class Balancer(Rebuildable):
     tasks: tuple[str, ...] = ()
 
     def __init__(self, weight_decay: float = 0.0) -> None:
-        self.weight_decay = float(checks.at_least("weight_decay", weight_decay, 0))
+        self.weight_decay = float(at_least("weight_decay", weight_decay, 0))
 
     def setup(self, tasks: Sequence[str]) -> None:
         """Learn the tasks' names; called once, before the first step."""

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, between
 from qlib_ext.model.balancers.base import Aggregator
 
 MOST_TASKS = 10
@@ -58,7 +57,7 @@ class CAGrad(Aggregator):
 
     def __init__(self, c: float = 0.4, weight_decay: float = 0.0) -> None:
         super().__init__(weight_decay)
-        self.c = float(checks.between("c", c, 0, 1, open_high=True))
+        self.c = float(between("c", c, 0, 1, open_high=True))
 
     def setup(self, tasks: Sequence[str]) -> None:
         """Check that the tasks are few enough to be solved exactly."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from qlib_ext import checks
+from qlib_ext.checks import at_least, between, instance, integer, one_of
 from qlib_ext.model.balancers.db_mtl import DBMTL
 
 
@@ -76,13 +76,13 @@ class CQB(DBMTL):
         balance_beta: bool = True,
         balance_decay: bool = True,
     ) -> None:
-        super().__init__(checks.between("beta", beta, 0, 1, open_low=True, open_high=True))
-        self.decay = float(checks.at_least("decay", decay, 0))
-        self.window = checks.integer("window", window, 1)
-        self.beta_rule = checks.one_of("beta_rule", beta_rule, ("power", "product"))
-        self.rising_train = checks.one_of("rising_train", rising_train, ("keep", "ratio"))
-        self.balance_beta = checks.instance("balance_beta", balance_beta, bool)
-        self.balance_decay = checks.instance("balance_decay", balance_decay, bool)
+        super().__init__(between("beta", beta, 0, 1, open_low=True, open_high=True))
+        self.decay = float(at_least("decay", decay, 0))
+        self.window = integer("window", window, 1)
+        self.beta_rule = one_of("beta_rule", beta_rule, ("power", "product"))
+        self.rising_train = one_of("rising_train", rising_train, ("keep", "ratio"))
+        self.balance_beta = instance("balance_beta", balance_beta, bool)
+        self.balance_decay = instance("balance_decay", balance_decay, bool)
         self._reset()
 
     def _reset(self) -> None:

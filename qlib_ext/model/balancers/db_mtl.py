@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qlib_ext import checks
+from qlib_ext.checks import between
 from qlib_ext.model.balancers.base import Aggregator
 
 EPSILON = 1e-8  # inside the logarithm; MiM-StocR's Algorithm 1, lines 6 and 9
@@ -47,7 +47,7 @@ class DBMTL(Aggregator):
 
     def __init__(self, beta: float = 0.5, weight_decay: float = 0.0) -> None:
         super().__init__(weight_decay)
-        self.beta = float(checks.between("beta", beta, 0, 1, open_high=True))
+        self.beta = float(between("beta", beta, 0, 1, open_high=True))
         self._average: Tensor | None = None  # [K, P]
         self._forget_by({})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qlib_ext import checks
+from qlib_ext.checks import one_of
 from qlib_ext.model.balancers.base import ConstantWeighting
 
 
@@ -29,7 +29,7 @@ class SingleTask(ConstantWeighting):
     def setup(self, tasks: Sequence[str]) -> None:
         """Check that the task is there."""
         super().setup(tasks)
-        checks.one_of("task", self.task, self.tasks)
+        one_of("task", self.task, self.tasks)
 
     def loss_weights(self) -> dict[str, float]:
         """1 for the task that learns, 0 for the others."""

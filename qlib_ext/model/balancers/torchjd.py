@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, above
 from qlib_ext.config.build import build, locate
 from qlib_ext.model.balancers.base import Aggregator, Balancer, Weighting
 from qlib_ext.model.balancers.module_state import capture, restore
@@ -234,7 +233,7 @@ class TorchJDScalarizer(TorchJD, Weighting):
     def __init__(
         self, method: Mapping[str, Any], learning_rate: float = 2e-4, weight_decay: float = 0.0
     ) -> None:
-        self.learning_rate = float(checks.above("learning_rate", learning_rate, 0))
+        self.learning_rate = float(above("learning_rate", learning_rate, 0))
         super().__init__(method, weight_decay)
 
     def _forget(self) -> None:

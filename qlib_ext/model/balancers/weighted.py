@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, at_least, one_of
 from qlib_ext.model.balancers.base import ConstantWeighting
 
 
@@ -41,14 +40,13 @@ class Weighted(ConstantWeighting):
         if weights is not None and not isinstance(weights, Mapping):
             raise UserError(f"`weights` must be a mapping of tasks to numbers, found {weights!r}")
         self.alpha = {
-            name: float(checks.at_least(f"weights.{name}", weight, 0))
-            for name, weight in (weights or {}).items()
+            name: float(at_least(f"weights.{name}", weight, 0)) for name, weight in (weights or {}).items()
         }
 
     def setup(self, tasks: Sequence[str]) -> None:
         """Check that the tasks are there."""
         for name in self.alpha:
-            checks.one_of("weights", name, tuple(tasks))
+            one_of("weights", name, tuple(tasks))
         self.begin_phase(tasks)
 
     def begin_phase(self, tasks: Sequence[str]) -> None:
