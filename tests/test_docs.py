@@ -14,6 +14,7 @@ import jinja2.meta
 import numpy as np
 import pandas as pd
 import pytest
+import qlib
 import torch
 import yaml
 
@@ -96,7 +97,8 @@ class TestExamples:
         expected = (np.log(close[0, 35, [4, 1]] / close[0, 15, [4, 1]]) - change.mean()) / change.std()
         np.testing.assert_allclose(found[:, 0, 1], expected, rtol=1e-4)
 
-    def test_label(self, examples: Mapping[str, Any]) -> None:
+    def test_label(self, examples: Mapping[str, Any], tmp_path: Path) -> None:
+        qlib.init(provider_uri=str(tmp_path), kernels=1)  # who reads expressions; no store is opened
         given = {name: examples[name] for name in ("labels", "learn_processors")}
         handler = PanelHandler("csi300", **given, init_data=False)
         assert handler.horizon_days == 6
