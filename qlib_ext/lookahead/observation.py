@@ -119,7 +119,9 @@ def by_day(table: pd.DataFrame | pd.Series) -> dict[pd.Timestamp, tuple[np.ndarr
     days = frame.index.get_level_values("datetime")
     codes = frame.index.get_level_values("instrument").to_numpy().astype(str)
     values = frame.to_numpy(dtype=np.float64 if (frame.dtypes == np.float64).any() else np.float32)
-    starts = np.flatnonzero(np.r_[True, days[1:] != days[:-1]]) if len(days) else np.array([], dtype=int)
+    if frame.empty:  # a model may have no score on any of the days
+        return {}
+    starts = np.flatnonzero(np.r_[True, days[1:] != days[:-1]])
     stops = np.append(starts[1:], len(days))
     return {days[a]: (codes[a:b], values[a:b]) for a, b in zip(starts, stops, strict=True)}
 

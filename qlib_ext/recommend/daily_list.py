@@ -27,7 +27,7 @@ UNIT_DAYS = 60  # trading days whose closes tell the unit of the store's price c
 def daily_list(run: TrainedRun, store: QlibStore, scored: Scored) -> pd.DataFrame:
     """Rank the scored stocks of a day and say what is known of them.
 
-    Members of the universe without a close that day come after the others, without a rank: they are suspended, and a
+    Members of the universe without a score come after the others, without a rank: most are suspended that day, and a
     backtest gives them no score either.
 
     Returns
@@ -44,8 +44,8 @@ def daily_list(run: TrainedRun, store: QlibStore, scored: Scored) -> pd.DataFram
     day = panel.calendar.get_loc(scored.day)
     members = pd.Index(panel.instruments)[panel.members[day]]
     predicted = scored.predictions
-    order = predicted["score"].sort_index().sort_values(ascending=False, kind="stable").index
-    silent = members.difference(predicted.index)
+    order = predicted["score"].dropna().sort_index().sort_values(ascending=False, kind="stable").index
+    silent = members.difference(order)
     table = pd.DataFrame(index=pd.Index([*order, *silent], name="instrument", dtype=object))
     table["rank"] = pd.Series(range(1, len(order) + 1), index=order, dtype="Int64")
     table["score"] = predicted["score"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from qlib.backtest import create_account_instance
+from qlib.backtest.account import Account
 from qlib.backtest.decision import OrderDir
 from qlib.backtest.utils import CommonInfrastructure, LevelInfrastructure, TradeCalendarManager
 from qlib.strategy.base import BaseStrategy
@@ -153,11 +153,10 @@ def next_orders(
             code: {"amount": shares / factor[code], "price": float(prices.loc[code, "close"])}
             for code, shares in sorted(holdings.shares.items())
         }
-        account = create_account_instance(
-            start_time=next_day,
-            end_time=next_day,
-            benchmark=None,
-            account={"cash": holdings.cash, **position},
+        account = Account(
+            init_cash=holdings.cash,
+            position_dict=position,
+            benchmark_config={"benchmark": None},  # where it names none, Qlib reads SH000300
             pos_type=f"{OrderedPosition.__module__}.{OrderedPosition.__name__}",
         )
         for code in position:

@@ -268,6 +268,14 @@ class Weighs(Model):
         return scores
 
 
+class Partial(Weighs):
+    """A score for some stocks, and on two days of three; nothing leaks."""
+
+    def finish(self, scores: pd.Series, dataset: Any) -> pd.Series:
+        days, codes = (scores.index.get_level_values(level) for level in ("datetime", "instrument"))
+        return scores[(days.dayofyear % 3 != 0) & (codes != "SH600001")]
+
+
 class NormalisedOverDays(Weighs):
     """Scores less the mean of all rows of the call: a batch norm in training mode over a batch of days."""
 

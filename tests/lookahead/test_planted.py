@@ -44,6 +44,11 @@ class TestNoFalseAlarm:
         assert result.dates == 16
         assert {check.name for check in result.checks} >= {"dates", "refits", "splits", "scoring"}
 
+    def test_a_model_without_a_score_on_some_days(self, task: Any, audited: Any) -> None:
+        result = audited(task(model=config("Partial")))
+        assert result.findings == ()
+        assert "scoring" in {check.name for check in result.checks}
+
     def test_daily_panels_with_side_data(self, task: Any, audited: Any) -> None:
         side = {
             "market_value": {"class": "qlib_ext.features.side_data.market_value.SideMarketValue"},

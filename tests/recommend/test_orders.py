@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,17 @@ class TestOrders:
         assert [*bought["instrument"]] == [*free.index]
         assert (bought["value"] <= 600_000 * 0.95 / 6).all()
         assert (bought["value"] + 100 * bought["price"] > 600_000 * 0.95 / 6 * 0.999).all()  # not a lot fewer
+
+    def test_no_index_is_asked_for(self, client: MlflowClient, newest: QlibStore, tmp_path: Path) -> None:
+        with_index = recommend(client, RUN, newest.root, cash=600_000.0).orders
+        root = tmp_path / "store"
+        shutil.copytree(newest.root, root)
+        shutil.rmtree(root / "features" / "sh000300")
+        everything = root / "instruments" / "all.txt"
+        lines = everything.read_text(encoding="utf-8").splitlines(keepends=True)
+        everything.write_text("".join(line for line in lines if "SH000300" not in line), encoding="utf-8")
+        without = recommend(client, RUN, root, cash=600_000.0).orders
+        pd.testing.assert_frame_equal(without, with_index)
 
     def test_a_limit_of_today_says_nothing_of_tomorrow(
         self, client: MlflowClient, newest: QlibStore, cut: Cut, monkeypatch: pytest.MonkeyPatch
