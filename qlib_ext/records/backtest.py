@@ -50,6 +50,10 @@ ESTIMATED = (
     "turnover",
     "annual_cost",
 )
+NO_INDEX = (
+    "`backtest.benchmark` must be an instrument code such as SH000300, here or in `task.dataset.kwargs.benchmark`; found "
+    "none in either"
+)
 OBJECTS = {"extra_quote", "quote_cls"}  # no text could stand for them
 
 
@@ -71,12 +75,13 @@ class BacktestRecord(Record):
 
     Parameters
     ----------
-    recorder, dataset
-        Given by Qlib; the dataset's `benchmark` is the index where `backtest` names none.
+    recorder
+        Given by Qlib.
     strategy
         `{class: dotted path, kwargs: {...}}` of a Qlib strategy that takes `signal`.
     backtest
-        `account` (currency, by default 100 million), `benchmark` (instrument code) and `exchange_kwargs`: `rules`, the
+        `account` (currency, by default 100 million), `benchmark` (instrument code; where it is left out or null, that
+        of the dataset) and `exchange_kwargs`: `rules`, the
         name of a dated table of price limits, T+1, lots and costs (`cn`, `us` or a YAML file), and what takes the place
         of parts of it, as `qlib_ext.backtest.rule_based_exchange.RuleBasedExchange` explains it; or, without rules, what Qlib's
         `Exchange` takes: `deal_price`, `open_cost`, `close_cost`, `min_cost`, `limit_threshold`, `volume_threshold`, ...
@@ -117,7 +122,6 @@ class BacktestRecord(Record):
         self,
         recorder: Any,
         strategy: Mapping[str, Any],
-        dataset: Any = None,
         backtest: Mapping[str, Any] | None = None,
         start: Any = None,
         end: Any = None,
@@ -131,7 +135,7 @@ class BacktestRecord(Record):
         _check_keys("backtest", {} if backtest is None else backtest, settings)
         settings |= backtest or {}
         self.account = float(above("backtest.account", settings["account"], 0))
-        self.benchmark = settings["benchmark"] or getattr(dataset, "benchmark", None)
+        self.benchmark = settings["benchmark"]
         if self.benchmark is not None:
             instance("backtest.benchmark", self.benchmark, str)
         if not isinstance(settings["exchange_kwargs"], Mapping):
@@ -159,10 +163,7 @@ class BacktestRecord(Record):
             spec.require_field("backtest.exchange_kwargs", field)
         benchmark = self.benchmark or spec.benchmark
         if benchmark is None:
-            raise UserError(
-                "`backtest.benchmark` must be an instrument code such as SH000300, since the dataset names none; found "
-                "None"
-            )
+            raise UserError(NO_INDEX)
         if benchmark.upper() not in spec.store.instruments():
             raise UserError(
                 f"`backtest.benchmark` must be an instrument of the store {spec.store.root}, found {benchmark!r}"
@@ -192,7 +193,7 @@ class BacktestRecord(Record):
         self.notes = []
         scores = self.load_table("signal/predictions.parquet")["score"].dropna()
         first, last = self._period(scores)
-        benchmark = self._check_benchmark(first, last)
+        benchmark = self._benchmark(first, last)
         logger.info("Backtest from %s to %s", f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}")
         codes = sorted(scores.index.get_level_values("instrument").unique())
         exchange, notes = make_exchange(codes, first, last, self.exchange_kwargs)
@@ -205,7 +206,7 @@ class BacktestRecord(Record):
         for name, table in (("positions", done.positions()), ("orders", done.orders)):
             self.save_table(f"backtest/{name}.parquet", table)
             self.save_csv(f"backtest/{name}.csv", table)
-        self.save_json("backtest/setup.json", self._setup(exchange, first, last))
+        self.save_json("backtest/setup.json", self._setup(exchange, first, last, benchmark))
         series = series_of(daily, self.days_per_year)
         summary = summarise(series)
         found = {
@@ -246,27 +247,30 @@ class BacktestRecord(Record):
             )
         return calendar[first], calendar[last]
 
-    def _check_benchmark(self, first: pd.Timestamp, last: pd.Timestamp) -> str:
-        if not isinstance(self.benchmark, str):
-            raise UserError(
-                "`backtest.benchmark` must be an instrument code such as SH000300, since the dataset names none; "
-                f"found {self.benchmark!r}"
-            )
+    def _benchmark(self, first: pd.Timestamp, last: pd.Timestamp) -> str:
+        """The index: that of `backtest`, or else that of the dataset."""
+        benchmark = self.benchmark
+        if benchmark is None and self.has("data/summary.json"):
+            benchmark = self.load_json("data/summary.json").get("benchmark")
+        if benchmark is None:
+            raise UserError(NO_INDEX)
         with quiet_qlib():
-            close = D.features([self.benchmark], ["$close"], first, last)
+            close = D.features([benchmark], ["$close"], first, last)
         if close.empty or close["$close"].isna().all():
             raise UserError(
                 f"`backtest.benchmark` must be an instrument with close prices from {first:%Y-%m-%d} to "
-                f"{last:%Y-%m-%d}, found none for {self.benchmark} in the store"
+                f"{last:%Y-%m-%d}, found none for {benchmark} in the store"
             )
-        return self.benchmark
+        return str(benchmark)
 
-    def _setup(self, exchange: RuleBasedExchange, first: pd.Timestamp, last: pd.Timestamp) -> dict[str, Any]:
+    def _setup(
+        self, exchange: RuleBasedExchange, first: pd.Timestamp, last: pd.Timestamp, benchmark: str
+    ) -> dict[str, Any]:
         return {
             "start": f"{first:%Y-%m-%d}",
             "end": f"{last:%Y-%m-%d}",
             "account": self.account,
-            "benchmark": self.benchmark,
+            "benchmark": benchmark,
             "strategy": dict(self.strategy),
             "exchange": self.exchange_kwargs,
             "rules": exchange.describe(),

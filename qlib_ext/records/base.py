@@ -14,11 +14,14 @@ from typing import Any
 
 import mlflow.entities
 import pandas as pd
-from qlib.workflow.record_temp import RecordTemp
+from qlib.backtest.report import CSI300_BENCH
+from qlib.config import C
+from qlib.workflow.record_temp import PortAnaRecord, RecordTemp
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, nearest
 from qlib_ext.config.build import build, in_one_form, locate
 from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.market.store import QlibStore
 from qlib_ext.masking import masked
 from qlib_ext.paths import inside
 from qlib_ext.records.makers import makers
@@ -45,6 +48,8 @@ class Record(RecordTemp, ABC):
         Artifact paths that it reads and that it writes.
     may_make : tuple of str
         Artifact paths that it writes where the run has what they are made from.
+    asks : tuple of str
+        Methods of the dataset that it calls, beside those of Qlib's datasets.
 
     Departures
     ----------
@@ -55,6 +60,7 @@ class Record(RecordTemp, ABC):
     needs: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
     may_make: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
 
     def __init__(self, recorder: Any):
         super().__init__(recorder=recorder)
@@ -177,12 +183,16 @@ def check_records(task: Mapping[str, Any], recorder: Any, spec: DatasetSpec | No
         if not path.startswith(
             "qlib_ext."
         ):  # Qlib's own, or a user's: what it does is not for this package to judge
-            if not issubclass(locate(path, name=name), RecordTemp):
+            found = locate(path, name=name)
+            if not issubclass(found, RecordTemp):
                 raise UserError(f"`{name}.class` must be a record, found {path}")
+            if issubclass(found, PortAnaRecord):
+                _check_index_of_qlib(kwargs, name)
             continue
         kind = locate(path, name=name)
         if not issubclass(kind, Record):
             raise UserError(f"`{name}.class` must be a Record, found {path}")
+        _check_dataset(kind, task.get("dataset"), name)
         takes = inspect.signature(kind).parameters
         given = {key: None for key in ("model", "dataset") if key in takes and key not in kwargs}
         record = build({"class": path, "kwargs": kwargs}, Record, name=name, recorder=recorder, **given)
@@ -192,6 +202,34 @@ def check_records(task: Mapping[str, Any], recorder: Any, spec: DatasetSpec | No
         if spec is not None:
             record.check_before(spec)
         written.add(path)
+
+
+def _check_dataset(kind: type[Record], config: Any, name: str) -> None:
+    """The class of the dataset must have what a record asks it."""
+    if not kind.asks or not isinstance(config, Mapping):
+        return
+    dataset = locate(in_one_form(config, "task.dataset")["class"], name="task.dataset")
+    lacking = [method for method in kind.asks if not hasattr(dataset, method)]
+    if lacking:
+        raise UserError(
+            f"`{name}`, {kind.__name__}, asks the dataset for `{'`, `'.join(lacking)}`, which {dataset.__name__} does not "
+            "have: take qlib_ext.data.dataset.DailyPanelDataset, or Qlib's own records with Qlib's own dataset"
+        )
+
+
+def _check_index_of_qlib(kwargs: Mapping[str, Any], name: str) -> None:
+    """Qlib's backtest reads SH000300 where it is told no index, and fails after the training where there is none."""
+    config = kwargs.get("config") or {}
+    settings = (config.get("backtest") if isinstance(config, Mapping) else None) or {}
+    index = settings.get("benchmark") if isinstance(settings, Mapping) else None
+    code = CSI300_BENCH if index is None else index
+    store = QlibStore(C.dpm.get_data_uri("day"))
+    if isinstance(code, str) and code.upper() not in store.instruments():
+        raise UserError(
+            f"`{name}.kwargs.config.backtest.benchmark` must be an instrument of the store {store.root}, found {index!r}"
+            + (f", for which Qlib takes {CSI300_BENCH}" if index is None else "")
+            + nearest(code.upper(), store.instruments())
+        )
 
 
 def _dotted(config: Mapping[str, Any]) -> str:

@@ -56,6 +56,8 @@ class SignalRecord(Record):
     )
     may_make = ("model/booster.txt", "model/windows.safetensors")
 
+    asks = ("describe", "coverage")
+
     def __init__(self, recorder: Any, model: Any, dataset: Any):
         super().__init__(recorder)
         self.model = model
@@ -66,7 +68,7 @@ class SignalRecord(Record):
         spec.require_segment("test", "SignalRecord")
 
     def _generate(self) -> None:
-        for method in ("describe", "coverage", "prepare"):
+        for method in (*self.asks, "prepare"):
             if not callable(getattr(self.dataset, method, None)):
                 raise UserError(
                     f"`dataset` must have `{method}`, as qlib_ext.data.dataset.DailyPanelDataset has; "

@@ -47,7 +47,8 @@ class SweepRecord(Record):
       and drawdowns as in `backtest/summary.csv`, mean `turnover` a day, `annual_cost`, mean number of `stocks` held, and
       `unfilled`, the share of the orders that did not fill in full.
     - `topk_wealth.parquet`: by day and `topk`, the account after cost over the index, both 1 at the start.
-    - `setup.json`: the settings, and which `topk` were left out and why.
+    - `setup.json`: the settings, and which `topk` were left out and why. Where the strategy of the backtest is set by no
+      `topk` and `n_drop`, that is said there and in the log, and nothing else is written.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ class SweepRecord(Record):
     Raises
     ------
     UserError
-        If an argument lies outside its range, or the strategy of the backtest takes no `topk` and `n_drop`.
+        If an argument lies outside its range.
     """
 
     needs = (
@@ -89,17 +90,19 @@ class SweepRecord(Record):
         return [*self.makes] if self.topk else ["sweeps/setup.json"]
 
     def _generate(self) -> None:
-        if not self.topk:
-            self.save_json("sweeps/setup.json", {"topk": [], "left_out": []})
-            return
         setup = self.load_json("backtest/setup.json")
-        own = setup["strategy"].get("kwargs", {})
-        if not {"topk", "n_drop"} <= own.keys():
-            raise UserError(
-                f"a sweep needs a strategy with `topk` and `n_drop`, and that of the backtest, "
-                f"{setup['strategy']['class']}, is set by {', '.join(own) or 'nothing'}: set `topk` of SweepRecord to [], "
-                "or leave it out"
+        own = setup["strategy"].get("kwargs") or {}
+        why = ""
+        if self.topk and not {"topk", "n_drop"} <= own.keys():
+            why = (
+                "no sweep: it needs a strategy with `topk` and `n_drop`, and that of the backtest, "
+                f"{setup['strategy']['class']}, is set by {', '.join(own) or 'nothing'}"
             )
+            logger.info("%s", why)
+            self.topk = []
+        if not self.topk:
+            self.save_json("sweeps/setup.json", {"topk": [], "left_out": [], "note": why})
+            return
         share = own["n_drop"] / own["topk"] if self.n_drop_share is None else self.n_drop_share
         scores = self.load_table("signal/predictions.parquet")["score"].dropna()
         usual = int(scores.groupby("datetime").size().median())

@@ -7,10 +7,12 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from mlflow.entities import Metric, RunTag
 from mlflow.exceptions import MlflowException
+from qlib.utils.exceptions import LoadObjectError
 from qlib.workflow.recorder import MLflowRecorder
 
 from qlib_ext.checks import UserError
@@ -142,6 +144,8 @@ class Recorder(MLflowRecorder):
 
         Raises
         ------
+        LoadObjectError
+            If the run has no such artifact; Qlib's records then look in another folder.
         UserError
             If another process saved it and no unpickler is given: whoever can write to the run could have put a pickle
             there that runs a program when it is opened.
@@ -149,6 +153,9 @@ class Recorder(MLflowRecorder):
         if unpickler is not None:
             return super().load_object(name, unpickler)
         if name not in self._saved:
+            folder = str(PurePosixPath(name).parent)
+            if name not in self.list_artifacts(None if folder == "." else folder):
+                raise LoadObjectError(f"the run {self.id} has no artifact `{name}`")
             raise UserError(
                 f"`{name}` of the run {self.id} is a pickle that this process did not write, and to open it is to run "
                 "what it holds: take what the run keeps as Parquet, JSON and safetensors, or say that you trust it by "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from qlib.utils import init_instance_by_config
 
 from qlib_ext.checks import UserError
 from qlib_ext.metrics.portfolio_series import series_of
@@ -24,7 +25,7 @@ def scored(run: Any, workplace: Any, model: Any) -> Any:
 
 
 def record(run: Any, workplace: Any, **arguments: Any) -> BacktestRecord:
-    return BacktestRecord(recorder=run, dataset=workplace, **({"strategy": STRATEGY} | arguments))
+    return BacktestRecord(recorder=run, **({"strategy": STRATEGY} | arguments))
 
 
 def test_it_writes_what_it_names(scored: Any, workplace: Any, files: Any) -> None:
@@ -59,6 +60,19 @@ class TestNumbers:
             D.features([workplace.benchmark], ["$close/Ref($close,1)-1"]).droplevel("instrument").iloc[:, 0]
         )
         np.testing.assert_allclose(daily["benchmark"], index.loc[daily.index])
+
+    @pytest.mark.parametrize("backtest", [{}, {"benchmark": None}])
+    def test_as_qlib_builds_it_the_index_is_the_datasets(
+        self, scored: Any, workplace: Any, backtest: dict[str, Any]
+    ) -> None:
+        config = {
+            "class": "qlib_ext.records.backtest.BacktestRecord",
+            "kwargs": {"strategy": STRATEGY, "backtest": backtest},
+        }
+        given = {"model": None, "dataset": workplace}  # Qlib drops both for a class that does not take both
+        init_instance_by_config(config, recorder=scored, try_kwargs=given).generate()
+        told = json.loads(Path(scored.download_artifact("backtest/setup.json")).read_text(encoding="utf-8"))
+        assert told["benchmark"] == workplace.benchmark
 
     def test_metrics_are_those_of_the_daily_series(self, made: Any, read: Any) -> None:
         daily, metrics = read("backtest/daily.parquet"), made.list_metrics()
@@ -188,9 +202,14 @@ class TestRefuses:
         with pytest.raises(UserError, match="found none for SH999999 in the store"):
             record(scored, workplace, backtest={"benchmark": "SH999999"}).generate()
 
-    def test_no_index_at_all(self, scored: Any) -> None:
-        with pytest.raises(UserError, match=r"`backtest.benchmark` must be an instrument code"):
-            BacktestRecord(recorder=scored, strategy=STRATEGY).generate()
+    def test_no_index_at_all(
+        self, run: Any, workplace: Any, model: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told = workplace.describe() | {"benchmark": None}
+        monkeypatch.setattr(workplace, "describe", lambda: told)
+        SignalRecord(recorder=run, model=model, dataset=workplace).generate()
+        with pytest.raises(UserError, match=r"`backtest.benchmark` must be an instrument code.*in either"):
+            BacktestRecord(recorder=run, strategy=STRATEGY).generate()
 
     def test_a_price_limit_without_the_change(
         self, scored: Any, workplace: Any, monkeypatch: pytest.MonkeyPatch

@@ -11,6 +11,7 @@ import pytest
 from qlib.workflow import R
 
 from qlib_ext.checks import UserError
+from qlib_ext.market.store import QlibStore
 from qlib_ext.records.base import Record
 
 SIGNAL = {"class": "qlib_ext.records.signal.SignalRecord", "kwargs": {}}
@@ -126,6 +127,27 @@ class TestCheckedBeforeTraining:
             "kwargs": {"sections": [{"class": "qlib_ext.report.sections.training.Training"}]},
         }
         self.start(model=MODEL, record=[SIGNAL, report])
+
+    def test_a_record_that_the_dataset_cannot_answer(self, workplace: Any) -> None:
+        dataset = {"class": "DatasetH", "module_path": "qlib.data.dataset", "kwargs": {}}
+        with pytest.raises(
+            UserError, match=r"`task.record\[0\]`, SignalRecord, asks .*`describe`, `coverage`"
+        ):
+            self.start(model=MODEL, dataset=dataset, record=[SIGNAL])
+
+    @pytest.mark.parametrize("index", ["SH999999", None])
+    def test_an_index_of_qlibs_backtest_that_is_not_there(
+        self, workplace: Any, index: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(QlibStore, "instruments", lambda self: ["SH600000"])
+        config = {"strategy": {}, "backtest": {"benchmark": index}}
+        record = {
+            "class": "PortAnaRecord",
+            "module_path": "qlib.workflow.record_temp",
+            "kwargs": {"config": config},
+        }
+        with pytest.raises(UserError, match=r"`task.record\[0\].kwargs.config.backtest.benchmark` must be"):
+            self.start(model=MODEL, record=[record])
 
     def test_records_of_others_are_not_judged(self, workplace: Any) -> None:
         self.start(

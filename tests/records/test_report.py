@@ -34,7 +34,7 @@ def recorded(run: Any, workplace: Any, model: Any) -> Any:
     SignalRecord(recorder=run, model=model, dataset=workplace).generate()
     RankingRecord(recorder=run).generate()
     MomentumRecord(recorder=run).generate()
-    BacktestRecord(recorder=run, strategy=STRATEGY, dataset=workplace).generate()
+    BacktestRecord(recorder=run, strategy=STRATEGY).generate()
     PortfolioRecord(recorder=run, draws=20).generate()
     return run
 

@@ -28,9 +28,7 @@ def traded(run: Any, workplace: Any, model: Any) -> Any:
 
 
 def backtest(run: Any, workplace: Any, config: dict[str, Any]) -> None:
-    BacktestRecord(
-        recorder=run, dataset=workplace, strategy=config, backtest={"account": 1e7}, days_per_year=240
-    ).generate()
+    BacktestRecord(recorder=run, strategy=config, backtest={"account": 1e7}, days_per_year=240).generate()
 
 
 def setup(run: Any) -> dict[str, Any]:
@@ -81,14 +79,18 @@ def test_an_empty_list_turns_it_off(traded: Any, files: Any) -> None:
     assert files() - before == {*made.list()} == {"sweeps/setup.json"}
 
 
-def test_a_strategy_without_a_number_of_stocks(traded: Any) -> None:
+def test_a_strategy_without_a_number_of_stocks_is_noted_and_no_failure(traded: Any, files: Any) -> None:
     told = Path(traded.download_artifact("backtest/setup.json"))
     content = json.loads(told.read_text())
     content["strategy"] = {"class": "a.Weights", "kwargs": {"risk": 1}}
     told.write_text(json.dumps(content))
     traded.log_artifact(str(told), "backtest")
-    with pytest.raises(UserError, match=r"and that of the backtest, a\.Weights, is set by risk: set `topk`"):
-        SweepRecord(traded).generate()
+    made = SweepRecord(traded)
+    before = files()
+    made.generate()
+    assert files() - before == {*made.list()} == {"sweeps/setup.json"}
+    left = json.loads(Path(traded.download_artifact("sweeps/setup.json")).read_text())
+    assert "a.Weights, is set by risk" in left["note"]
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ STRATEGY = {"class": "qlib_ext.strategy.topk_dropout.TopkDropout", "kwargs": {"t
 @pytest.fixture
 def traded(run: Any, workplace: Any, model: Any) -> Any:
     SignalRecord(recorder=run, model=model, dataset=workplace).generate()
-    BacktestRecord(recorder=run, dataset=workplace, strategy=STRATEGY, backtest={"account": 1e7}).generate()
+    BacktestRecord(recorder=run, strategy=STRATEGY, backtest={"account": 1e7}).generate()
     return run
 
 
@@ -99,7 +99,7 @@ class TestRecord:
     def test_without_a_single_order(self, run: Any, workplace: Any, model: Any, files: Any) -> None:
         SignalRecord(recorder=run, model=model, dataset=workplace).generate()
         nothing = {"account": 10.0}  # no lot costs as little
-        BacktestRecord(recorder=run, dataset=workplace, strategy=STRATEGY, backtest=nothing).generate()
+        BacktestRecord(recorder=run, strategy=STRATEGY, backtest=nothing).generate()
         orders = Path(run.download_artifact("backtest/orders.parquet"))
         pd.read_parquet(orders).iloc[:0].to_parquet(orders)
         run.log_artifact(str(orders), "backtest")

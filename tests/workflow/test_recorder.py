@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 import qlib
 from mlflow.tracking import MlflowClient
+from qlib.utils.exceptions import LoadObjectError
 from qlib.workflow import R
+from qlib.workflow.record_temp import SigAnaRecord
 from typer.testing import CliRunner
 
 from qlib_ext.checks import UserError
@@ -89,6 +91,15 @@ class TestLogged:
             "day": date(2020, 1, 2),
         }
         assert config["at"] == [1, uri], "the caller's own stays"
+
+    def test_what_is_not_there_is_told_as_qlib_tells_it(self, workplace: Any) -> None:
+        """Qlib's own records look for `sig_analysis/pred.pkl` first, and for `pred.pkl` where that is missing."""
+        with R.start(experiment_name="naming"):
+            recorder = R.get_recorder()
+            recorder.save_objects(**{"pred.pkl": [1, 2]})
+            assert SigAnaRecord(recorder).load("pred.pkl") == [1, 2]
+            with pytest.raises(LoadObjectError, match=r"no artifact `label\.pkl`"):
+                recorder.load_object("label.pkl")
 
     @pytest.mark.parametrize(
         ("uri", "expected"), [("http://ann:secret@localhost:9", "true"), ("http://localhost:9", None)]
