@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qlib_ext.cli.options import TrackingUri
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -50,13 +52,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(
-            help="MLflow store: a database or a server.",
-            show_default="MLFLOW_TRACKING_URI, else sqlite:///mlflow.db",
-        ),
-    ] = None,
+    tracking_uri: TrackingUri = None,
     csv: Annotated[
         bool, typer.Option("--csv", help="Print the table of groups as CSV, and nothing else.")
     ] = False,

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from qlib_ext.cli.options import TrackingUri
 
 if TYPE_CHECKING:
     from qlib_ext.lookahead.findings import Result
@@ -33,9 +34,7 @@ def lookahead(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the changed markets.", min=0)] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow store of RUN; MLFLOW_TRACKING_URI or mlflow.db by default.")
-    ] = None,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Look for the future in what a workflow calls known. Exit status 1 where something leaks."""
     with contextlib.redirect_stderr(io.StringIO()):  # imports of Qlib's print what nobody here asked
@@ -46,7 +45,6 @@ def lookahead(
         from qlib_ext.workflow.task import check_task
     from qlib_ext.cli.progress import shown_progress
 
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("qlib_ext").addHandler(logging.NullHandler())  # what matters is shown below
     config = read_workflow(workflow)
     check_settings(config)

@@ -1,14 +1,22 @@
-"""Options that are given many times: KEY=VALUE, and words divided by commas."""
+"""Options that commands share, and those that are given many times: KEY=VALUE, and words divided by commas."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from qlib_ext.checks import UserError
+
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        help="MLflow store: a database or a server. MLFLOW_TRACKING_URI or sqlite:///mlflow.db by default.",
+    ),
+]
 
 
 def pairs(

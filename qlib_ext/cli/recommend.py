@@ -6,13 +6,13 @@ import contextlib
 import io
 import json
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.options import TrackingUri
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +39,7 @@ def recommend(
     out: Annotated[
         Path | None, typer.Option(help="CSV file to write; recommendations/DAY-RUN.csv by default.")
     ] = None,
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow store; MLFLOW_TRACKING_URI or mlflow.db by default.")
-    ] = None,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Rank the stocks of a day with a trained run, and ask its strategy for the orders of the next."""
     with contextlib.redirect_stderr(io.StringIO()):  # imports of Qlib's print what nobody here asked
@@ -50,7 +48,6 @@ def recommend(
 
     from qlib_ext.tracking.runs import connect
 
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     logging.getLogger("qlib_ext").addHandler(logging.NullHandler())  # what matters is shown below
     if out is not None and (out.is_dir() or out.suffix.lower() != ".csv"):
         raise UserError(f"`--out` must be a CSV file such as list.csv, found {out}")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from qlib_ext.cli.options import TrackingUri
+
 
 def report(
     run: Annotated[
@@ -26,17 +28,10 @@ def report(
     figures: Annotated[
         bool, typer.Option("--figures", help="Write every chart as PNG too, into DIR/figures.")
     ] = False,
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URI",
-            help="MLflow's store; by default MLFLOW_TRACKING_URI, or sqlite:///mlflow.db where that file is.",
-        ),
-    ] = None,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Make the report of a run again from its artifacts; the market's data are not needed."""
-    import os  # all here, so that `qlib-ext --help` stays quick
-    import tempfile
+    import tempfile  # all here, so that `qlib-ext --help` stays quick
 
     from qlib_ext.checks import UserError
     from qlib_ext.cli.older import tell_of_older
@@ -47,7 +42,6 @@ def report(
 
     if out is not None and out.exists() and not out.is_dir():
         raise UserError(f"`--out` must be a folder, found the file {out}")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     client = connect(tracking_uri)
     found = find_run(client, run)
     tell_of_older(client, [found])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import mlflow.exceptions
@@ -78,7 +79,7 @@ def find_run(client: MlflowClient, wanted: str) -> Run:
         If nothing is called so, the experiment has no finished run, or several runs are meant.
     """
     found = _called(client, wanted, finished=True)
-    if len(found) > 1 and not _is_experiment(client, wanted):
+    if len(found) > 1 and _experiment(client, wanted) is None:
         raise UserError(f"{len(found)} runs are called `{wanted}`: name one by its id: {_listed(found)}")
     return found[0]
 
@@ -212,32 +213,27 @@ def _search(client: MlflowClient, attribute: str, value: str, *, exact: bool) ->
 
 
 def _pages(client: MlflowClient, experiment_ids: Sequence[str], filter_string: str) -> list[Run]:
-    runs: list[Run] = []
-    token = None
-    while experiment_ids:
-        page = client.search_runs(
-            list(experiment_ids),
-            filter_string,
-            max_results=_PAGE,
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        )
-        runs.extend(page)
-        token = page.token
-        if not token:
-            break
-    return runs
+    if not experiment_ids:
+        return []
+    return _all_pages(
+        client.search_runs, list(experiment_ids), filter_string, order_by=["attributes.start_time DESC"]
+    )
 
 
-def _experiments(client: MlflowClient) -> list[Experiment]:
-    found: list[Experiment] = []
+def _all_pages(search: Callable[..., Any], *arguments: Any, **named: Any) -> list[Any]:
+    """What a search of MLflow's finds, all pages of it."""
+    found: list[Any] = []
     token = None
     while True:
-        page = client.search_experiments(max_results=_PAGE, page_token=token)
+        page = search(*arguments, max_results=_PAGE, page_token=token, **named)
         found.extend(page)
         token = page.token
         if not token:
             return found
+
+
+def _experiments(client: MlflowClient) -> list[Experiment]:
+    return _all_pages(client.search_experiments)
 
 
 def _experiment_ids(client: MlflowClient) -> list[str]:
@@ -248,10 +244,6 @@ def _experiment(client: MlflowClient, name: str) -> Experiment | None:
     """The experiment of that name; None where there is none, or it was deleted."""
     found = client.get_experiment_by_name(name)
     return found if found is not None and found.lifecycle_stage == "active" else None
-
-
-def _is_experiment(client: MlflowClient, wanted: str) -> bool:
-    return _experiment(client, wanted) is not None
 
 
 def _listed(runs: Sequence[Run], most: int = 5) -> str:
