@@ -114,11 +114,14 @@ def made(name: str, stores: dict[str, Path]) -> dict[str, Any]:
 
 
 def put(config: dict[str, Any], path: str, value: Any) -> None:
-    """Set what stands at `task/model/kwargs/seed`; an item of a list goes by the end of its class, or by its number."""
+    """Set what stands at `task/model/kwargs/seed`; an item of a list goes by the end of its class, or by its number.
+
+    `kwargs` that are left out are made.
+    """
     *way, last = path.split("/")
     place: Any = config
     for step in way:
-        place = place[_step(place, step)]
+        place = place.setdefault(step, {}) if step == "kwargs" else place[_step(place, step)]
     if value is REMOVED:
         del place[_step(place, last)]
     else:

@@ -83,7 +83,8 @@ class DatasetConfig:
         for name in arguments:
             if name not in known:
                 raise UserError(
-                    f"the dataset has no place for `{name}`{nearest(name, known)}; it takes {', '.join(known)}"
+                    f"`task.dataset.kwargs` has no place for `{name}`{nearest(name, known)}; "
+                    f"DailyPanelDataset takes {', '.join(known)}"
                 )
         return cls(**arguments)
 

@@ -44,7 +44,7 @@ class TestArguments:
         [
             (
                 {"benchmrk": "SH000300"},
-                r"no place for `benchmrk` \(did you mean benchmark\?\); it takes handler, segments,",
+                r"no place for `benchmrk` \(did you mean benchmark\?\); DailyPanelDataset takes handler, segments,",
             ),
             ({"shares": (0.5, 0.25, 0.25)}, "no place for `shares`"),
             ({"handler": "alpha360"}, "`handler` must be a mapping with `class`"),

@@ -185,9 +185,9 @@ class TestScalarizers:
 
     def test_sum_is_equal_weighting(self):
         losses = torch.rand(3)
-        assert torch.equal(
-            started("torchjd.scalarization.Sum").weights(losses), EqualWeighting().weights(losses)
-        )
+        equal = EqualWeighting()
+        equal.setup(["a", "b", "c"])
+        assert torch.equal(started("torchjd.scalarization.Sum").weights(losses), equal.weights(losses))
 
     def test_uw_learns_its_uncertainties_by_adam(self):
         balancer = started("torchjd.scalarization.UW", learning_rate=0.05)
