@@ -20,7 +20,7 @@ def confusion_matrix(actual: npt.ArrayLike, predicted: npt.ArrayLike, classes: i
     Parameters
     ----------
     actual, predicted
-        Classes 0 ... C - 1, of one shape, such as ``[D, N]``; NaN where there is none: a pair counts when
+        Classes 0 ... C - 1, of one shape, such as ``[D, S]``; NaN where there is none: a pair counts when
         both are there.
     classes
         Number of classes C, at least 1.
@@ -56,7 +56,7 @@ def accuracy(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> Floats:
     Parameters
     ----------
     actual, predicted
-        Classes ``[D, N]`` (days x stocks), NaN where there is none; a stock counts when it has both.
+        Classes ``[D, S]`` (days x stocks), NaN where there is none; a stock counts when it has both.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def majority_accuracy(actual: npt.ArrayLike, majority: float | None = None) -> F
     Parameters
     ----------
     actual
-        Classes ``[D, N]`` (days x stocks), NaN where there is none.
+        Classes ``[D, S]`` (days x stocks), NaN where there is none.
     majority
         The class to predict. The default is the most common one of all of `actual` (the lowest of several),
         known in hindsight and so a little too good a rule; give the train segment's for a fair one.

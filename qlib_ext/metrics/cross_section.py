@@ -20,7 +20,7 @@ def pearson(x: npt.ArrayLike, y: npt.ArrayLike) -> Floats:
     Parameters
     ----------
     x, y
-        Values ``[D, N]`` (days x stocks), NaN where there is none.
+        Values ``[D, S]`` (days x stocks), NaN where there is none.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def spearman(x: npt.ArrayLike, y: npt.ArrayLike) -> Floats:
     Parameters
     ----------
     x, y
-        Values ``[D, N]`` (days x stocks), NaN where there is none.
+        Values ``[D, S]`` (days x stocks), NaN where there is none.
 
     Returns
     -------
@@ -74,11 +74,11 @@ def rank(x: npt.ArrayLike) -> Floats:
     Parameters
     ----------
     x
-        Values ``[D, N]`` (days x stocks), NaN where there is none.
+        Values ``[D, S]`` (days x stocks), NaN where there is none.
 
     Returns
     -------
-    ``[D, N]``, NaN where `x` is.
+    ``[D, S]``, NaN where `x` is.
 
     Examples
     --------
@@ -169,7 +169,7 @@ def newey_west_t(daily: npt.ArrayLike, lags: int | None = None) -> float:
 
 
 def matrix(name: str, value: npt.ArrayLike) -> Floats:
-    """Return `value` as a float64 matrix ``[D, N]``, or raise a UserError."""
+    """Return `value` as a float64 matrix ``[D, S]``, or raise a UserError."""
     array = np.asarray(value, dtype=np.float64)
     if array.ndim != 2:
         raise UserError(f"`{name}` must be a matrix [days, stocks], found the shape {array.shape}")
@@ -177,7 +177,7 @@ def matrix(name: str, value: npt.ArrayLike) -> Floats:
 
 
 def same_shape(x_name: str, x: npt.ArrayLike, y_name: str, y: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Return two values as float64 matrices of one shape ``[D, N]``, or raise a UserError."""
+    """Return two values as float64 matrices of one shape ``[D, S]``, or raise a UserError."""
     a, b = matrix(x_name, x), matrix(y_name, y)
     if a.shape != b.shape:
         raise UserError(

@@ -26,7 +26,7 @@ def lagged_correlation(
     Parameters
     ----------
     score, ret
-        Values ``[D, N]`` (days x stocks), NaN where there is none. The rows must be all trading days from the first
+        Values ``[D, S]`` (days x stocks), NaN where there is none. The rows must be all trading days from the first
         to the last, in order: then a stock that is missing on some days keeps its place, and no return is taken for
         that of another day.
     lags

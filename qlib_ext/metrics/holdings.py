@@ -16,7 +16,7 @@ def herfindahl(weights: npt.ArrayLike) -> Floats:
     Parameters
     ----------
     weights
-        Weights ``[D, N]`` (days x stocks), at least 0; they need not add up to 1, so that cash does not count.
+        Weights ``[D, S]`` (days x stocks), at least 0; they need not add up to 1, so that cash does not count.
 
     Returns
     -------
@@ -70,15 +70,15 @@ def contributions(
     Parameters
     ----------
     weights
-        Weights ``[D, N]`` in the account at the close of the day before each day.
+        Weights ``[D, S]`` in the account at the close of the day before each day.
     returns
-        Returns ``[D, N]`` of the stocks on the day; where the weight is 0 they may be NaN.
+        Returns ``[D, S]`` of the stocks on the day; where the weight is 0 they may be NaN.
     portfolio
         Returns R ``[D]`` of the account before cost.
 
     Returns
     -------
-    stocks : ``[D, N]``
+    stocks : ``[D, S]``
         :math:`W_{d-1} w_{i,d-1} r_{i,d}`; sums over any days and stocks are their contributions.
     rest : ``[D]``
         :math:`W_{d-1} x_d`.

@@ -26,7 +26,7 @@ def ndcg_at(score: npt.ArrayLike, relevance: npt.ArrayLike, k: int | npt.ArrayLi
     Parameters
     ----------
     score, relevance
-        ``[D, N]`` (days x stocks), NaN where there is none; relevance at least 0, the momentum class for
+        ``[D, S]`` (days x stocks), NaN where there is none; relevance at least 0, the momentum class for
         example.
     k
         How many stocks count, at least 1: one number, or one a day ``[D]`` (see `adaptive_k`); all of them on
@@ -64,7 +64,7 @@ def ndcg_by_chance(relevance: npt.ArrayLike, k: int | npt.ArrayLike) -> Floats:
     Parameters
     ----------
     relevance
-        ``[D, N]`` (days x stocks), at least 0, NaN where there is none, also where a stock has no score.
+        ``[D, S]`` (days x stocks), at least 0, NaN where there is none, also where a stock has no score.
     k
         How many stocks count, at least 1: one number, or one a day ``[D]``.
 
@@ -87,14 +87,14 @@ def ndcg_by_chance(relevance: npt.ArrayLike, k: int | npt.ArrayLike) -> Floats:
 
 
 def _gain(relevance: Floats, there: npt.NDArray[np.bool_]) -> Floats:
-    """Gain ``[D, N]`` of each stock, 0 where it does not count."""
+    """Gain ``[D, S]`` of each stock, 0 where it does not count."""
     if (relevance < 0).any():
         raise UserError(f"`relevance` must be at least 0, found {relevance[relevance < 0][0]:g}")
     return np.where(there, np.exp2(np.where(there, relevance, 0.0)) - 1, 0.0)
 
 
 def _discount(shape: tuple[int, ...], k: int | npt.ArrayLike) -> Floats:
-    """Weight of each place: ``[D, N]``, or ``[1, N]`` where `k` is one number; 0 beyond k."""
+    """Weight of each place: ``[D, S]``, or ``[1, N]`` where `k` is one number; 0 beyond k."""
     days, stocks = shape
     cut = np.asarray(k)
     if cut.ndim == 0 and not cut >= 1:
@@ -122,7 +122,7 @@ def adaptive_k(relevance: npt.ArrayLike, share: float = 0.2) -> npt.NDArray[np.i
     Parameters
     ----------
     relevance
-        Class of each stock ``[D, N]`` (days x stocks), NaN where there is none.
+        Class of each stock ``[D, S]`` (days x stocks), NaN where there is none.
     share
         Share of the day's stocks, in (0, 1].
 

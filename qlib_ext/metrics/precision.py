@@ -20,9 +20,9 @@ def precision_at(score: npt.ArrayLike, ret: npt.ArrayLike, n: int) -> Floats:
     Parameters
     ----------
     score
-        ``[D, N]`` (days x stocks), NaN where there is none.
+        ``[D, S]`` (days x stocks), NaN where there is none.
     ret
-        Raw returns ``[D, N]``, NaN where there is none.
+        Raw returns ``[D, S]``, NaN where there is none.
     n
         How many stocks, at least 1.
 
@@ -55,7 +55,7 @@ def base_rate(ret: npt.ArrayLike) -> Floats:
     Parameters
     ----------
     ret
-        Raw returns ``[D, N]`` (days x stocks), NaN where there is none, also where a stock was not to choose
+        Raw returns ``[D, S]`` (days x stocks), NaN where there is none, also where a stock was not to choose
         from.
 
     Returns

@@ -24,13 +24,13 @@ def quantile_groups(score: npt.ArrayLike, groups: int) -> Floats:
     Parameters
     ----------
     score
-        Values ``[D, N]`` (days x stocks), NaN where there is none.
+        Values ``[D, S]`` (days x stocks), NaN where there is none.
     groups
         Number of groups Q, at least 2.
 
     Returns
     -------
-    ``[D, N]``, whole numbers 0 ... Q - 1; NaN where `score` is, and on a day with fewer than two different
+    ``[D, S]``, whole numbers 0 ... Q - 1; NaN where `score` is, and on a day with fewer than two different
     scores, which has no order to split. Of fewer stocks than groups the lowest is in group 0, the highest in
     group Q - 1 and the rest between; some groups are then empty.
 
@@ -67,9 +67,9 @@ def group_means(group: npt.ArrayLike, ret: npt.ArrayLike, groups: int) -> Floats
     Parameters
     ----------
     group
-        Groups 0 ... Q - 1 ``[D, N]`` (days x stocks), NaN where there is none; see `quantile_groups`.
+        Groups 0 ... Q - 1 ``[D, S]`` (days x stocks), NaN where there is none; see `quantile_groups`.
     ret
-        Raw returns ``[D, N]``, NaN where there is none; such a stock does not count.
+        Raw returns ``[D, S]``, NaN where there is none; such a stock does not count.
     groups
         Number of groups Q, at least 1.
 

@@ -14,7 +14,7 @@ def mean_absolute_error(actual: npt.ArrayLike, predicted: npt.ArrayLike) -> Floa
     Parameters
     ----------
     actual, predicted
-        ``[D, N]`` (days x stocks) in one unit, NaN where there is none; a stock counts when it has both.
+        ``[D, S]`` (days x stocks) in one unit, NaN where there is none; a stock counts when it has both.
 
     Returns
     -------

@@ -14,7 +14,7 @@ def spells(held: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Parameters
     ----------
     held
-        Whether a stock is held at the close of a day: bool ``[D, N]`` (days x stocks).
+        Whether a stock is held at the close of a day: bool ``[D, S]`` (days x stocks).
 
     Returns
     -------
@@ -29,7 +29,7 @@ def spells(held: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """
     held = np.asarray(held)
     if held.ndim != 2 or held.dtype != bool:
-        raise UserError(f"`held` must be bool [D, N], found {held.dtype} of shape {held.shape}")
+        raise UserError(f"`held` must be bool [D, S], found {held.dtype} of shape {held.shape}")
     edges = np.diff(np.pad(held.astype(np.int8), ((1, 1), (0, 0))), axis=0).T  # [N, D + 1]
     stock, first = np.nonzero(edges == 1)
     _, after = np.nonzero(edges == -1)

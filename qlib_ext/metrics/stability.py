@@ -15,7 +15,7 @@ def rank_autocorrelation(score: npt.ArrayLike, lag: int = 1) -> Floats:
     Parameters
     ----------
     score
-        Values ``[D, N]`` (days x stocks), NaN where there is none. A stock counts that has a score on both days; the
+        Values ``[D, S]`` (days x stocks), NaN where there is none. A stock counts that has a score on both days; the
         ranks are taken among these.
     lag
         Days between, in rows of `score`, at least 1.
@@ -48,7 +48,7 @@ def top_turnover(score: npt.ArrayLike, n: int, lag: int = 1) -> Floats:
     Parameters
     ----------
     score
-        Values ``[D, N]`` (days x stocks), NaN where there is none. Equal scores are taken in the order of the columns;
+        Values ``[D, S]`` (days x stocks), NaN where there is none. Equal scores are taken in the order of the columns;
         with fewer than n scores all count.
     n
         Length of the list, at least 1.
@@ -78,7 +78,7 @@ def group_turnover(group: npt.ArrayLike, groups: int, lag: int = 1) -> Floats:
     Parameters
     ----------
     group
-        Groups 0 ... Q - 1 ``[D, N]`` (days x stocks), NaN where there is none; see
+        Groups 0 ... Q - 1 ``[D, S]`` (days x stocks), NaN where there is none; see
         `qlib_ext.metrics.quantiles.quantile_groups`.
     groups
         Number of groups Q, at least 1.
@@ -100,7 +100,7 @@ def group_turnover(group: npt.ArrayLike, groups: int, lag: int = 1) -> Floats:
 
 
 def _entered(inside: npt.NDArray[np.bool_], lag: int) -> Floats:
-    """Share of the members ``[D, N]`` of each day that were none `lag` days before."""
+    """Share of the members ``[D, S]`` of each day that were none `lag` days before."""
     integer("lag", lag, 1)
     found = np.full(len(inside), np.nan)
     now, before = inside[lag:], inside[:-lag]

@@ -44,7 +44,7 @@ def matrices(index: pd.MultiIndex, *columns: pd.Series) -> tuple[pd.DatetimeInde
     -------
     days : DatetimeIndex [D]
     instruments : Index [N]
-    matrices : list of float64 arrays [D, N]
+    matrices : list of float64 arrays [D, S]
         One a column; NaN where a stock has no row that day.
     """
     frame = pd.concat([column.reindex(index).rename(k) for k, column in enumerate(columns)], axis=1)

@@ -24,7 +24,7 @@ class Industries:
     names
         The industries, sorted; those of none of the stocks on any of the days are left out.
     code
-        int64 ``[D, N]``: the industry's place in `names`, -1 where the store has none.
+        int64 ``[D, S]``: the industry's place in `names`, -1 where the store has none.
     """
 
     names: tuple[str, ...]

@@ -155,7 +155,7 @@ def wide_weights(positions: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
 
 
 def day_before(weights: pd.DataFrame) -> np.ndarray:
-    """Weights `[D, N]` at the close of the day before each; 0 before the first."""
+    """Weights `[D, S]` at the close of the day before each; 0 before the first."""
     return np.vstack([np.zeros((1, weights.shape[1])), weights.to_numpy()[:-1]])
 
 
