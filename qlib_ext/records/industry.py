@@ -17,7 +17,7 @@ from qlib_ext.market.store import QlibStore
 
 @dataclass(frozen=True)
 class Industries:
-    """Industries of N stocks on D days.
+    """Industries of S stocks on D days.
 
     Attributes
     ----------
