@@ -206,6 +206,9 @@ class BacktestRecord(Record):
         for name, table in (("positions", done.positions()), ("orders", done.orders)):
             self.save_table(f"backtest/{name}.parquet", table)
             self.save_csv(f"backtest/{name}.csv", table)
+        self.notes.append(
+            first_day(daily, self.exchange_kwargs.get("deal_price", "close"), self.days_per_year)
+        )
         self.save_json("backtest/setup.json", self._setup(exchange, first, last, benchmark))
         series = series_of(daily, self.days_per_year)
         summary = summarise(series)
@@ -278,6 +281,22 @@ class BacktestRecord(Record):
             "days_per_year": self.days_per_year,
             "notes": self.notes,
         }
+
+
+def first_day(daily: pd.DataFrame, deal_price: Any, per_year: float) -> str:
+    """Say that the index begins a day's return before the account, and what that makes.
+
+    The account buys during the first day, at the deal price; the index's return of that day is from the close before.
+    """
+    after, index = (daily["return"] - daily["cost"]).to_numpy(), daily["benchmark"].to_numpy()
+    said = (
+        f"the account begins in cash and buys on {daily.index[0]:%Y-%m-%d} at the day's {deal_price}, while the index's "
+        f"whole return of that day counts, {index[0]:+.2%}"
+    )
+    if len(daily) < 3:
+        return said
+    whole, later = (risk.annualised_excess_return(after[k:], index[k:], per_year) for k in (0, 1))
+    return f"{said}: over the index after cost {whole:+.2%} a year, from the day after {later:+.2%}"
 
 
 def completed(exchange_kwargs: Mapping[str, Any]) -> dict[str, Any]:

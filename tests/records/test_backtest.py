@@ -12,7 +12,7 @@ from qlib.utils import init_instance_by_config
 
 from qlib_ext.checks import UserError
 from qlib_ext.metrics.portfolio_series import series_of
-from qlib_ext.records.backtest import EXCHANGE, BacktestRecord, summarise
+from qlib_ext.records.backtest import EXCHANGE, BacktestRecord, first_day, summarise
 from qlib_ext.records.signal import SignalRecord
 
 STRATEGY = {"class": "qlib_ext.strategy.topk_dropout.TopkDropout", "kwargs": {"topk": 8, "n_drop": 2}}
@@ -155,7 +155,7 @@ class TestPeriod:
         assert days[-1] == workplace.calendar[-2]
         setup = json.loads(Path(scored.download_artifact("backtest/setup.json")).read_text())
         assert setup["end"] == f"{workplace.calendar[-2]:%Y-%m-%d}"
-        (note,) = setup["notes"]
+        note, _ = setup["notes"]
         assert f"trading ends on {workplace.calendar[-2]:%Y-%m-%d}" in note
         assert note in caplog.text
 
@@ -164,7 +164,9 @@ class TestPeriod:
         record(scored, workplace, start=str(start.date()), end=end.date()).generate()
         days = read("backtest/daily.parquet").index
         assert (days[0], days[-1]) == (start, end)
-        assert json.loads(Path(scored.download_artifact("backtest/setup.json")).read_text())["notes"] == []
+        assert json.loads(Path(scored.download_artifact("backtest/setup.json")).read_text())["notes"] == [
+            first_day(read("backtest/daily.parquet"), "close", 243)
+        ]
 
     def test_no_day_at_all(self, scored: Any, workplace: Any) -> None:
         with pytest.raises(UserError, match=r"there is no day to trade on: the scores are of"):
@@ -288,6 +290,23 @@ class TestSummary:
         pd.testing.assert_series_equal(
             table.loc["excess_with_cost"], table.loc["excess_without_cost"], check_names=False
         )
+
+
+class TestFirstDay:
+    def test_what_the_index_has_before_the_account_is_told(self) -> None:
+        """The account keeps up with the index from the second day on; the first day of the index is all it lacks."""
+        days = pd.bdate_range("2020-01-01", periods=5, name="datetime")
+        index = np.array([0.05, 0.01, -0.02, 0.03, 0.01])
+        daily = pd.DataFrame({"return": [0.0, *index[1:]], "cost": 0.0, "benchmark": index}, index=days)
+        assert first_day(daily, "open", 5) == (
+            "the account begins in cash and buys on 2020-01-01 at the day's open, while the index's whole return of that "
+            "day counts, +5.00%: over the index after cost -4.76% a year, from the day after +0.00%"
+        )
+
+    def test_a_day_or_two_make_no_year(self) -> None:
+        days = pd.bdate_range("2020-01-01", periods=2)
+        daily = pd.DataFrame({"return": 0.0, "cost": 0.0, "benchmark": 0.01}, index=days)
+        assert first_day(daily, "close", 243).endswith("counts, +1.00%")
 
 
 class TestRules:
