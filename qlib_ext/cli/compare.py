@@ -134,6 +134,8 @@ def _show(comparison: Comparison, written: list[Path]) -> None:
     from qlib_ext.report.comparison.words import SHORT, SHOWN, claims, group_rows, metrics
 
     console = Console()
+    if comparison.synthetic:
+        console.print(f"[bold yellow]{escape(comparison.synthetic)}[/bold yellow]")
     wanted = metrics(comparison, SHORT)
     console.print(
         _table(

@@ -185,7 +185,9 @@ class DailyPanelDataset(DatasetH):
         panel = self.handler.panel
         calendar = panel.calendar
         listed = set(self.store.membership(self.universe)["instrument"])
+        sample = self.store.sample
         return {
+            **({"synthetic": True, "synthetic_seed": sample.get("seed")} if sample else {}),
             "universe": self.universe,
             "benchmark": self.benchmark,
             "store": self.store.root.name,

@@ -112,6 +112,8 @@ class StoreInfo:
         By name.
     volume : str or None
         `raw` or `adjusted` shares, None where there are none or they do not tell.
+    sample : mapping or None
+        The arguments of a synthetic market.
     import_settings : mapping or None
         How the bars were read, as `qlib-ext data import` noted it.
     fingerprint, side_fingerprint : str or None
@@ -131,6 +133,7 @@ class StoreInfo:
     universes: tuple[UniverseInfo, ...]
     side: tuple[SideInfo, ...]
     volume: str | None
+    sample: dict[str, Any] | None
     import_settings: dict[str, Any] | None
     fingerprint: str | None
     side_fingerprint: str | None
@@ -191,6 +194,7 @@ def store_info(root: str | Path, *, fingerprint: bool = True, progress: Progress
         ),
         side=side,
         volume=kind,
+        sample=store.sample or None,
         import_settings=read_mapping(store.root / import_settings.FILE) or None,
         fingerprint=store.fingerprint() if fingerprint else None,
         side_fingerprint=side_print,

@@ -43,6 +43,7 @@ HELP = (
 _PREFIX = "_qlib_"
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(port + digit for port in ("COM", "LPT") for digit in "0123456789")}
 _STOCKS_AT_ONCE = 64
+SAMPLE = Path("side") / "sample.json"  # the arguments of a synthetic market
 
 
 class StoreError(UserError):
@@ -104,6 +105,11 @@ class QlibStore:
         self._version: tuple[int, int] | None = self._now()
         self.calendar = read_calendar(self.root / "calendars" / "day.txt")
         self._check_version()
+
+    @property
+    def sample(self) -> dict[str, Any]:
+        """The arguments of the synthetic market that this is, such as its `seed`; empty of any other store."""
+        return read_mapping(self.root / SAMPLE)
 
     def _now(self) -> tuple[int, int] | None:
         """Device and inode of the directory: another version that takes its place has others."""
@@ -399,6 +405,14 @@ def write_membership(path: Path, spells: pd.DataFrame) -> None:
     """Write the file of a universe: a row for each spell, code, first and last day."""
     ends = [pd.to_datetime(spells[end]).dt.strftime("%Y-%m-%d") for end in ("start", "end")]
     write_lines(path, map("\t".join, zip(spells["instrument"].str.upper(), *ends, strict=True)))
+
+
+def synthetic_note(seed: object) -> str:
+    """What is said first wherever figures of a synthetic market are shown."""
+    return (
+        f"Synthetic market: a program drew it (`qlib-ext data sample`, seed {seed}). Its prices and its index are invented, "
+        "whatever the universe is called, and a forecast is planted in it: no figure says anything of a real market."
+    )
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

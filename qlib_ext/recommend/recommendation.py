@@ -14,7 +14,7 @@ from mlflow.tracking import MlflowClient
 from qlib.config import REG_CN, REG_TW, REG_US
 
 from qlib_ext.checks import UserError, one_of
-from qlib_ext.market.store import QlibStore
+from qlib_ext.market.store import QlibStore, synthetic_note
 from qlib_ext.recommend.daily_list import daily_list
 from qlib_ext.recommend.holdings import Holdings, check_cash, read_holdings
 from qlib_ext.recommend.orders import next_orders
@@ -107,6 +107,8 @@ def recommend(
         scored = score(run, store, day, asked=date is not None)
         listed = daily_list(run, store, scored)
         notes, warnings = scored.notes, scored.warnings
+        if store.sample:
+            warnings.insert(0, synthetic_note(store.sample.get("seed")))
         unseen = listed.index[listed["new"] & listed["rank"].notna()]
         if len(unseen):
             shown = f"{', '.join(unseen[:5])}{', ...' if len(unseen) > 5 else ''}"

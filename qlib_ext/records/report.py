@@ -15,7 +15,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.config.build import build
 from qlib_ext.records.base import Record
 from qlib_ext.records.makers import makers
-from qlib_ext.report import headline, note, standard
+from qlib_ext.report import headline, note, standard, verdict
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
 from qlib_ext.tracking.artifacts import RunArtifacts, put
@@ -87,6 +87,9 @@ class ReportRecord(Record):
 
     def _show(self, run: RunArtifacts, report: Path) -> None:
         console = Console()
+        synthetic = verdict.synthetic(run)
+        if synthetic:
+            console.print(f"[bold yellow]{escape(synthetic)}[/bold yellow]")
         if headline.has(run, headline.REQUIRES):
             console.print(headline_table(run))
         facts = {

@@ -26,7 +26,9 @@ def note(run: RunArtifacts) -> str:
     run stays text, whatever marks are in it.
     """
     known = headline.estimates(run)
-    lines = [f"- **{plain(claim.said)}** {plain(claim.because)}" for claim in verdict.claims(run, known)]
+    synthetic = verdict.synthetic(run)
+    lines = [f"**{plain(synthetic)}**", ""] if synthetic else []
+    lines += [f"- **{plain(claim.said)}** {plain(claim.because)}" for claim in verdict.claims(run, known)]
     warnings = [remark.text for remark in verdict.remarks(run, known) if remark.kind == "warning"]
     if warnings:
         lines += ["", "Look at this first:", "", *(f"- {plain(warning)}" for warning in warnings)]

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from qlib_ext.market.store import synthetic_note
 from qlib_ext.report import html
 from qlib_ext.report.headline import Estimate, between
 from qlib_ext.tracking.artifacts import RunArtifacts
@@ -89,6 +90,12 @@ def claims(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Claim]:
     if "momentum/over_persistence" in known:
         found.append(_forecasts(run, known))
     return found
+
+
+def synthetic(run: RunArtifacts) -> str:
+    """What comes before all else where the market is synthetic; empty where it is not known to be."""
+    summary = run.json("data/summary.json") if run.has("data/summary.json") else {}
+    return synthetic_note(summary.get("synthetic_seed")) if summary.get("synthetic") else ""
 
 
 def remarks(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Remark]:

@@ -16,6 +16,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     for seed in range(2):
         made.run(f"equal {seed}", seed=seed, skill=0.02, params=EQUAL)
         made.run(f"cqb {seed}", seed=seed, skill=0.05)
+    made.run("drawn", experiment="drawn", seed=0, summary={"synthetic": True, "synthetic_seed": 4})
     made.run("[bold]odd[/bold]", seed=3, status="FAILED")
     return made
 
@@ -62,6 +63,17 @@ class TestCompare:
         }
         tests = pd.read_csv(out / "tests.csv").set_index(["measure", "group"])
         assert tests.loc[("RankIC", "CQB"), "difference"] > 0.02
+
+    def test_a_synthetic_market_is_said_first(
+        self,
+        store: Store,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert run(monkeypatch, "drawn", "--tracking-uri", store.uri) == 0
+        assert capsys.readouterr().out.startswith("Synthetic market: a program drew it")
 
     def test_csv_alone(
         self,

@@ -107,6 +107,11 @@ class TestStoreInfo:
         assert shapes["industry"] == "spells"
         assert len(str(found.side_fingerprint)) == 16
         assert found.import_settings is None
+        assert found.sample is not None
+        assert found.sample["seed"] == 3
+
+    def test_any_other_store_is_not_synthetic(self, store: QlibStore) -> None:
+        assert store_info(store.root).sample is None
 
     def test_side_data_that_cannot_be_read_are_said(self, store: QlibStore) -> None:
         (store.root / "side").mkdir()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,19 @@ def test_from_scores_to_the_report(
     assert str(copy) in shown
     assert f"sqlite:///{Path.cwd()}/mlflow.db" in shown
     assert recorded.id in shown
+
+
+def test_a_synthetic_market_is_the_first_thing_on_the_terminal(
+    recorded: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = Path(recorded.download_artifact("data/summary.json"))
+    summary = json.loads(told.read_text()) | {"synthetic": True, "synthetic_seed": 5}
+    told.write_text(json.dumps(summary))
+    recorded.log_artifact(str(told), "data")
+    capsys.readouterr()
+    sections = [{"class": "qlib_ext.report.sections.summary.Summary"}]
+    ReportRecord(recorder=recorded, sections=sections, out_dir=str(tmp_path)).generate()
+    assert capsys.readouterr().out.startswith("Synthetic market: a program drew it")
 
 
 def test_the_standard_report_has_what_the_run_can_feed(recorded: Any, tmp_path: Path) -> None:

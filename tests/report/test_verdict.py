@@ -11,6 +11,7 @@ import pytest
 
 from qlib_ext.report import headline, verdict
 from qlib_ext.report.headline import Estimate
+from qlib_ext.report.note import note
 from qlib_ext.report.sections.summary import Summary
 from qlib_ext.report.verdict import offsets
 
@@ -33,6 +34,20 @@ def said(run: Any, known: Mapping[str, Estimate], kind: str = "warning") -> str:
 def change(run: Any, path: str, **values: Any) -> None:
     file = run.root / path
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+class TestSynthetic:
+    def test_it_is_the_first_thing_on_the_page_and_in_the_note(self, run: Any) -> None:
+        change(run, "data/summary.json", synthetic=True, synthetic_seed=7)
+        page = Summary().render(run.view())
+        said = "Synthetic market: a program drew it"
+        assert "seed 7" in page
+        assert page.index(said) < page.index("ranks the stocks")
+        assert note(run.view()).startswith(f"**{said}")
+
+    def test_a_real_market_is_not_said_to_be(self, made: Any) -> None:
+        assert verdict.synthetic(made.view()) == ""
+        assert "Synthetic" not in Summary().render(made.view())
 
 
 class TestVerdict:

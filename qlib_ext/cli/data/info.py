@@ -54,6 +54,10 @@ def info(
 
 def _lines(found: StoreInfo) -> Iterator[str]:
     """The answer for the terminal."""
+    from qlib_ext.market.store import synthetic_note
+
+    if found.sample is not None:
+        yield synthetic_note(found.sample.get("seed"))
     facts = {
         "store": found.root,
         "range": f"{found.first_day} to {found.last_day}, {found.days:,} trading days",

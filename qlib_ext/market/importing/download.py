@@ -13,12 +13,11 @@ from qlib.tests.data import GetData
 
 from qlib_ext.checks import UserError, one_of
 from qlib_ext.market.replace import copy_store, recover, replaced
-from qlib_ext.market.store import QlibStore, StoreError
+from qlib_ext.market.store import SAMPLE, QlibStore, StoreError
 
 NAMES = ("qlib_data", "qlib_data_simple")
 REGIONS = ("cn", "us")
 SIDE = "side"
-SAMPLE = Path(SIDE) / "sample.json"
 INSTEAD = "bring your own bars with `qlib-ext data import`, or make a sample market with `qlib-ext data sample --out DIR`"
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from qlib_ext.market.finding import Findings, Kind, listed
 from qlib_ext.market.quality.source import Membership, Source, Spell, is_index
+from qlib_ext.market.store import SAMPLE
 
 ALL, ALL_FILE = "all", "instruments/all.txt"
-SAMPLE_MARK = "side/sample.json"
 # Members that a universe of this name has by its own rules, in US indices with the usual few share classes that are
 # listed apart. What `universes.json` says comes first.
 NOMINAL_SIZES: Mapping[str, int] = {
@@ -94,7 +94,7 @@ def nominal_sizes(source: Source) -> dict[str, int]:
 
     The universes of a sample market scale with its number of firms: their names say nothing of their size.
     """
-    sizes = {} if (source.root / SAMPLE_MARK).exists() else dict(NOMINAL_SIZES)
+    sizes = {} if (source.root / SAMPLE).exists() else dict(NOMINAL_SIZES)
     recorded, _ = source.metadata("universes.json")
     if isinstance(recorded, dict):
         for name, said in recorded.items():

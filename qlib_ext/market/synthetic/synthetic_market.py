@@ -17,12 +17,11 @@ from qlib_ext.checks import UserError, integer
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.replace import recover, replaced
 from qlib_ext.market.spells import spells_of
-from qlib_ext.market.store import QlibStore, StoreError
+from qlib_ext.market.store import SAMPLE, QlibStore, StoreError
 from qlib_ext.market.synthetic.planted import LOOKBACK_DAYS
 from qlib_ext.market.synthetic.simulation import INDUSTRIES, Firms, Market
 from qlib_ext.market.universes.reviews import after_fridays, mean_of_days
 
-MARK = Path("side") / "sample.json"
 MINIMUM_STOCKS = 20
 MINIMUM_DAYS = 2 * LOOKBACK_DAYS
 REVIEW_BUFFER = 0.05  # a member keeps its place down to this share of the size below the line
@@ -111,7 +110,7 @@ class SyntheticMarket(ABC):
                 pass  # parts were deleted since: make it anew
         with replaced(out) as new:
             self._make(new, progress)
-            (new / MARK).write_text(json.dumps(self._mark(), indent=2) + "\n", encoding="utf-8")
+            (new / SAMPLE).write_text(json.dumps(self._mark(), indent=2) + "\n", encoding="utf-8")
         return QlibStore(out), True
 
     def _mark(self) -> dict[str, object]:
@@ -334,7 +333,7 @@ def _check_target(out: Path) -> dict[str, object] | None:
     if not any(out.iterdir()):
         return None
     try:
-        mark = json.loads((out / MARK).read_text(encoding="utf-8"))
+        mark = json.loads((out / SAMPLE).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         mark = None
     if not isinstance(mark, dict) or mark.get("made_by") != "qlib-ext data sample":

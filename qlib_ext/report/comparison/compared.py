@@ -119,6 +119,11 @@ class Comparison:
     left_out: Sequence[LeftOut]
 
     @property
+    def synthetic(self) -> str:
+        """What is said first where a run is of a synthetic market; empty where none is."""
+        return next((run.synthetic for group in self.groups for run in group.runs if run.synthetic), "")
+
+    @property
     def others(self) -> list[Group]:
         """The groups without the baseline."""
         return [group for group in self.groups if group is not self.baseline]

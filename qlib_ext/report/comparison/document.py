@@ -73,7 +73,8 @@ def _shown(name: str, drawn: Mapping[str, Chart]) -> str:
 
 def _summary(comparison: Comparison) -> str:
     found = claims(comparison)
-    parts = [html.claims(found)] if found else []
+    parts = [html.box("No real market", html.items([comparison.synthetic]))] if comparison.synthetic else []
+    parts += [html.claims(found)] if found else []
     if comparison.warnings:
         parts.append(html.box("Look at this first", html.items(comparison.warnings)))
     if not comparison.others:

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from qlib_ext.masking import masked
 from qlib_ext.report.comparison.settings import seed_of, settings
+from qlib_ext.report.verdict import synthetic
 from qlib_ext.tracking.artifacts import RunArtifacts, stored
 
 RANKING = "ranking/daily.parquet"
@@ -45,6 +46,8 @@ class ComparedRun:
         What must be the same for figures to be comparable: name -> text; what the run does not say is not in it.
     lacking
         Artifacts that it would have been read for and does not have.
+    synthetic
+        What is said of a run on a synthetic market; empty of another.
     """
 
     run_id: str
@@ -58,6 +61,7 @@ class ComparedRun:
     daily: pd.DataFrame
     conditions: Mapping[str, str] = field(default_factory=dict)
     lacking: Sequence[str] = ()
+    synthetic: str = ""
 
     @property
     def traits(self) -> dict[str, str]:
@@ -136,6 +140,7 @@ def view(run: RunArtifacts, lacking: Sequence[str] = ()) -> ComparedRun:
         daily=daily,
         conditions=_conditions(run, label),
         lacking=[*lacking],
+        synthetic=synthetic(run),
     )
 
 

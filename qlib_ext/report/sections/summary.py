@@ -22,13 +22,15 @@ class Summary(Section):
     optional = tuple(dict.fromkeys((*headline.OPTIONAL, *verdict.OPTIONAL)))
 
     def render(self, run: RunArtifacts) -> str:
-        """Verdict, warnings, large figures, tables, and how it was judged."""
+        """Whether the market is synthetic, verdict, warnings, large figures, tables, and how it was judged."""
         known = headline.estimates(run)
         remarks = verdict.remarks(run, known)
         warnings = [remark.text for remark in remarks if remark.kind == "warning"]
+        synthetic = verdict.synthetic(run)
         notes = [remark.text for remark in remarks if remark.kind == "note"]
         return "".join(
             [
+                html.box("No real market", html.items([synthetic])) if synthetic else "",
                 html.claims(verdict.claims(run, known)),
                 html.box("Look at this first", html.items(warnings)) if warnings else "",
                 _large(run, known),

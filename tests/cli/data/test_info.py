@@ -39,6 +39,14 @@ def run(
     return called
 
 
+def test_a_synthetic_market_is_said_first(market: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, _ = run(market, "--no-fingerprint")
+    assert status == 0
+    assert out.splitlines()[0].startswith(
+        "Synthetic market: a program drew it (`qlib-ext data sample`, seed 3)"
+    )
+
+
 def test_it_says_what_is_there(market: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     status, out, err = run(market)
     assert (status, err) == (0, "")

@@ -131,6 +131,16 @@ class TestPage:
             for run in group.runs:
                 assert run.run_id[:8] in text
 
+    def test_a_synthetic_market_is_said_before_every_claim(self, shelf: Shelf) -> None:
+        shelf.run(seed=1, summary={"synthetic": True, "synthetic_seed": 4})
+        shelf.run(seed=2)
+        page = render(shelf.compared(), "Comparison", {})
+        assert page.index("Synthetic market: a program drew it") < page.index("luck of")
+
+    def test_a_real_market_is_not_said_to_be_synthetic(self, comparison: Comparison) -> None:
+        assert comparison.synthetic == ""
+        assert "Synthetic" not in render(comparison, "Comparison", {})
+
     def test_it_is_small_enough_to_send(self, comparison: Comparison) -> None:
         assert len(render(comparison, "x", {}).encode()) < 3e6
 
