@@ -26,6 +26,7 @@ EXECUTOR = {
     "kwargs": {"time_per_step": "day", "generate_portfolio_metrics": True},
 }
 UNTRADED = "Not($volume > 0)"  # in Qlib's expressions; a volume that is missing is none
+STUCK = 10  # sales one after the other: two weeks of trying
 COLUMNS = ["return", "cost", "benchmark", "turnover", "account", "value", "cash"]
 
 
@@ -68,6 +69,23 @@ class BacktestResult:
         ]
         columns = ["datetime", "instrument", "amount", "price", "weight", "value", "days_held"]
         return pd.DataFrame(rows, columns=columns).set_index(["datetime", "instrument"])
+
+    def unsold(self) -> pd.DataFrame:
+        """What is held at the end and could not be sold: since it was last traded, `STUCK` sales or more did not fill.
+
+        Indexed by `instrument`: `weight` in the account, at the last price; `sales` that did not fill, and the day of
+        the first, `since`.
+        """
+        position = self.held[max(self.held)]
+        rows = []
+        for code in position.get_stock_list():
+            own = self.orders[self.orders.index.get_level_values("instrument") == code]
+            days = own.index.get_level_values("datetime")
+            sales = days[(days > days[own["filled"] > 0].max()) & (own["direction"] == "sell")]
+            if len(sales) >= STUCK:
+                rows.append((code, position.get_stock_weight(code), len(sales), sales[0]))
+        table = pd.DataFrame(rows, columns=["instrument", "weight", "sales", "since"])
+        return table.set_index("instrument").sort_values("weight", ascending=False)
 
 
 def simulate(

@@ -54,6 +54,7 @@ NO_INDEX = (
     "`backtest.benchmark` must be an instrument code such as SH000300, here or in `task.dataset.kwargs.benchmark`; found "
     "none in either"
 )
+MOST_UNSOLD = 5  # holdings are named in the note
 OBJECTS = {"extra_quote", "quote_cls"}  # no text could stand for them
 
 
@@ -201,6 +202,7 @@ class BacktestRecord(Record):
         done = simulate(
             self._strategy(scores), exchange, first, last, account=self.account, benchmark=benchmark
         )
+        self.notes += _unsold(done.unsold())
         daily = done.daily
         self.save_table("backtest/daily.parquet", daily)
         for name, table in (("positions", done.positions()), ("orders", done.orders)):
@@ -297,6 +299,21 @@ def first_day(daily: pd.DataFrame, deal_price: Any, per_year: float) -> str:
         return said
     whole, later = (risk.annualised_excess_return(after[k:], index[k:], per_year) for k in (0, 1))
     return f"{said}: over the index after cost {whole:+.2%} a year, from the day after {later:+.2%}"
+
+
+def _unsold(table: pd.DataFrame) -> list[str]:
+    """What is said of holdings that could not be sold."""
+    if table.empty:
+        return []
+    told = [
+        f"{code} ({row.weight:.2%}, {row.sales} sales since {row.since:%Y-%m-%d} did not fill)"
+        for code, row in table.head(MOST_UNSOLD).iterrows()
+    ]
+    more = f" and {len(table) - MOST_UNSOLD} more" if len(table) > MOST_UNSOLD else ""
+    said = (
+        f"what could not be sold is {table['weight'].sum():.2%} of the account at the end, at its last prices"
+    )
+    return [f"{said}: {', '.join(told)}{more}; shares of a delisted firm may be worth nothing"]
 
 
 def completed(exchange_kwargs: Mapping[str, Any]) -> dict[str, Any]:

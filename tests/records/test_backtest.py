@@ -14,6 +14,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.metrics.portfolio_series import series_of
 from qlib_ext.records.backtest import EXCHANGE, BacktestRecord, first_day, summarise
 from qlib_ext.records.signal import SignalRecord
+from tests.records.conftest import QUIET, STOCKS
 
 STRATEGY = {"class": "qlib_ext.strategy.topk_dropout.TopkDropout", "kwargs": {"topk": 8, "n_drop": 2}}
 
@@ -273,6 +274,44 @@ class TestSuspensions:
         limit = ["$change >= 0.095", "$change <= -0.095"]
         record(scored, workplace, backtest={"exchange_kwargs": {"limit_threshold": limit}}).generate()
         assert changes().to_numpy(dtype=bool).any()
+
+
+class TestUnsold:
+    """Four stocks are bought, then never trade again, and their scores fall."""
+
+    @pytest.fixture
+    def stuck(self, run: Any, workplace: Any) -> Any:
+        class Falling:
+            def predict(self, dataset: Any) -> pd.Series:
+                days, codes = (dataset.rows.get_level_values(name) for name in dataset.rows.names)
+                draw = np.random.default_rng(0)
+                level = np.where(days < workplace.calendar[QUIET.start - 1], 1.0, -1.0)
+                return pd.Series(draw.random(len(days)) + level * codes.isin(STOCKS[:4]), dataset.rows)
+
+        SignalRecord(recorder=run, model=Falling(), dataset=workplace).generate()
+        return run
+
+    def told(self, run: Any, workplace: Any, day: int) -> list[str]:
+        strategy = {"class": STRATEGY["class"], "kwargs": {"topk": 8, "n_drop": 4}}
+        record(run, workplace, strategy=strategy, end=workplace.calendar[day]).generate()
+        setup = json.loads(Path(run.download_artifact("backtest/setup.json")).read_text(encoding="utf-8"))
+        return [note for note in setup["notes"] if "could not be sold" in note]
+
+    def test_it_is_noted_with_its_share_of_the_account(self, stuck: Any, workplace: Any, read: Any) -> None:
+        (note,) = self.told(stuck, workplace, QUIET.stop - 1)
+        positions = read("backtest/positions.parquet")
+        last = positions.loc[workplace.calendar[QUIET.stop - 1], "weight"]
+        assert note.startswith(f"what could not be sold is {last[STOCKS[:4]].sum():.2%} of the account")
+        for code in STOCKS[:4]:
+            assert (
+                f"{code} ({last[code]:.2%}, 20 sales since {workplace.calendar[QUIET.start]:%Y-%m-%d}" in note
+            )
+
+    def test_a_few_days_are_no_news(self, stuck: Any, workplace: Any) -> None:
+        assert self.told(stuck, workplace, QUIET.start + 5) == []
+
+    def test_what_is_sold_later_is_none_of_it(self, stuck: Any, workplace: Any) -> None:
+        assert self.told(stuck, workplace, QUIET.stop + 5) == []
 
 
 class TestSummary:
