@@ -17,6 +17,31 @@ class UserError(ValueError):
     """Something that the user gave is wrong; the message alone says what, and what to do about it."""
 
 
+# Package -> what a person knows it by, and where to look.
+FOREIGN = {
+    "mlflow": ("MLflow", "check MLFLOW_TRACKING_URI, `--tracking-uri` and what that store holds"),
+    "sqlalchemy": (
+        "MLflow's database",
+        "check MLFLOW_TRACKING_URI, and whether another process locks the file",
+    ),
+    "cvxpy": (
+        "cvxpy, which the strategy computes weights by",
+        "name a solver that is installed, or loosen a constraint",
+    ),
+    "qlib": ("Qlib", "`qlib-ext check WORKFLOW` looks at what it was given"),
+}
+
+
+def foreign_error(error: BaseException) -> str | None:
+    """What to say of an exception class of MLflow, cvxpy or Qlib, in one sentence with the way out; None of any other."""
+    known = FOREIGN.get(type(error).__module__.partition(".")[0])
+    if known is None:
+        return None
+    name, hint = known
+    said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    return f"{name} says: {said.rstrip('.')}; {hint}"
+
+
 def at_least(name: str, value: T, minimum: float) -> T:
     """Return `value` if it is a number of at least `minimum`."""
     if not _is_number(value) or not value >= minimum:  # type: ignore[operator]

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, foreign_error
 from qlib_ext.cli.check import check as check_workflow
 from qlib_ext.cli.compare import compare
 from qlib_ext.cli.data.check import check
@@ -19,6 +19,7 @@ from qlib_ext.cli.data.universe import universe
 from qlib_ext.cli.data.update import update
 from qlib_ext.cli.lookahead import lookahead
 from qlib_ext.cli.recommend import recommend
+from qlib_ext.cli.relocate import relocate
 from qlib_ext.cli.report import report
 from qlib_ext.cli.send import send
 from qlib_ext.config.renamed import check_command
@@ -39,6 +40,7 @@ app.command("compare")(compare)
 app.command("recommend")(recommend)
 app.command("send")(send)
 app.command("report")(report)
+app.command("relocate")(relocate)
 
 data.command("check")(check)
 data.command("download")(download)
@@ -56,12 +58,15 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command line; what the user got wrong becomes one line on stderr and exit status 2."""
+    """Run the command line; what the user or a library got wrong becomes one line on stderr and exit status 2."""
     try:
         check_command(sys.argv[1:])
         app()
-    except UserError as error:
-        typer.echo(f"error: {masked(str(error))}", err=True)
+    except Exception as error:
+        said = str(error) if isinstance(error, UserError) else foreign_error(error)
+        if said is None:
+            raise
+        typer.echo(f"error: {masked(said)}", err=True)
         raise SystemExit(2) from error
 
 

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 import pandas as pd
 from mlflow.tracking import MlflowClient
@@ -20,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from qlib_ext.checks import UserError
 from qlib_ext.masking import masked
 from qlib_ext.paths import inside
+from qlib_ext.tracking.place import check_there, local_folder
 
 UNKNOWN = "no record that is known"
 
@@ -37,7 +36,13 @@ def missing_message(reader: str, missing: Iterable[str], makers: Mapping[str, st
 
 
 def stored(client: MlflowClient, run_id: str, paths: Iterable[str]) -> list[str]:
-    """Those of the artifact paths that a run on MLflow has, each once."""
+    """Those of the artifact paths that a run on MLflow has, each once.
+
+    Raises
+    ------
+    UserError
+        If the folder that has them is not there.
+    """
     wanted = [*dict.fromkeys(paths)]
     folders = dict.fromkeys(str(PurePosixPath(path).parent) for path in wanted)
     found = {
@@ -46,14 +51,16 @@ def stored(client: MlflowClient, run_id: str, paths: Iterable[str]) -> list[str]
         for item in client.list_artifacts(run_id, None if folder == "." else folder)
         if not item.is_dir
     }
+    if not found:
+        check_there(client, run_id)
     return [path for path in wanted if path in found]
 
 
 def _check_source(artifact_uri: str | None, path: str) -> None:
     """An artifact on this machine must lie among the run's: MLflow would follow a link to any file."""
-    place = urlparse(artifact_uri or "")
-    if place.scheme in ("", "file") and place.path:
-        inside(Path(url2pathname(place.path)), path, what="an artifact")
+    folder = local_folder(artifact_uri)
+    if folder is not None:
+        inside(folder, path, what="an artifact")
 
 
 def unreadable_message(path: str, error: object, makers: Mapping[str, str]) -> str:

@@ -6,12 +6,11 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import urlparse
-from urllib.request import url2pathname
 
 from mlflow.entities import FileInfo, Metric, Param, Run, RunData, RunTag
 
 from qlib_ext.paths import inside
+from qlib_ext.tracking.place import local_folder
 
 
 class LocalRuns:
@@ -88,9 +87,9 @@ class LocalRuns:
         """Folders of this machine that hold files of the run: the copies, and a database's own."""
         yield self._copies_of(run_id)
         if not self.remote and run_id in self.known:
-            uri = urlparse(self.known[run_id].info.artifact_uri)
-            if uri.scheme in ("", "file"):
-                yield Path(url2pathname(uri.path))
+            folder = local_folder(self.known[run_id].info.artifact_uri)
+            if folder is not None:
+                yield folder
 
 
 def _texts(items: Sequence[Param] | Sequence[RunTag]) -> dict[str, str]:

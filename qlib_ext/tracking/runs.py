@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import mlflow.exceptions
-from mlflow.entities import Experiment, Run
+from mlflow.entities import Experiment, Run, ViewType
 from mlflow.tracking import MlflowClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -125,7 +125,8 @@ def checked_uri(uri: object) -> str:
         raise UserError(
             "the tracking URI must name a database or a server, such as `sqlite:///mlflow.db` or "
             f"`http://localhost:5000`: MLflow refuses its file store since 3.13; found {masked(repr(uri))}. "
-            "Set MLFLOW_TRACKING_URI=sqlite:///mlflow.db"
+            "Set MLFLOW_TRACKING_URI=sqlite:///mlflow.db, also where MLFLOW_ALLOW_FILE_STORE is set; `mlflow "
+            "migrate-filestore --source mlruns --target sqlite:///mlflow.db` brings earlier runs along"
         )
     return uri
 
@@ -251,7 +252,27 @@ def _listed(runs: Sequence[Run], most: int = 5) -> str:
     return ", ".join(shown) + (f" and {len(runs) - most} more" if len(runs) > most else "")
 
 
+def deleted_message(experiment: Experiment) -> str:
+    """What to say of an experiment that was deleted."""
+    return (
+        f"the experiment `{experiment.name}` was deleted: `mlflow experiments restore --experiment-id "
+        f"{experiment.experiment_id}` brings it back, with MLFLOW_TRACKING_URI set; or take another name"
+    )
+
+
 def _unknown(client: MlflowClient, wanted: str) -> str:
+    gone = client.get_experiment_by_name(wanted)
+    if gone is not None:
+        return deleted_message(gone)
+    deleted = client.search_runs(
+        _experiment_ids(client), run_view_type=ViewType.DELETED_ONLY, max_results=_PAGE
+    )
+    for run in deleted:
+        if wanted in (run.info.run_id, run.info.run_name):
+            return (
+                f"the run `{wanted}` was deleted: `mlflow runs restore --run-id {run.info.run_id}` brings it back, with "
+                "MLFLOW_TRACKING_URI set"
+            )
     experiments = [experiment.name for experiment in _experiments(client)]
     newest = client.search_runs(_experiment_ids(client), max_results=_PAGE) if experiments else []
     near = nearest(wanted, [*experiments, *dict.fromkeys(run.info.run_name or "" for run in newest)])

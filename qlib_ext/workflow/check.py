@@ -6,7 +6,9 @@ import logging
 from pathlib import Path
 
 import qlib
+from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
 
+from qlib_ext.checks import UserError
 from qlib_ext.features.expression_text import guard
 from qlib_ext.tracking.runs import checked_uri
 from qlib_ext.workflow.read import read_workflow
@@ -32,6 +34,11 @@ def check_workflow(path: Path) -> None:
     config = read_workflow(path)
     check_settings(config)
     given = config["qlib_init"]
+    if "exp_manager" not in given and not MLFLOW_ALLOW_FILE_STORE.get():
+        raise UserError(
+            "`qlib_init.exp_manager` must be {class: qlib_ext.workflow.experiment.ExperimentManager}: Qlib's own keeps runs "
+            "in files, which MLflow refuses since 3.13; found none"
+        )
     uri = ((given.get("exp_manager") or {}).get("kwargs") or {}).get("uri")
     if uri is not None:
         checked_uri(uri)

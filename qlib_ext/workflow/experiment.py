@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
 from qlib.workflow.exp import MLflowExperiment
 from qlib.workflow.expm import MLflowExpManager
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,7 +18,14 @@ from qlib_ext.checks import UserError
 from qlib_ext.features.expression_text import guard
 from qlib_ext.masking import mask_logs, masked
 from qlib_ext.tracking.availability import is_unavailable, set_timeouts, wait_seconds
-from qlib_ext.tracking.runs import DEFAULT_DATABASE, checked_uri, connect, disable_telemetry
+from qlib_ext.tracking.place import check_place
+from qlib_ext.tracking.runs import (
+    DEFAULT_DATABASE,
+    checked_uri,
+    connect,
+    deleted_message,
+    disable_telemetry,
+)
 from qlib_ext.workflow.process_end import install_excepthook, raise_on_sigterm
 from qlib_ext.workflow.read import workflow_of_qrun
 from qlib_ext.workflow.recorder import Recorder
@@ -110,6 +118,8 @@ class ExperimentManager(MLflowExpManager):
         if recorder_id is None and recorder_name is None and not resume:
             recorder_name = f"{experiment_name or self._default_exp_name} {datetime.now():%Y-%m-%d %H:%M:%S}"
         try:
+            if experiment_id is None:
+                self._check_experiment(uri or self.uri, experiment_name or self._default_exp_name)
             return super().start_exp(
                 experiment_id=experiment_id,
                 experiment_name=experiment_name,
@@ -126,6 +136,16 @@ class ExperimentManager(MLflowExpManager):
                 f"no run can be started in {masked(uri or self.uri)} ({masked(str(error)).splitlines()[0][:200]}): wait "
                 "until nothing else locks it, make room on its disk, or set MLFLOW_TRACKING_URI to another store"
             ) from error
+
+    def _check_experiment(self, uri: str, name: str) -> None:
+        """Refuse the name of a deleted experiment, and one whose artifacts would go where the project once lay."""
+        client = MlflowClient(tracking_uri=checked_uri(uri))
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            return
+        if found.lifecycle_stage == "deleted":
+            raise UserError(deleted_message(found))
+        check_place(client, name, found.artifact_location)
 
     def create_exp(self, experiment_name: str | None = None) -> Experiment:
         """Create an experiment of a new name."""

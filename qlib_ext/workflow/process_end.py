@@ -16,7 +16,7 @@ from typing import Any
 
 from qlib.workflow import R
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, foreign_error
 from qlib_ext.masking import masked
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -41,6 +41,9 @@ class Excepthook:
         elif issubclass(kind, KeyboardInterrupt):
             run_id = end_run("KILLED")
             sys.stderr.write("\nInterrupted" + (f"; run {run_id} is marked KILLED.\n" if run_id else ".\n"))
+        elif (said := foreign_error(error)) is not None:
+            end_run("FAILED")
+            sys.stderr.write(f"\n{masked(said)}\n")
         elif masked(str(error)) != str(error):  # what came before this hook shows the message as it is
             end_run("FAILED")
             sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))

@@ -91,10 +91,14 @@ class TestFindRun:
         with pytest.raises(UserError, match=r"no run or experiment `mian` in sqlite.*did you mean main"):
             find_run(client, "mian")
 
-    def test_a_deleted_run_is_not_found(self, client: MlflowClient) -> None:
-        with pytest.raises(UserError, match="no run or experiment `gone`"):
+    def test_what_was_deleted_is_said_to_be(self, client: MlflowClient) -> None:
+        with pytest.raises(
+            UserError, match=r"the run `gone` was deleted: `mlflow runs restore --run-id [0-9a-f]{32}`"
+        ):
             find_run(client, "gone")
-        with pytest.raises(UserError, match="no run or experiment `deleted`"):
+        with pytest.raises(
+            UserError, match=r"`deleted` was deleted: `mlflow experiments restore --experiment-id \d+`"
+        ):
             find_run(client, "deleted")
 
     def test_an_experiment_without_a_finished_run(self, client: MlflowClient) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,11 @@ class TestStore:
         with pytest.raises(UserError, match=r"MLflow refuses its file store since 3.13.*sqlite:///mlflow.db"):
             ExperimentManager(uri)
 
+    def test_not_even_where_mlflow_is_told_to_allow_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        with pytest.raises(UserError, match=r"also where MLFLOW_ALLOW_FILE_STORE is set.*migrate-filestore"):
+            checked_uri("mlruns")
+
     @pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "http://localhost:5000", "postgresql://u@h/d"])
     def test_databases_and_servers_are_taken(self, uri: str) -> None:
         assert checked_uri(uri) == uri
@@ -24,6 +30,27 @@ class TestStore:
     def test_a_run_cannot_go_to_a_file_store_either(self, workplace: Any) -> None:
         with pytest.raises(UserError, match="refuses its file store"), R.start(uri="file:mlruns"):
             raise AssertionError("the run must not start")
+
+
+class TestDeleted:
+    def test_a_run_cannot_go_to_a_deleted_experiment(self, workplace: Any) -> None:
+        with R.start(experiment_name="gone"):
+            pass
+        R.exp_manager.client.delete_experiment(
+            R.exp_manager.client.get_experiment_by_name("gone").experiment_id
+        )
+        with pytest.raises(UserError, match=r"the experiment `gone` was deleted.*restore.*another name"):
+            R.start_exp(experiment_name="gone")
+
+
+class TestMoved:
+    def test_a_run_does_not_go_to_where_the_project_was(self, workplace: Any) -> None:
+        client = R.exp_manager.client
+        location = "/a/place/that/is/gone/mlruns/moved"
+        client.create_experiment("moved", location)
+        (Path.cwd() / "mlruns" / "moved").mkdir(parents=True)
+        with pytest.raises(UserError, match=r"`qlib-ext relocate /a/place/that/is/gone/mlruns "):
+            R.start_exp(experiment_name="moved")
 
 
 class TestRuns:

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cvxpy.error import SolverError
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from qlib.utils.exceptions import LoadObjectError
 from qlib.workflow import R
 
 from qlib_ext.workflow.process_end import Excepthook
@@ -71,6 +74,25 @@ class TestEnds:
         assert recorder.client.get_run(recorder.id).info.status == "KILLED"
         assert R.exp_manager.active_experiment is None
         assert recorder.id in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            (
+                MlflowException("no such run\nat line 3"),
+                "MLflow says: no such run; check MLFLOW_TRACKING_URI",
+            ),
+            (SolverError("ECOS is not installed."), "says: ECOS is not installed; name a solver"),
+            (LoadObjectError("no pred.pkl"), "Qlib says: no pred.pkl; `qlib-ext check WORKFLOW`"),
+        ],
+    )
+    def test_an_error_of_a_library_is_one_sentence(
+        self, error: Exception, message: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Excepthook(previous=None)(type(error), error, None)
+        said = capsys.readouterr().err.strip()
+        assert message in said
+        assert "\n" not in said
 
     def test_any_other_error_is_left_to_qlib(self) -> None:
         seen = []
