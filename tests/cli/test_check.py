@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,3 +85,9 @@ class TestCheck:
         assert shown.startswith("error: ")
         assert "\n" not in shown
         assert not (tmp_path / "planted").exists()
+
+    def test_qlibs_own_manager_is_refused(self, said: Callable[[str], tuple[int, str]]) -> None:
+        """Without another it keeps runs in files."""
+        status, shown = said(re.sub(r"  exp_manager:\n(    .*\n)+", "", TEXT))
+        assert status == 2
+        assert shown.startswith("error: `qlib_init.exp_manager` must be {class: qlib_ext.workflow")
