@@ -10,6 +10,7 @@ sees what another left behind, and nothing is imported twice.
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -215,4 +216,10 @@ def main(folder: Path, names: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2:] or sorted(file.stem for file in WORKFLOWS.glob("*.yaml"))))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", default=sorted(f.stem for f in WORKFLOWS.glob("*.yaml"))
+    )
+    given = parser.parse_args()
+    sys.exit(main(given.folder, given.names))
