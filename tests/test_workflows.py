@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,31 @@ def run(workflow: str, folder: Path, **variables: Any) -> subprocess.CompletedPr
     environment = {**inherited, "OMP_NUM_THREADS": "1", **given}
     command = [sys.executable, "-m", "qlib.cli.run", str(ROOT / "workflows" / f"{workflow}.yaml")]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+# All that a run may say on a terminal: Qlib's two lines from before this package is there, what the package says, what
+# LightGBM says of its rounds, the table of results and where things are.
+SAID = re.compile(
+    r"""\s*$
+    |\[\d+:MainThread\]\(.*\)\ INFO\ -\ qlib\.qrun\ -\ .*Render\ the\ template
+    |\[\d+:MainThread\]\(.*\)\ INFO\ -\ qlib\.Initialization\ -\ .*default_conf
+    |Run\ \w+\ \d{4}-\d\d-\d\d\ \d\d:\d\d:\d\d.*\ \([0-9a-f]{32}\)$
+    |segment\ `\w+`\ asks\ for
+    |training\ .*\ on\ cpu:
+    |\d+\ of\ \d+\ training\ days\ lack
+    |epoch\ \d+:\ loss\ train/valid
+    |best\ epoch\ \d+
+    |Backtest(:|\ from)
+    |Training\ until\ validation|\[\d+\]\ttrain's\ |Did\ not\ meet\ early|Early\ stopping,|\[1\]\t
+    |\w+_csi300\ *$|[┏┃┡│├└]
+    |(Report|MLflow\ store|Experiment|Run)\ \ +\S+$""",
+    re.VERBOSE,
+)
+
+
+def strange(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines of a run that are none of those."""
+    return [line for line in (done.stderr + done.stdout).splitlines() if not SAID.match(line)]
 
 
 class TestFiles:
@@ -194,6 +220,7 @@ class TestRun:
     def test_from_bars_to_report(self, market: Path, tmp_path: Path) -> None:
         done = run("mimstocr_csi300", tmp_path, QLIB_DATA=market, N_EPOCHS=2, HIDDEN_SIZE=8, SEED=1)
         assert done.returncode == 0, done.stderr[-3000:]
+        assert strange(done) == []
         for shown in ("RankIC", "Precision@10", "report.html", "sqlite:///mlflow.db"):
             assert shown in done.stdout
         (report,) = (tmp_path / "reports" / "runs").glob("*/report.html")
@@ -297,7 +324,7 @@ class TestRun:
         ended = run("stl_csi300", pieces, N_EPOCHS=1, RESUME=1, **variables)
         assert ended.returncode == 0, ended.stderr[-3000:]
         assert "taking up" in ended.stderr
-        assert "day/s" not in ended.stderr  # no bar: nothing was trained
+        assert "loss train/valid" not in ended.stderr  # nothing was trained
         assert list(pieces.glob("checkpoints/*/*.closed"))
         longer = run("stl_csi300", pieces, N_EPOCHS=2, RESUME=1, **variables)
         assert longer.returncode == 0, longer.stderr[-3000:]
@@ -315,6 +342,7 @@ class TestRun:
     def test_qlibs_lightgbm_goes_through_the_same_records(self, market: Path, tmp_path: Path) -> None:
         done = run("lightgbm_csi300", tmp_path, QLIB_DATA=market)
         assert done.returncode == 0, done.stderr[-3000:]
+        assert strange(done) == []
         assert list((tmp_path / "reports" / "runs").glob("*/report.html"))
 
 

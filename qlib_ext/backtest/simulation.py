@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from qlib.backtest import backtest
+from qlib.backtest import get_strategy_executor
 from qlib.data import D
 from qlib.strategy.base import BaseStrategy
 
@@ -19,6 +16,8 @@ from qlib_ext.backtest.exchange import RecordingExchange
 from qlib_ext.backtest.position import OrderedPosition
 from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
 from qlib_ext.checks import UserError
+from qlib_ext.market.progress import Progress
+from qlib_ext.terminal import quiet_qlib
 
 EXECUTOR = {
     "class": "SimulatorExecutor",
@@ -96,24 +95,50 @@ def simulate(
     *,
     account: float,
     benchmark: str,
+    progress: Progress | None = None,
 ) -> BacktestResult:
     """Trade from `first` to `last` with `account` in cash; the exchange's book is opened anew.
 
-    One exchange can serve any number of backtests of the same period, one after the other.
+    One exchange can serve any number of backtests of the same period, one after the other. The loop over the days is
+    that of Qlib's `backtest`, which shows a bar of its own for each backtest.
+
+    Parameters
+    ----------
+    strategy, exchange
+        Who trades, and where.
+    first, last
+        Days to trade from and to.
+    account
+        Cash at the beginning, in currency.
+    benchmark
+        Code of the index.
+    progress
+        Called with (days that are done, all days, what).
     """
     exchange.book = []
     with quiet_qlib():
-        metrics, _ = backtest(
-            start_time=first,
-            end_time=last,
-            strategy=strategy,
-            executor=copy.deepcopy(EXECUTOR),
-            benchmark=benchmark,
-            account=account,
-            exchange_kwargs={"exchange": exchange},
+        strategy, executor = get_strategy_executor(
+            first,
+            last,
+            strategy,
+            copy.deepcopy(EXECUTOR),
+            benchmark,
+            account,
+            {"exchange": exchange},
             pos_type=f"{OrderedPosition.__module__}.{OrderedPosition.__name__}",
         )
-    report, held = metrics["1day"]
+        executor.reset(start_time=first, end_time=last)
+        strategy.reset(level_infra=executor.get_level_infra())
+        days = executor.trade_calendar.get_trade_len()
+        done, executed = 0, None
+        while not executor.finished():
+            executed = executor.execute(strategy.generate_trade_decision(executed))
+            strategy.post_exe_step(executed)
+            done += 1
+            if progress is not None:
+                progress(done, days, "backtest")
+        strategy.post_upper_level_exe_step()
+        report, held = executor.trade_account.get_portfolio_metrics()
     daily = report.rename(columns={"bench": "benchmark"})[COLUMNS].rename_axis(index="datetime")
     return BacktestResult(daily, exchange.orders(), held)
 
@@ -217,25 +242,6 @@ def unit_of_change(codes: list[str], first: pd.Timestamp, last: pd.Timestamp) ->
         "mend it, or set `backtest.exchange_kwargs.limit_threshold` to two expressions such as "
         "['$close/Ref($close,1)-1 >= 0.095', '$close/Ref($close,1)-1 <= -0.095']"
     )
-
-
-@contextlib.contextmanager
-def quiet_qlib() -> Iterator[None]:
-    """Hold back Qlib's messages below an error: it warns of every suspended stock and of what it chose itself.
-
-    What matters among them (no calendar beyond the last day, no factor, no change) is checked here.
-    """
-    handlers = [(handler, handler.level) for handler in logging.getLogger("qlib").handlers]
-    try:
-        for handler, _ in handlers:
-            handler.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no orders, on a day without any
-            warnings.simplefilter("ignore", FutureWarning)  # pandas speaking to Qlib's authors
-            yield
-    finally:
-        for handler, level in handlers:
-            handler.setLevel(level)
 
 
 def _tuples(value: Any) -> Any:

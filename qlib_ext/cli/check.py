@@ -17,7 +17,10 @@ def check(
 
     Nothing is trained, no run is begun, and no class is imported that the workflow may not name.
     """
-    from qlib_ext.workflow.check import check_workflow  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.terminal import quiet_imports
+
+    with quiet_imports():  # here, so that `qlib-ext --help` stays quick
+        from qlib_ext.workflow.check import check_workflow
 
     check_workflow(workflow)
     typer.echo(f"{workflow}: nothing is wrong with it that can be known before its data are read")

@@ -37,13 +37,14 @@ def lookahead(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Look for the future in what a workflow calls known. Exit status 1 where something leaks."""
-    with contextlib.redirect_stderr(io.StringIO()):  # imports of Qlib's print what nobody here asked
+    from qlib_ext.terminal import quiet_imports, shown_progress
+
+    with quiet_imports():
         from qlib_ext.lookahead.audit import audit
         from qlib_ext.lookahead.provider import start
         from qlib_ext.workflow.read import read_workflow
         from qlib_ext.workflow.settings import check_settings
         from qlib_ext.workflow.task import check_task
-    from qlib_ext.cli.progress import shown_progress
 
     logging.getLogger("qlib_ext").addHandler(logging.NullHandler())  # what matters is shown below
     config = read_workflow(workflow)

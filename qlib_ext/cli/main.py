@@ -24,6 +24,7 @@ from qlib_ext.cli.report import report
 from qlib_ext.cli.send import send
 from qlib_ext.config.renamed import check_command
 from qlib_ext.masking import masked
+from qlib_ext.terminal import quiet_libraries
 
 app = typer.Typer(
     help="Backtests of multi-task stock recommendation on Qlib.",
@@ -54,7 +55,8 @@ data.command("update")(update)
 
 @app.callback()
 def _root() -> None:
-    """Keep `qlib-ext` a group, however few commands it has."""
+    """Begin each command: what libraries say of each other stays off the terminal."""
+    quiet_libraries()
 
 
 def main() -> None:

@@ -42,7 +42,9 @@ def recommend(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Rank the stocks of a day with a trained run, and ask its strategy for the orders of the next."""
-    with contextlib.redirect_stderr(io.StringIO()):  # imports of Qlib's print what nobody here asked
+    from qlib_ext.terminal import quiet_imports
+
+    with quiet_imports():
         from qlib_ext.recommend.recommendation import recommend as run_recommend
     from rich.console import Console
 

@@ -7,6 +7,7 @@ that a configuration may name (`qlib_ext.config.allowlist`).
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 from qlib_ext.checks import UserError, nearest
 from qlib_ext.config.allowlist import check_allowed
 from qlib_ext.config.renamed import check_current
+from qlib_ext.terminal import quiet_imports
 
 T = TypeVar("T")
 
@@ -47,7 +49,8 @@ def locate(path: str, *, name: str) -> type:
     check_current(path, name=name)
     check_allowed(module_name, name=name, path=path)
     try:
-        module = importlib.import_module(module_name)
+        with quiet_imports() if module_name.startswith("qlib.") else contextlib.nullcontext():
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and not (module_name == error.name or module_name.startswith(error.name + ".")):
             raise  # the module is there, something that it imports is not

@@ -214,7 +214,7 @@ class Trainer:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(days)
         names = [task.name for task in self.trained]
         log = StepLog(names, type(self.balancer).__name__, self.epoch, train.dates)
-        bar = tqdm(order, desc=self._progress(), unit="day", leave=False, mininterval=1.0)
+        bar = tqdm(order, desc=self._progress(), unit="day", leave=False, mininterval=1.0, disable=None)
         try:
             for step, position in enumerate(bar, start=1):
                 log.add(position, *self._step(train, int(position)))

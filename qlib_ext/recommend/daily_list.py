@@ -11,13 +11,14 @@ from qlib.backtest.decision import OrderDir
 from qlib.data import D
 
 from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
-from qlib_ext.backtest.simulation import quiet_qlib, with_price_limit
+from qlib_ext.backtest.simulation import with_price_limit
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.side_data.table import INDUSTRY
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.scoring import Scored
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.records.backtest import completed
+from qlib_ext.terminal import quiet_qlib
 
 NAME = "name"  # the table of side data with the firms' names
 PRICE_DIGITS = 4  # a store holds prices in single precision

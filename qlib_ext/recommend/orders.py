@@ -16,13 +16,14 @@ from qlib.utils.time import epsilon_change
 
 from qlib_ext.backtest.position import OrderedPosition
 from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
-from qlib_ext.backtest.simulation import UNTRADED, has_volumes, quiet_qlib
+from qlib_ext.backtest.simulation import UNTRADED, has_volumes
 from qlib_ext.checks import UserError
 from qlib_ext.config.build import build
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.daily_list import PRICE_DIGITS, backtest_settings, exchange_settings
 from qlib_ext.recommend.holdings import Holdings
 from qlib_ext.recommend.trained import TrainedRun
+from qlib_ext.terminal import quiet_qlib
 
 LONG_AGO = 1_000_000  # days: a holding of unknown age is past every holding period
 NO_SHARE = 1e-6  # what rounding leaves of a holding that is sold whole

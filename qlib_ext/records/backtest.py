@@ -14,7 +14,7 @@ from qlib.strategy.base import BaseStrategy
 
 from qlib_ext.backtest.exchange_settings import check_exchange
 from qlib_ext.backtest.rule_based_exchange import ARGUMENTS, RuleBasedExchange, check_costs
-from qlib_ext.backtest.simulation import make_exchange, quiet_qlib, simulate
+from qlib_ext.backtest.simulation import make_exchange, simulate
 from qlib_ext.checks import UserError, above, instance, nearest
 from qlib_ext.config.build import build
 from qlib_ext.data.days import as_day
@@ -25,6 +25,7 @@ from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.metrics.portfolio_series import Series, paths, series_of
 from qlib_ext.records.base import Record
 from qlib_ext.records.estimates import estimated
+from qlib_ext.terminal import quiet_qlib, shown_progress
 
 logger = logging.getLogger(__name__)
 
@@ -199,9 +200,16 @@ class BacktestRecord(Record):
         codes = sorted(scores.index.get_level_values("instrument").unique())
         exchange, notes = make_exchange(codes, first, last, self.exchange_kwargs)
         self.notes += notes
-        done = simulate(
-            self._strategy(scores), exchange, first, last, account=self.account, benchmark=benchmark
-        )
+        with shown_progress() as progress:
+            done = simulate(
+                self._strategy(scores),
+                exchange,
+                first,
+                last,
+                account=self.account,
+                benchmark=benchmark,
+                progress=progress,
+            )
         self.notes += _unsold(done.unsold())
         daily = done.daily
         self.save_table("backtest/daily.parquet", daily)

@@ -9,7 +9,6 @@ import pandas as pd
 from qlib.config import C
 from qlib.data import D
 
-from qlib_ext.backtest.simulation import quiet_qlib
 from qlib_ext.checks import UserError, at_least, between, integer
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics import costs, holdings, risk
@@ -18,6 +17,7 @@ from qlib_ext.metrics.portfolio_series import series_of
 from qlib_ext.records import portfolio_tables as tables
 from qlib_ext.records.base import Record
 from qlib_ext.records.industry import industries
+from qlib_ext.terminal import quiet_qlib
 
 COST_BPS = (0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60)
 # Of the measures, those that a backtest has not logged already.

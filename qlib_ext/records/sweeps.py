@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from qlib.strategy.base import BaseStrategy
 from qlib_ext.backtest.simulation import make_exchange, simulate
 from qlib_ext.checks import UserError, between, integer
 from qlib_ext.config.build import build
+from qlib_ext.market.progress import Progress
 from qlib_ext.metrics.portfolio_series import series_of
 from qlib_ext.metrics.risk import relative_wealth
 from qlib_ext.records.backtest import measures, summarise
 from qlib_ext.records.base import Record
+from qlib_ext.terminal import shown_progress
 
 logger = logging.getLogger(__name__)
 
@@ -109,27 +112,37 @@ class SweepRecord(Record):
         left_out = [topk for topk in self.topk if topk > usual]
         settings = {topk: drops(topk, share) for topk in self.topk if topk <= usual}
         settings[own["topk"]] = own["n_drop"]
-        rows, wealth = self._trade(setup, scores, dict(sorted(settings.items())))
+        with shown_progress() as progress:
+            rows, wealth = self._trade(setup, scores, dict(sorted(settings.items())), progress)
         self.save_csv("sweeps/topk.csv", rows)
         self.save_table("sweeps/topk_wealth.parquet", wealth)
         found = {"topk": [*settings], "left_out": left_out, "n_drop_share": share, "stocks_a_day": usual}
         self.save_json("sweeps/setup.json", found)
 
     def _trade(
-        self, setup: dict[str, Any], scores: pd.Series, settings: dict[int, int]
+        self,
+        setup: dict[str, Any],
+        scores: pd.Series,
+        settings: dict[int, int],
+        progress: Progress | None,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """A row for each setting, and its wealth after cost over the index."""
         first, last = pd.Timestamp(setup["start"]), pd.Timestamp(setup["end"])
         own = setup["strategy"]["kwargs"]["topk"]
         exchange = None
         rows, wealth = {}, {}
-        for done, (topk, n_drop) in enumerate(settings.items(), 1):
+        others = [topk for topk in settings if topk != own]
+
+        def show(day: int, days: int, what: str, before: int) -> None:
+            if progress is not None:
+                progress(before * days + day, len(others) * days, what)
+
+        for topk, n_drop in settings.items():
             if topk == own:
                 daily = self.load_table("backtest/daily.parquet")
                 orders = self.load_table("backtest/orders.parquet")
                 positions = self.load_table("backtest/positions.parquet")
             else:
-                logger.info("Sweep %d of %d: topk %d, n_drop %d", done, len(settings), topk, n_drop)
                 if exchange is None:
                     codes = sorted(scores.index.get_level_values("instrument").unique())
                     exchange, _ = make_exchange(codes, first, last, setup["exchange"])
@@ -142,6 +155,7 @@ class SweepRecord(Record):
                     last,
                     account=setup["account"],
                     benchmark=setup["benchmark"],
+                    progress=partial(show, before=others.index(topk)),
                 )
                 daily, orders, positions = result.daily, result.orders, result.positions()
             rows[topk] = _row(daily, orders, positions, setup["days_per_year"]) | {

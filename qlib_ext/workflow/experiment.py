@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from qlib_ext.checks import UserError
 from qlib_ext.features.expression_text import guard
 from qlib_ext.masking import mask_logs, masked
+from qlib_ext.terminal import quiet_imports, quiet_libraries, quiet_qlib, show_messages
 from qlib_ext.tracking.availability import is_unavailable, set_timeouts, wait_seconds
 from qlib_ext.tracking.place import check_place
 from qlib_ext.tracking.runs import (
@@ -28,9 +29,13 @@ from qlib_ext.tracking.runs import (
 )
 from qlib_ext.workflow.process_end import install_excepthook, raise_on_sigterm
 from qlib_ext.workflow.read import workflow_of_qrun
-from qlib_ext.workflow.recorder import Recorder
-from qlib_ext.workflow.settings import check_settings
-from qlib_ext.workflow.task import check_task
+
+with quiet_imports():  # Qlib's strategies bring gym, which has something to say
+    from qlib_ext.workflow.recorder import Recorder
+    from qlib_ext.workflow.settings import check_settings
+    from qlib_ext.workflow.task import check_task
+
+logger = logging.getLogger(__name__)
 
 # To MLflow's page, which has one for prompts too.
 OF_MODELS = ("mlflow.experimentKind", "custom_model_development")
@@ -85,7 +90,7 @@ class ExperimentManager(MLflowExpManager):
 
     def __init__(self, uri: str | None = None, default_exp_name: str = "Experiment"):
         install_excepthook()  # for what goes wrong before a run starts, here too
-        _show_messages()
+        show_messages()
         disable_telemetry()
         set_timeouts()
         wait_seconds()  # a wrong setting is said now, not at the end of a run
@@ -95,6 +100,8 @@ class ExperimentManager(MLflowExpManager):
         mask_logs("qlib", "qlib_ext", "mlflow")
         guard()  # from here on Qlib evaluates no text that is no expression
         workflow = workflow_of_qrun() if multiprocessing.parent_process() is None else None
+        given = (workflow or {}).get("qlib_init") or {}
+        quiet_libraries(given.get("logging_level", logging.WARNING))
         if workflow is not None:
             check_settings(workflow)
             check_task(workflow["task"])
@@ -120,15 +127,16 @@ class ExperimentManager(MLflowExpManager):
         try:
             if experiment_id is None:
                 self._check_experiment(uri or self.uri, experiment_name or self._default_exp_name)
-            return super().start_exp(
-                experiment_id=experiment_id,
-                experiment_name=experiment_name,
-                recorder_id=recorder_id,
-                recorder_name=recorder_name,
-                uri=None if uri is None else checked_uri(uri),
-                resume=resume,
-                **kwargs,
-            )
+            with quiet_qlib():  # it warns that the experiment of a first run is new
+                experiment = super().start_exp(
+                    experiment_id=experiment_id,
+                    experiment_name=experiment_name,
+                    recorder_id=recorder_id,
+                    recorder_name=recorder_name,
+                    uri=None if uri is None else checked_uri(uri),
+                    resume=resume,
+                    **kwargs,
+                )
         except (MlflowException, SQLAlchemyError) as error:
             if isinstance(error, MlflowException) and not is_unavailable(error):
                 raise
@@ -136,6 +144,9 @@ class ExperimentManager(MLflowExpManager):
                 f"no run can be started in {masked(uri or self.uri)} ({masked(str(error)).splitlines()[0][:200]}): wait "
                 "until nothing else locks it, make room on its disk, or set MLFLOW_TRACKING_URI to another store"
             ) from error
+        begun = experiment.active_recorder
+        logger.info("Run %s (%s)", begun.name, begun.id)
+        return experiment
 
     def _check_experiment(self, uri: str, name: str) -> None:
         """Refuse the name of a deleted experiment, and one whose artifacts would go where the project once lay."""
@@ -156,16 +167,3 @@ class ExperimentManager(MLflowExpManager):
     def _get_exp(self, experiment_id: str | None = None, experiment_name: str | None = None) -> Experiment:
         found = super()._get_exp(experiment_id=experiment_id, experiment_name=experiment_name)
         return Experiment(found.id, found.name, self.uri)
-
-
-def _show_messages() -> None:
-    """Let the package's own messages reach the terminal, and not a line for each migration and each artifact."""
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for chatty in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    package = logging.getLogger("qlib_ext")
-    if not package.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        package.addHandler(handler)
-        package.setLevel(logging.INFO)

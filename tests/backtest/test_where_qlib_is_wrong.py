@@ -14,8 +14,9 @@ import pytest
 from qlib.backtest import backtest
 from qlib.contrib.strategy import TopkDropoutStrategy
 
-from qlib_ext.backtest.simulation import EXECUTOR, quiet_qlib
+from qlib_ext.backtest.simulation import EXECUTOR
 from qlib_ext.records.backtest import EXCHANGE
+from qlib_ext.terminal import quiet_qlib
 from tests.backtest.reference.backtest import Plan
 from tests.backtest.reference.made import INDEX, install, run, strategy, timestamps
 from tests.backtest.reference.market import MISSING, Bar, Market

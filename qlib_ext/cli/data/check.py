@@ -39,9 +39,9 @@ def check(
     ] = None,
 ) -> None:
     """Look for what is wrong with a store. Exit status 1 where results on it would be wrong."""
-    from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.market.quality.check import check_store
     from qlib_ext.market.quality.repair import check_out, repair
+    from qlib_ext.terminal import shown_progress  # here, so that `qlib-ext --help` stays quick
 
     if html is not None and not html.absolute().parent.is_dir():
         raise UserError(f"`--html` must be a file in a directory that is there, found `{html}`")

@@ -82,9 +82,9 @@ def import_bars(
     ] = False,
 ) -> None:
     """Make a store of your own daily bars, whole or not at all, and audit it."""
-    from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.market.importing.import_bars import import_bars
     from qlib_ext.market.importing.import_settings import ImportSettings
+    from qlib_ext.terminal import shown_progress  # here, so that `qlib-ext --help` stays quick
 
     began = time.perf_counter()
     settings = ImportSettings(

@@ -34,8 +34,8 @@ def info(
 ) -> None:
     """Say what is in a store: range, fields, universes, side data and where it comes from."""
     from qlib_ext.checks import UserError  # here, so that `qlib-ext --help` stays quick
-    from qlib_ext.cli.progress import shown_progress
     from qlib_ext.market.info import store_info
+    from qlib_ext.terminal import shown_progress
 
     if plot is not None and (plot.suffix.lower() != ".png" or not plot.absolute().parent.is_dir()):
         raise UserError(f"`--plot` must be a file of PNG in a directory that is there, found `{plot}`")

@@ -27,10 +27,10 @@ def sample(
 ) -> None:
     """Write a synthetic market, for trying and testing: nothing in it is real but the trading calendar."""
     from qlib_ext.checks import one_of  # here, so that `qlib-ext --help` stays quick
-    from qlib_ext.cli.progress import shown_progress
     from qlib_ext.market.synthetic.sample import SampleMarket
     from qlib_ext.market.synthetic.synthetic_market import SyntheticMarket
     from qlib_ext.market.synthetic.us_sample import USSampleMarket
+    from qlib_ext.terminal import shown_progress
 
     kinds: dict[str, type[SyntheticMarket]] = {"cn": SampleMarket, "us": USSampleMarket}
     began = time.perf_counter()

@@ -30,8 +30,8 @@ def counts(checked: QualityReport) -> str:
 
 def audit(directory: Path) -> None:
     """Check a new store, and say how much was found."""
-    from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.market.quality.check import check_store
+    from qlib_ext.terminal import shown_progress  # here, so that `qlib-ext --help` stays quick
 
     with shown_progress() as progress:
         checked = check_store(directory, progress=progress)

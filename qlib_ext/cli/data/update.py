@@ -58,9 +58,9 @@ def update(
 
     The source is read as that of the import was; an option says where it differs.
     """
-    from qlib_ext.cli.progress import shown_progress  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.market.importing.import_settings import FILE, ImportSettings
     from qlib_ext.market.updates.update import update
+    from qlib_ext.terminal import shown_progress  # here, so that `qlib-ext --help` stays quick
 
     began = time.perf_counter()
     store = store.expanduser()
