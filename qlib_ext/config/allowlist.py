@@ -8,6 +8,12 @@ some of his own by the environment; the configuration itself may not.
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
 
 from qlib_ext.checks import UserError
 
@@ -24,6 +30,10 @@ def allowed() -> tuple[str, ...]:
     UserError
         If the variable names something that is no dotted name of a package or a module.
     """
+    return (*KNOWN, *_added())
+
+
+def _added() -> tuple[str, ...]:
     added = tuple(word.strip() for word in os.environ.get(VARIABLE, "").split(",") if word.strip())
     for word in added:
         if not all(part.isidentifier() for part in word.split(".")):
@@ -31,7 +41,22 @@ def allowed() -> tuple[str, ...]:
                 f"`{VARIABLE}` must name packages or modules, separated by commas, such as my_losses,my.package; "
                 f"found {word!r}"
             )
-    return (*KNOWN, *added)
+    return added
+
+
+class _WorkingFolder(MetaPathFinder):
+    """Finds packages that the environment allows in the working folder, where they are installed nowhere.
+
+    A command has its own folder on `sys.path`, not the one that it is called in. That folder is not put there as a
+    whole: no other module of it is ever imported, and what is installed comes first.
+    """
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is None and name in {word.partition(".")[0] for word in _added()}:
+            return PathFinder.find_spec(name, [str(Path.cwd())])
+        return None
 
 
 def is_allowed(module: str) -> bool:
@@ -41,6 +66,8 @@ def is_allowed(module: str) -> bool:
 
 def check_allowed(module: str, *, name: str, path: str) -> None:
     """Raise a UserError, before anything is imported, unless a configuration may name classes of `module`.
+
+    From here on, a package that the environment allows is found in the working folder too.
 
     Parameters
     ----------
@@ -56,3 +83,5 @@ def check_allowed(module: str, *, name: str, path: str) -> None:
             f"`{name}.class` must be of one of the packages {', '.join(allowed())}, found {path!r}: where you know and "
             f"trust that code, allow it by the environment, {VARIABLE}={module.partition('.')[0]}"
         )
+    if not any(isinstance(finder, _WorkingFolder) for finder in sys.meta_path):
+        sys.meta_path.append(_WorkingFolder())
