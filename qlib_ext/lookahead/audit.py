@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from qlib_ext.lookahead.observation import (
     moved,
 )
 from qlib_ext.lookahead.provider import reading
+from qlib_ext.lookahead.sampled_market import sampled
 from qlib_ext.lookahead.subject import Labels, Subject, build_dataset, check_task, fresh_model
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.store import QlibStore
@@ -96,9 +98,15 @@ def audit(
     store = QlibStore(C.dpm.get_data_uri("day"))
     with tempfile.TemporaryDirectory(prefix="lookahead-") as folder:
         before = logging.root.manager.disable
-        logging.disable(logging.WARNING)  # the same notes, for every market that is loaded
+        logging.disable(logging.WARNING)  # the same notes and warnings, for every market that is loaded
         try:
-            return _Audit(task, store, Path(folder), dates, refits, model, seed, progress).run()
+            with (
+                warnings.catch_warnings(action="ignore"),
+                sampled(task, store, Path(folder) / "sample") as (part, said),
+            ):
+                notes = [said] if said else []
+                looked = _Audit(task, part, store, Path(folder), dates, refits, model, seed, progress, notes)
+                return looked.run()
         finally:
             logging.disable(before)
             H.clear()
@@ -109,25 +117,31 @@ class _Audit:
         self,
         task: Mapping[str, Any],
         store: QlibStore,
+        whole: QlibStore,
         folder: Path,
         dates: int,
         refits: int,
         model: Callable[[DatasetH], Model] | None,
         seed: int,
         progress: Progress | None,
+        notes: Sequence[str],
     ) -> None:
+        self.whole = whole  # of which `store` may be a part
         self.task, self.store, self.folder, self.seed = task, store, folder, seed
         self.progress = progress
         self.made = 0
         self.done = 0
         self.findings: list[Finding] = []
         self.checks: list[Check] = []
-        self.notes: list[str] = []
+        self.notes = [*notes]
+        self.about = ""  # how long it will take
         self.say(0, dates, "building the dataset")
         self.markets = ChangedMarkets(store, seed)
         self.tabular = _reads_tables(task)
         H.clear()
+        began = time.perf_counter()
         self.subject = Subject(build_dataset(task), store, tabular=self.tabular)
+        load = time.perf_counter() - began
         self.frozen = False  # whether the dataset holds the data of another store than its own
         self.days = len(store.calendar)
         self.dates = choose(list(self.subject.segments.values()), self.days, dates)
@@ -136,6 +150,11 @@ class _Audit:
         if len(self.dates) < dates:
             self.notes.append(f"the segments have {len(self.dates)} days to look at, fewer than {dates}")
         self.boundaries = self._boundaries(refits)
+        # Each market is loaded, and the store itself again after it.
+        batches = len(plan(self.dates, self.subject.lookback_days + BLOCK_DAYS))
+        self.about = (
+            f" (about {max(1, round(load * (len(self.boundaries) + 2 * batches + 2) / 60))} min in all)"
+        )
         self.given = model
         self.known: dict[int, Day] = {}
         self.known_labels: dict[int, Labels] = {}
@@ -150,7 +169,7 @@ class _Audit:
         subject = self.subject
         self.findings += known.segments(subject)
         self.findings += known.declared(subject)
-        self.findings += known.data(subject, self.store)
+        self.findings += known.data(subject, self.whole)
         near = {day for t in self.boundaries for day in self._near(t)}
         self._learn_days([*self.dates, *near])
         self._learn_labels([day for t in self.boundaries for day in self._labelled(t)])
@@ -331,7 +350,7 @@ class _Audit:
 
     def _split(self) -> None:
         """Whether features know of splits that come after all days."""
-        if known.adjusted_forwards(self.store):
+        if known.adjusted_forwards(self.whole):
             self.notes.append(
                 "prices are adjusted forwards, from the first day on: their levels know of no later split"
             )
@@ -522,7 +541,7 @@ class _Audit:
     def _result(self) -> Result:
         calendar = self.store.calendar
         facts = {
-            "store": self.store.root.name,
+            "store": self.whole.root.name,
             "universe": str(getattr(self.subject.handler, "instruments", "")),
             "first": f"{calendar[self.dates[0]]:%Y-%m-%d}",
             "last": f"{calendar[self.dates[-1]]:%Y-%m-%d}",
@@ -537,7 +556,7 @@ class _Audit:
     def say(self, done: int, total: int, what: str) -> None:
         """Tell how far it is."""
         if self.progress is not None:
-            self.progress(done, total, what)
+            self.progress(done, total, what + self.about)
 
 
 def _reads_tables(task: Mapping[str, Any]) -> bool:
