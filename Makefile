@@ -9,6 +9,7 @@ PYTHON      ?= python3.11 python3.12 python3
 VENV        ?= .venv
 SAMPLE      ?= sample_market
 SAMPLE_SEED ?= 0
+SAMPLE_START ?= 2012-01-04
 QLIB_DATA   ?= $(SAMPLE)
 WORKFLOW    ?= workflows/mimstocr_csi300.yaml
 PYTEST_ARGS ?= -n auto --maxprocesses 8 --dist loadfile
@@ -17,10 +18,12 @@ BIN := $(VENV)/bin
 # Errors alone: a machine's own settings of pip may bring warnings that say nothing of this project.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
-# On the sample market the run is a demonstration: fewer epochs than the workflow's own 100, and a narrower backbone.
+# On the sample market the run is a demonstration, of about two minutes: one epoch with large steps where the workflow
+# has 100 with small ones, a narrower backbone, and three years to train on.
 ifeq ($(QLIB_DATA),$(SAMPLE))
-N_EPOCHS    ?= 3
-HIDDEN_SIZE ?= 32
+N_EPOCHS      ?= 1
+LEARNING_RATE ?= 0.002
+HIDDEN_SIZE   ?= 32
 MARKET := sample
 endif
 
@@ -32,6 +35,9 @@ export MLFLOW_DISABLE_TELEMETRY
 export QLIB_DATA
 ifdef N_EPOCHS
 export N_EPOCHS
+endif
+ifdef LEARNING_RATE
+export LEARNING_RATE
 endif
 ifdef HIDDEN_SIZE
 export HIDDEN_SIZE
@@ -48,7 +54,7 @@ backtest: $(VENV)/.installed $(MARKET) ## Run the workflow, by default on the sa
 	$(BIN)/qrun $(WORKFLOW)
 
 sample: $(VENV)/.installed ## Write the sample market, unless it is there already
-	$(BIN)/qlib-ext data sample --out $(SAMPLE) --seed $(SAMPLE_SEED)
+	$(BIN)/qlib-ext data sample --out $(SAMPLE) --seed $(SAMPLE_SEED) --start $(SAMPLE_START)
 
 test: chromium lint ## Check format, lint and types, then run the tests
 	$(BIN)/pytest $(PYTEST_ARGS)

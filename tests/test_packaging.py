@@ -40,6 +40,7 @@ def make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     for key in (
         "HIDDEN_SIZE",
+        "LEARNING_RATE",
         "N_EPOCHS",
         "PYTHON",
         "QLIB_DATA",
@@ -105,7 +106,7 @@ class TestMake:
         steps = make("--dry-run", "backtest", VENV=str(tmp_path / "venv")).stdout
         bin_ = tmp_path / "venv" / "bin"
         sample, run = steps.strip().splitlines()[-2:]
-        assert sample == f"{bin_}/qlib-ext data sample --out sample_market --seed 0"
+        assert sample == f"{bin_}/qlib-ext data sample --out sample_market --seed 0 --start 2012-01-04"
         assert run == f"{bin_}/qrun workflows/mimstocr_csi300.yaml"
         assert "--constraint constraints.txt" in steps
 
@@ -117,11 +118,11 @@ class TestMake:
     @pytest.mark.parametrize(
         ("variables", "expected"),
         [
-            ({}, "sample_market 3 32 true"),
-            ({"N_EPOCHS": "20"}, "sample_market 20 32 true"),
-            ({"QLIB_DATA": "elsewhere"}, "elsewhere unset unset true"),
-            ({"SAMPLE": "other"}, "other 3 32 true"),
-            ({"MLFLOW_DISABLE_TELEMETRY": "false"}, "sample_market 3 32 false"),
+            ({}, "sample_market 1 0.002 32 true"),
+            ({"N_EPOCHS": "20"}, "sample_market 20 0.002 32 true"),
+            ({"QLIB_DATA": "elsewhere"}, "elsewhere unset unset unset true"),
+            ({"SAMPLE": "other"}, "other 1 0.002 32 true"),
+            ({"MLFLOW_DISABLE_TELEMETRY": "false"}, "sample_market 1 0.002 32 false"),
         ],
     )
     def test_what_a_run_finds_in_its_environment(
@@ -131,7 +132,8 @@ class TestMake:
         bin_ = tmp_path / "bin"
         bin_.mkdir()
         script = (
-            '#!/bin/sh\necho "$QLIB_DATA ${N_EPOCHS-unset} ${HIDDEN_SIZE-unset} $MLFLOW_DISABLE_TELEMETRY"\n'
+            '#!/bin/sh\necho "$QLIB_DATA ${N_EPOCHS-unset} ${LEARNING_RATE-unset} ${HIDDEN_SIZE-unset} '
+            '$MLFLOW_DISABLE_TELEMETRY"\n'
         )
         for name, text in {"qrun": script, "python": "", "qlib-ext": ""}.items():
             (bin_ / name).write_text(text)

@@ -208,11 +208,18 @@ class TestFiles:
         assert [type(section).__name__ for section in standard.sections()][-2:] == ["Quality", "Provenance"]
 
     def test_variables_reach_the_model(self) -> None:
-        variables = {"N_EPOCHS": "7", "SEED": "5", "DEVICE": "cpu", "RESUME": "1", "HIDDEN_SIZE": "16"}
+        variables = {
+            "N_EPOCHS": "7",
+            "LEARNING_RATE": "0.01",
+            "SEED": "5",
+            "DEVICE": "cpu",
+            "RESUME": "1",
+            "HIDDEN_SIZE": "16",
+        }
         config = render(ROOT / "workflows" / "mimstocr_csi300.yaml", PRECISION="bfloat16", **variables)
         model = MultiTaskModel(**config["task"]["model"]["kwargs"])
         assert (model.options.n_epochs, model.seed, model.device, model.resume) == (7, 5, "cpu", True)
-        assert model.options.precision == "bfloat16"
+        assert (model.options.precision, model.options.learning_rate) == ("bfloat16", 0.01)
         assert model.backbone["kwargs"]["hidden_size"] == 16
 
 
