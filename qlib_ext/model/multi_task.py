@@ -160,13 +160,13 @@ class MultiTaskModel(Model):
         """Task -> whether it predicts a class."""
         return {task.name: task.classification for task in self._tasks}
 
-    def check_before(self, known: DatasetSpec) -> None:
+    def check_before(self, spec: DatasetSpec) -> None:
         """Hold segments, labels of the tasks, and the network against what is known of the dataset."""
         for segment in ("train", "valid"):
-            known.require_segment(segment, "MultiTaskModel")
+            spec.require_segment(segment, "MultiTaskModel")
         for task in self._tasks:
-            known.require_label(f"tasks.{task.name}.label", task.label)
-        self._check_network(known.num_features, known.lookback_days)
+            spec.require_label(f"tasks.{task.name}.label", task.label)
+        self._check_network(spec.num_features, spec.lookback_days)
 
     def fit(self, dataset: DailyPanelDataset, reweighter: Any = None) -> None:
         """Train on segment `train`, choose the best epoch on `valid`; `test` is never read.
