@@ -181,7 +181,7 @@ class _Audit:
         self._check_scoring()
         self._refit()
         self.findings += known.purge(subject, self.horizon)
-        self._waves()
+        self._batches()
         self._split()
         told = [leak for leak in self.confirmed.values() if self._tells(leak)]
         self._learn_labels([leak.first for leak in told])
@@ -299,7 +299,7 @@ class _Audit:
                 self.notes.append("training twice gives two models, so that what it reads cannot be seen")
         self.checks.append(Check("training", "a model trained anew beside later days that differ", len(days)))
 
-    def _waves(self) -> None:
+    def _batches(self) -> None:
         pool, spacing = list(self.dates), self.subject.lookback_days + BLOCK_DAYS
         while pool:
             batches = plan(pool, spacing)
