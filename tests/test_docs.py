@@ -20,8 +20,10 @@ import yaml
 
 from qlib_ext.config.build import build, locate
 from qlib_ext.data.handlers.panel import PanelHandler
+from qlib_ext.data.labels.label_planes import works_per_day
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.features.base import FeatureSet
+from qlib_ext.market.store import write_store
 from qlib_ext.model.augment import augmented
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Aggregator
@@ -77,12 +79,15 @@ class TestExamples:
             "features",
             "labels",
             "learn_processors",
+            "infer_processors",
+            "handler",
             "loss",
             "backbone",
             "balancer",
             "augmentations",
             "trainer",
             "strategy",
+            "calm",
             "also",
         }
 
@@ -103,6 +108,23 @@ class TestExamples:
         handler = PanelHandler("csi300", **given, init_data=False)
         assert handler.horizon_days == 6
         assert handler.label_names() == (("WEEK",), ("WEEK",))
+
+    def test_processor(self, examples: Mapping[str, Any], tmp_path: Path) -> None:
+        qlib.init(provider_uri=str(tmp_path), kernels=1)
+        given = {name: examples[name] for name in ("labels", "infer_processors")}
+        handler = PanelHandler("csi300", **given, init_data=False)
+        assert handler.label_names() == (("WEEK", "LARGE"), ("WEEK", "LARGE"))
+        (processor,) = handler.infer_processors
+        assert works_per_day(processor)
+        table = processor(pd.DataFrame({("label", "WEEK"): [0.2, -0.1, 0.05, np.nan]}))
+        np.testing.assert_array_equal(table["label", "LARGE"], [1, 1, 0, np.nan])
+
+    def test_handler(self, examples: Mapping[str, Any], tmp_path: Path) -> None:
+        qlib.init(provider_uri=str(tmp_path), kernels=1)
+        kwargs = examples["handler"]["kwargs"] | {"init_data": False}
+        handler = build(examples["handler"] | {"kwargs": kwargs}, PanelHandler, name="handler")
+        assert handler.horizon_days == 11
+        assert handler.label_names() == (("RETURN",), ("RETURN",))
 
     def test_loss(self, examples: Mapping[str, Any]) -> None:
         loss = build(examples["loss"], Loss, name="loss")
@@ -163,6 +185,29 @@ class TestExamples:
             "SH600000": 0.5,
             "SH600007": 0.5,
         }
+
+    def test_strategy_with_past_prices(self, examples: Mapping[str, Any], tmp_path: Path) -> None:
+        calendar = pd.bdate_range("2020-01-01", periods=12)
+        codes = ["SH600000", "SH600004", "SH600006"]
+        close = np.exp(np.random.default_rng(0).normal(3, 0.1, (12, 3))).astype(np.float32)
+        members = pd.DataFrame({"instrument": codes, "start": calendar[0], "end": calendar[-1]})
+        write_store(tmp_path / "store", calendar, codes, {"close": close}, {"few": members})
+        qlib.init(provider_uri=str(tmp_path / "store"), kernels=1)
+        scores = pd.Series([0.3, 0.1, 0.2], index=codes)
+        signal = pd.concat({calendar[7]: scores}, names=["datetime", "instrument"])
+        strategy_class = locate(examples["calm"]["class"], name="strategy")
+        strategy = strategy_class(signal=signal, **examples["calm"]["kwargs"])
+        # Trading on day 8 by what was known on day 7.
+        trading = types.SimpleNamespace(
+            get_trade_step=lambda: 8, get_step_time=lambda step, shift: (calendar[step - shift],) * 2
+        )
+        strategy.level_infra = {"trade_calendar": trading}
+        found = strategy.generate_target_weight_position(scores, None, calendar[8], calendar[8])
+        returns = close[4:8] / close[3:7] - 1
+        calm = 1 / returns[:, [0, 2]].std(axis=0, ddof=1)
+        assert found == pytest.approx(
+            dict(zip(["SH600000", "SH600006"], calm / calm.sum(), strict=True)), rel=1e-4
+        )
 
     def test_section(self, examples: Mapping[str, Any], tmp_path: Path) -> None:
         (tmp_path / "backtest").mkdir()
