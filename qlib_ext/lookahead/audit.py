@@ -234,9 +234,11 @@ class _Audit:
                 reach = max(reach, self._reach(other, t))
                 names = moved(self.state, fitted_state(other.handler))
                 same = self._check_handed(other, t, max(reach, declared or 0))
-                if (
-                    number == 0 and same and not found and not names
-                ):  # else a model is trained on other numbers
+                # Else a model is trained on other numbers; that labels reach into the next segment is told by `purge`.
+                purged = (
+                    self.subject.segments.get("train", np.array([-1]))[-1] + max(reach, declared or 0) <= t
+                )
+                if number == 0 and purged and same and not found and not names:
                     self._check_fit(other, t)
             frozen = self._frozen(t, list(found)) if found else {}
             for day in sorted(frozen):

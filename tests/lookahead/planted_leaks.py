@@ -330,6 +330,14 @@ class ReadsTheTest(Weighs):
         self.scale = 1.0 + float(np.nanmean(panels.raw_matrix("RETURN")))
 
 
+class ScaledByTable(Weighs):
+    """The same from a table, as Qlib's own models have it."""
+
+    def fit(self, dataset: Any, **kwargs: Any) -> None:
+        labels = dataset.prepare("train", col_set="label", data_key="learn")
+        self.scale = 1.0 + float(np.nanmean(labels))
+
+
 class ScaledByLabels(Weighs):
     """A fixed weight from the labels of the training days, as any model has; nothing leaks."""
 

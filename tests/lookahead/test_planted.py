@@ -262,6 +262,16 @@ class TestSegments:
     def test_no_purge_under_qlibs_own_dataset(self, table_task: Any, segments: Any, audited: Any) -> None:
         assert kinds(audited(table_task(segments_are=segments))) == {"not-purged"}
 
+    def test_nor_does_a_model_read_the_test_that_is_trained_on_such_days(
+        self, table_task: Any, segments: Any, audited: Any
+    ) -> None:
+        made = table_task(segments_are=segments) | {"model": config("ScaledByTable")}
+        assert kinds(audited(made)) == {"not-purged"}
+        made = table_task() | {"model": config("ScaledByTable")}
+        result = audited(made)
+        assert result.findings == ()
+        assert "training" in {check.name for check in result.checks}
+
     def test_the_test_before_the_training(self, table_task: Any, segments: Any, audited: Any) -> None:
         turned = {"train": segments["test"], "valid": segments["valid"], "test": segments["train"]}
         assert "segment-order" in kinds(audited(table_task(segments_are=turned)))
