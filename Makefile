@@ -9,7 +9,8 @@ PYTHON      ?= python3.11 python3.12 python3
 VENV        ?= .venv
 SAMPLE      ?= sample_market
 SAMPLE_SEED ?= 0
-SAMPLE_START ?= 2012-01-04
+SAMPLE_START ?= 2013-01-04
+SAMPLE_END  ?= 2018-12-28
 QLIB_DATA   ?= $(SAMPLE)
 WORKFLOW    ?= workflows/mimstocr_csi300.yaml
 PYTEST_ARGS ?= -n auto --maxprocesses 8 --dist loadfile
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 
 # On the sample market the run is a demonstration, of about two minutes: one epoch with large steps where the workflow
-# has 100 with small ones, a narrower backbone, and three years to train on.
+# has 100 with small ones, a narrower backbone, two years to train on and two to trade.
 ifeq ($(QLIB_DATA),$(SAMPLE))
 N_EPOCHS      ?= 1
 LEARNING_RATE ?= 0.002
@@ -54,7 +55,7 @@ backtest: $(VENV)/.installed $(MARKET) ## Run the workflow, by default on the sa
 	$(BIN)/qrun $(WORKFLOW)
 
 sample: $(VENV)/.installed ## Write the sample market, unless it is there already
-	$(BIN)/qlib-ext data sample --out $(SAMPLE) --seed $(SAMPLE_SEED) --start $(SAMPLE_START)
+	$(BIN)/qlib-ext data sample --out $(SAMPLE) --seed $(SAMPLE_SEED) --start $(SAMPLE_START) --end $(SAMPLE_END)
 
 test: chromium lint ## Check format, lint and types, then run the tests
 	$(BIN)/pytest $(PYTEST_ARGS)
