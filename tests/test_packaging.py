@@ -106,7 +106,10 @@ class TestMake:
         steps = make("--dry-run", "backtest", VENV=str(tmp_path / "venv")).stdout
         bin_ = tmp_path / "venv" / "bin"
         sample, run = steps.strip().splitlines()[-2:]
-        assert sample == f"{bin_}/qlib-ext data sample --out sample_market --seed 0 --start 2013-01-04 --end 2018-12-28"
+        assert (
+            sample
+            == f"{bin_}/qlib-ext data sample --out sample_market --seed 0 --start 2013-01-04 --end 2018-12-28"
+        )
         assert run == f"{bin_}/qrun workflows/mimstocr_csi300.yaml"
         assert "--constraint constraints.txt" in steps
 

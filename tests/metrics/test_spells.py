@@ -36,5 +36,5 @@ def test_by_hand() -> None:
 
 
 def test_it_asks_for_true_and_false() -> None:
-    with pytest.raises(UserError, match=r"`held` must be bool \[D, N\], found float64"):
+    with pytest.raises(UserError, match=r"`held` must be bool \[D, S\], found float64"):
         spells(np.ones((2, 2)))

@@ -21,7 +21,7 @@ FREE = {"open_cost": 0.0, "close_cost": 0.0, "min_cost": 0.0}
 def backtest(run: Any, workplace: Any, topk: int = 8, **exchange: Any) -> None:
     strategy = {"class": "qlib_ext.strategy.topk_dropout.TopkDropout", "kwargs": {"topk": topk, "n_drop": 2}}
     settings = {"account": 1e8, "exchange_kwargs": exchange}
-    BacktestRecord(recorder=run, strategy=strategy, backtest=settings).generate()
+    BacktestRecord(recorder=run, strategy=strategy, backtest={"benchmark": "SH000300"} | settings).generate()
 
 
 def portfolio(run: Any, **arguments: Any) -> PortfolioRecord:
@@ -299,7 +299,9 @@ class TestEdges:
         strategy = {"class": "qlib_ext.strategy.topk_dropout.TopkDropout", "kwargs": {"topk": 8, "n_drop": 2}}
         days = workplace.calendar
         span = {"start": str(days[70].date()), "end": str(days[72].date())}
-        BacktestRecord(recorder=scored, strategy=strategy, **span).generate()
+        BacktestRecord(
+            recorder=scored, strategy=strategy, backtest={"benchmark": "SH000300"}, **span
+        ).generate()
         portfolio(scored)
         assert table(scored, "portfolio/rolling.parquet").isna().all(axis=None)
         metrics = table(scored, "portfolio/metrics.csv")["portfolio_with_cost"]

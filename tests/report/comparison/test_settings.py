@@ -48,7 +48,7 @@ class TestSettings:
         }
         new = old | {
             "record.BacktestRecord.class": "qlib_ext.records.backtest.BacktestRecord",
-            "model.class": "qlib_ext.features.windows.X",
+            "model.class": "qlib_ext.features.base.X",
         }
         assert settings(old) == settings(new)
         assert "record.BacktestRecord.strategy.kwargs.topk" in settings(old)
