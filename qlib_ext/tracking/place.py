@@ -67,8 +67,9 @@ def check_there(client: MlflowClient, run_id: str) -> None:
     looked = f"the artifacts of the run {run_id} are looked for in {folder}, which is not there"
     if places is not None:
         raise UserError(f"{looked}, since the project was moved: {_command(*places)}")
-    root = next((place for place in folder.parents if place.name == ROOT), folder)
-    if not root.is_dir():
+    runs = folder.parents[1]  # of the experiment: where it is there, this run has written nothing yet
+    root = next((place for place in folder.parents if place.name == ROOT), runs)
+    if not (runs.is_dir() or root.is_dir()):
         raise UserError(
             f"{looked}: bring the folder back, or name where it lies now by `qlib-ext relocate {root} NEW`"
         )

@@ -96,7 +96,7 @@ class TestReport:
                 "error: `--out` must be a folder, found the file",
             ),
             (["nothing"], "error: no run or experiment `nothing` in"),
-            ([store.empty], "error: the artifacts of the run"),
+            ([store.empty], "error: the standard report needs artifacts that this run does not have"),
         ):
             assert run(monkeypatch, *arguments, "--tracking-uri", store.uri) == 2
             captured = capsys.readouterr()
