@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -145,6 +146,15 @@ class TestFloors:
             path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
         }
         assert found - {"__init__"} == set(FLOOR)
+
+    def test_the_page_tells_the_floors(self) -> None:
+        page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+        told: dict[str, int] = {}
+        floor = 0
+        for number, names in re.findall(r"^\| (\d*) ?\| ((?:`\w+`(?:, )?)+) \|", page, flags=re.MULTILINE):
+            floor = int(number) if number else floor
+            told.update(dict.fromkeys(re.findall(r"\w+", names), floor - 1))
+        assert told == FLOOR
 
     def test_no_module_imports_itself_by_another(self) -> None:
         assert circles(lambda module: module) == []
