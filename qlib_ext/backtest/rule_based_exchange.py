@@ -26,7 +26,7 @@ COSTS: Mapping[Side, str] = {"buy": "open_cost", "sell": "close_cost"}
 class RuleBasedExchange(RecordingExchange):
     """Qlib's exchange, observed, by the rules of a dated table.
 
-    Without rules it is an `RecordingExchange`, with one set of costs, limit and lots for all stocks and days. With them:
+    Without rules it is a `RecordingExchange`, with one set of costs, limit and lots for all stocks and days. With them:
 
     - no purchase at the upper price limit of the board, the status and the day, no sale at the lower one; the price of
       the trade counts, be it the close or another. No trade on a day without a price or without volume;

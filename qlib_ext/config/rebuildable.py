@@ -25,9 +25,8 @@ class Rebuildable:
 
         @functools.wraps(constructor)
         def keep_and_construct(self: Any, *args: Any, **kwargs: Any) -> None:
-            vars(self).setdefault(
-                "_given", (args, kwargs)
-            )  # the first to come here is the class that is made
+            # The first to come here is the class that is made.
+            vars(self).setdefault("_given", (args, kwargs))
             constructor(self, *args, **kwargs)
 
         cls.__init__ = keep_and_construct  # type: ignore[method-assign]

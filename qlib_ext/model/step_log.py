@@ -38,9 +38,8 @@ class StepLog:
         self.epoch = epoch
         self.dates = dates
         self._positions: list[int] = []
-        self._losses: list[
-            Tensor
-        ] = []  # [2, K] each: as the tasks give them, and as the balancer transforms them
+        # [2, K] each: as the tasks give them, and as the balancer transforms them
+        self._losses: list[Tensor] = []
         self._totals = np.zeros(len(self.tasks))
         self._read = 0
         self._gradients: tuple[Tensor, Tensor] | None = None  # sums of norms [K] and of cosines

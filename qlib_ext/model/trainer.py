@@ -34,9 +34,8 @@ logger = logging.getLogger(__name__)
 Epoch = dict[str, float]
 # A weighting needs no gradient of a single task; every so many days they are taken all the same, to be logged.
 LOOK_EVERY = 20
-READ_EVERY = (
-    50  # steps whose losses are read together: to read them waits for all that the device has still to do
-)
+# Steps whose losses are read together: to read them waits for all that the device has still to do.
+READ_EVERY = 50
 
 
 class Trainer:
