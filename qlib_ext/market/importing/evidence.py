@@ -21,10 +21,8 @@ import numpy as np
 RAW, ADJUSTED = "raw", "adjusted"
 STOCKS = 300  # that are looked at
 STEP = 5e-4  # a smaller move of the factor is rounding
-SURE, MOST_OF_A_STEP = (
-    6.0,
-    20.0,
-)  # log odds that are believed, 400 to 1; and the most that one step adds to them
+SURE = 6.0  # log odds that are believed: 400 to 1
+MOST_OF_A_STEP = 20.0  # log odds that one step adds at the most
 CENT, CENT_ROUNDING = 0.1, 3e-7  # of a cent: whole by chance are a fifth of all prices
 FAR_FROM_ONE = 0.01  # a factor nearer to 1 leaves cents whole either way
 NEARLY_ALL, HALF = 0.9, 0.6
