@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import re
 import sys
 import types
@@ -17,16 +19,19 @@ import pytest
 import qlib
 import torch
 import yaml
+from qlib.contrib.strategy import TopkDropoutStrategy
+from qlib.data.dataset.processor import Processor
 
-from qlib_ext.config.build import build, locate
+from qlib_ext.config.build import build, classes_in, locate
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.labels.label_planes import works_per_day
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.features.base import FeatureSet
+from qlib_ext.features.side_data.source import Source
 from qlib_ext.market.store import write_store
 from qlib_ext.model.augment import augmented
 from qlib_ext.model.backbones.base import Backbone
-from qlib_ext.model.balancers.base import Aggregator
+from qlib_ext.model.balancers.base import Aggregator, Balancer
 from qlib_ext.model.losses.base import Loss
 from qlib_ext.model.options import TrainerOptions
 from qlib_ext.report.document import Document
@@ -71,6 +76,51 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
     for text in blocks(HOW_TO_ADD, "yaml"):
         config.update(yaml.safe_load(text))
     return config
+
+
+class TestParts:
+    """The README's table of parts names what a workflow can name, and nothing else."""
+
+    KINDS: Mapping[str, type] = {
+        "qlib_ext.features": FeatureSet,
+        "qlib_ext.features.side_data": Source,
+        "qlib_ext.data.handlers": PanelHandler,
+        "qlib_ext.data.processors": Processor,
+        "qlib_ext.model.backbones": Backbone,
+        "qlib_ext.model.heads": torch.nn.Module,
+        "qlib_ext.model.losses": Loss,
+        "qlib_ext.model.balancers": Balancer,
+        "qlib_ext.strategy": TopkDropoutStrategy,
+    }
+    WHOLE = ("features", "model.backbones", "model.heads", "model.losses", "model.balancers", "strategy")
+
+    @pytest.fixture(scope="class")
+    def listed(self) -> dict[str, set[type]]:
+        text = README.split("## Parts")[1]
+        found: dict[str, set[type]] = {}
+        for folder, cell in re.findall(
+            r"^\| [^|]+ \| `(qlib_ext[\w.]+)` \| (.+) \|$", text, flags=re.MULTILINE
+        ):
+            parts = re.findall(r"`(\w+\.\w+)`", cell)
+            found.setdefault(folder, set()).update(locate(f"{folder}.{part}", name="part") for part in parts)
+        return found
+
+    def test_each_can_be_named(self, listed: dict[str, set[type]]) -> None:
+        assert set(listed) == set(self.KINDS)
+        for folder, parts in listed.items():
+            for part in parts:
+                assert issubclass(part, self.KINDS[folder])
+                assert not inspect.isabstract(part)
+
+    @pytest.mark.parametrize("family", WHOLE)
+    def test_none_is_left_out(self, family: str, listed: dict[str, set[type]]) -> None:
+        folder = f"qlib_ext.{family}"
+        there = {
+            kind
+            for kind in classes_in(importlib.import_module(folder), self.KINDS[folder])
+            if not inspect.isabstract(kind) and not kind.__module__.endswith(".base")
+        }
+        assert there == listed[folder]
 
 
 class TestExamples:

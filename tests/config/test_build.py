@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,14 +104,6 @@ class TestLocate:
             "does not exist: `drawing.shape` (did you mean shapes?) (from 'drawing.shape.Point')"
             in message(locate, "drawing.shape.Point", name="shape")
         )
-
-    def test_finds_every_part_that_the_readme_lists(self) -> None:
-        text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split("## Parts")[1]
-        rows = re.findall(r"^\| [^|]+ \| `(qlib_ext[\w.]+)` \| (.+) \|$", text, flags=re.MULTILINE)
-        parts = [f"{folder}.{part}" for folder, cell in rows for part in re.findall(r"`(\w+\.\w+)`", cell)]
-        assert len(parts) > 35
-        for part in parts:
-            assert locate(part, name="x").__name__ == part.rpartition(".")[2]
 
     def test_a_missing_library_is_not_taken_for_a_missing_module(self) -> None:
         with pytest.raises(ModuleNotFoundError, match="a_library_that_is_not_there"):
