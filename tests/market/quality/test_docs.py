@@ -4,7 +4,8 @@ from pathlib import Path
 
 from qlib_ext.market.quality.check import KINDS
 
-PAGE = (Path(__file__).parents[3] / "docs" / "data" / "quality.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "data" / "quality.md").read_text(encoding="utf-8")
 
 
 def test_the_page_explains_every_kind_as_the_code_does() -> None:
@@ -18,3 +19,7 @@ def test_the_page_explains_every_kind_as_the_code_does() -> None:
 
 def test_no_cell_breaks_the_table() -> None:
     assert not [kind.name for kind in KINDS for text in (kind.what, kind.why, kind.fix or "") if "|" in text]
+
+
+def test_the_readme_counts_them() -> None:
+    assert f"the audit: {len(KINDS)} kinds of fault" in (ROOT / "README.md").read_text(encoding="utf-8")
