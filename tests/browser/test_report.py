@@ -95,7 +95,7 @@ class TestRealRun:
         link = opened.page.get_by_role("navigation").get_by_role("link", name="Provenance")
         link.focus()
         opened.page.keyboard.press("Enter")
-        assert "provenance" in opened.page.url
+        opened.until("location.hash.includes('provenance')")
         opened.until("document.querySelector('section[id$=provenance]').getBoundingClientRect().top < 50")
 
     def test_it_opens_alone_and_every_chart_has_data(self, opened: Any) -> None:
