@@ -15,7 +15,7 @@ PACKAGE = ROOT / "qlib_ext"
 
 # The floors of the house, from the bottom. A folder imports from floors below its own, never from its own or above.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("checks", "masking", "paths", "terminal"),
+    ("checks", "lock", "masking", "paths", "terminal"),
     ("config", "market", "metrics", "tracking"),
     ("features", "report", "record"),
     ("data",),

@@ -30,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from qlib_ext.checks import UserError
-from qlib_ext.market.lock import UNSUPPORTED, beside, cannot_write, exclusive
+from qlib_ext.lock import UNSUPPORTED, BusyError, exclusive
 
 _THREADS = 8
 _AT_FDCWD = -100
@@ -54,13 +54,13 @@ class Lock:
     @contextlib.contextmanager
     def replaced(self) -> Iterator[Path]:
         """Yield a new, empty directory that takes the place of `root` on a clean exit; see `replaced`."""
-        new = beside(self.root, "new")
+        new = _beside(self.root, "new")
         try:
             new.mkdir()
             if self.root.exists():
                 new.chmod(stat.S_IMODE(self.root.stat().st_mode) | stat.S_IRWXU)
         except OSError as error:
-            raise cannot_write(self.root, error) from error
+            raise _cannot_write(self.root, error) from error
         try:
             yield new
             _flush(new)
@@ -125,10 +125,10 @@ def locked(root: str | Path) -> Iterator[Lock]:
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_write(root, error) from error
-    with exclusive(root):
+        raise _cannot_write(root, error) from error
+    with _exclusive(root):
         _restore(root)
-        _discard(beside(root, "new"))
+        _discard(_beside(root, "new"))
         yield Lock(root)
 
 
@@ -143,8 +143,8 @@ def recover(root: str | Path) -> None:
         If another process is replacing `root` at this moment.
     """
     root = _resolved(root)
-    if not root.exists() and beside(root, "old").is_dir():
-        with exclusive(root):
+    if not root.exists() and _beside(root, "old").is_dir():
+        with _exclusive(root):
             _restore(root)
 
 
@@ -179,6 +179,34 @@ def copy_store(
         above it.
     """
     _copy_directory(Path(source), Path(target), Path(), leave_out, links, ())
+
+
+def _beside(root: Path, part: str) -> Path:
+    """Where a part of the work of replacing `root` lies."""
+    return root.with_name(f".{root.name}.qlib-ext.{part}")
+
+
+def _cannot_write(root: Path, error: OSError) -> UserError:
+    """The way out where nothing can be written beside `root`."""
+    return UserError(
+        f"`{root}` is replaced by way of a directory beside it, and `{root.parent}` cannot be written "
+        f"({error.strerror}); choose a place that can, or copy the store to one"
+    )
+
+
+@contextlib.contextmanager
+def _exclusive(root: Path) -> Iterator[None]:
+    """Hold the lock of `root`."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(exclusive(_beside(root, "lock")))
+        except BusyError as error:
+            raise UserError(
+                f"{error.holder} is changing `{root}` at this moment; wait for it to end, then try again{error.hint}"
+            ) from error
+        except OSError as error:
+            raise _cannot_write(root, error) from error
+        yield
 
 
 def _copy_directory(
@@ -253,7 +281,7 @@ def _discard(path: Path) -> None:
 
 def _restore(root: Path) -> None:
     """With the lock held: finish what a run killed between the two renames, or right after, has begun."""
-    old, new = beside(root, "old"), beside(root, "new")
+    old, new = _beside(root, "old"), _beside(root, "new")
     if not old.is_dir():
         return
     if root.exists():  # the new version was in place already
@@ -271,7 +299,7 @@ def _swap(new: Path, root: Path) -> None:
         if not root.exists():
             new.rename(root)
         elif not _exchange(new, root):
-            old = beside(root, "old")
+            old = _beside(root, "old")
             root.rename(old)
             try:
                 new.rename(root)

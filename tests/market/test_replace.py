@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from qlib_ext import lock
 from qlib_ext.checks import UserError
-from qlib_ext.market import lock, replace
+from qlib_ext.market import replace
 from qlib_ext.market.replace import copy_store, locked, recover, replaced
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX system")
@@ -302,7 +303,7 @@ class TestLock:
     def held(self, store: Path, kind: str) -> Iterator[int]:
         """Process id of another process that is changing the store."""
         code = (
-            "import sys; from qlib_ext.market import lock, replace\n"
+            "import sys; from qlib_ext import lock; from qlib_ext.market import replace\n"
             f"if {kind == 'existence'}: lock._flock = lambda descriptor: None\n"
             "with replace.replaced(sys.argv[1]): print('in', flush=True); sys.stdin.read()"
         )
