@@ -1,7 +1,8 @@
-"""Names that come from outside: which are no data, and paths that stay where they belong."""
+"""Names that come from outside: which are no data, paths that stay where they belong, and folders that can be written."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path, PurePosixPath
 
 from qlib_ext.checks import UserError
@@ -48,3 +49,44 @@ def inside(root: Path, name: str, *, what: str) -> Path:
     if not path.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{what} must stay below {root}, found {name!r}, which is a link to {path.resolve()}")
     return path
+
+
+def writable(folder: Path, *, name: str, way_out: str) -> Path:
+    """Return a folder in which files can be made, itself or, where it is not there yet, the next above it that is.
+
+    It is tried by a file without a name, which also tells what no access right says: a file system that is read-only.
+    Nothing is made.
+
+    Parameters
+    ----------
+    folder
+        Where files will be written later on.
+    name
+        What names the folder, for messages, such as `--out`.
+    way_out
+        What else to do than to make it writable, for messages.
+
+    Raises
+    ------
+    UserError
+        If no file can be made in it.
+    """
+    there = folder.expanduser().absolute()
+    try:
+        while not _is_there(there) and there != there.parent:
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there):
+            return folder
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(
+            f"{name} must be a folder that can be written, found {str(folder)!r} ({reason}: {str(there)!r}); {way_out}"
+        ) from None
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
-from qlib_ext.paths import inside
+from qlib_ext.paths import inside, writable
 
 NAMES = st.lists(st.sampled_from(["..", ".", "a", "b c", "/", "", "\\", "~", "x.txt"]), max_size=5).map(
     "/".join
@@ -53,3 +53,25 @@ class TestInside:
             return
         assert path.resolve().is_relative_to(root)
         assert path.resolve() != root
+
+
+class TestWritable:
+    def test_a_folder_that_is_there_or_can_be_made(self, tmp_path: Path) -> None:
+        for folder in (tmp_path, tmp_path / "not" / "yet"):
+            assert writable(folder, name="`--out`", way_out="name another") == folder
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("name", ["file", "file/below/it", "dangling", "a" * 300, "a\0b"])
+    def test_one_that_cannot_is_told(self, name: str, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "at all")
+        with pytest.raises(
+            UserError, match=r"^`--out` must be a folder that can be written.*; name another$"
+        ):
+            writable(tmp_path / name, name="`--out`", way_out="name another")
+
+    def test_a_file_system_that_cannot_be_written_not_even_by_root(self) -> None:
+        if not Path("/proc/self").exists():
+            pytest.skip("this system has no /proc")
+        with pytest.raises(UserError, match="must be a folder that can be written, found '/proc/x'"):
+            writable(Path("/proc/x"), name="`--out`", way_out="name another")

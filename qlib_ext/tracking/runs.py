@@ -13,11 +13,11 @@ from urllib.parse import urlparse
 import mlflow.exceptions
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.tracking import MlflowClient
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from qlib_ext.checks import UserError, nearest
 from qlib_ext.masking import masked
+from qlib_ext.tracking import database
 
 DEFAULT_DATABASE = "mlflow.db"
 SHORTEST_PREFIX = 4
@@ -51,6 +51,7 @@ def connect(uri: str | None = None) -> MlflowClient:
         uri = f"sqlite:///{Path(DEFAULT_DATABASE).resolve()}"
     checked_uri(uri)
     _check_database_file(uri)
+    database.check(uri)
     disable_telemetry()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every small file
     try:
@@ -140,13 +141,10 @@ def disable_telemetry() -> None:
 
 def _check_database_file(uri: str) -> None:
     """A database file must be there: SQLite would make an empty one, in which no run is found."""
-    if not uri.startswith("sqlite:"):
-        return
-    database = make_url(uri).database
-    if database and not Path(database).is_file():
+    file = database.database_file(uri)
+    if file is not None and not file.exists():
         raise UserError(
-            f"no MLflow database at {Path(database).absolute()}: train a model first, or name another by "
-            "`--tracking-uri`"
+            f"no MLflow database at {file}: train a model first, or name another by `--tracking-uri`"
         )
 
 

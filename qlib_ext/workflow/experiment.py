@@ -18,6 +18,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.features.expression_text import guard
 from qlib_ext.masking import mask_logs, masked
 from qlib_ext.terminal import quiet_imports, quiet_libraries, quiet_qlib, show_messages
+from qlib_ext.tracking import database
 from qlib_ext.tracking.availability import is_unavailable, set_timeouts, wait_seconds
 from qlib_ext.tracking.place import check_place
 from qlib_ext.tracking.runs import (
@@ -103,6 +104,8 @@ class ExperimentManager(MLflowExpManager):
         given = (workflow or {}).get("qlib_init") or {}
         quiet_libraries(given.get("logging_level", logging.WARNING))
         if workflow is not None:
+            database.check_writable(uri)
+            database.check(uri)
             check_settings(workflow)
             check_task(workflow["task"])
 
@@ -123,7 +126,11 @@ class ExperimentManager(MLflowExpManager):
         if (uri or self.uri).startswith("http"):
             connect(uri or self.uri)  # a server that is not there, or refuses us, is said now and in one line
         if recorder_id is None and recorder_name is None and not resume:
-            recorder_name = f"{experiment_name or self._default_exp_name} {datetime.now():%Y-%m-%d %H:%M:%S}"
+            # to the microsecond: runs that start at once have names of their own
+            recorder_name = (
+                f"{experiment_name or self._default_exp_name} {datetime.now():%Y-%m-%d %H:%M:%S.%f}"
+            )
+        database.prepare(uri or self.uri)
         try:
             if experiment_id is None:
                 self._check_experiment(uri or self.uri, experiment_name or self._default_exp_name)

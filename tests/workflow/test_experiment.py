@@ -61,6 +61,13 @@ class TestRuns:
         assert run.info.run_name.startswith("naming 20")
         assert run.info.status == "FINISHED"
 
+    def test_runs_of_one_second_have_names_of_their_own(self, workplace: Any) -> None:
+        names = []
+        for _ in range(5):
+            with R.start(experiment_name="naming"):
+                names.append(R.get_recorder().name)
+        assert len(set(names)) == 5
+
     def test_mlflows_page_knows_what_kind_of_experiment_it_is(self, workplace: Any) -> None:
         with R.start(experiment_name="kind"):
             pass
