@@ -6,15 +6,48 @@ Every check returns its value, so that a constructor can check and store in one 
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
+import reprlib
 from collections.abc import Collection, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
+MOST_LETTERS = 4_000  # of a message
+
+
 class UserError(ValueError):
-    """Something that the user gave is wrong; the message alone says what, and what to do about it."""
+    """Something that the user gave is wrong; the message alone says what, and what to do about it.
+
+    A message is cut in its middle where it would be longer than a person reads.
+    """
+
+    def __init__(self, message: str = ""):
+        super().__init__(_cut(message, MOST_LETTERS))
+
+
+class _Brief(reprlib.Repr):
+    """`repr` of what a message shows: a few entries, a few levels, the beginning and the end of a text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple = 3, 8, 8, 8
+        self.maxstring = self.maxother = self.maxlong = 200
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """As `reprlib`, in the order of the mapping: theirs is sorted."""
+        if level <= 0 and x:
+            return "{...}"
+        some = [
+            f"{self.repr1(key, level - 1)}: {self.repr1(x[key], level - 1)}"
+            for key in itertools.islice(x, self.maxdict)
+        ]
+        return "{" + ", ".join([*some, "..."] if len(x) > self.maxdict else some) + "}"
+
+
+brief = _Brief().repr
 
 
 # Package -> what a person knows it by, and where to look.
@@ -45,7 +78,7 @@ def foreign_error(error: BaseException) -> str | None:
 def at_least(name: str, value: T, minimum: float) -> T:
     """Return `value` if it is a number of at least `minimum`."""
     if not _is_number(value) or not value >= minimum:  # type: ignore[operator]
-        raise UserError(f"`{name}` must be at least {minimum:g}, found {value!r}")
+        raise UserError(f"`{name}` must be at least {minimum:g}, found {brief(value)}")
     return value
 
 
@@ -53,7 +86,7 @@ def above(name: str, value: T, bound: float) -> T:
     """Return `value` if it is a finite number above `bound`."""
     _check_finite(name, value)
     if not _is_number(value) or not value > bound:  # type: ignore[operator]
-        raise UserError(f"`{name}` must be above {bound:g}, found {value!r}")
+        raise UserError(f"`{name}` must be above {bound:g}, found {brief(value)}")
     return value
 
 
@@ -67,14 +100,14 @@ def between(
     )
     if not inside:
         left, right = "(" if open_low else "[", ")" if open_high else "]"
-        raise UserError(f"`{name}` must lie in {left}{low:g}, {high:g}{right}, found {value!r}")
+        raise UserError(f"`{name}` must lie in {left}{low:g}, {high:g}{right}, found {brief(value)}")
     return value
 
 
 def integer(name: str, value: object, minimum: int | None = None) -> int:
     """Return `value` if it is an integer (not a bool), of at least `minimum` where one is given."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"`{name}` must be an integer, found {value!r}")
+        raise UserError(f"`{name}` must be an integer, found {brief(value)}")
     if minimum is not None:
         at_least(name, value, minimum)
     return value
@@ -85,7 +118,8 @@ def one_of(name: str, value: T, choices: Collection[T]) -> T:
     if value not in choices:
         known = ", ".join(sorted(map(str, choices)))
         raise UserError(
-            f"`{name}` must be one of {known}, found {value!r}{nearest(str(value), map(str, choices))}"
+            f"`{name}` must be one of {known}, found {brief(value)}"
+            f"{nearest(value, map(str, choices)) if isinstance(value, str) else ''}"
         )
     return value
 
@@ -93,17 +127,17 @@ def one_of(name: str, value: T, choices: Collection[T]) -> T:
 def words(name: str, value: object) -> tuple[str, ...]:
     """Return `value` as a tuple if it is a list of texts, none twice."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(word, str) for word in value):
-        raise UserError(f"`{name}` must be a list of names, found {value!r}")
+        raise UserError(f"`{name}` must be a list of names, found {brief(value)}")
     for word in value:
         if value.count(word) > 1:
-            raise UserError(f"`{name}` must name each once, found {word!r} more than once")
+            raise UserError(f"`{name}` must name each once, found {brief(word)} more than once")
     return tuple(value)
 
 
 def instance(name: str, value: object, kind: type[T]) -> T:
     """Return `value` if it is an instance of `kind`."""
     if not isinstance(value, kind):
-        raise UserError(f"`{name}` must be a {kind.__name__}, found {type(value).__name__}: {value!r}")
+        raise UserError(f"`{name}` must be a {kind.__name__}, found {type(value).__name__}: {brief(value)}")
     return value
 
 
@@ -114,13 +148,15 @@ def counted(number: int, what: str) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint ' (did you mean X?)' with the closest known words, or nothing when none is close."""
+    if len(word) > MOST_LETTERS:  # of which the search takes minutes
+        return ""
     close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
 def _check_finite(name: str, value: object) -> None:
     if isinstance(value, float) and math.isinf(value):
-        raise UserError(f"`{name}` must be a finite number, found {value!r}")
+        raise UserError(f"`{name}` must be a finite number, found {brief(value)}")
 
 
 def _is_number(value: object) -> bool:
@@ -130,3 +166,7 @@ def _is_number(value: object) -> bool:
         return not math.isnan(float(value))  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return False
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]} [...] {text[-most // 2 :]}"

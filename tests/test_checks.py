@@ -136,3 +136,26 @@ class TestNearest:
 
     def test_reads_an_iterator_once(self) -> None:
         assert checks.nearest("hiden", iter(["hidden"])) == " (did you mean hidden?)"
+
+
+class TestBrief:
+    def test_what_is_short_is_shown_as_it_is(self) -> None:
+        for value in ("a", 3, None, [1, "b"], {"z": 1, "a": [2]}, (1,), {"b"}, 1.5):
+            assert checks.brief(value) == repr(value)
+
+    def test_aliases_of_aliases_stay_short(self) -> None:
+        value: Any = "lol" * 1_000
+        for _ in range(30):
+            value = [value] * 10 if isinstance(value, dict) else dict.fromkeys(range(20), value)
+        assert len(checks.brief(value)) < 5_000
+        assert len(message(checks.integer, "x", value)) <= checks.MOST_LETTERS + 10
+        assert len(message(checks.one_of, "x", value, ("a", "b"))) <= checks.MOST_LETTERS + 10
+
+    def test_a_long_message_keeps_its_beginning_and_its_end(self) -> None:
+        said = str(UserError("begin " + "x" * 10**6 + " end"))
+        assert said.startswith("begin x")
+        assert said.endswith("x end")
+        assert len(said) <= checks.MOST_LETTERS + 10
+
+    def test_no_near_word_is_looked_for_of_a_very_long_one(self) -> None:
+        assert checks.nearest("topk" * 10**6, ["topk"]) == ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qlib_ext.checks import UserError, at_least, between, integer, one_of
+from qlib_ext.checks import UserError, at_least, between, brief, integer, one_of
 from qlib_ext.features.expression_text import check_expression, fields
 
 PARTS = ("all", "buy", "sell")
@@ -59,7 +59,7 @@ def _prices(given: Any, name: str) -> list[str]:
     if _is_pair(given):
         return [_expression(price, name) for price in given]
     raise UserError(
-        f"`{name}` must be a price such as close, or a pair of Qlib expressions to buy and to sell at, found {given!r}"
+        f"`{name}` must be a price such as close, or a pair of Qlib expressions to buy and to sell at, found {brief(given)}"
     )
 
 
@@ -73,7 +73,7 @@ def _limits(given: Any, name: str) -> list[str]:
         return [_expression(limit, name) for limit in given]
     raise UserError(
         f"`{name}` must be a fraction such as 0.095, a pair of Qlib expressions that are true where a stock cannot be "
-        f"bought and cannot be sold, or null for none; found {given!r}"
+        f"bought and cannot be sold, or null for none; found {brief(given)}"
     )
 
 
@@ -87,7 +87,7 @@ def _volumes(given: Any, name: str) -> list[str]:
         if not _is_pair(limit):
             raise UserError(
                 f"`{name}` must be a pair such as [current, 0.1 * $volume], or such pairs for all, buy and sell; found "
-                f"{given!r}"
+                f"{brief(given)}"
             )
         one_of(name, limit[0], COUNTS)
         found.append(_expression(limit[1], name))
@@ -98,7 +98,7 @@ def _more(given: Any, name: str) -> list[str]:
     if given is None:
         return []
     if not isinstance(given, (list, tuple)):
-        raise UserError(f"`{name}` must be a list of Qlib expressions, found {given!r}")
+        raise UserError(f"`{name}` must be a list of Qlib expressions, found {brief(given)}")
     return [_expression(text, name) for text in given]
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 
 TrackingUri = Annotated[
     str | None,
@@ -33,9 +33,11 @@ def pairs(
         if not sign and alone:
             key, value = "", key
         elif not (sign and key and (value or empty)):
-            raise UserError(f"`{option}` must be as in {example}, found {text!r}")
+            raise UserError(f"`{option}` must be as in {example}, found {brief(text)}")
         if key in found:
-            raise UserError(f"`{option}` must be given once for {key or 'all others'}, found {text!r} again")
+            raise UserError(
+                f"`{option}` must be given once for {key or 'all others'}, found {brief(text)} again"
+            )
         found[key] = value
     return found
 

@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 
 # torchjd holds published aggregators, torch.nn layers that may serve as heads.
 KNOWN = ("qlib", "qlib_ext", "torch.nn", "torchjd")
@@ -39,7 +39,7 @@ def _added() -> tuple[str, ...]:
         if not all(part.isidentifier() for part in word.split(".")):
             raise UserError(
                 f"`{VARIABLE}` must name packages or modules, separated by commas, such as my_losses,my.package; "
-                f"found {word!r}"
+                f"found {brief(word)}"
             )
     return added
 
@@ -80,7 +80,7 @@ def check_allowed(module: str, *, name: str, path: str) -> None:
     """
     if not is_allowed(module):
         raise UserError(
-            f"`{name}.class` must be of one of the packages {', '.join(allowed())}, found {path!r}: where you know and "
+            f"`{name}.class` must be of one of the packages {', '.join(allowed())}, found {brief(path)}: where you know and "
             f"trust that code, allow it by the environment, {VARIABLE}={module.partition('.')[0]}"
         )
     if not any(isinstance(finder, _WorkingFolder) for finder in sys.meta_path):

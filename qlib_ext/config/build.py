@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, TypeVar
 
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.checks import UserError, brief, nearest
 from qlib_ext.config.allowlist import check_allowed
 from qlib_ext.config.renamed import check_current
 from qlib_ext.terminal import quiet_imports
@@ -44,7 +44,7 @@ def locate(path: str, *, name: str) -> type:
     module_name, _, class_name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
     if not module_name:
         raise UserError(
-            f"`{name}.class` must be a dotted class such as `package.module.Class`, found {path!r}"
+            f"`{name}.class` must be a dotted class such as `package.module.Class`, found {brief(path)}"
         )
     check_current(path, name=name)
     check_allowed(module_name, name=name, path=path)
@@ -56,7 +56,7 @@ def locate(path: str, *, name: str) -> type:
             raise  # the module is there, something that it imports is not
         raise UserError(
             f"`{name}.class` names a module that does not exist: `{module_name}`{_near_module(error.name or module_name)} "
-            f"(from {path!r})"
+            f"(from {brief(path)})"
         ) from error
     found = getattr(module, class_name, None)
     if not inspect.isclass(found):
@@ -117,7 +117,7 @@ def check_config(config: Any, kind: type[T], *, name: str, **given: Any) -> tupl
     """
     if not isinstance(config, Mapping) or "class" not in config or set(config) - {"class", "kwargs"}:
         raise UserError(
-            f"`{name}` must be a mapping with `class` and, where needed, `kwargs`; found {config!r}"
+            f"`{name}` must be a mapping with `class` and, where needed, `kwargs`; found {brief(config)}"
         )
     found = locate(config["class"], name=name)
     if not issubclass(found, kind):
@@ -134,7 +134,7 @@ def check_config(config: Any, kind: type[T], *, name: str, **given: Any) -> tupl
         )
     kwargs = config.get("kwargs") or {}
     if not isinstance(kwargs, Mapping):
-        raise UserError(f"`{name}.kwargs` must be a mapping, found {kwargs!r}")
+        raise UserError(f"`{name}.kwargs` must be a mapping, found {brief(kwargs)}")
     parameters = inspect.signature(found).parameters
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         for key in kwargs:
@@ -146,10 +146,10 @@ def check_config(config: Any, kind: type[T], *, name: str, **given: Any) -> tupl
     for key in given:
         if key in kwargs:
             raise UserError(
-                f"`{name}.kwargs` must not set `{key}`: it is given by the program, found {kwargs[key]!r}"
+                f"`{name}.kwargs` must not set `{key}`: it is given by the program, found {brief(kwargs[key])}"
             )
     if not all(isinstance(key, str) for key in kwargs):
-        raise UserError(f"`{name}.kwargs` must name its arguments by words, found {list(kwargs)!r}")
+        raise UserError(f"`{name}.kwargs` must name its arguments by words, found {brief(list(kwargs))}")
     try:
         inspect.signature(found).bind(**kwargs, **given)
     except TypeError as error:
@@ -167,7 +167,7 @@ def in_one_form(config: Any, name: str) -> dict[str, Any]:
     """
     if not isinstance(config, Mapping) or "class" not in config:
         raise UserError(
-            f"`{name}` must be a mapping with `class` and, where needed, `kwargs`; found {config!r}"
+            f"`{name}` must be a mapping with `class` and, where needed, `kwargs`; found {brief(config)}"
         )
     for key in config:
         if key not in ("class", "module_path", "kwargs"):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 from qlib_ext.config.allowlist import check_allowed
 from qlib_ext.config.renamed import check_current
 
@@ -47,7 +47,7 @@ def check_classes(config: Any, name: str, seen: set[int] | None = None) -> None:
             _check_class(config, name)
         elif "func" in config and isinstance(config["func"], str) and "." in config["func"]:
             raise UserError(
-                f"`{name}` must name a class, found the function {config['func']!r}: Qlib would call it"
+                f"`{name}` must name a class, found the function {brief(config['func'])}: Qlib would call it"
             )
         for key, value in config.items():
             check_classes(value, f"{name}.{key}", seen)
@@ -58,7 +58,7 @@ def check_classes(config: Any, name: str, seen: set[int] | None = None) -> None:
         config.startswith("file:") or PurePath(config).suffix.lower() in PICKLES
     ):
         raise UserError(
-            f"`{name}` must not be a file that is unpickled, which runs whatever it holds; found {config!r}: describe the "
+            f"`{name}` must not be a file that is unpickled, which runs whatever it holds; found {brief(config)}: describe the "
             "object by `class` and `kwargs`"
         )
 
@@ -67,13 +67,13 @@ def _check_class(config: Mapping[str, Any], name: str) -> None:
     path, module = config.get("class"), config.get("module_path")
     if not isinstance(path, str) or not path:
         raise UserError(
-            f"`{name}.class` must be a dotted class such as `package.module.Class`, found {path!r}"
+            f"`{name}.class` must be a dotted class such as `package.module.Class`, found {brief(path)}"
         )
     if module is not None and not isinstance(module, str):
-        raise UserError(f"`{name}.module_path` must be a dotted module, found {module!r}")
+        raise UserError(f"`{name}.module_path` must be a dotted module, found {brief(module)}")
     if module is not None and (module.endswith(".py") or "/" in module or "\\" in module):
         raise UserError(
-            f"`{name}.module_path` must be a dotted module, found the file {module!r}: put it into a package that Python "
+            f"`{name}.module_path` must be a dotted module, found the file {brief(module)}: put it into a package that Python "
             "finds, and allow that by the environment (docs/security.md)"
         )
     dotted = f"{module}.{path}" if module else path
@@ -84,4 +84,6 @@ def _check_class(config: Mapping[str, Any], name: str) -> None:
     for argument in EVALUATED.get(path.rpartition(".")[2], ()):
         given = kwargs.get(argument) if isinstance(kwargs, Mapping) else None
         if given is not None and not (isinstance(given, str) and given.isidentifier()):
-            raise UserError(f"`{name}.kwargs.{argument}` must be a name, found {given!r}: Qlib evaluates it")
+            raise UserError(
+                f"`{name}.kwargs.{argument}` must be a name, found {brief(given)}: Qlib evaluates it"
+            )

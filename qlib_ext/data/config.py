@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from qlib.config import C
 
-from qlib_ext.checks import UserError, instance, nearest, one_of, words
+from qlib_ext.checks import UserError, brief, instance, nearest, one_of, words
 from qlib_ext.config.build import build
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.segments import SPLIT, Segments, check_segments, check_shares, split_days
@@ -90,7 +90,9 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         if not isinstance(self.handler, (Mapping, PanelHandler)):
-            raise UserError(f"`handler` must be a mapping with `class` and `kwargs`, found {self.handler!r}")
+            raise UserError(
+                f"`handler` must be a mapping with `class` and `kwargs`, found {brief(self.handler)}"
+            )
         if self.cache is not None and isinstance(self.handler, PanelHandler):
             raise UserError(
                 "`cache` must be given to the handler where that is made already, found it at the dataset"

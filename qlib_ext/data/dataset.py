@@ -11,7 +11,7 @@ import torch
 from qlib.data.dataset import DatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 
-from qlib_ext.checks import UserError, one_of
+from qlib_ext.checks import UserError, brief, one_of
 from qlib_ext.config.build import build
 from qlib_ext.data.config import DatasetConfig
 from qlib_ext.data.handlers.panel import PanelHandler
@@ -133,7 +133,7 @@ class DailyPanelDataset(DatasetH):
             Where the market is held, once for all segments.
         """
         if segment not in self.days:
-            raise UserError(f"`segment` must be one of {', '.join(self.days)}, found {segment!r}")
+            raise UserError(f"`segment` must be one of {', '.join(self.days)}, found {brief(segment)}")
         panel = self.handler.panel
         return DailyPanels(
             features=self.handler.features,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 
 
 def as_day(name: str, value: Any) -> pd.Timestamp:
@@ -29,10 +29,12 @@ def as_day(name: str, value: Any) -> pd.Timestamp:
         try:
             day = pd.Timestamp(value)
         except ValueError as error:
-            raise UserError(f"`{name}` must be a day such as 2014-12-31, found {value!r}: {error}") from error
+            raise UserError(
+                f"`{name}` must be a day such as 2014-12-31, found {brief(value)}: {error}"
+            ) from error
         if day is not pd.NaT:
             return day
-    raise UserError(f"`{name}` must be a day such as 2014-12-31, found {value!r}")
+    raise UserError(f"`{name}` must be a day such as 2014-12-31, found {brief(value)}")
 
 
 def check_range(start: Any, end: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, between, instance
+from qlib_ext.checks import UserError, between, brief, instance
 from qlib_ext.data.days import as_day, check_range
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.store_check import require
@@ -43,9 +43,9 @@ def check_segments(segments: Any) -> Segments:
     checked: Segments = {}
     for name, bounds in segments.items():
         if not isinstance(bounds, (list, tuple)) or len(bounds) != 2:
-            raise UserError(f"segment `{name}` must be a pair of dates, found {bounds!r}")
+            raise UserError(f"segment `{name}` must be a pair of dates, found {brief(bounds)}")
         if any(bound is None or bound is pd.NaT for bound in bounds):
-            raise UserError(f"segment `{name}` must have a first and a last day, found {bounds!r}")
+            raise UserError(f"segment `{name}` must have a first and a last day, found {brief(bounds)}")
         start, end = (as_day(f"segments.{name}[{k}]", bound) for k, bound in enumerate(bounds))
         if start > end:
             raise UserError(
@@ -67,11 +67,13 @@ def check_segments(segments: Any) -> Segments:
 def check_shares(given: Any) -> tuple[float, ...]:
     """Shares of `train`, `valid` and `test`, checked to be three that make 1 together."""
     if not isinstance(given, (list, tuple)) or len(given) != len(PARTS):
-        raise UserError(f"`segments.split` must be the shares of {', '.join(PARTS)}, found {given!r}")
+        raise UserError(f"`segments.split` must be the shares of {', '.join(PARTS)}, found {brief(given)}")
     for share in given:
         between("segments.split", share, 0, 1, open_low=True, open_high=True)
     if abs(sum(given) - 1) > 1e-6:
-        raise UserError(f"`segments.split` must make 1 together, found {given!r}, which make {sum(given):g}")
+        raise UserError(
+            f"`segments.split` must make 1 together, found {brief(given)}, which make {sum(given):g}"
+        )
     return tuple(given)
 
 

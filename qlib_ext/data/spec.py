@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.checks import UserError, brief, nearest
 from qlib_ext.market.spells import daily_size
 from qlib_ext.market.store import QlibStore
 
@@ -78,7 +78,7 @@ class DatasetSpec:
         if self.tasks and task not in classes:
             raise UserError(
                 f"`{argument}` must be a classification task of the model ({', '.join(classes) or 'it has none'}), found "
-                f"{task!r}{nearest(task, classes)}"
+                f"{brief(task)}{nearest(task, classes)}"
             )
 
     def require_field(self, argument: str, name: str) -> None:
@@ -106,6 +106,6 @@ class DatasetSpec:
 def _require(argument: str, label: str, known: tuple[str, ...] | None) -> None:
     if known is not None and label not in known:
         raise UserError(
-            f"`{argument}` must be one of the dataset's labels ({', '.join(known)}), found {label!r}"
+            f"`{argument}` must be one of the dataset's labels ({', '.join(known)}), found {brief(label)}"
             f"{nearest(str(label), known)}"
         )

@@ -16,7 +16,7 @@ from qlib.data.data import ExpressionD, LocalExpressionProvider
 from qlib.data.ops import Operators
 from qlib.utils import parse_field
 
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.checks import UserError, brief, nearest
 
 LONGEST = 10_000  # characters: Python's parser has a stack of its own
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.BitAnd, ast.BitOr)
@@ -42,14 +42,14 @@ def check_expression(expression: object) -> str:
         named), or holds anything else: an attribute, a name, a call of a call, a power of numbers, ...
     """
     if not isinstance(expression, str) or not expression.strip():
-        raise UserError(f"a Qlib expression must be a text such as `$close`, found {expression!r}")
+        raise UserError(f"a Qlib expression must be a text such as `$close`, found {brief(expression)}")
     if len(expression) > LONGEST:
         raise UserError(f"a Qlib expression must have at most {LONGEST} characters, found {len(expression)}")
     try:
         tree = ast.parse(parse_field(expression).strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or str(error) or type(error).__name__
-        raise UserError(f"{expression!r} is no Qlib expression: {reason}") from error
+        raise UserError(f"{brief(expression)} is no Qlib expression: {reason}") from error
     _check(tree.body, expression)
     return expression
 
@@ -90,7 +90,7 @@ def _check(node: ast.expr, whole: str) -> None:
     elif isinstance(node, ast.Call):
         return _check_call(node, whole)
     raise UserError(
-        f"{whole!r} is no Qlib expression: `{_shown(node)}` in it is no field such as `$close`, no operator such as "
+        f"{brief(whole)} is no Qlib expression: `{_shown(node)}` in it is no field such as `$close`, no operator such as "
         "`Ref(...)`, no number, nor arithmetic or a comparison of them"
     )
 
@@ -98,19 +98,19 @@ def _check(node: ast.expr, whole: str) -> None:
 def _check_call(node: ast.Call, whole: str) -> None:
     operator = _operator(node)
     if operator is None:
-        raise UserError(f"{whole!r} is no Qlib expression: `{_shown(node.func)}` is no operator of Qlib")
+        raise UserError(f"{brief(whole)} is no Qlib expression: `{_shown(node.func)}` is no operator of Qlib")
     if not _is_known(operator):
         known = [kind.__name__ for kind in ops.OpsList]
         raise UserError(
-            f"{whole!r} is no Qlib expression: Qlib knows no operator `{operator}`{nearest(operator, known)}"
+            f"{brief(whole)} is no Qlib expression: Qlib knows no operator `{operator}`{nearest(operator, known)}"
         )
     given = [*node.args, *(keyword.value for keyword in node.keywords)]
     texts = [x for x in given if isinstance(x, ast.Constant) and isinstance(x.value, str)]
     if operator in _LEAVES and (len(texts), len(given)) != (1, 1):
-        raise UserError(f"{whole!r} is no Qlib expression: `{_shown(node)}` names no field")
+        raise UserError(f"{brief(whole)} is no Qlib expression: `{_shown(node)}` names no field")
     for text in texts:  # an argument of some operators, such as a frequency; alone it is nothing
         if not _TEXT.fullmatch(str(text.value)):
-            raise UserError(f"{whole!r} is no Qlib expression: {_shown(text)} in it is no name")
+            raise UserError(f"{brief(whole)} is no Qlib expression: {_shown(text)} in it is no name")
     _check_all([x for x in given if x not in texts], whole)
 
 

@@ -26,7 +26,7 @@ from qlib.data.ops import (
     TResample,
 )
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 from qlib_ext.features.expression_text import check_expression
 from qlib_ext.features.market_panel import MarketPanel
 
@@ -66,9 +66,9 @@ def parse(expression: str) -> Expression:
     try:
         tree = ExpressionD.get_expression_instance(expression)
     except (NameError, SyntaxError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{expression!r} is no Qlib expression: {error}") from error
+        raise UserError(f"{brief(expression)} is no Qlib expression: {error}") from error
     if not isinstance(tree, Expression):
-        raise UserError(f"{expression!r} is no Qlib expression: it names no field, such as `$close`")
+        raise UserError(f"{brief(expression)} is no Qlib expression: it names no field, such as `$close`")
     return tree
 
 
@@ -176,13 +176,13 @@ def _field(leaf: Feature) -> str:
 def _leaf_names(tree: Expression, panel: MarketPanel, expression: str) -> set[str]:
     if isinstance(tree, _BEYOND_PANEL):
         raise UserError(
-            f"{expression!r} must read bars of the stock itself alone; `{type(tree).__name__}` reads more"
+            f"{brief(expression)} must read bars of the stock itself alone; `{type(tree).__name__}` reads more"
         )
     if isinstance(tree, Feature):
         name = _field(tree)
         if name not in panel.fields or name in panel.missing_fields:
             has = ", ".join(field for field in panel.fields if field not in panel.missing_fields)
-            raise UserError(f"{expression!r} needs the field `{name}`; the panel has {has}")
+            raise UserError(f"{brief(expression)} needs the field `{name}`; the panel has {has}")
         return {name}
     return set().union(*(_leaf_names(child, panel, expression) for child in _children(tree).values()))
 

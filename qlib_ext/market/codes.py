@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from qlib_ext.checks import UserError, one_of
+from qlib_ext.checks import UserError, brief, one_of
 
 REGIONS = ("cn", "us")
 # How vendors name the exchanges of mainland China.
@@ -60,14 +60,14 @@ def normalise_code(code: str, region: str) -> str:
             exchange = _FIRST_DIGITS.get(number[:2], _FIRST_DIGITS.get(number[0]))
             if exchange is None:
                 raise UserError(
-                    f"expected a code whose first digits tell the exchange, found {code!r}; write it as SH{number} "
+                    f"expected a code whose first digits tell the exchange, found {brief(code)}; write it as SH{number} "
                     f"or SZ{number}"
                 )
             return exchange + number
     if not _SAFE.fullmatch(upper):
         raise UserError(
             f"expected a code of letters, digits and . - _ ^ = & + such as "
-            f"{'SH600000' if region == 'cn' else 'BRK.B'}, found {code!r}"
+            f"{'SH600000' if region == 'cn' else 'BRK.B'}, found {brief(code)}"
         )
     return upper
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.checks import UserError, brief, nearest
 
 Known = Mapping[str, tuple[frozenset[str], ...]]
 
@@ -85,7 +85,7 @@ def recognise(
     for field, column in given.items():
         if column and column not in header:
             raise UserError(
-                f"`{field}` must be a column, found no {column!r}{nearest(column, header)}; {found}"
+                f"`{field}` must be a column, found no {brief(column)}{nearest(column, header)}; {found}"
             )
         if column:
             columns[field] = column
@@ -114,7 +114,7 @@ def recognise(
     used = list(columns.values())
     for column in used:
         if used.count(column) > 1 or list(header).count(column) > 1:
-            raise UserError(f"a column must be one field, found {column!r} more than once; {found}")
+            raise UserError(f"a column must be one field, found {brief(column)} more than once; {found}")
     return columns
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from qlib_ext.checks import UserError, between
+from qlib_ext.checks import UserError, between, brief
 from qlib_ext.metrics.cross_section import Floats, matrix, same_shape
 
 
@@ -98,7 +98,7 @@ def _discount(shape: tuple[int, ...], k: int | npt.ArrayLike) -> Floats:
     days, stocks = shape
     cut = np.asarray(k)
     if cut.ndim == 0 and not cut >= 1:
-        raise UserError(f"`k` must be at least 1, found {k!r}")
+        raise UserError(f"`k` must be at least 1, found {brief(k)}")
     if cut.shape not in {(), (days,)} or (cut < 0).any():
         raise UserError(
             f"`k` must be one number or one a day [{days}], none negative; found the shape {cut.shape}"

@@ -19,7 +19,7 @@ from qlib.workflow import R
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from qlib_ext.checks import UserError, integer, nearest, one_of
+from qlib_ext.checks import UserError, brief, integer, nearest, one_of
 from qlib_ext.config.build import build, check_config
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.panel import DailyPanel, DailyPanels
@@ -98,7 +98,7 @@ class MultiTaskModel(Model):
             "trainer": trainer or {},
         }.items():
             if not isinstance(given, Mapping):
-                raise UserError(f"`{name}` must be a mapping, found {given!r}")
+                raise UserError(f"`{name}` must be a mapping, found {brief(given)}")
         if SCORE not in tasks:
             raise UserError(
                 f"`tasks` must hold a regression task named `score`, found {', '.join(tasks) or 'none'}"
@@ -112,7 +112,9 @@ class MultiTaskModel(Model):
         if checkpoint_dir is not None and not (
             isinstance(checkpoint_dir, (str, Path)) and str(checkpoint_dir)
         ):
-            raise UserError(f"`checkpoint_dir` must be a folder, or null for none, found {checkpoint_dir!r}")
+            raise UserError(
+                f"`checkpoint_dir` must be a folder, or null for none, found {brief(checkpoint_dir)}"
+            )
         self.checkpoint_dir = checkpoint_dir
         self.resume = bool(one_of("resume", resume, (0, 1)))
         self.history: list[Epoch] = []
@@ -424,7 +426,7 @@ def _check_label(task: Task, dataset: DailyPanelDataset) -> None:
     if task.label not in known:
         raise UserError(
             f"`tasks.{task.name}.label` must be one of the dataset's labels ({', '.join(known)}), "
-            f"found {task.label!r}{nearest(task.label, known)}"
+            f"found {brief(task.label)}{nearest(task.label, known)}"
         )
 
 

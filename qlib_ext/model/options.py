@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qlib_ext.checks import UserError, above, integer, one_of
+from qlib_ext.checks import UserError, above, brief, integer, one_of
 from qlib_ext.config.build import build
 from qlib_ext.model import schedule
 from qlib_ext.model.augmentations.base import Augmentation
@@ -68,7 +68,7 @@ class TrainerOptions:
             one_of("key of trainer", key, tuple(cls.__dataclass_fields__))
         given = config.get("augmentations", ())
         if not isinstance(given, (list, tuple)):
-            raise UserError(f"`augmentations` must be a list, found {given!r}")
+            raise UserError(f"`augmentations` must be a list, found {brief(given)}")
         augmentations = tuple(
             build(each, Augmentation, name=f"augmentations[{i}]") for i, each in enumerate(given)
         )

@@ -9,7 +9,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from qlib_ext.checks import UserError, above, at_least, between, integer, one_of
+from qlib_ext.checks import UserError, above, at_least, between, brief, integer, one_of
 from qlib_ext.model.selection import SELECTIONS
 
 ALL = "all"
@@ -90,7 +90,7 @@ def check(phases: object) -> None:
     if phases is None:
         return
     if not isinstance(phases, (list, tuple)) or not phases:
-        raise UserError(f"`phases` must be a list of at least 1 phase, found {phases!r}")
+        raise UserError(f"`phases` must be a list of at least 1 phase, found {brief(phases)}")
     for i, phase in enumerate(phases):
         _checked(phase, f"phases[{i}]")
 
@@ -131,7 +131,7 @@ class Plateau:
         if config is None:
             return None
         if not isinstance(config, Mapping):
-            raise UserError(f"`plateau` must be a mapping, found {config!r}")
+            raise UserError(f"`plateau` must be a mapping, found {brief(config)}")
         for key in config:
             one_of("key of plateau", key, tuple(cls.__dataclass_fields__))
         return cls(**config)
@@ -154,7 +154,7 @@ class Plateau:
 
 def _checked(phase: object, where: str) -> Mapping[str, Any]:
     if not isinstance(phase, Mapping) or "tasks" not in phase:
-        raise UserError(f"`{where}` must be a mapping with `tasks`, found {phase!r}")
+        raise UserError(f"`{where}` must be a mapping with `tasks`, found {brief(phase)}")
     for key in phase:
         one_of(f"key of {where}", key, KEYS)
     if "epochs" in phase:
@@ -172,7 +172,7 @@ def _phase(given: Mapping[str, Any], where: str, tasks: Sequence[str], default: 
     wanted = given["tasks"]
     if wanted != ALL:
         if not isinstance(wanted, (list, tuple)) or not wanted:
-            raise UserError(f"`{where}.tasks` must be a list of tasks or `{ALL}`, found {wanted!r}")
+            raise UserError(f"`{where}.tasks` must be a list of tasks or `{ALL}`, found {brief(wanted)}")
         for name in wanted:
             one_of(f"{where}.tasks", name, tasks)
         if len(set(wanted)) < len(wanted):

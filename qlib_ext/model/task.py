@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qlib_ext.checks import UserError, instance, integer, one_of
+from qlib_ext.checks import UserError, brief, instance, integer, one_of
 from qlib_ext.config.build import build, check_config
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.losses.base import Loss
@@ -47,11 +47,11 @@ class Task:
         if not isinstance(name, str) or not name.isidentifier() or hasattr(nn.ModuleDict(), name):
             raise UserError(
                 f"`tasks` must name each task by letters, digits and underscores, and not as an attribute of torch's "
-                f"ModuleDict, found {name!r}"
+                f"ModuleDict, found {brief(name)}"
             )
         where = f"tasks.{name}"
         if not isinstance(config, Mapping):
-            raise UserError(f"`{where}` must be a mapping with `label` and `loss`, found {config!r}")
+            raise UserError(f"`{where}` must be a mapping with `label` and `loss`, found {brief(config)}")
         for key in config:
             one_of(f"key of {where}", key, ("label", "loss", "head", "classes"))
         for key in ("label", "loss"):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from qlib.model.base import Model
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.features import expressions
 from qlib_ext.market.store import QlibStore
@@ -61,9 +61,11 @@ def find_day(store: QlibStore, asked: str | None) -> pd.Timestamp:
     try:
         day = pd.Timestamp(asked)
     except ValueError as error:
-        raise UserError(f"`--date` must be a day such as {calendar[-1]:%Y-%m-%d}, found {asked!r}") from error
+        raise UserError(
+            f"`--date` must be a day such as {calendar[-1]:%Y-%m-%d}, found {brief(asked)}"
+        ) from error
     if day is pd.NaT or day != day.normalize() or day.tz is not None:
-        raise UserError(f"`--date` must be a day such as {calendar[-1]:%Y-%m-%d}, found {asked!r}")
+        raise UserError(f"`--date` must be a day such as {calendar[-1]:%Y-%m-%d}, found {brief(asked)}")
     if day in calendar:
         return day
     place = calendar.searchsorted(day)

@@ -15,7 +15,7 @@ from qlib.strategy.base import BaseStrategy
 from qlib_ext.backtest.exchange_settings import check_exchange
 from qlib_ext.backtest.rule_based_exchange import ARGUMENTS, RuleBasedExchange, check_costs
 from qlib_ext.backtest.simulation import make_exchange, simulate
-from qlib_ext.checks import UserError, above, instance, nearest
+from qlib_ext.checks import UserError, above, brief, instance, nearest
 from qlib_ext.config.build import build
 from qlib_ext.data.days import as_day
 from qlib_ext.data.spec import DatasetSpec
@@ -142,7 +142,7 @@ class BacktestRecord(Record):
             instance("backtest.benchmark", self.benchmark, str)
         if not isinstance(settings["exchange_kwargs"], Mapping):
             raise UserError(
-                f"`backtest.exchange_kwargs` must be a mapping, found {settings['exchange_kwargs']!r}"
+                f"`backtest.exchange_kwargs` must be a mapping, found {brief(settings['exchange_kwargs'])}"
             )
         self.exchange_kwargs = completed(settings["exchange_kwargs"])
         takes = {*inspect.signature(Exchange.__init__).parameters, "trade_unit", *ARGUMENTS} - GIVEN - OBJECTS
@@ -168,7 +168,7 @@ class BacktestRecord(Record):
             raise UserError(NO_INDEX)
         if benchmark.upper() not in spec.store.instruments():
             raise UserError(
-                f"`backtest.benchmark` must be an instrument of the store {spec.store.root}, found {benchmark!r}"
+                f"`backtest.benchmark` must be an instrument of the store {spec.store.root}, found {brief(benchmark)}"
                 f"{nearest(benchmark.upper(), spec.store.instruments())}"
             )
         first, last = spec.segments["test"]
@@ -331,7 +331,7 @@ def completed(exchange_kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_keys(name: str, given: Any, known: Collection[str]) -> None:
     if not isinstance(given, Mapping):
-        raise UserError(f"`{name}` must be a mapping, found {given!r}")
+        raise UserError(f"`{name}` must be a mapping, found {brief(given)}")
     for key in given:
         if key not in known:
             raise UserError(

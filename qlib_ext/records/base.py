@@ -18,7 +18,7 @@ from qlib.backtest.report import CSI300_BENCH
 from qlib.config import C
 from qlib.workflow.record_temp import PortAnaRecord, RecordTemp
 
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.checks import UserError, brief, nearest
 from qlib_ext.config.build import build, in_one_form, locate
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.market.store import QlibStore
@@ -172,7 +172,7 @@ def check_records(task: Mapping[str, Any], recorder: Any, spec: DatasetSpec | No
     """
     records = task.get("record") or []
     if not isinstance(records, (Mapping, list, tuple)):
-        raise UserError(f"`task.record` must be a list of records, found {records!r}")
+        raise UserError(f"`task.record` must be a list of records, found {brief(records)}")
     written = {_dotted(task.get("model", {}))}
     for k, config in enumerate([records] if isinstance(records, Mapping) else records):
         name = f"task.record[{k}]"
@@ -226,7 +226,7 @@ def _check_index_of_qlib(kwargs: Mapping[str, Any], name: str) -> None:
     store = QlibStore(C.dpm.get_data_uri("day"))
     if isinstance(code, str) and code.upper() not in store.instruments():
         raise UserError(
-            f"`{name}.kwargs.config.backtest.benchmark` must be an instrument of the store {store.root}, found {index!r}"
+            f"`{name}.kwargs.config.backtest.benchmark` must be an instrument of the store {store.root}, found {brief(index)}"
             + (f", for which Qlib takes {CSI300_BENCH}" if index is None else "")
             + nearest(code.upper(), store.instruments())
         )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from qlib.data.dataset.handler import DataHandlerLP
 
-from qlib_ext.checks import UserError, above, between, instance, integer
+from qlib_ext.checks import UserError, above, between, brief, instance, integer
 from qlib_ext.data.days import as_day
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.metrics.bootstrap import bootstrap_intervals
@@ -123,7 +123,7 @@ class DirectionRecord(Record):
         self.unit = above("unit", unit, 0)
         if periods is not None and not isinstance(periods, Mapping):
             raise UserError(
-                f"`periods` must be a mapping from names to a first and a last day, found {periods!r}"
+                f"`periods` must be a mapping from names to a first and a last day, found {brief(periods)}"
             )
         self.periods = {str(name): _period(str(name), days) for name, days in (periods or {}).items()}
         self.level = between("level", level, 0, 1, open_low=True, open_high=True)
@@ -342,10 +342,10 @@ def _period(name: str, days: Sequence[Any]) -> tuple[pd.Timestamp, pd.Timestamp]
     if name == WHOLE:
         raise UserError(f"`periods` must not name `{WHOLE}`, which is always there")
     if not isinstance(days, (list, tuple)) or len(days) != 2:
-        raise UserError(f"`periods[{name!r}]` must be a first and a last day, found {days!r}")
+        raise UserError(f"`periods[{name!r}]` must be a first and a last day, found {brief(days)}")
     first, last = (as_day(f"periods[{name!r}]", day) for day in days)
     if first > last:
-        raise UserError(f"`periods[{name!r}]` must be a first day and one not before it, found {days!r}")
+        raise UserError(f"`periods[{name!r}]` must be a first day and one not before it, found {brief(days)}")
     return first, last
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, between, instance, integer
+from qlib_ext.checks import UserError, between, brief, instance, integer
 from qlib_ext.data.processors import momentum_line, rise_or_fall
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.metrics.calibration import (
@@ -129,7 +129,7 @@ class MomentumRecord(Record):
         self.label = instance("label", label, str)
         self.persistence = instance("persistence", persistence, str)
         if isinstance(class_names, str):
-            raise UserError(f"`class_names` must be a list of names, found {class_names!r}")
+            raise UserError(f"`class_names` must be a list of names, found {brief(class_names)}")
         self.class_names = None if class_names is None else [str(name) for name in class_names]
         self.share = between("share", share, 0, 1, open_low=True)
         self.bins = integer("bins", bins, 1)

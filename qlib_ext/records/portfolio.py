@@ -9,7 +9,7 @@ import pandas as pd
 from qlib.config import C
 from qlib.data import D
 
-from qlib_ext.checks import UserError, at_least, between, integer
+from qlib_ext.checks import UserError, at_least, between, brief, integer
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics import costs, holdings, risk
 from qlib_ext.metrics.portfolio_measures import measured
@@ -110,7 +110,7 @@ class PortfolioRecord(Record):
         super().__init__(recorder)
         self.window_days = integer("window_days", window_days, 2)
         if not isinstance(cost_bps, (list, tuple)) or not cost_bps:
-            raise UserError(f"`cost_bps` must be a list of costs in basis points, found {cost_bps!r}")
+            raise UserError(f"`cost_bps` must be a list of costs in basis points, found {brief(cost_bps)}")
         self.cost_bps = sorted({float(at_least(f"cost_bps[{k}]", bps, 0)) for k, bps in enumerate(cost_bps)})
         self.draws = integer("draws", draws, 1)
         self.level = float(between("level", level, 0, 1, open_low=True, open_high=True))

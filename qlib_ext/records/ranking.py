@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, integer, words
+from qlib_ext.checks import UserError, brief, integer, words
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.metrics.cross_section import Floats, icir, newey_west_t, pearson, spearman
 from qlib_ext.metrics.precision import base_rate, precision_at
@@ -57,9 +57,11 @@ class RankingRecord(Record):
         super().__init__(recorder)
         self.labels = [*words("labels", labels)]
         if not self.labels:
-            raise UserError(f"`labels` must be a list of at least one label column, found {labels!r}")
+            raise UserError(f"`labels` must be a list of at least one label column, found {brief(labels)}")
         if not isinstance(precision_at, (list, tuple)):
-            raise UserError(f"`precision_at` must be a list of numbers of stocks, found {precision_at!r}")
+            raise UserError(
+                f"`precision_at` must be a list of numbers of stocks, found {brief(precision_at)}"
+            )
         self.precision_at = [integer("precision_at", n, 1) for n in precision_at]
 
     def check_before(self, spec: DatasetSpec) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 from qlib_ext.config.build import build
 from qlib_ext.records.base import Record
 from qlib_ext.records.makers import makers
@@ -63,7 +63,7 @@ class ReportRecord(Record):
         if named or sections is not None:
             self.needs = tuple(Document(named).requires)
         if not isinstance(out_dir, (str, Path)) or not str(out_dir):
-            raise UserError(f"`out_dir` must be a folder, found {out_dir!r}")
+            raise UserError(f"`out_dir` must be a folder, found {brief(out_dir)}")
         self.out_dir = Path(out_dir)
 
     def _generate(self) -> None:
@@ -104,7 +104,7 @@ class ReportRecord(Record):
 
 def _built(name: str, sections: Sequence[Mapping[str, Any]]) -> list[Section]:
     if not isinstance(sections, (list, tuple)):
-        raise UserError(f"`{name}` must be a list of sections, found {sections!r}")
+        raise UserError(f"`{name}` must be a list of sections, found {brief(sections)}")
     return [build(section, Section, name=f"{name}[{k}]") for k, section in enumerate(sections)]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from qlib.config import C
 
-from qlib_ext.checks import UserError, integer, words
+from qlib_ext.checks import UserError, brief, integer, words
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats, icir, newey_west_t, pearson, spearman
@@ -124,10 +124,10 @@ class SignalAnalysisRecord(Record):
         super().__init__(recorder)
         self.labels = [*words("labels", labels)]
         if not self.labels:
-            raise UserError(f"`labels` must be a list of at least one label column, found {labels!r}")
+            raise UserError(f"`labels` must be a list of at least one label column, found {brief(labels)}")
         for name, given in (("autocorrelation_days", autocorrelation_days), ("top", top)):
             if not isinstance(given, (list, tuple)):
-                raise UserError(f"`{name}` must be a list of numbers, found {given!r}")
+                raise UserError(f"`{name}` must be a list of numbers, found {brief(given)}")
         self.quantiles = integer("quantiles", quantiles, 2)
         self.max_lag_days = integer("max_lag_days", max_lag_days, 0)
         self.autocorrelation_days = [integer("autocorrelation_days", x, 1) for x in autocorrelation_days]

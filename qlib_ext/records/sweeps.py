@@ -12,7 +12,7 @@ import pandas as pd
 from qlib.strategy.base import BaseStrategy
 
 from qlib_ext.backtest.simulation import make_exchange, simulate
-from qlib_ext.checks import UserError, between, integer
+from qlib_ext.checks import UserError, between, brief, integer
 from qlib_ext.config.build import build
 from qlib_ext.market.progress import Progress
 from qlib_ext.metrics.portfolio_series import series_of
@@ -82,7 +82,7 @@ class SweepRecord(Record):
     def __init__(self, recorder: Any, topk: Sequence[int] = TOPK, n_drop_share: float | None = None):
         super().__init__(recorder)
         if not isinstance(topk, (list, tuple)):
-            raise UserError(f"`topk` must be a list of numbers of stocks, found {topk!r}")
+            raise UserError(f"`topk` must be a list of numbers of stocks, found {brief(topk)}")
         self.topk = sorted({integer(f"topk[{k}]", number, 1) for k, number in enumerate(topk)})
         self.n_drop_share = (
             None if n_drop_share is None else float(between("n_drop_share", n_drop_share, 0, 1))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from qlib.config import C
 
-from qlib_ext.checks import UserError, above, between, one_of
+from qlib_ext.checks import UserError, above, between, brief, one_of
 from qlib_ext.market.store import QlibStore
 from qlib_ext.market.traded_value import VOLUMES, value_in_currency
 from qlib_ext.metrics.capacity import capacity, participation, share_above
@@ -96,7 +96,7 @@ class TradesRecord(Record):
         self.volume_unit = None if volume_unit is None else float(above("volume_unit", volume_unit, 0))
         for name, given in (("limits", limits), ("shares", shares)):
             if not isinstance(given, (list, tuple)) or not given:
-                raise UserError(f"`{name}` must be a list of shares, found {given!r}")
+                raise UserError(f"`{name}` must be a list of shares, found {brief(given)}")
         self.limits = sorted(
             {between(f"limits[{k}]", limit, 0, 1, open_low=True) for k, limit in enumerate(limits)}
         )

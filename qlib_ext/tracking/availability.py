@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import requests
 from mlflow.exceptions import MlflowException
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 
 WAIT = "MLFLOW_WAIT_SECONDS"  # environment: how long the end of a run waits for the server
 DEFAULT_WAIT_SECONDS = 600.0
@@ -39,7 +39,7 @@ def wait_seconds() -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise UserError(f"`{WAIT}` must be a number of seconds of at least 0, found {text!r}")
+        raise UserError(f"`{WAIT}` must be a number of seconds of at least 0, found {brief(text)}")
     return seconds
 
 

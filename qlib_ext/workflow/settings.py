@@ -7,7 +7,7 @@ from typing import Any
 
 from qlib.config import MODE_CONF, REG_CN, REG_TW, REG_US, C
 
-from qlib_ext.checks import UserError, instance, integer, nearest, one_of
+from qlib_ext.checks import UserError, brief, instance, integer, nearest, one_of
 from qlib_ext.config.security import check_classes
 
 KEYS = ("experiment_name", "qlib_init", "task", "sys", "BASE_CONFIG_PATH")
@@ -44,7 +44,7 @@ def check_settings(config: Any) -> None:
     an unknown key is taken for a misspelling.
     """
     if not isinstance(config, Mapping):
-        raise UserError(f"a workflow must be a mapping with {', '.join(KEYS[:3])}, found {config!r}")
+        raise UserError(f"a workflow must be a mapping with {', '.join(KEYS[:3])}, found {brief(config)}")
     for key, value in config.items():
         known = (*KEYS, *FREE)
         hint = nearest(str(key), known)
@@ -58,13 +58,13 @@ def check_settings(config: Any) -> None:
     if "experiment_name" in config and not (
         isinstance(config["experiment_name"], str) and config["experiment_name"].strip()
     ):
-        raise UserError(f"`experiment_name` must be a name, found {config['experiment_name']!r}")
+        raise UserError(f"`experiment_name` must be a name, found {brief(config['experiment_name'])}")
     _check_qlib(config["qlib_init"])
 
 
 def _check_qlib(given: Any) -> None:
     if not isinstance(given, Mapping):
-        raise UserError(f"`qlib_init` must be a mapping with provider_uri and region, found {given!r}")
+        raise UserError(f"`qlib_init` must be a mapping with provider_uri and region, found {brief(given)}")
     defaults = (C.__dict__["_default_config"], *MODE_CONF.values())
     known = sorted({*WITHOUT_DEFAULT, *(key for mode in defaults for key in mode)})
     for key in given:

@@ -9,7 +9,7 @@ from typing import Any
 from qlib.data.dataset import Dataset
 from qlib.model.base import Model
 
-from qlib_ext.checks import UserError, one_of
+from qlib_ext.checks import UserError, brief, one_of
 from qlib_ext.config.build import build, check_config, in_one_form
 from qlib_ext.config.security import check_classes
 from qlib_ext.data.dataset import DailyPanelDataset
@@ -42,7 +42,7 @@ def check_task(task: Any, recorder: Any = None) -> None:
     before.
     """
     if not isinstance(task, Mapping):
-        raise UserError(f"`task` must be a mapping with model, dataset and record, found {task!r}")
+        raise UserError(f"`task` must be a mapping with model, dataset and record, found {brief(task)}")
     for key in task:
         one_of("key of task", key, KEYS)
     for key in ("model", "dataset"):

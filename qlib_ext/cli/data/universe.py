@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 from qlib_ext.cli.options import pairs, settings_of, words
 
 if TYPE_CHECKING:
@@ -140,5 +140,5 @@ def _compared(store: QlibStore, made: Universe, name: str, spells: object) -> st
 def _months(given: str | None) -> list[int]:
     months = words([given or ""])
     if not all(word.isdecimal() for word in months):
-        raise UserError(f"`--review-months` must be numbers of months such as 6,12, found {given!r}")
+        raise UserError(f"`--review-months` must be numbers of months such as 6,12, found {brief(given)}")
     return [int(word) for word in months]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from qlib.data.dataset.processor import Processor
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 from qlib_ext.config.build import build
 from qlib_ext.data.days import as_day
 
@@ -17,7 +17,7 @@ from qlib_ext.data.days import as_day
 def label_expressions(labels: Any, processors: Sequence[Processor]) -> dict[str, str]:
     """Label name -> expression, with the columns that processors need beside the labels."""
     if not isinstance(labels, Mapping):
-        raise UserError(f"`labels` must be a mapping from names to Qlib expressions, found {labels!r}")
+        raise UserError(f"`labels` must be a mapping from names to Qlib expressions, found {brief(labels)}")
     named = dict(labels)
     for processor in processors:
         if hasattr(processor, "expressions"):  # a processor that needs label columns of its own names them
@@ -31,7 +31,7 @@ def label_expressions(labels: Any, processors: Sequence[Processor]) -> dict[str,
 def build_processors(given: Sequence[Any], name: str) -> list[Processor]:
     """The processors of a list; `name` is `infer` or `learn`, for messages."""
     if not isinstance(given, (list, tuple)):
-        raise UserError(f"`{name}_processors` must be a list of processors, found {given!r}")
+        raise UserError(f"`{name}_processors` must be a list of processors, found {brief(given)}")
     return [build(config, Processor, name=f"{name}_processors[{i}]") for i, config in enumerate(given)]
 
 
@@ -54,5 +54,5 @@ def check_cache_directory(given: Any) -> str | None:
     if given is None or given is False or given == "off":
         return None
     if not isinstance(given, (str, Path)) or not str(given).strip():
-        raise UserError(f"`cache` must be a directory, or off for none, found {given!r}")
+        raise UserError(f"`cache` must be a directory, or off for none, found {brief(given)}")
     return str(given)

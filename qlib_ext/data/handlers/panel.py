@@ -16,7 +16,7 @@ from qlib.data.dataset.processor import Processor
 from qlib.data.dataset.utils import fetch_df_by_col
 from qlib.log import TimeInspector
 
-from qlib_ext.checks import UserError, instance, one_of
+from qlib_ext.checks import UserError, brief, instance, one_of
 from qlib_ext.config.build import build
 from qlib_ext.data.cache import PanelCache, key_of
 from qlib_ext.data.days import check_range
@@ -318,7 +318,7 @@ class PanelHandler(DataHandlerLP):
         elif col_set in (DataHandler.CS_ALL, DataHandler.CS_RAW) or set(col_set) == {"feature", "label"}:
             frame = pd.concat({"feature": self.feature_table(label.index), "label": label}, axis=1)
         else:
-            raise UserError(f"`col_set` must be feature, label or both, found {col_set!r}")
+            raise UserError(f"`col_set` must be feature, label or both, found {brief(col_set)}")
         return frame.squeeze() if squeeze else frame
 
     def _days(self, selector: Any, level: str | int | None) -> slice:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from qlib.data.dataset.processor import Processor
 
-from qlib_ext.checks import UserError, one_of, words
+from qlib_ext.checks import UserError, brief, one_of, words
 
 RANK_TO_UNIT = 3.46  # Qlib's factor: the standard deviation of a uniform variable is 1 / sqrt(12) = 1 / 3.46
 
@@ -49,7 +49,7 @@ class CrossSectionNorm(Processor):
                 known = (
                     ", ".join(df[self.fields_group].columns) if self.fields_group in df.columns else "none"
                 )
-                raise UserError(f"`columns` must be labels of the handler ({known}), found {name!r}")
+                raise UserError(f"`columns` must be labels of the handler ({known}), found {brief(name)}")
             days = df[column].groupby(level="datetime")
             if self.method == "rank":
                 ranks = _percentile_ranks(df[column].to_numpy(), days.ngroup().fillna(-1).to_numpy(np.int64))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from qlib.data.dataset.processor import Processor
 
-from qlib_ext.checks import UserError, instance
+from qlib_ext.checks import UserError, brief, instance
 
 FALL, RISE = range(2)
 CLASS_NAMES = ("Fall", "Rise")
@@ -85,7 +85,7 @@ class RiseOrFall(Processor):
         source = (self.fields_group, self.source)
         if source not in df.columns:
             known = ", ".join(df[self.fields_group].columns) if self.fields_group in df.columns else "none"
-            raise UserError(f"`source` must be a label of the handler ({known}), found {self.source!r}")
+            raise UserError(f"`source` must be a label of the handler ({known}), found {brief(self.source)}")
         if last not in df.columns:
             raise UserError(
                 f"RiseOrFall needs the label column {last[1]} in group `{self.fields_group}`, found none: add "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 from qlib.data.dataset.processor import Processor
 
-from qlib_ext.checks import UserError, above, words
+from qlib_ext.checks import UserError, above, brief, words
 
 
 class ScaleLabel(Processor):
@@ -54,7 +54,7 @@ class ScaleLabel(Processor):
                 known = (
                     ", ".join(df[self.fields_group].columns) if self.fields_group in df.columns else "none"
                 )
-                raise UserError(f"`columns` must be labels of the handler ({known}), found {name!r}")
+                raise UserError(f"`columns` must be labels of the handler ({known}), found {brief(name)}")
             df[column] = df[column] / self.unit
         return df
 

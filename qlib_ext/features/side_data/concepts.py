@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qlib_ext.checks import UserError, at_least, instance, integer
+from qlib_ext.checks import UserError, at_least, brief, instance, integer
 from qlib_ext.config.build import build
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.features.side_data.source import Chain, Source
@@ -162,7 +162,7 @@ class SideConcepts(Concepts):
         used = (stock >= 0) & (first < after)
         if not used.any():
             raise StoreError(
-                f"the side data {self.name!r} of `{store.root}` name none of the {len(panel.instruments)} stocks of the "
+                f"the side data {brief(self.name)} of `{store.root}` name none of the {len(panel.instruments)} stocks of the "
                 "universe within the calendar: `qlib-ext data check` says more"
             )
         names = rows[table.column][used].cat.remove_unused_categories().cat

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, instance, integer, nearest, one_of
+from qlib_ext.checks import UserError, brief, instance, integer, nearest, one_of
 from qlib_ext.features.side_data.source import Source
 from qlib_ext.market.side_data.rows import parse_periods
 from qlib_ext.market.side_data.side_data import SideData
@@ -171,7 +171,7 @@ class Macro(Source):
         for series in self.series:
             if series not in known:
                 raise UserError(
-                    f"the side data {self.name!r} have no series {series!r}{nearest(series, known)}; "
+                    f"the side data {brief(self.name)} have no series {brief(series)}{nearest(series, known)}; "
                     f"they have {', '.join(known)}"
                 )
         return self.series
@@ -181,7 +181,7 @@ class Macro(Source):
             return self.limit_days
         if series not in self.limit_days:
             raise UserError(
-                f"`limit_days` must have every series, found none for {series!r} among {', '.join(self.limit_days)}"
+                f"`limit_days` must have every series, found none for {brief(series)} among {', '.join(self.limit_days)}"
             )
         return self.limit_days[series]
 
@@ -214,7 +214,7 @@ def _indicator(series: str, transform: str) -> str:
 def _transforms(series: Sequence[str] | Mapping[str, str | Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Series -> transforms, checked."""
     if isinstance(series, str) or not series:
-        raise UserError(f"`series` must be a list of names or a mapping from names, found {series!r}")
+        raise UserError(f"`series` must be a list of names or a mapping from names, found {brief(series)}")
     given = series if isinstance(series, Mapping) else dict.fromkeys(series, "level")
     checked = {}
     for name, transforms in given.items():

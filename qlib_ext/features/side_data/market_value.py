@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, at_least, instance, integer, one_of
+from qlib_ext.checks import UserError, at_least, brief, instance, integer, one_of
 from qlib_ext.config.build import build
 from qlib_ext.features.side_data.source import Chain, Source
 from qlib_ext.market.side_data.side_data import SideData
@@ -65,7 +65,7 @@ class SideMarketValue(MarketValue):
         values = SideData(store).values(self.name, store.calendar, instruments, self.limit_days)
         if np.isnan(values).all():
             raise StoreError(
-                f"the side data {self.name!r} of `{store.root}` have no value of any of the {len(instruments)} stocks "
+                f"the side data {brief(self.name)} of `{store.root}` have no value of any of the {len(instruments)} stocks "
                 "on any day: `qlib-ext data check` says more"
             )
         return values

@@ -8,7 +8,7 @@ import exchange_calendars
 import pandas as pd
 from exchange_calendars.errors import InvalidCalendarName
 
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.checks import UserError, brief, nearest
 
 _SOME = ("2020-01-01", "2020-03-31")  # a short calendar is quickly made, and knows its bounds and time zone
 
@@ -52,7 +52,7 @@ def _known(exchange: str) -> exchange_calendars.ExchangeCalendar:
     except InvalidCalendarName as error:
         names = exchange_calendars.get_calendar_names()
         raise UserError(
-            f"`exchange` must be a name in exchange_calendars such as XSHG or XNYS, found {exchange!r}"
+            f"`exchange` must be a name in exchange_calendars such as XSHG or XNYS, found {brief(exchange)}"
             f"{nearest(exchange, names)}"
         ) from error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import requests
 from qlib.tests.data import GetData
 
-from qlib_ext.checks import UserError, one_of
+from qlib_ext.checks import UserError, brief, one_of
 from qlib_ext.market.replace import copy_store, recover, replaced
 from qlib_ext.market.store import SAMPLE, QlibStore, StoreError
 
@@ -64,7 +64,7 @@ def download(
     one_of("region", region, REGIONS)
     one_of("name", name, NAMES)
     if version is not None and not re.fullmatch(r"v\d+", version):
-        raise UserError(f"`version` must be one such as v1 or v2, found {version!r}")
+        raise UserError(f"`version` must be one such as v1 or v2, found {brief(version)}")
     root = Path(root).expanduser().resolve()
     recover(root)
     _check_target(root, replace)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from qlib_ext.checks import brief
 from qlib_ext.market.finding import Findings, Kind, listed
 from qlib_ext.market.quality.source import Membership, Source, Spell, is_index
 from qlib_ext.market.store import SAMPLE
@@ -176,7 +177,7 @@ class UniverseChecks:
                 )
         if membership.lower:
             line, code = membership.lower[0]
-            message = f"line {line} of {file} has the code {code!r}" + (
+            message = f"line {line} of {file} has the code {brief(code)}" + (
                 f", and {len(membership.lower)} such lines in all" if len(membership.lower) > 1 else ""
             )
             found.add("membership-lower-case", message, file, code.upper(), count=len(membership.lower))

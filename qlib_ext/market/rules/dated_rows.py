@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from qlib_ext.checks import UserError, at_least, integer, nearest, one_of
+from qlib_ext.checks import UserError, at_least, brief, integer, nearest, one_of
 
 KEYS = ("from", "until", "board", "status", "first_days", "source")  # besides a row's own values
 
@@ -95,7 +95,7 @@ def parse(
         If a row is no such mapping.
     """
     if not isinstance(rows, list):
-        raise UserError(f"`{where}` must be a list of rows, found {rows!r}")
+        raise UserError(f"`{where}` must be a list of rows, found {brief(rows)}")
     return [_row(row, f"{where}[{k}]", takes, boards, statuses) for k, row in enumerate(rows)]
 
 
@@ -139,7 +139,7 @@ def _row(
     row: object, where: str, takes: Sequence[str], boards: Collection[str], statuses: Collection[str]
 ) -> Row:
     if not isinstance(row, Mapping):
-        raise UserError(f"`{where}` must be a mapping with a key `from`, found {row!r}")
+        raise UserError(f"`{where}` must be a mapping with a key `from`, found {brief(row)}")
     values = [name.rstrip("?") for name in takes]
     for key in row:
         if key not in (*KEYS, *values):
@@ -178,9 +178,9 @@ def _day(value: object, where: str) -> pd.Timestamp:
         try:
             value = dt.date.fromisoformat(value)
         except ValueError as error:
-            raise UserError(f"`{where}` must be a date such as 2023-08-28, found {value!r}") from error
+            raise UserError(f"`{where}` must be a date such as 2023-08-28, found {brief(value)}") from error
     if not isinstance(value, dt.date):
-        raise UserError(f"`{where}` must be a date such as 2023-08-28, found {value!r}")
+        raise UserError(f"`{where}` must be a date such as 2023-08-28, found {brief(value)}")
     return pd.Timestamp(value)
 
 
@@ -189,5 +189,5 @@ def share(value: object, where: str) -> float:
     at_least(where, value, 0)
     number = float(value)  # type: ignore[arg-type]
     if number >= 1:
-        raise UserError(f"`{where}` must be a fraction below 1, found {value!r}: write 10 % as 0.10")
+        raise UserError(f"`{where}` must be a fraction below 1, found {brief(value)}: write 10 % as 0.10")
     return number

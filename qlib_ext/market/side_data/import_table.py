@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qlib_ext.checks import UserError, one_of
+from qlib_ext.checks import UserError, brief, one_of
 from qlib_ext.market.replace import copy_store, locked
 from qlib_ext.market.side_data.problems import beside_store
 from qlib_ext.market.side_data.release_dates import released
@@ -146,7 +146,9 @@ def _checked(name: str, frame: pd.DataFrame, path: Path, store: QlibStore, notes
 
 def _check_target(root: Path, name: str, replace: bool) -> None:
     if not re.fullmatch(r"\w[\w-]*", name, flags=re.ASCII):
-        raise UserError(f"the name of side data must be made of letters, digits, `_` and `-`, found {name!r}")
+        raise UserError(
+            f"the name of side data must be made of letters, digits, `_` and `-`, found {brief(name)}"
+        )
     there = [suffix for suffix in SUFFIXES if (root / FOLDER / (name + suffix)).exists()]
     if there and not replace:
         raise UserError(

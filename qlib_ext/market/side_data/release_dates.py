@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, nearest, one_of
+from qlib_ext.checks import UserError, brief, nearest, one_of
 from qlib_ext.market.finding import listed
 from qlib_ext.market.side_data.rows import parse_periods
 from qlib_ext.market.side_data.table import LAG
@@ -110,7 +110,7 @@ def check_lag(name: str, lag: str) -> str:
     if match is None:
         raise UserError(
             f"the lag of {name} must be {', '.join(LAGS)}, or days after the period's end such as 60d or 1b (business "
-            f"days), or after another day such as month+45d or start+100d; found {lag!r}"
+            f"days), or after another day such as month+45d or start+100d; found {brief(lag)}"
         )
     anchor, number, unit = match.groups()
     return f"{anchor or 'end'}+{int(number)}{unit}"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, between, integer, one_of
+from qlib_ext.checks import UserError, between, brief, integer, one_of
 from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.spells import spells_of
@@ -116,7 +116,9 @@ class TopUniverse:
         for month in self.review_months:
             between("review_months", integer("review_months", month), 1, 12)
         if self.of == self.name:
-            raise UserError(f"`of` must be another universe than the one that is made, found {self.of!r}")
+            raise UserError(
+                f"`of` must be another universe than the one that is made, found {brief(self.of)}"
+            )
         object.__setattr__(self, "exclude", tuple(code.upper() for code in self.exclude))
         object.__setattr__(self, "on", tuple(sorted({_day(day) for day in self.on})))
         object.__setattr__(self, "review_months", tuple(sorted({*self.review_months})))
@@ -351,7 +353,7 @@ def _day(value: Any) -> pd.Timestamp:
     try:
         day = pd.Timestamp(value)
     except (ValueError, TypeError) as error:
-        raise UserError(f"`on` must name days such as 2015-06-15, found {value!r}") from error
+        raise UserError(f"`on` must name days such as 2015-06-15, found {brief(value)}") from error
     if pd.isna(day) or day.tz is not None or day != day.normalize():
-        raise UserError(f"`on` must name days such as 2015-06-15, found {value!r}")
+        raise UserError(f"`on` must name days such as 2015-06-15, found {brief(value)}")
     return day

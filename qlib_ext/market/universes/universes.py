@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 from qlib_ext.market.replace import copy_store, locked
 from qlib_ext.market.store import QlibStore, StoreError, read_mapping, write_membership
 
@@ -73,7 +73,7 @@ def check_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", name, flags=re.ASCII) or name.lower() in RESERVED:
         raise UserError(
             "the name of a universe must be made of letters, digits, `_`, `-` and `.`, and not be "
-            f"{' or '.join(RESERVED)}; found {name!r}"
+            f"{' or '.join(RESERVED)}; found {brief(name)}"
         )
     return name
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from qlib_ext.checks import UserError, between, integer
+from qlib_ext.checks import UserError, between, brief, integer
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.backbones.base import Backbone
 
@@ -57,7 +57,7 @@ class DSN(Backbone):
         integer("hidden_size", hidden_size, 1)
         between("dropout", dropout, 0, 1, open_high=True)
         if not isinstance(layer_sizes, (list, tuple)):
-            raise UserError(f"`layer_sizes` must be a list of sizes, found {layer_sizes!r}")
+            raise UserError(f"`layer_sizes` must be a list of sizes, found {brief(layer_sizes)}")
         for i, size in enumerate(layer_sizes):
             integer(f"layer_sizes[{i}]", size, 1)
         self.out_features = hidden_size

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qlib_ext.checks import UserError, above
+from qlib_ext.checks import UserError, above, brief
 from qlib_ext.config.build import build, locate
 from qlib_ext.model.balancers.base import Aggregator, Balancer, Weighting
 from qlib_ext.model.balancers.module_state import capture, restore
@@ -59,7 +59,7 @@ class TorchJD(Balancer, ABC):
             raise UserError("TorchJD needs the package torchjd, found none: pip install 'qlib-ext[torchjd]'")
         if not isinstance(method, Mapping) or "class" not in method:
             raise UserError(
-                f"`method` must be a mapping with `class` and, where needed, `kwargs`, found {method!r}"
+                f"`method` must be a mapping with `class` and, where needed, `kwargs`, found {brief(method)}"
             )
         if not issubclass(locate(method["class"], name="method"), locate(self.family, name="method")):
             raise UserError(
@@ -131,7 +131,9 @@ class TorchJD(Balancer, ABC):
     def _argument(self, value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             if not value or not all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in value):
-                raise UserError(f"a list in `method.kwargs` must hold numbers, one a task, found {value!r}")
+                raise UserError(
+                    f"a list in `method.kwargs` must hold numbers, one a task, found {brief(value)}"
+                )
             return torch.tensor(value, dtype=torch.get_default_dtype())
         if isinstance(value, Mapping):
             kind = locate(value.get("class", ""), name="method.kwargs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from qlib_ext.checks import UserError, at_least, one_of
+from qlib_ext.checks import UserError, at_least, brief, one_of
 from qlib_ext.model.balancers.base import ConstantWeighting
 
 
@@ -38,7 +38,7 @@ class Weighted(ConstantWeighting):
     def __init__(self, weights: Mapping[str, float] | None = None, weight_decay: float = 0.0) -> None:
         super().__init__(weight_decay)
         if weights is not None and not isinstance(weights, Mapping):
-            raise UserError(f"`weights` must be a mapping of tasks to numbers, found {weights!r}")
+            raise UserError(f"`weights` must be a mapping of tasks to numbers, found {brief(weights)}")
         self.alpha = {
             name: float(at_least(f"weights.{name}", weight, 0)) for name, weight in (weights or {}).items()
         }

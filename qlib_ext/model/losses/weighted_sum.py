@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from qlib_ext.checks import UserError, above
+from qlib_ext.checks import UserError, above, brief
 from qlib_ext.config.build import build
 from qlib_ext.model.losses.base import Loss
 
@@ -46,7 +46,7 @@ class WeightedSum(Loss):
     ) -> None:
         super().__init__()
         if not isinstance(losses, (list, tuple)) or not losses:
-            raise UserError(f"`losses` must be a list of at least 1 loss, found {losses!r}")
+            raise UserError(f"`losses` must be a list of at least 1 loss, found {brief(losses)}")
         built = [build(loss, Loss, name=f"losses[{m}]") for m, loss in enumerate(losses)]
         kinds = {loss.classification for loss in built}
         if len(kinds) > 1:
@@ -57,7 +57,7 @@ class WeightedSum(Loss):
         weights = [1.0] * len(built) if weights is None else weights
         if not isinstance(weights, (list, tuple)) or len(weights) != len(built):
             raise UserError(
-                f"`weights` must be a list of {len(built)} numbers, one a loss, found {weights!r}"
+                f"`weights` must be a list of {len(built)} numbers, one a loss, found {brief(weights)}"
             )
         self.losses = nn.ModuleList(built)
         self.weights = [float(above(f"weights[{m}]", weight, 0)) for m, weight in enumerate(weights)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from qlib_ext.checks import UserError, integer, nearest
+from qlib_ext.checks import UserError, brief, integer, nearest
 from qlib_ext.report import html
 from qlib_ext.report.charts import Bars, Chart, Heatmap, Histogram, Lines, Points
 from qlib_ext.report.sections.base import Section, shown
@@ -140,7 +140,7 @@ class InformationCoefficient(Section):
         label = known[0] if self.label is None else self.label
         if label not in known:
             raise UserError(
-                f"`label` must be one of {', '.join(known)}, found {label!r}{nearest(label, known)}"
+                f"`label` must be one of {', '.join(known)}, found {brief(label)}{nearest(label, known)}"
             )
         return label, [other for other in known if other != label]
 
