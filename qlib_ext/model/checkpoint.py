@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from qlib_ext.checks import UserError
+from qlib_ext.lock import BusyError, Lock
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 2  # 1 had no checksum and did not say whose it was
 LEFTOVER_SECONDS = 24 * 3600  # what a killed run left half written is removed after a day
+_claims: dict[Path, Lock] = {}  # of this process
 
 
 @dataclass
@@ -76,19 +80,22 @@ class CheckpointFolder:
         """The newest checkpoint of a run that did not come to its end, or None.
 
         A run has come to its end when its training is `finished` for the run that asks and its checkpoint is closed:
-        one that fell between training and the last record is taken up too, with nothing left to train.
+        one that fell between training and the last record is taken up too, with nothing left to train. What is returned
+        is claimed.
 
         Raises
         ------
         UserError
             If the newest file cannot be read, is damaged or belongs to another configuration; it names the file, and
-            to delete it or to start afresh.
+            to delete it or to start afresh. Or if another process trains it at this moment.
         """
         self._tidy()
         for path in sorted(self.folder.glob("*.safetensors"), reverse=True):
-            state = load(path)
+            with claimed(path):
+                state = load(path)
             if not (finished(state) and _mark(path).exists()):
                 return path, state
+            leave(path)
         return None
 
     def _tidy(self) -> None:
@@ -100,9 +107,55 @@ class CheckpointFolder:
                 continue
 
 
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Have this process alone go on with a checkpoint from here on; left again at an error, at `close` or at its death.
+
+    Raises
+    ------
+    UserError
+        If another process has claimed it, or its folder cannot be written.
+    """
+    held = _claims.get(path.absolute())
+    if held is None or not held.held:
+        lock = Lock(path.absolute().with_suffix(".lock"))
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.take()
+        except BusyError as error:
+            raise UserError(
+                f"{error.holder} trains the checkpoint {path} at this moment, or makes the records of its run: wait for "
+                f"its end, or stop it and start again with RESUME=1{error.hint}"
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"no checkpoint can be written to {path.parent} ({error}): make room or name another `checkpoint_dir`"
+            ) from error
+        _claims[path.absolute()] = lock
+    try:
+        yield
+    except BaseException:
+        leave(path)
+        raise
+
+
+def leave(path: Path) -> None:
+    """Let other processes go on with a checkpoint."""
+    lock = _claims.pop(path.absolute(), None)
+    if lock is not None:
+        lock.release()
+
+
+@atexit.register
+def _leave_all() -> None:
+    for path in list(_claims):
+        leave(path)
+
+
 def close(path: Path) -> None:
     """Say that the run of this checkpoint came to its end, records and all."""
     _mark(path).touch()
+    leave(path)
 
 
 def reopen(path: Path) -> None:

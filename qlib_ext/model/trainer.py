@@ -143,7 +143,7 @@ class Trainer:
         ------
         UserError
             If no training or validation day has labels for all tasks, no epoch has a validation score, the device has no
-            room, or a checkpoint cannot be written.
+            room, a checkpoint cannot be written, or another process trains the one that would be taken up.
         NonFiniteError
             If a loss is not finite, in a step or after an epoch; the last checkpoint is whole, and from before it.
         """
@@ -155,8 +155,21 @@ class Trainer:
                 len(train),
             )
         valid_days = self._labelled(valid, "validation", "valid")
-        if folder is not None:
-            self.checkpoint_path = (self._resume(folder) if resume else None) or folder.new_path()
+        if folder is None:
+            return self._train(train, days, valid, valid_days, on_epoch)
+        self.checkpoint_path = (self._resume(folder) if resume else None) or folder.new_path()
+        with checkpoint.claimed(self.checkpoint_path):
+            return self._train(train, days, valid, valid_days, on_epoch)
+
+    def _train(
+        self,
+        train: DailyPanels,
+        days: np.ndarray,
+        valid: DailyPanels,
+        valid_days: np.ndarray,
+        on_epoch: Callable[[Epoch], None],
+    ) -> list[Epoch]:
+        """All epochs that are left, with a checkpoint after each where there is a path for it."""
         for record in self.history:
             on_epoch(record)
         while True:

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import time
 from contextlib import suppress
 
@@ -157,6 +158,75 @@ class TestFile:
             load(tmp_path / "other" / path.name)
 
 
+class TestClaim:
+    """One process at a time trains a checkpoint; the other one is a fork here."""
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = CheckpointFolder(tmp_path, {"seed": 0})
+        save(folder.new_path(), state())
+        return folder
+
+    @pytest.fixture
+    def other(self, folder):
+        """A process that has taken the checkpoint up, and ends only by `kill -9`."""
+        done, tell = os.pipe()
+        process = os.fork()
+        if process == 0:
+            try:
+                folder.newest_unfinished(lambda state: False)
+                os.write(tell, b"1")
+                time.sleep(60)
+            finally:
+                os._exit(0)
+        os.read(done, 1)
+        yield process
+        with suppress(ProcessLookupError, ChildProcessError):
+            self.end(process)
+
+    @staticmethod
+    def end(process):
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+
+    def test_the_second_is_told_who_trains_it(self, folder, other):
+        with pytest.raises(
+            UserError, match=rf"^process {other} on .* trains the checkpoint .*start again with RESUME=1$"
+        ):
+            folder.newest_unfinished(lambda state: False)
+
+    def test_a_kill_leaves_it_to_the_next(self, folder, other):
+        self.end(other)
+        assert folder.newest_unfinished(lambda state: False) is not None
+
+    def test_a_run_that_has_just_begun_is_no_other_ones_either(self, folder, other):
+        """It trains afresh, on a checkpoint of its own."""
+        with checkpoint.claimed(folder.new_path()):
+            pass
+
+    def test_the_same_process_may_go_on(self, folder):
+        path, _ = folder.newest_unfinished(lambda state: False)
+        assert folder.newest_unfinished(lambda state: False)[0] == path
+        assert path.with_suffix(".lock").exists()
+        checkpoint.close(path)
+        assert not path.with_suffix(".lock").exists()
+
+    def test_an_error_leaves_it(self, folder):
+        path = folder.new_path()
+        with pytest.raises(KeyboardInterrupt), checkpoint.claimed(path):
+            raise KeyboardInterrupt
+        assert not path.with_suffix(".lock").exists()
+
+    def test_a_folder_that_cannot_be_written(self, tmp_path):
+        (tmp_path / "file").touch()
+        message = r"no checkpoint can be written to .*another `checkpoint_dir`"
+        with (
+            pytest.raises(UserError, match=message),
+            checkpoint.claimed(tmp_path / "file" / "1.safetensors"),
+        ):
+            raise AssertionError
+
+
 class TestRandomState:
     def test_goes_on_where_it_was(self, tmp_path):
         torch.manual_seed(0)
@@ -229,7 +299,7 @@ class TestFolder:
             part.write_bytes(b"half")
         os.utime(old, (0, time.time() - 25 * 3600))
         folder.newest_unfinished(lambda state: False)
-        assert sorted(folder.folder.iterdir()) == [new, path]
+        assert sorted(folder.folder.glob("*.[ps]a*")) == [new, path]
 
     def test_the_folder_belongs_to_the_configuration(self, tmp_path):
         identity = {"backbone": {"class": "LSTM", "kwargs": {"hidden_size": 64}}, "seed": 0, "data": "abc"}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 
 import numpy as np
 import pytest
@@ -459,7 +460,7 @@ class TestNotFinite:
 
         folder = CheckpointFolder(tmp_path, {})
         build(n_epochs=1).fit(make_panels(days=9), valid, folder=folder)
-        (path,) = folder.folder.iterdir()
+        (path,) = folder.folder.glob("*.safetensors")
         before = path.read_bytes()
         resumed = build(n_epochs=3)
         with pytest.raises(
@@ -467,7 +468,7 @@ class TestNotFinite:
             match=r"a loss is not finite on 2020-01-07 in epoch 1 \(score inf, momentum [0-9.]+\): lower `learning_rate`",
         ):
             resumed.fit(make_panels(days=9, change=infinite), valid, folder=folder, resume=True)
-        assert list(folder.folder.iterdir()) == [path]
+        assert list(folder.folder.glob("*.safetensors")) == [path]
         assert path.read_bytes() == before
 
     @pytest.mark.parametrize("balancer", [EqualWeighting, CAGrad])
@@ -497,7 +498,7 @@ class TestNotFinite:
             match=r"loss of task score on `train` is not finite after epoch 0 .*: lower `learning_rate`",
         ):
             trainer.fit(train, valid, folder=folder)
-        assert not folder.folder.exists()
+        assert not list(folder.folder.iterdir())
 
     def test_a_loss_that_the_balancer_cannot_take(self, train, valid):
         tasks = [Task("score", "RETURN", Negative()), *two_tasks()[1:]]
@@ -588,7 +589,7 @@ class TestResume:
         resumed = self.trainer()
         resumed.fit(train, valid, folder=folder, resume=True)
         assert_same(resumed, straight)
-        assert len(list(folder.folder.iterdir())) == 1
+        assert len(list(folder.folder.glob("*.safetensors"))) == 1
 
     def test_after_an_interruption_from_the_keyboard_in_the_record(self, straight, folder, train, valid):
         def interrupt(record):
@@ -635,7 +636,7 @@ class TestResume:
         again.fit(train, valid, folder=folder, resume=True)
         assert not hasattr(again, "steps")
         assert_same(again, straight)
-        assert len(list(folder.folder.iterdir())) == 1
+        assert len(list(folder.folder.glob("*.safetensors"))) == 1
 
     def test_a_closed_run_that_is_to_be_longer_is_open_again(self, folder, train, valid):
         shorter = self.trainer(n_epochs=3)
@@ -645,7 +646,7 @@ class TestResume:
         longer.dies_before_step = 10
         with pytest.raises(Killed):
             longer.fit(train, valid, folder=folder, resume=True)
-        assert [path.suffix for path in folder.folder.iterdir()] == [".safetensors"]
+        assert not list(folder.folder.glob("*.closed"))
 
     def test_nor_one_that_stopped_early(self, folder, train, valid):
         for n_epochs in (4, 8):
@@ -693,16 +694,38 @@ class TestResume:
         fresh = self.trainer(n_epochs=3)
         fresh.fit(train, valid, folder=folder)
         assert fresh.steps == 27
-        assert len(list(folder.folder.iterdir())) == 2
+        assert len(list(folder.folder.glob("*.safetensors"))) == 2
 
     def test_a_checkpoint_a_epoch_in_one_file(self, folder, train, valid):
         found = []
 
         def look(record):
-            found.append([checkpoint.load(path).epoch for path in folder.folder.glob("*")])
+            found.append([checkpoint.load(path).epoch for path in folder.folder.glob("*.safetensors")])
 
         self.trainer(n_epochs=3).fit(train, valid, folder=folder, on_epoch=look)
         assert found == [[], [1], [2]]
+
+    def test_another_process_does_not_take_up_what_this_one_trains(self, folder, train, valid):
+        told = []
+
+        def start_another(record):
+            process = os.fork()
+            if process == 0:
+                code = 1
+                try:
+                    with pytest.raises(
+                        UserError, match=f"process {os.getppid()} on .* trains the checkpoint"
+                    ):
+                        self.trainer(n_epochs=2).fit(train, valid, folder=folder, resume=True)
+                    code = 0
+                finally:
+                    os._exit(code)
+            told.append(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+
+        self.trainer(n_epochs=2).fit(
+            train, valid, folder=folder, on_epoch=lambda record: record["epoch"] and start_another(record)
+        )
+        assert told == [0]
 
     def test_weights_that_were_never_best_yet(self, folder, train, valid):
         """A checkpoint without best weights: every epoch so far had no score."""

@@ -167,7 +167,7 @@ class TestConnect:
 
     def test_a_database_that_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "mlflow.db").write_text("not a database, and long enough to be seen as none " * 20)
-        with pytest.raises(UserError, match="must be a SQLite database of MLflow.s, found none"):
+        with pytest.raises(UserError, match="must be a SQLite database of MLflow's, found none"):
             connect(f"sqlite:///{tmp_path}/mlflow.db")
 
     def test_an_unknown_kind_of_database(self) -> None:
