@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path, PurePosixPath
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 
 # What desktops and editors leave beside the files of a user, in lower case; hidden files are strays as well.
 _LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx"}
@@ -19,6 +19,17 @@ def is_stray(name: str) -> bool:
         or lower.endswith(("~", ".swp", ".swo", ".bak", ".tmp"))
         or lower in _LEFT_BEHIND
     )
+
+
+def leads_out(root: Path, path: Path) -> str | None:
+    """Where a link below the folder `root` leads, if that is not below it as well; None of all else."""
+    if not path.is_symlink():
+        return None
+    try:
+        end = path.resolve()
+    except (OSError, RuntimeError):  # a link in a circle leads nowhere
+        return None
+    return None if end.is_relative_to(root.resolve()) else str(end)
 
 
 def inside(root: Path, name: str, *, what: str) -> Path:
@@ -42,12 +53,14 @@ def inside(root: Path, name: str, *, what: str) -> Path:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
         raise UserError(
-            f"{what} must stay below its folder, found {name!r}: it may come from a server or a file that you "
+            f"{what} must stay below its folder, found {brief(name)}: it may come from a server or a file that you "
             "should not trust"
         )
     path = root.joinpath(*parts)
     if not path.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"{what} must stay below {root}, found {name!r}, which is a link to {path.resolve()}")
+        raise UserError(
+            f"{what} must stay below {root}, found {brief(name)}, which is a link to {path.resolve()}"
+        )
     return path
 
 

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "qlib_ext"
 
 # The floors of the house, from the bottom. A folder imports from floors below its own, never from its own or above.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("checks", "lock", "masking", "paths", "terminal"),
+    ("checks", "files", "lock", "masking", "paths", "terminal"),
     ("config", "market", "metrics", "tracking"),
     ("features", "report", "record"),
     ("data",),
@@ -228,6 +228,30 @@ FORBIDDEN_CALLS = {
 }
 
 
+# Who reads what others wrote opens it by `qlib_ext.files`, and these alone do not.
+READERS = ("market", "workflow.read", "recommend.holdings", "features", "lookahead")
+OWN_FILES = {
+    "qlib_ext.market.rules.exchange_rules": "tables of the package",
+}
+OPENERS = re.compile(r"(^|\.)(open|read_text|read_bytes|fromfile|memmap)$")
+
+
+def openings(tree: ast.Module) -> Iterator[str]:
+    """The calls of a source that open a file without a look at what it is."""
+    checked = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        and node.module in ("qlib_ext.files", "qlib_ext.market.quality.source")
+        for alias in node.names
+    } | {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if OPENERS.search(called) and called not in checked | {"os.open", "TrainedRun.open"}:
+                yield f"line {node.lineno}: `{called}` (`qlib_ext.files` looks first at what it is)"
+
+
 def _is_broad(handler: ast.ExceptHandler) -> bool:
     return handler.type is not None and ast.unparse(handler.type) in {"Exception", "BaseException"}
 
@@ -260,6 +284,12 @@ class TestHabits:
     @every_module
     def test_no_module_does_what_none_may(self, module: str) -> None:
         assert list(violations(MODULES[module])) == []
+
+    @pytest.mark.parametrize(
+        "module", [name for name in MODULES if any(is_under(name, f"qlib_ext.{part}") for part in READERS)]
+    )
+    def test_files_of_others_are_opened_with_care(self, module: str) -> None:
+        assert module in OWN_FILES or list(openings(MODULES[module])) == []
 
     @every_module
     def test_every_module_says_what_it_is(self, module: str) -> None:
@@ -315,6 +345,15 @@ class TestReader:
     )
     def test_it_sees_what_no_module_may_do(self, code: str, message: str) -> None:
         assert list(violations(ast.parse(code))) == [message]
+
+    @pytest.mark.parametrize(
+        "call", ["open(p)", "p.open()", "p.read_text()", "np.fromfile(p)", "gzip.open(p)"]
+    )
+    def test_it_sees_files_that_are_opened_without_a_look(self, call: str) -> None:
+        assert len(list(openings(ast.parse(call)))) == 1
+        assert (
+            list(openings(ast.parse("from qlib_ext.files import read_text\nread_text(p)\nos.open(p)"))) == []
+        )
 
     @pytest.mark.parametrize("code", ["torch.load(f, weights_only=True)", "console.print(1)", "model.eval()"])
     def test_it_lets_the_rest_pass(self, code: str) -> None:

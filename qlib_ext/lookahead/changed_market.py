@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from qlib_ext.files import read_bytes
 from qlib_ext.market.side_data.side_data import SideData, SideDataError
 from qlib_ext.market.side_data.table import KEYS, LAG, SideTable
-from qlib_ext.market.store import QlibStore
+from qlib_ext.market.store import QlibStore, StoreError, bin_size
 from qlib_ext.paths import is_stray
 
 BARS, MEMBERSHIP, SIDE = "bars", "membership", "side/"
@@ -159,7 +160,7 @@ def write_split(store: QlibStore, root: Path, seed: int) -> None:
             if not split or times == 1.0:
                 (folder / file.name).symlink_to(file)
                 continue
-            content = np.fromfile(file, dtype="<f4")
+            content = _content(file, len(store.calendar))
             content[1:] *= np.float32(times)
             content.tofile(folder / file.name)
 
@@ -180,6 +181,11 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"*{SUFFIX}") if not is_stray(path.name))
 
 
+def _content(file: Path, days: int) -> np.ndarray:
+    """A file of bars: its start, then the values."""
+    return np.frombuffer(bytearray(read_bytes(file, bin_size(days), StoreError)), dtype="<f4")
+
+
 def _change_bars(source: Path, folder: Path, inside: np.ndarray, draw: np.random.Generator) -> None:
     days = len(inside)
     move = np.exp(draw.normal(0, 0.25, days))
@@ -187,7 +193,7 @@ def _change_bars(source: Path, folder: Path, inside: np.ndarray, draw: np.random
     folder.mkdir(parents=True)
     for file in _files(source):
         own = draw.normal(0, 0.1, days)
-        content = np.fromfile(file, dtype="<f4")
+        content = _content(file, days)
         start = int(content[0])
         values, here = content[1:], slice(start, start + len(content) - 1)
         there = inside[here]

@@ -13,7 +13,7 @@ import numpy as np
 from qlib_ext.config.build import in_one_form, locate
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.lookahead.provider import reading
-from qlib_ext.market.store import QlibStore
+from qlib_ext.market.store import QlibStore, read_list
 
 STOCKS = 80  # of the universe; at a time about half of them are members of an index such as CSI300
 OTHERS = 40  # who may join it, and indices
@@ -73,7 +73,7 @@ def write_sample(store: QlibStore, root: Path, kept: set[str]) -> None:
             (root / "features" / folder.name).symlink_to(folder.resolve())
     (root / "instruments").mkdir()
     for name in store.universes():
-        lines = (store.root / "instruments" / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+        lines = read_list(store.root / "instruments" / f"{name}.txt").splitlines()
         there = [line for line in lines if line.split("\t")[0].upper() in kept]
         (root / "instruments" / f"{name}.txt").write_text("".join(f"{x}\n" for x in there), encoding="utf-8")
 

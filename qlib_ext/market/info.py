@@ -17,8 +17,10 @@ from qlib_ext.market.spells import daily_size
 from qlib_ext.market.store import QlibStore, read_mapping
 from qlib_ext.market.traded_value import volume_kind
 from qlib_ext.market.universes.universes import universe_rules
+from qlib_ext.paths import leads_out
 
 _STOCKS_AT_ONCE = 128
+_CELLS_AT_ONCE = 1 << 19  # fewer stocks of a long calendar
 _STOCKS_TO_TELL = 300  # whose volumes are looked at
 
 
@@ -116,6 +118,8 @@ class StoreInfo:
         The arguments of a synthetic market.
     import_settings : mapping or None
         How the bars were read, as `qlib-ext data import` noted it.
+    links_out : tuple of str
+        Links that lead out of the store: path within it, and where they lead.
     fingerprint, side_fingerprint : str or None
         Of calendar, memberships and bars, and of the side data; None where not asked for or without side data.
     daily : DataFrame
@@ -135,6 +139,7 @@ class StoreInfo:
     volume: str | None
     sample: dict[str, Any] | None
     import_settings: dict[str, Any] | None
+    links_out: tuple[str, ...]
     fingerprint: str | None
     side_fingerprint: str | None
     daily: pd.DataFrame
@@ -142,6 +147,7 @@ class StoreInfo:
     def to_json(self) -> dict[str, Any]:
         """All of it but the daily sizes, as plain mappings, lists, texts and numbers; null for NaN."""
         plain = {name: value for name, value in vars(self).items() if name != "daily"}
+        plain["links_out"] = list(self.links_out)
         for name in ("fields", "universes", "side"):
             plain[name] = [
                 {key: _without_nan(value) for key, value in asdict(part).items()} for part in plain[name]
@@ -176,7 +182,9 @@ def store_info(root: str | Path, *, fingerprint: bool = True, progress: Progress
     fields, closes, kind = _look_at_bars(store, codes, report)
     sizes = {name: daily_size(store.calendar, store.membership(name)) for name in store.universes()}
     rules = universe_rules(store.root)
-    paths = [path for path in store.root.rglob("*") if path.is_file()]
+    there = list(store.root.rglob("*"))
+    paths = [path for path in there if path.is_file()]
+    ends = {path: leads_out(store.root, path) for path in there}
     side, side_print = _side(store, fingerprint)
     if fingerprint:
         report(0, 1, "fingerprint")
@@ -196,6 +204,11 @@ def store_info(root: str | Path, *, fingerprint: bool = True, progress: Progress
         volume=kind,
         sample=store.sample or None,
         import_settings=read_mapping(store.root / import_settings.FILE) or None,
+        links_out=tuple(
+            f"{path.relative_to(store.root).as_posix()} to {end}"
+            for path, end in ends.items()
+            if end is not None
+        ),
         fingerprint=store.fingerprint() if fingerprint else None,
         side_fingerprint=side_print,
         daily=pd.DataFrame(sizes, index=store.calendar),
@@ -211,9 +224,10 @@ def _look_at_bars(
     have = {name: sum(name in found for found in of_code.values()) for name in names}
     days, there = np.zeros(len(names)), np.zeros(len(names))
     closes = np.zeros((len(store.calendar), len(codes)), dtype=bool)
-    for first in range(0, len(codes), _STOCKS_AT_ONCE):
+    step = max(1, min(_STOCKS_AT_ONCE, _CELLS_AT_ONCE // len(store.calendar)))
+    for first in range(0, len(codes), step):
         report(first, len(codes), "bars")
-        some = codes[first : first + _STOCKS_AT_ONCE]
+        some = codes[first : first + step]
         present = ~np.isnan(store.read(names, some))  # [F, D, S]
         if "close" in have:
             closes[:, first : first + len(some)] = present[names.index("close")]

@@ -77,8 +77,21 @@ def spells_of(
 
 def daily_size(calendar: pd.DatetimeIndex, spells: pd.DataFrame) -> pd.Series:
     """Number of members by day of the calendar; a code counts once, however its spells overlap."""
-    mask = spell_mask(spells, calendar, spells["instrument"].unique())
-    return pd.Series(mask.sum(axis=1), index=calendar, name="members")
+    stock, first, after = locate_spells(spells, calendar, spells["instrument"].unique())
+    order = np.lexsort((first, stock))
+    order = order[((stock >= 0) & (first < after))[order]]
+    stock, first, after = stock[order], first[order], after[order]
+    # A plane of days and codes would be large. So each spell counts from where the earlier ones of its code end, and
+    # codes lie one after the other, each lifted above the one before.
+    lift = stock * (len(calendar) + 1)
+    reached = np.maximum.accumulate(after + lift) - lift
+    before = np.concatenate([[-1], reached[:-1]])
+    same = np.concatenate([[False], stock[1:] == stock[:-1]])
+    begins = np.where(same, np.maximum(first, before), first)
+    edges = np.zeros(len(calendar) + 1, dtype=np.int64)
+    np.add.at(edges, begins[begins < after], 1)
+    np.add.at(edges, after[begins < after], -1)
+    return pd.Series(edges.cumsum()[:-1], index=calendar, name="members")
 
 
 def overlap(calendar: pd.DatetimeIndex, spells: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
+import io
 import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.checks import UserError, brief, nearest
+from qlib_ext.files import MIB, open_file, read_bytes, read_json, read_text
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.spells import spell_mask
 from qlib_ext.paths import is_stray
@@ -43,6 +43,8 @@ HELP = (
 _PREFIX = "_qlib_"
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(port + digit for port in ("COM", "LPT") for digit in "0123456789")}
 _STOCKS_AT_ONCE = 64
+# More than any market has: a longer list is none of days or of stocks, and would fill the memory.
+MOST_DAYS, MOST_CODES, LIST_SIZE = 100_000, 100_000, 32 * MIB
 SAMPLE = Path("side") / "sample.json"  # the arguments of a synthetic market
 
 
@@ -153,7 +155,7 @@ class QlibStore:
         known = self.universes()
         if universe not in known:
             raise StoreError(
-                f"`{self.root}` has no universe {universe!r}{nearest(str(universe), known)}; "
+                f"`{self.root}` has no universe {brief(universe)}{nearest(str(universe), known)}; "
                 f"instruments/ holds {', '.join(known) or 'none'}"
             )
         spells = _read_membership(self.root / "instruments" / f"{universe}.txt")
@@ -173,7 +175,7 @@ class QlibStore:
         folder = self._folders.get(instrument.upper())
         if folder is None:
             raise StoreError(
-                f"`{self.root}` has no bars of {instrument!r}{nearest(instrument.upper(), self._folders)}; "
+                f"`{self.root}` has no bars of {brief(instrument)}{nearest(instrument.upper(), self._folders)}; "
                 f"features/ holds {len(self._folders)} instruments"
             )
         with os.scandir(folder) as entries:
@@ -247,8 +249,8 @@ class QlibStore:
         for code in self.instruments():
             for field in self.fields(code):
                 digest.update(f"\0{code}\0{field}\0".encode())
-                with FileIO(self._folders[code] + os.sep + field + SUFFIX) as file:
-                    digest.update(file.readall())
+                path = self._folders[code] + os.sep + field + SUFFIX
+                digest.update(read_bytes(path, bin_size(len(self.calendar)), StoreError))
         self._check_version()
         return digest.hexdigest()[:16]
 
@@ -418,9 +420,11 @@ def synthetic_note(seed: object) -> str:
 def read_mapping(path: Path) -> dict[str, Any]:
     """A JSON file of a store, empty where there is none; a StoreError where it is no mapping."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path, error=StoreError)
     except FileNotFoundError:
         return {}
+    except StoreError:
+        raise
     except ValueError as error:
         raise StoreError(f"`{path}` must be JSON: {error}; delete it if nothing in it is needed") from error
     if not isinstance(found, dict):
@@ -435,9 +439,24 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8", newline="\n")
 
 
+def read_list(path: Path) -> str:
+    """The text of a calendar or of a universe; a StoreError where it is no regular file, or too large for one."""
+    try:
+        return read_text(path, LIST_SIZE, StoreError)
+    except UnicodeDecodeError as error:
+        raise StoreError(f"`{path}` must be text in UTF-8: {error}") from error
+
+
+def bin_size(days: int) -> int:
+    """The most bytes that a file of bars has, in a calendar of `days`."""
+    return 4 * (days + 1)
+
+
 def read_calendar(path: Path) -> pd.DatetimeIndex:
     """Days of a file of the calendar; a StoreError where it has none, cannot be read, or is out of order."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_list(path).splitlines() if line.strip()]
+    if len(lines) > MOST_DAYS:
+        raise StoreError(f"`{path}` must have at most {MOST_DAYS:,} days, found {len(lines):,}")
     try:
         calendar = pd.DatetimeIndex(pd.to_datetime(lines, format="ISO8601")).normalize()
     except ValueError as error:
@@ -457,15 +476,23 @@ def _check_calendar(calendar: pd.DatetimeIndex, name: str) -> None:
 
 def _read_membership(path: Path) -> pd.DataFrame:
     names = ["instrument", "start", "end"]
-    if not path.read_text(encoding="utf-8").strip():
+    text = read_list(path)
+    if not text.strip():
         return pd.DataFrame(
             {name: pd.Series(dtype=object if name == names[0] else "M8[ns]") for name in names}
         )
     try:
         # As text, and nothing read as missing: `NA` and `NAN` are codes.
         table = pd.read_csv(
-            path, sep="\t", header=None, names=names, usecols=[0, 1, 2], dtype=str, keep_default_na=False
+            io.StringIO(text),
+            sep="\t",
+            header=None,
+            names=names,
+            usecols=[0, 1, 2],
+            dtype=str,
+            keep_default_na=False,
         )
+        del text
         table = table.assign(
             instrument=table["instrument"].str.upper(),
             start=pd.to_datetime(table["start"], format="ISO8601"),
@@ -475,6 +502,9 @@ def _read_membership(path: Path) -> pd.DataFrame:
             raise ValueError(f"line {np.flatnonzero(table.isna().any(axis=1))[0] + 1} is incomplete")
     except ValueError as error:
         raise StoreError(f"`{path}` must have lines CODE<TAB>first day<TAB>last day: {error}") from error
+    codes = table["instrument"].nunique()
+    if codes > MOST_CODES:
+        raise StoreError(f"`{path}` must name at most {MOST_CODES:,} instruments, found {codes:,}")
     return table
 
 
@@ -505,16 +535,18 @@ def read_bin(path: str | Path, days: int) -> tuple[int, np.ndarray] | None:
         If the file is not float32 with a start index, or reaches beyond the calendar.
     """
     try:
-        with FileIO(path) as file:
-            content = file.readall()
+        with open_file(path, error=StoreError) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(bin_size(days))  # what lies beyond the calendar is refused by the size
     except FileNotFoundError:
         return None
-    if len(content) == 0 or len(content) % 4:
-        raise StoreError(f"`{path}` must hold a start index and float32 values, found {len(content)} bytes")
+    if size == 0 or size % 4:
+        raise StoreError(f"`{path}` must hold a start index and float32 values, found {size} bytes")
     start, values = np.frombuffer(content, dtype="<f4", count=1)[0], np.frombuffer(content, "<f4", offset=4)
-    if not (start >= 0 and start.is_integer() and start + len(values) <= days):
+    count = size // 4 - 1
+    if not (start >= 0 and start.is_integer() and start + count <= days):
         raise StoreError(
             f"`{path}` must start and end within the {days} days of calendars/day.txt, found days "
-            f"{start:g} to {start + len(values) - 1:g}: the calendar and the bars are of different downloads"
+            f"{start:g} to {start + count - 1:g}: the calendar and the bars are of different downloads"
         )
     return int(start), values

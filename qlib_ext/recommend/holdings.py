@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.checks import UserError, brief, nearest
+from qlib_ext.files import MIB, read_text
 from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.store import QlibStore
 
@@ -59,7 +60,7 @@ def read_holdings(path: Path, store: QlibStore, cash: float | None = None) -> Ho
         missing or given twice. The message names the line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, MIB, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"`--current` must be a CSV file in UTF-8, found {path}: {error}") from error
     rows = list(csv.reader(text.splitlines()))
@@ -94,7 +95,7 @@ def read_holdings(path: Path, store: QlibStore, cash: float | None = None) -> Ho
             continue
         if code not in known:
             raise UserError(
-                f"{where}: the store {store.root} has no stock {code!r}{nearest(code, known)}; codes are written as "
+                f"{where}: the store {store.root} has no stock {brief(code)}{nearest(code, known)}; codes are written as "
                 f"in {min(known)}"
             )
         if number == 0:
@@ -103,7 +104,7 @@ def read_holdings(path: Path, store: QlibStore, cash: float | None = None) -> Ho
         held = cells[place["days_held"]] if "days_held" in place else ""
         if held:
             if not held.isdigit():
-                raise UserError(f"{where}: `days_held` must be a number of trading days, found {held!r}")
+                raise UserError(f"{where}: `days_held` must be a number of trading days, found {brief(held)}")
             days[code] = int(held)
     if cash is not None and in_file is not None:
         raise UserError(f"the cash must be given once, found it in {path} and as `--cash`")
@@ -119,7 +120,7 @@ def read_holdings(path: Path, store: QlibStore, cash: float | None = None) -> Ho
 def check_cash(cash: float) -> float:
     """Return an amount of cash if it is a finite number of at least 0."""
     if not math.isfinite(cash) or cash < 0:
-        raise UserError(f"`--cash` must be an amount of at least 0, found {cash!r}")
+        raise UserError(f"`--cash` must be an amount of at least 0, found {brief(cash)}")
     return float(cash)
 
 
@@ -140,7 +141,9 @@ def _number(where: str, what: str, text: str) -> float:
     try:
         number = float(text.replace("_", "x"))
     except ValueError as error:
-        raise UserError(f"{where}: {what} must be a number, without separators; found {text!r}") from error
+        raise UserError(
+            f"{where}: {what} must be a number, without separators; found {brief(text)}"
+        ) from error
     if not math.isfinite(number) or number < 0:
-        raise UserError(f"{where}: {what} must be at least 0, found {text!r}")
+        raise UserError(f"{where}: {what} must be at least 0, found {brief(text)}")
     return number

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from qlib.model.base import Model
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
 from qlib_ext.config.build import build
 from qlib_ext.config.renamed import SINCE, RenamedError
 from qlib_ext.config.security import check_classes
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.handlers.panel import PanelHandler
+from qlib_ext.files import load_yaml
 from qlib_ext.model.multi_task import STATISTICS, MultiTaskModel
 from qlib_ext.tracking.artifacts import RunArtifacts, stored
 
@@ -87,10 +87,15 @@ class TrainedRun:
                 f"{' and '.join(NETWORK)} nor {' and '.join(BOOSTER)}: {AGAIN}"
             )
         artifacts = RunArtifacts.download(client, run.info.run_id, sorted(have), root)
-        config = yaml.safe_load(artifacts.text("config.yaml"))
+        try:
+            config = load_yaml(artifacts.text("config.yaml"))
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{called} must keep YAML in config.yaml: {error}: {AGAIN}") from error
         if not isinstance(config, Mapping) or not {"model", "dataset"} <= set(config):
             raise UserError(
-                f"{called} must keep model and dataset in config.yaml, found {config!r:.100}: {AGAIN}"
+                f"{called} must keep model and dataset in config.yaml, found {brief(config)}: {AGAIN}"
             )
         try:  # whoever wrote it: before any of it is built
             check_classes(config, f"config.yaml of the run {run.info.run_id}")

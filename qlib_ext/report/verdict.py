@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-import yaml
-
+from qlib_ext.files import load_yaml
 from qlib_ext.market.store import synthetic_note
 from qlib_ext.report import html
 from qlib_ext.report.headline import Estimate, between
@@ -324,8 +323,8 @@ def _configured(run: RunArtifacts, *keys: str) -> Any:
     if not run.has("config.yaml"):
         return None
     try:
-        found = yaml.safe_load(run.text("config.yaml"))
-    except yaml.YAMLError:  # a file of the user's own
+        found = load_yaml(run.text("config.yaml"))
+    except ValueError:  # a file of the user's own
         return None
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import jinja2.meta
+import jinja2.nodes
 import qlib
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from qlib.utils.data import update_config
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
+from qlib_ext.files import check_yaml, read_text
+from qlib_ext.workflow.render import LETTERS, is_simple, render_apart
 
 
 def read_workflow(path: Path, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -33,8 +35,8 @@ def read_workflow(path: Path, environment: Mapping[str, str] | None = None) -> d
     Raises
     ------
     UserError
-        If the file is not there, is no template or no YAML, names a key twice or a day that does not exist, or its
-        template reaches for more than values.
+        If the file is not there, is no regular file or a very large one, is no template or no YAML, names a key twice or a
+        day that does not exist, or its template reaches for more than values. Of a base nothing is shown but its name.
 
     Departures
     ----------
@@ -46,9 +48,9 @@ def read_workflow(path: Path, environment: Mapping[str, str] | None = None) -> d
     if base is None:
         return config
     if not isinstance(base, str):
-        raise UserError(f"`BASE_CONFIG_PATH` must be a file, found {base!r}")
+        raise UserError(f"`BASE_CONFIG_PATH` must be a file, found {brief(base)}")
     found = Path(base) if Path(base).exists() else path.absolute().parent / base  # as Qlib looks for it
-    return update_config(_loaded(_text(found), found), config)
+    return update_config(_base(found), config)
 
 
 def workflow_of_qrun() -> dict[str, Any] | None:
@@ -70,20 +72,46 @@ def workflow_of_qrun() -> dict[str, Any] | None:
     return read_workflow(path) if path.is_file() else None
 
 
+def _base(path: Path) -> dict[str, Any]:
+    """A workflow that another one names: whoever wrote that one may not see what is in every file of this machine."""
+    text = _text(path)
+    try:
+        config = _loaded(text, path)
+    except UserError:
+        config = {}
+    if not {"qlib_init", "task"} & set(config):
+        raise UserError(
+            f"`BASE_CONFIG_PATH` must be a workflow with qlib_init or task, found {path}, which is none"
+        )
+    return config
+
+
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path, LETTERS)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
         raise UserError(f"the workflow {path} cannot be read: {error}") from error
 
 
 def _rendered(text: str, path: Path, environment: Mapping[str, str]) -> str:
     sandbox = ImmutableSandboxedEnvironment()
     try:
-        wanted = jinja2.meta.find_undeclared_variables(sandbox.parse(text))
-        given = {name: environment[name] for name in wanted if name in environment}
-        return sandbox.from_string(text).render(given)
-    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, AttributeError) as error:
+        tree = sandbox.parse(text)
+        wanted = {node.name for node in tree.find_all(jinja2.nodes.Name)}
+        given = {name: environment[name] for name in sorted(wanted) if name in environment}
+        return sandbox.from_string(text).render(given) if is_simple(tree) else render_apart(text, given)
+    except (
+        jinja2.TemplateError,
+        ArithmeticError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        SyntaxError,
+        MemoryError,
+    ) as error:
         line = getattr(error, "lineno", None)
         where = f" in line {line}" if line else ""
         raise UserError(f"the workflow {path} is no template that fills in values{where}: {error}") from error
@@ -91,14 +119,26 @@ def _rendered(text: str, path: Path, environment: Mapping[str, str]) -> str:
 
 def _loaded(text: str, path: Path) -> dict[str, Any]:
     try:
+        _check_size(text, path)
         config = YAML(typ="safe", pure=True).load(text)
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" in line {mark.line + 1}"
         problem = getattr(error, "problem", None) or str(error)
         raise UserError(f"the workflow {path} is no YAML{where}: {' '.join(problem.split())}") from error
+    except UserError:
+        raise
     except ValueError as error:  # of a date such as 2015-02-30
         raise UserError(f"the workflow {path} has a value that cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise UserError(f"the workflow {path} must be a mapping with qlib_init and task, found {config!r}")
+        raise UserError(
+            f"the workflow {path} must be a mapping with qlib_init and task, found {type(config).__name__}"
+        )
     return config
+
+
+def _check_size(text: str, path: Path) -> None:
+    try:
+        check_yaml(YAML(typ="safe", pure=True).parse(text))
+    except ValueError as error:
+        raise UserError(f"the workflow {path} is too much for one: {error}") from error

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qlib_ext.market import info
 from qlib_ext.market.info import store_info
 from qlib_ext.market.store import QlibStore, StoreError, write_store
 from qlib_ext.market.synthetic.sample import SampleMarket
@@ -35,6 +36,21 @@ def store(tmp_path: Path) -> QlibStore:
 
 
 class TestStoreInfo:
+    def test_links_that_lead_out_are_told(self, store: QlibStore, tmp_path: Path) -> None:
+        assert store_info(store.root).links_out == ()
+        inside, outside = store.root / "features" / "sh600000", tmp_path / "elsewhere"
+        (inside / "close.day.bin").rename(outside)
+        (inside / "close.day.bin").symlink_to(outside)
+        (inside / "other.day.bin").symlink_to("volume.day.bin")  # which stays in the store
+        assert store_info(store.root).links_out == (f"features/sh600000/close.day.bin to {outside}",)
+
+    def test_a_long_calendar_is_read_in_smaller_blocks(
+        self, store: QlibStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = store_info(store.root)
+        monkeypatch.setattr(info, "_CELLS_AT_ONCE", 25)  # two stocks of 10 days
+        assert store_info(store.root).fields == whole.fields
+
     def test_fields(self, store: QlibStore) -> None:
         close, volume = store_info(store.root).fields
         # 10 + 4 + 10 + 10 days from a first to a last one, 2 of them suspended

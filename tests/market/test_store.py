@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import shutil
@@ -327,6 +328,55 @@ class TestErrors:
         (store.root / "features" / "sh600001" / "close.day.bin").write_bytes(content)
         with pytest.raises(StoreError, match=message):
             store.read(["close"], ["SH600001"])
+
+    @pytest.mark.parametrize(
+        "file",
+        ["calendars/day.txt", "instruments/few.txt", "features/sh600001/close.day.bin", "side/sample.json"],
+    )
+    def test_a_pipe_is_refused_and_no_reader_waits(self, store: QlibStore, file: str) -> None:
+        (store.root / "side").mkdir()
+        (store.root / file).unlink(missing_ok=True)
+        os.mkfifo(store.root / file)
+        looks: tuple[Callable[[], object], ...] = (
+            lambda: QlibStore(store.root),
+            lambda: store.membership("few"),
+            lambda: store.read(["close"], ["SH600001"]),
+            store.fingerprint,
+            lambda: store.sample,
+        )
+        refused = []
+        for look in looks:
+            try:
+                look()
+            except StoreError as error:
+                refused.append(str(error))
+        assert refused
+        assert all(file in one and ("found a pipe" in one or "missing" in one) for one in refused)
+
+    def test_a_bin_that_is_far_too_large_is_not_read(
+        self, store: QlibStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = store.root / "features" / "sh600001" / "close.day.bin"
+        os.truncate(path, 1 << 40)
+        with pytest.raises(StoreError, match=r"found days 0 to 2\.74878e\+11"):
+            store.read(["close"], ["SH600001"])
+        with pytest.raises(StoreError, match="must have at most 24 bytes"):
+            store.fingerprint()
+
+    @pytest.mark.parametrize(
+        ("limit", "message"),
+        [
+            ("MOST_DAYS", r"day\.txt` must have at most 2 days, found 5"),
+            ("MOST_CODES", r"few\.txt` must name at most 2 instruments, found 3"),
+            ("LIST_SIZE", r"day\.txt` must have at most 2 bytes"),
+        ],
+    )
+    def test_lists_that_are_longer_than_any_market(
+        self, store: QlibStore, limit: str, message: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(store_module, limit, 2)
+        with pytest.raises(StoreError, match=message):
+            QlibStore(store.root).membership("few")
 
     def test_two_folders_of_one_code(self, store: QlibStore) -> None:
         (store.root / "features" / "SH600001").mkdir(exist_ok=True)

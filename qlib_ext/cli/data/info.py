@@ -68,6 +68,9 @@ def _lines(found: StoreInfo) -> Iterator[str]:
         "volume": found.volume and VOLUMES[found.volume],
     }
     yield from (f"{name:<14}{fact}" for name, fact in facts.items() if fact)
+    if found.links_out:
+        more = f" and {len(found.links_out) - 3:,} more" if len(found.links_out) > 3 else ""
+        yield f"{'links':<14}{len(found.links_out):,} lead out of the store: {', '.join(found.links_out[:3])}{more}"
     yield from ("", "Fields")
     fields = [
         [field.name, f"{field.instruments:,}", f"{field.share:.1%}", f"{field.missing:.2%}"]

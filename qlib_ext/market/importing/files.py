@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import gzip
+import io
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, brief
+from qlib_ext.files import MIB, open_file, open_table
 from qlib_ext.market.codes import is_bare, normalise_code
 from qlib_ext.market.columns import KNOWN, REQUIRED, Known, recognise
 from qlib_ext.market.importing.heads import LINES, Head, column_head, text_head, written_number
@@ -36,6 +37,7 @@ SUFFIXES = {
     ".pq": PARQUET,
 }
 CHUNK_ROWS = 500_000  # of a long file: about 40 MB a chunk
+CHUNK_CELLS, CHUNK_BYTES = 10 * CHUNK_ROWS, 512 * MIB  # of a wide one, and of its text
 # What stands for a missing value; anything else that is no number is noted.
 MISSING = ["", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "none", "-", "--"]
 PRICES = ("open", "high", "low", "close", "adj_close", "vwap")
@@ -152,13 +154,13 @@ def _find(source: Path, pattern: str | None, notes: Notes) -> list[Path]:
     try:
         there = sorted(source.glob(pattern or "*"))
     except (ValueError, NotImplementedError) as error:
-        raise UserError(f"`pattern` must be one such as *.csv, found {pattern!r}: {error}") from error
+        raise UserError(f"`pattern` must be one such as *.csv, found {brief(pattern)}: {error}") from error
     files = [path for path in there if path.is_file() and not is_stray(path.name)]
     strays = [path.name for path in there if path.is_file() and is_stray(path.name)]
     paths = [path for path in files if _suffix(path) in SUFFIXES]
     others = [path.name for path in files if _suffix(path) not in SUFFIXES]
     if not paths:
-        what = f"matches {pattern!r} and ends in" if pattern else "ends in"
+        what = f"matches {brief(pattern)} and ends in" if pattern else "ends in"
         below = [f"{path.name}/" for path in sorted(source.iterdir()) if path.is_dir()]
         held = f"; it holds {', '.join([*others, *below][:5])}" if others or below else ""
         raise UserError(f"no file in `{source}` {what} one of {known}{held}")
@@ -186,7 +188,8 @@ def _look(path: Path, settings: ImportSettings, known: Known, required: Sequence
     given = dict(settings.columns)
     with reading(path, settings.encoding):
         if SUFFIXES[_suffix(path)] == PARQUET:
-            schema = pq.read_schema(path)
+            with open_file(path) as parquet:
+                schema = pq.read_schema(parquet)
             head = column_head(schema.names, known)
             if (
                 _INDEX in schema.names
@@ -195,8 +198,8 @@ def _look(path: Path, settings: ImportSettings, known: Known, required: Sequence
             ):
                 given["date"] = _INDEX
         else:
-            opener = gzip.open if path.name.lower().endswith(".gz") else open
-            with opener(path, "rt", encoding=settings.encoding, newline="") as stream:
+            with open_table(path, encoding=settings.encoding) as table:
+                stream = io.TextIOWrapper(table, encoding=settings.encoding, newline="")
                 lines = list(itertools.islice(stream, LINES))
                 while lines and not any(line.strip() for line in lines):
                     lines = list(itertools.islice(stream, LINES))
@@ -371,7 +374,7 @@ def _long(table: pd.DataFrame, wide: Mapping[str, Mapping[str, int]]) -> pd.Data
 
 
 def _parquet_tables(file: SourceFile, fields: Mapping[int, str]) -> Iterator[pd.DataFrame]:
-    with pq.ParquetFile(file.path) as parquet:
+    with open_file(file.path) as stream, pq.ParquetFile(stream) as parquet:
         names = {parquet.schema_arrow.names[number]: number for number in fields}
         for batch in parquet.iter_batches(CHUNK_ROWS, columns=list(names)):
             yield _as_pandas(batch).rename(columns=names)
@@ -380,23 +383,27 @@ def _parquet_tables(file: SourceFile, fields: Mapping[int, str]) -> Iterator[pd.
 def _text_tables(
     file: SourceFile, fields: Mapping[int, str], settings: ImportSettings
 ) -> Iterator[pd.DataFrame]:
-    with pd.read_csv(
-        file.path,
-        sep=file.head.separator,
-        header=None,
-        names=range(len(file.head.names)),
-        skiprows=file.head.skipped,
-        decimal=file.head.decimal,
-        dtype={number: str for number, field in fields.items() if field in ("date", "code")},
-        # `NA` is a code.
-        na_values={number: MISSING for number, field in fields.items() if field != "code"},
-        keep_default_na=False,
-        encoding="utf-8-sig" if settings.encoding == "utf-8" else settings.encoding,
-        chunksize=CHUNK_ROWS,
-        low_memory=False,
-        # Not only the columns that are wanted: then rows with too many fields would pass, shifted.
-    ) as reader:
+    with (
+        open_table(file.path, CHUNK_BYTES, settings.encoding) as stream,
+        pd.read_csv(
+            stream,
+            sep=file.head.separator,
+            header=None,
+            names=range(len(file.head.names)),
+            skiprows=file.head.skipped,
+            decimal=file.head.decimal,
+            dtype={number: str for number, field in fields.items() if field in ("date", "code")},
+            # `NA` is a code.
+            na_values={number: MISSING for number, field in fields.items() if field != "code"},
+            keep_default_na=False,
+            encoding="utf-8-sig" if settings.encoding == "utf-8" else settings.encoding,
+            chunksize=max(1, min(CHUNK_ROWS, CHUNK_CELLS // len(file.head.names))),
+            low_memory=False,
+            # Not only the columns that are wanted: then rows with too many fields would pass, shifted.
+        ) as reader,
+    ):
         for table in reader:
+            stream.refill()
             if not isinstance(table.index, pd.RangeIndex):
                 raise UserError(
                     f"`{file.path}` has rows of more fields than its header names; mend the header or the rows"
@@ -429,7 +436,7 @@ def _days(file: SourceFile, dates: pd.Series, before: int, reader: DayReader) ->
     if wrong.size:
         value = dates.iloc[wrong[0]]
         raise UserError(
-            f"`{file.path}` must have a day in each row of {file.columns['date']!r}, such as 2000-01-03, 20000103, a "
+            f"`{file.path}` must have a day in each row of {brief(file.columns['date'])}, such as 2000-01-03, 20000103, a "
             f"timestamp or an epoch, found {'none' if pd.isna(value) else repr(value)} in row "
             f"{before + wrong[0] + 1:,} of the data ({wrong.size:,} such rows); tell another form with "
             "`--date-format`, such as %m/%d/%Y"
@@ -450,10 +457,10 @@ def _codes(
     )
     if empty.size:
         raise UserError(
-            f"`{file.path}` must have a code in each row of {file.columns['code']!r}, found none in row "
+            f"`{file.path}` must have a code in each row of {brief(file.columns['code'])}, found none in row "
             f"{before + empty[0] + 1:,} of the data ({empty.size:,} such rows)"
         )
-    with _naming(f"in {file.columns['code']!r} of `{file.path}`"):
+    with _naming(f"in {brief(file.columns['code'])} of `{file.path}`"):
         codes = [normalise_code(text, settings.region) for text in texts]
     guessed = [
         f"{text} is {code}" for text, code in zip(texts, codes, strict=True) if is_bare(text, settings.region)
@@ -474,7 +481,7 @@ class _Rows:
 
     def places(self, rows: np.ndarray, values: pd.Series | None = None) -> Iterator[str]:
         for row in rows:
-            value = "" if values is None else f" {str(values.iloc[row])!r}"
+            value = "" if values is None else f" {brief(str(values.iloc[row]))}"
             yield f"{self.codes[self.code[row]]} {self.days[row]}{value} in {self.file}"
 
 

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from qlib_ext.checks import UserError, above, nearest, one_of
+from qlib_ext.checks import UserError, above, brief, nearest, one_of
+from qlib_ext.files import read_json
 from qlib_ext.market.store import StoreError
 
 FILE = "import.json"
@@ -115,20 +116,20 @@ class ImportSettings:
         for target in self.columns:
             if not NAME.fullmatch(target):
                 raise UserError(
-                    f"`columns` must name fields in lower case such as close or market_value, found {target!r}"
+                    f"`columns` must name fields in lower case such as close or market_value, found {brief(target)}"
                 )
         for needed in ("date", "close"):
             if self.columns.get(needed) == "":
                 raise UserError(f"`columns` must name a column of `{needed}`: no bar is without it")
         if self.timezone is not None and self.timezone not in zoneinfo.available_timezones():
             raise UserError(
-                f"`timezone` must be a time zone such as Asia/Shanghai, found {self.timezone!r}"
+                f"`timezone` must be a time zone such as Asia/Shanghai, found {brief(self.timezone)}"
                 + nearest(self.timezone, zoneinfo.available_timezones())
             )
         if not UNIVERSE.fullmatch(self.universe) or self.universe == "all":
             raise UserError(
                 "`universe` must be a file name of letters and digits other than `all`, which holds every "
-                f"instrument, found {self.universe!r}"
+                f"instrument, found {brief(self.universe)}"
             )
         object.__setattr__(self, "benchmarks", tuple(self.benchmarks))
 
@@ -160,8 +161,10 @@ class ImportSettings:
                 "its source is read"
             )
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            content = read_json(path, error=StoreError)
+        except StoreError:
+            raise
+        except ValueError as error:
             raise StoreError(f"`{path}` cannot be read: {error}") from error
         settings: Any = content.get("settings") if isinstance(content, dict) else None
         known = {one.name for one in fields(cls)}

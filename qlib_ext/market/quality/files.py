@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+from qlib_ext.checks import brief
 from qlib_ext.market.finding import Findings, Kind, listed
 from qlib_ext.market.quality.source import FIELDS, Block, Source, majority
 
@@ -37,6 +38,8 @@ KINDS = (
     Kind("stray-file", "note", "a file lies where none belongs",
          "leftovers of a download or of an editor; software that lists folders may trip over them",
          "leaves the file out"),
+    Kind("link-out", "warning", "a link leads out of the store",
+         "its content is of another place, which may change, or go, or be no data at all; a copy of the store lacks it"),
     Kind("bin-empty", "error", "a file of bars holds no value", "a download broke off; readers fail on it",
          "leaves the file out"),
     Kind("bin-not-float32", "error", "the length of a file of bars is no multiple of 4 bytes",
@@ -73,6 +76,10 @@ def check_layout(source: Source, found: Findings) -> None:
             found.add("store-part-missing", f"{part} {state}", file=part)
     for file, why in source.unreadable:
         found.add("unreadable-file", f"{file} {why}", file=file)
+    if source.links_out:
+        some = [f"{file} to {brief(end)}" for file, end in source.links_out]
+        message = f"links lead out of the store: {listed(some, 3)}"
+        found.add("link-out", message, source.links_out[0][0], count=len(some))
     for name in METADATA:
         content, problem = source.metadata(name)
         if problem is None and content is not None and not isinstance(content, dict):

@@ -7,6 +7,8 @@ touched: the right number is not in the store.
 
 from __future__ import annotations
 
+import filecmp
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from qlib_ext.checks import UserError
+from qlib_ext.files import read_bytes
 from qlib_ext.market.finding import Finding, Findings, QualityReport
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.quality import universes
@@ -36,6 +39,7 @@ from qlib_ext.market.quality.source import (
     read_bin,
 )
 from qlib_ext.market.replace import copy_store, replaced
+from qlib_ext.market.store import LIST_SIZE
 
 # What makes `all.txt` another list than that of the bars.
 ALL_KINDS = ("all-missing", "all-without-bars", "all-lacks-stock", "all-range")
@@ -245,7 +249,8 @@ class _Work:
         self._done[sentence] += 1
 
     def _original(self, file: str) -> str:
-        return (self.source.root / file).read_bytes().decode("utf-8", errors="surrogateescape")
+        content = read_bytes(self.source.root / file, LIST_SIZE)
+        return content.decode("utf-8", errors="surrogateescape")
 
     def _plan_calendar(self) -> _CalendarPlan | None:
         """The new calendar; None where the old one cannot be mended, or there is none."""
@@ -337,7 +342,7 @@ class _Work:
                 (target / renamed.get(file, file)).write_bytes(contents[key])
         for file, new in renamed.items():
             if file not in rewritten and file not in empty:
-                (target / new).write_bytes((folder.path / file).read_bytes())
+                shutil.copyfile(folder.path / file, target / new)
         self._done = +self._done  # what happened no times is not told
 
     def _contents(
@@ -498,4 +503,4 @@ def _same_files(one: Path, other: Path) -> bool:
         path.is_file() for path in [*first.values(), *second.values()]
     ):
         return False
-    return all(first[name].read_bytes() == second[name].read_bytes() for name in first)
+    return all(filecmp.cmp(first[name], second[name], shallow=False) for name in first)

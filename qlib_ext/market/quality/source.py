@@ -19,8 +19,10 @@ from typing import Any
 import exchange_calendars
 import numpy as np
 
-from qlib_ext.market.store import SUFFIX
-from qlib_ext.paths import is_stray
+from qlib_ext.checks import UserError
+from qlib_ext.files import open_file, read_bytes
+from qlib_ext.market.store import LIST_SIZE, MOST_DAYS, SUFFIX, bin_size
+from qlib_ext.paths import is_stray, leads_out
 
 EXCHANGES = {"cn": "XSHG", "us": "XNYS"}
 PRICES = ("open", "high", "low", "close", "vwap")
@@ -64,11 +66,13 @@ def parse_day(text: str) -> tuple[np.datetime64, bool]:
 
 
 def read_text(path: Path) -> tuple[str, str | None]:
-    """Text of a file and what is wrong with it: unreadable (and the text empty), or not UTF-8."""
+    """Text of a file and what is wrong with it: unreadable or too large (and the text empty), or not UTF-8."""
     try:
         if not path.is_file():
             return "", "is no regular file"
-        content = path.read_bytes()
+        content = read_bytes(path, LIST_SIZE)
+    except UserError as error:
+        return "", str(error).removeprefix(f"`{path}` ")
     except OSError as error:
         return "", f"cannot be read: {error.strerror or error}"
     try:
@@ -226,12 +230,17 @@ class Source:
         Paths within the store of files that stand where none belongs.
     unreadable : list of (str, str)
         Path and why.
+    links_out : list of (str, str)
+        Links that lead out of the store: path within it, and where they lead.
     """
 
     def __init__(self, root: Path):
         self.root = root
         self.unreadable: list[tuple[str, str]] = []
         self.top_strays: list[str] = []
+        self.links_out: list[tuple[str, str]] = []
+        for part in (root, root / "side"):
+            self.entries(part)
         self._read_calendar()
         self._scan_features()
         self._read_memberships()
@@ -249,12 +258,16 @@ class Source:
         """What a directory holds, by name; none where it cannot be listed, which is noted."""
         try:
             with os.scandir(path) as found:
-                return sorted(found, key=lambda entry: entry.name)
+                entries = sorted(found, key=lambda entry: entry.name)
         except FileNotFoundError:
             return []
         except OSError as error:
             self.unreadable.append((self.relative(path), f"cannot be listed: {error.strerror or error}"))
             return []
+        for entry in entries:
+            if entry.is_symlink() and (end := leads_out(self.root, Path(entry.path))) is not None:
+                self.links_out.append((self.relative(Path(entry.path)), end))
+        return entries
 
     def metadata(self, name: str) -> tuple[Any, str | None]:
         """A JSON file of the store, None where there is none; and what is wrong with it."""
@@ -319,6 +332,9 @@ class Source:
         path = self.root / "calendars" / "day.txt"
         text, self.calendar_problem = read_text(path) if path.exists() else ("", None)
         self.lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if len(self.lines) > MOST_DAYS:
+            self.calendar_problem = f"must have at most {MOST_DAYS:,} days, found {len(self.lines):,}"
+            self.lines = []
         parsed = [parse_day(line) for line in self.lines]
         self.days = np.array([day for day, _ in parsed], dtype="M8[D]")
         self.plain = [plain for _, plain in parsed]
@@ -411,9 +427,9 @@ def read_bin(path: Path, days: int, target: np.ndarray | None) -> Bin:
     try:
         if not path.is_file():
             return Bin(problem=("unreadable-file", "is no regular file"))
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
-            content = file.read(4 * (days + 1))
+            content = file.read(bin_size(days))
     except OSError as error:
         return Bin(problem=("unreadable-file", f"cannot be read: {error.strerror or error}"))
     if size == 0:

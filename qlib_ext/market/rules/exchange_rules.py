@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-import yaml
 
-from qlib_ext.checks import UserError, above, at_least, integer, nearest, one_of
+from qlib_ext.checks import UserError, above, at_least, brief, integer, nearest, one_of
+from qlib_ext.files import MIB, load_yaml, read_text
 from qlib_ext.market.rules.dated_rows import Row, choose, parse, share
 
 Side = Literal["buy", "sell"]
@@ -304,7 +304,9 @@ class ExchangeRules:
             one_of(f"{where}.of", of or PREVIOUS_CLOSE, (PREVIOUS_CLOSE, ISSUE_PRICE))
             pair = limit if isinstance(limit, list) else [limit, limit]
             if len(pair) != 2:
-                raise UserError(f"`{where}.limit` must be one limit or two, down and up; found {limit!r}")
+                raise UserError(
+                    f"`{where}.limit` must be one limit or two, down and up; found {brief(limit)}"
+                )
             for value in pair:
                 if value is not None:
                     above(f"{where}.limit", share(value, f"{where}.limit"), 0)
@@ -355,15 +357,15 @@ def _table(source: str | Path, folder: Path, seen: tuple[str, ...]) -> dict[str,
         path = folder / Path(name).expanduser()
         if path.suffix not in (".yaml", ".yml") or not path.is_file():
             raise UserError(
-                f"`rules` must be one of {', '.join(shipped())}, or a YAML file; found {name!r}{nearest(name, shipped())}"
+                f"`rules` must be one of {', '.join(shipped())}, or a YAML file; found {brief(name)}{nearest(name, shipped())}"
             )
-        text, beside, name = path.read_text("utf-8"), path.parent, str(path.resolve())
+        text, beside, name = read_text(path, MIB), path.parent, str(path.resolve())
     if name in seen:
         raise UserError(f"the exchange rules {name} extend themselves, through {', '.join(seen)}")
     try:
-        table = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"the exchange rules {name} are no YAML: {' '.join(str(error).split())}") from error
+        table = load_yaml(text)
+    except ValueError as error:
+        raise UserError(f"the exchange rules {name} are no YAML: {error}") from error
     own = _mapping(table, f"the exchange rules {name}")
     _check_keys(own, f"the exchange rules {name}")
     if "extends" not in own:
@@ -399,7 +401,7 @@ def _check_keys(table: Mapping[str, Any], where: str) -> None:
 
 def _mapping(value: object, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{where} must be a mapping, found {value!r}")
+        raise UserError(f"{where} must be a mapping, found {brief(value)}")
     return value
 
 
@@ -408,7 +410,7 @@ def _lists(value: object, where: str) -> dict[str, list[str]]:
     found = _mapping(value, f"`{where}`")
     for name, words in found.items():
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise UserError(f"`{where}.{name}` must be a list of text, found {words!r}")
+            raise UserError(f"`{where}.{name}` must be a list of text, found {brief(words)}")
     return {str(name): words for name, words in found.items()}
 
 

@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import integer, nearest
+from qlib_ext.checks import brief, integer, nearest
+from qlib_ext.files import open_file
 from qlib_ext.market.finding import Finding
 from qlib_ext.market.side_data.faults import fault
 from qlib_ext.market.side_data.table import KEYS, SideTable, read_header, read_table, shape_of
@@ -80,7 +81,7 @@ class SideData:
         if name not in self._paths:
             known = ", ".join(self.names()) or "nothing"
             raise SideDataError(
-                f"`{self.root}` has no side data {name!r}{nearest(str(name), self.names())}, it has {known}; "
+                f"`{self.root}` has no side data {brief(name)}{nearest(str(name), self.names())}, it has {known}; "
                 f"`qlib-ext data side-data DIR {name} FILE` brings a table in"
             )
         return self._paths[name]
@@ -125,7 +126,7 @@ class SideData:
         table = self._tables[name]
         if shape is not None and table.shape != shape:
             raise SideDataError(
-                f"the side data {name!r} of `{self.root}` must be a table of {shape} ({', '.join(KEYS[shape])}), "
+                f"the side data {brief(name)} of `{self.root}` must be a table of {shape} ({', '.join(KEYS[shape])}), "
                 f"found one of {table.shape}"
             )
         return table
@@ -163,7 +164,7 @@ class SideData:
         for name in sorted(self.names() if names is None else set(names)):
             path = self.path(name)
             digest.update(f"\0{path.name}\0{path.stat().st_size}\0".encode())
-            with path.open("rb") as file:
+            with open_file(path, error=SideDataError) as file:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)
         return digest.hexdigest()[:16]

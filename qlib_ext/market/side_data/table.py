@@ -14,9 +14,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qlib_ext.files import open_table
 from qlib_ext.market.finding import Finding
 from qlib_ext.market.side_data.faults import JUMP, fault
 from qlib_ext.market.side_data.rows import BLANK, FAR, Rows
+from qlib_ext.market.text_files import check_parquet
 
 KEYS = {
     "spells": ("instrument", "start", "end"),
@@ -77,6 +79,7 @@ def read_table(path: Path, file: str) -> tuple[SideTable | None, list[Finding]]:
 def read_frame(path: Path) -> pd.DataFrame:
     """Read a Parquet or CSV file (`.csv.gz` too); keys stay text, numbers become numbers where all of them are."""
     if path.suffix == ".parquet":
+        check_parquet(path)
         schema = pq.read_schema(path)
         texts = [
             field.name
@@ -95,14 +98,17 @@ def read_frame(path: Path) -> pd.DataFrame:
         keys |= set(names)
     types = {name: "category" for name in names if name in keys}
     blank = {name: list(BLANK) for name in names if name not in keys}
-    return pd.read_csv(path, dtype=types, keep_default_na=False, na_values=blank, low_memory=False)
+    with open_table(path) as file:
+        return pd.read_csv(file, dtype=types, keep_default_na=False, na_values=blank, low_memory=False)
 
 
 def read_header(path: Path) -> list[str]:
     """The columns of a Parquet or CSV file; ValueError or OSError where it is none."""
     if path.suffix == ".parquet":
+        check_parquet(path)
         return [name for name in pq.read_schema(path).names if not name.startswith("__index")]
-    return list(pd.read_csv(path, nrows=0).columns)
+    with open_table(path) as file:
+        return list(pd.read_csv(file, nrows=0).columns)
 
 
 def check_frame(name: str, frame: pd.DataFrame, where: str) -> tuple[SideTable | None, list[Finding]]:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, nearest
+from qlib_ext.files import open_table
 from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.columns import recognise
 from qlib_ext.market.side_data.rows import BLANK, Rows
@@ -237,8 +238,10 @@ class UserTable:
         if self.path.suffix == ".parquet":
             with reading(self.path, self.encoding):
                 return read_header(self.path)
-        with reading(self.path, self.encoding):
-            table = pd.read_csv(self.path, nrows=0, sep=separator(self.path), encoding=self._codec())
+        with reading(self.path, self.encoding), open_table(self.path, encoding=self.encoding) as stream:
+            table = pd.read_csv(
+                stream, nrows=0, sep=separator(self.path, self.encoding), encoding=self._codec()
+            )
         return [str(column) for column in table.columns]
 
     def _read(self) -> pd.DataFrame:
@@ -248,15 +251,16 @@ class UserTable:
         with reading(self.path, self.encoding):
             if self.path.suffix == ".parquet":
                 return read_frame(self.path)
-            return pd.read_csv(
-                self.path,
-                sep=separator(self.path),
-                encoding=self._codec(),
-                dtype=dict.fromkeys(texts, "category"),
-                keep_default_na=False,
-                na_values={column: list(BLANK) for column in self.header if column not in texts},
-                low_memory=False,
-            )
+            with open_table(self.path, encoding=self.encoding) as stream:
+                return pd.read_csv(
+                    stream,
+                    sep=separator(self.path, self.encoding),
+                    encoding=self._codec(),
+                    dtype=dict.fromkeys(texts, "category"),
+                    keep_default_na=False,
+                    na_values={column: list(BLANK) for column in self.header if column not in texts},
+                    low_memory=False,
+                )
 
     def _codec(self) -> str:
         return "utf-8-sig" if self.encoding.lower().replace("_", "-") in ("utf-8", "utf8") else self.encoding

@@ -13,7 +13,8 @@ import exchange_calendars
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, integer
+from qlib_ext.checks import UserError, brief, integer
+from qlib_ext.files import read_json
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.replace import recover, replaced
 from qlib_ext.market.spells import spells_of
@@ -143,7 +144,7 @@ class SyntheticMarket(ABC):
             if pd.isna(day) or day.tz is not None or day != day.normalize():
                 raise ValueError("not a day")
         except (ValueError, TypeError) as error:
-            raise UserError(f"`{name}` must be a day such as 2010-01-04, found {value!r}") from error
+            raise UserError(f"`{name}` must be a day such as 2010-01-04, found {brief(value)}") from error
         first, last = self._known_days()
         if not first <= day <= last:
             raise UserError(
@@ -333,8 +334,8 @@ def _check_target(out: Path) -> dict[str, object] | None:
     if not any(out.iterdir()):
         return None
     try:
-        mark = json.loads((out / SAMPLE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        mark = read_json(out / SAMPLE)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         mark = None
     if not isinstance(mark, dict) or mark.get("made_by") != "qlib-ext data sample":
         raise UserError(

@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, integer, one_of
+from qlib_ext.checks import UserError, brief, integer, one_of
+from qlib_ext.files import open_table
 from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.columns import recognise
 from qlib_ext.market.spells import UNTIL, count_spells, locate_spells, spells_of
-from qlib_ext.market.store import QlibStore
-from qlib_ext.market.text_files import separator
+from qlib_ext.market.store import LIST_SIZE, MOST_CODES, QlibStore
+from qlib_ext.market.text_files import check_parquet, separator
 from qlib_ext.market.universes.universes import COMMAND, Universe, check_name
 from qlib_ext.paths import is_stray
 
@@ -91,6 +92,8 @@ def read_constituents(
     if table.empty:
         raise UserError(f"`{path}` must name at least one member, found none")
     table["code"] = _codes(table["code"], known, path)
+    if table["code"].nunique() > MOST_CODES:
+        raise UserError(f"`{path}` must name at most {MOST_CODES:,} codes, found {table['code'].nunique():,}")
     if "date" in table and "from" not in table:
         members, codes, notes = _from_snapshots(table, store.calendar)
         what = SNAPSHOTS
@@ -204,12 +207,16 @@ def _as_text(path: Path) -> pd.DataFrame:
         raise UserError(f"a list of constituents must be one of {', '.join(SUFFIXES)}, found `{path}`")
     try:
         if name.endswith(".parquet"):
+            check_parquet(path)
             table = pd.read_parquet(path)
         else:
             # As text, and nothing read as missing: `NA` is a code, and 000001 is no number.
-            table = pd.read_csv(
-                path, sep=separator(path), dtype=str, keep_default_na=False, encoding="utf-8-sig"
-            )
+            with open_table(path, LIST_SIZE) as file:
+                table = pd.read_csv(
+                    file, sep=separator(path), dtype=str, keep_default_na=False, encoding="utf-8-sig"
+                )
+    except UserError:
+        raise
     except (ValueError, OSError) as error:  # pyarrow's errors and pandas' are either
         raise UserError(f"`{path}` cannot be read: {' '.join(str(error).split())}") from error
     return table.apply(_text)
@@ -241,7 +248,7 @@ def _days(table: pd.DataFrame, column: str) -> pd.DatetimeIndex:
     wrong = np.flatnonzero(days.isna() & (text != ""))
     if len(wrong):
         raise UserError(
-            f"`{column}` must be a day such as 2015-06-15, found {text.iloc[wrong[0]]!r} in {table['row'].iloc[wrong[0]]}"
+            f"`{column}` must be a day such as 2015-06-15, found {brief(text.iloc[wrong[0]])} in {table['row'].iloc[wrong[0]]}"
         )
     return pd.DatetimeIndex(days).normalize()
 

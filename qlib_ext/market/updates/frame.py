@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pandas as pd
 from qlib.utils import fname_to_code
 
 from qlib_ext.checks import UserError
+from qlib_ext.files import open_file
 from qlib_ext.market.importing.bars import Bars
 from qlib_ext.market.importing.calendars import exchange_days
 from qlib_ext.market.importing.import_settings import REGIONS, ImportSettings
@@ -83,9 +85,10 @@ class Frame:
     def stop(self, code: str) -> int:
         """Index of the day after the last one of which an instrument of the store has a bar."""
         for path in self.folders[code].glob("[!.]*" + SUFFIX):
-            with path.open("rb") as stream:
+            with open_file(path) as stream:
                 first = np.frombuffer(stream.read(4), dtype="<f4")
-            return int(first[0]) + path.stat().st_size // 4 - 1 if first.size else 0
+                size = os.fstat(stream.fileno()).st_size
+            return int(first[0]) + size // 4 - 1 if first.size else 0
         return 0
 
 

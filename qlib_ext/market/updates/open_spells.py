@@ -12,6 +12,7 @@ import pandas as pd
 from qlib_ext.market.codes import normalise_code
 from qlib_ext.market.importing.import_settings import FILE, ImportSettings
 from qlib_ext.market.importing.notes import Notes
+from qlib_ext.market.store import read_list
 from qlib_ext.market.universes.universes import universe_rules
 
 UNIVERSES = ("carry", "keep")
@@ -49,7 +50,7 @@ def extended_memberships(
     rules = universe_rules(root)
     changed = {}
     for path in sorted((root / "instruments").glob("[!.]*.txt")):
-        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.split("\t") for line in read_list(path).splitlines() if line.strip()]
         before = ["\t".join(parts) for parts in lines]
         if path.stem in follow:
             own = {code: span for code, span in spans.items() if code not in follow[path.stem]}

@@ -150,6 +150,15 @@ def _(market: Any) -> dict[str, Any]:
     return {"file": market.text(f"features/{code}/close.day.bin.part", "x"), "instrument": code.upper()}
 
 
+@plants("link-out")
+def _(market: Any) -> dict[str, Any]:
+    path = market.path(market.stocks[0], "open")
+    outside = market.root.with_name("outside.bin")
+    path.rename(outside)
+    path.symlink_to(outside)
+    return {"file": market.file(market.stocks[0], "open"), "count": 1}
+
+
 @plants("bin-empty")
 def _(market: Any) -> dict[str, Any]:
     code = market.stocks[0]
