@@ -1,9 +1,12 @@
-"""Many runs side by side, as Ray tasks on one machine or on a cluster."""
+"""Many runs: one after the other, or side by side as Ray tasks on one machine or on a cluster."""
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,9 +51,9 @@ def run(
     resources: Resources,
     on_outcome: Callable[[Outcome, int, int], None],
 ) -> list[Outcome]:
-    """Run jobs as Ray tasks, each in a process of its own.
+    """Run jobs, each in a process of its own; those of one machine and one worker without Ray.
 
-    A task whose worker is killed is tried again, up to 3 times, and goes on from its checkpoint. A run that fails
+    A run whose worker is killed is tried again, up to 3 times, and goes on from its checkpoint. A run that fails
     by itself is reported and does not stop the others.
 
     Parameters
@@ -69,8 +72,14 @@ def run(
     Raises
     ------
     UserError
-        If Ray is not installed, or the cluster is not there.
+        If Ray is needed and not installed, or the cluster is not there.
     """
+    if resources.address is None and resources.workers == 1:
+        outcomes: list[Outcome] = []
+        for job in jobs:
+            outcomes.append(_alone(job, experiment, work, resources.cpus))
+            on_outcome(outcomes[-1], len(outcomes), len(jobs))
+        return outcomes
     try:
         import ray
     except ImportError as error:
@@ -88,7 +97,7 @@ def run(
             task.options(name=job.name).remote(job, experiment, str(work.resolve()), resources.cpus): job
             for job in jobs
         }
-        outcomes: list[Outcome] = []
+        outcomes = []
         while waiting:
             ready, _ = ray.wait([*waiting], num_returns=1)
             for reference in ready:
@@ -98,6 +107,23 @@ def run(
         return outcomes
     finally:
         ray.shutdown()
+
+
+def _alone(job: Job, experiment: str, work: Path, threads: int) -> Outcome:
+    """Run a job in a fresh process, and again where that is killed."""
+    for _ in range(RETRIES + 1):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+            try:
+                return process.submit(execute, job, experiment, str(work.resolve()), threads).result()
+            except BrokenProcessPool:
+                continue
+            except Exception as error:  # noqa: BLE001 - the other runs go on
+                return _failed(job, work, str(error))
+    return _failed(job, work, f"its worker fell {RETRIES + 1} times")
+
+
+def _failed(job: Job, work: Path, why: str) -> Outcome:
+    return Outcome(job.name, "failed", f"{why} (see {work / 'logs' / f'{job.name}.log'})")
 
 
 def _start(ray: Any, resources: Resources) -> None:
@@ -141,12 +167,9 @@ def _fits(ray: Any, resources: Resources) -> bool:
 
 
 def _outcome(ray: Any, reference: Any, job: Job, work: Path) -> Outcome:
-    log = work / "logs" / f"{job.name}.log"
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        return Outcome(job.name, "failed", f"{error.cause} (see {log})")
+        return _failed(job, work, str(error.cause))
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError) as error:
-        return Outcome(
-            job.name, "failed", f"its worker fell {RETRIES + 1} times: {type(error).__name__} (see {log})"
-        )
+        return _failed(job, work, f"its worker fell {RETRIES + 1} times: {type(error).__name__}")

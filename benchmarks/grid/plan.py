@@ -17,7 +17,7 @@ from qlib_ext.checks import UserError, integer, one_of
 
 # What a task says of how it is run and shown, not of what comes out of it: left out of a run's digest, so that a
 # new section of the report makes no finished run unfinished.
-HOW = {"model": ("resume", "checkpoint_dir", "device"), "dataset": ("cache",)}
+HOW = {"model": ("resume", "checkpoint_dir", "device", "keep_epochs"), "dataset": ("cache",)}
 SHOWS = tuple(
     f"qlib_ext.records.{name}"
     for name in (
@@ -210,6 +210,7 @@ class Grid:
         config["qlib_init"]["exp_manager"]["kwargs"]["uri"] = tracking_uri
         task = config["task"]
         task["model"]["kwargs"]["trainer"]["patience"] = budget.patience
+        task["model"]["kwargs"]["keep_epochs"] = True  # the test curve is computed from them, after training
         task["record"] = _records(task["record"], self.records)
         for changes in (self.backbones[cell.backbone], self.methods[cell.method]):
             for part in ("model", "dataset"):

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qlib_ext.checks import UserError
@@ -26,6 +26,7 @@ from qlib_ext.lock import BusyError, Lock
 logger = logging.getLogger(__name__)
 
 FORMAT = 2  # 1 had no checksum and did not say whose it was
+EPOCHS = ".epochs"  # suffix of the folder of kept epochs
 LEFTOVER_SECONDS = 24 * 3600  # what a killed run left half written is removed after a day
 _claims: dict[Path, Lock] = {}  # of this process
 
@@ -167,8 +168,16 @@ def _mark(path: Path) -> Path:
     return path.with_suffix(".closed")
 
 
-def save(path: Path, state: TrainingState) -> None:
+def save(path: Path, state: TrainingState, *, keep_epoch: bool = False) -> None:
     """Write `state` to `path`, whole or not at all; it is on the disk when this returns.
+
+    Parameters
+    ----------
+    path, state
+        Where, and what.
+    keep_epoch
+        Write the network's weights once more into a folder beside `path`, for `kept_epochs`: the checkpoint itself
+        holds the newest and the best alone.
 
     Raises
     ------
@@ -190,6 +199,11 @@ def save(path: Path, state: TrainingState) -> None:
     beside = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if keep_epoch:  # first, so that a resumed run finds every epoch before its own
+            folder = path.with_suffix(EPOCHS)
+            folder.mkdir(exist_ok=True)
+            weights = {name: value.cpu().contiguous() for name, value in state.tensors["network"].items()}
+            write_tensors(folder / f"{state.epoch - 1}.safetensors", weights)
         try:
             write_tensors(beside, tensors, {"state": text, "check": checksum(text, tensors)})
             _to_disk(beside)
@@ -201,6 +215,16 @@ def save(path: Path, state: TrainingState) -> None:
             f"the checkpoint of epoch {state.epoch - 1} cannot be written to {path.parent} ({error}): make room or name "
             "another `checkpoint_dir`; RESUME=1 goes on from the checkpoint before, which is whole"
         ) from error
+
+
+def kept_epochs(path: Path, epochs: int) -> dict[str, Tensor]:
+    """The weights that `save` kept of the first epochs, each as `<epoch>/<name>`."""
+    folder = path.with_suffix(EPOCHS)
+    return {
+        f"{epoch}/{name}": value
+        for epoch in range(epochs)
+        for name, value in load_file(folder / f"{epoch}.safetensors").items()
+    }
 
 
 def _to_disk(path: Path) -> None:

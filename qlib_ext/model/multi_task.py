@@ -19,7 +19,7 @@ from qlib.workflow import R
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from qlib_ext.checks import UserError, brief, integer, nearest, one_of
+from qlib_ext.checks import UserError, brief, instance, integer, nearest, one_of
 from qlib_ext.config.build import build, check_config
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.panel import DailyPanel, DailyPanels
@@ -64,6 +64,9 @@ class MultiTaskModel(Model):
     resume
         Take up the newest unfinished run of the same configuration and data: in training where it stopped there,
         else with its trained weights, for the records to be made.
+    keep_epochs
+        Keep the weights of every epoch, as `training/epochs.safetensors` of the run, so that what each epoch was worth
+        on days that training must not read can be measured afterwards.
 
     Raises
     ------
@@ -90,6 +93,7 @@ class MultiTaskModel(Model):
         device: str = "auto",
         checkpoint_dir: str | None = "checkpoints",
         resume: bool | int = False,
+        keep_epochs: bool = False,
     ) -> None:
         for name, given in {
             "backbone": backbone,
@@ -117,6 +121,9 @@ class MultiTaskModel(Model):
             )
         self.checkpoint_dir = checkpoint_dir
         self.resume = bool(one_of("resume", resume, (0, 1)))
+        self.keep_epochs = instance("keep_epochs", keep_epochs, bool)
+        if keep_epochs and checkpoint_dir is None:
+            raise UserError("`keep_epochs` needs a `checkpoint_dir`, found null")
         self.history: list[Epoch] = []
         self.classes: dict[str, int] = {}
         check_config(backbone, Backbone, name="backbone", num_features=1, lookback_days=1)
@@ -216,10 +223,19 @@ class MultiTaskModel(Model):
                     step=int(record["epoch"]), **{k: v for k, v in record.items() if k != "epoch"}
                 )
 
-        self.history = trainer.fit(train, valid, folder=folder, resume=self.resume, on_epoch=on_epoch)
+        self.history = trainer.fit(
+            train,
+            valid,
+            folder=folder,
+            resume=self.resume,
+            keep_epochs=self.keep_epochs,
+            on_epoch=on_epoch,
+        )
         self._network = network
         if recorder is not None:
             self._save(recorder, dataset)
+            if self.keep_epochs and trainer.checkpoint_path is not None:
+                self._save_epochs(recorder, trainer.checkpoint_path)
         if trainer.checkpoint_path is not None:
             close = partial(checkpoint.close, trainer.checkpoint_path)
             if hasattr(recorder, "on_finished"):  # the records are still to come
@@ -385,6 +401,12 @@ class MultiTaskModel(Model):
             frame.to_csv(root / "history.csv", index=False)
             for path in sorted(root.iterdir()):
                 recorder.log_artifact(str(path), "training")
+
+    def _save_epochs(self, recorder: Any, path: Path) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "epochs.safetensors"
+            checkpoint.write_tensors(file, checkpoint.kept_epochs(path, len(self.history)))
+            recorder.log_artifact(str(file), "training")
 
 
 def _finite(name: str, predictions: np.ndarray, panel: DailyPanel) -> np.ndarray:

@@ -119,6 +119,7 @@ class Trainer:
         *,
         folder: CheckpointFolder | None = None,
         resume: bool = False,
+        keep_epochs: bool = False,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     ) -> list[Epoch]:
         """Train, and leave the best weights in the network.
@@ -131,6 +132,8 @@ class Trainer:
             Where to keep a checkpoint after every epoch; None keeps none.
         resume
             Take up the newest unfinished checkpoint of `folder`, where there is one.
+        keep_epochs
+            Keep the weights of every epoch in `folder` too.
         on_epoch
             Called with the epoch's record: after every epoch, and on resuming with every epoch of the past.
 
@@ -176,7 +179,7 @@ class Trainer:
             while not self.phase.is_over(self.epoch):
                 on_epoch(self._run_epoch(train, days, valid, valid_days))
                 if self.checkpoint_path is not None:
-                    checkpoint.save(self.checkpoint_path, self._state())
+                    checkpoint.save(self.checkpoint_path, self._state(), keep_epoch=keep_epochs)
             self.phase.restore_best(self.network, self.epoch)
             if self.phase.number == len(self.phases) - 1:
                 return self.history

@@ -6,6 +6,7 @@ import logging
 import math
 import pickle
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -536,6 +537,38 @@ class TestResume:
         longer.fit(dataset)
         assert len(list(tmp_path.glob("*/*.safetensors"))) == 1
         pd.testing.assert_frame_equal(longer.predict(dataset), fitted.predict(dataset), check_exact=True)
+
+
+class TestKeptEpochs:
+    def test_need_a_place(self):
+        with pytest.raises(UserError, match="`keep_epochs` needs a `checkpoint_dir`, found null"):
+            model(keep_epochs=True)
+
+    def test_of_a_killed_and_resumed_run_are_all_there(self, store, tmp_path, monkeypatch):
+        """The best epoch's weights are the network's, and no other's."""
+        monkeypatch.chdir(tmp_path)
+        manager = {
+            "class": "MLflowExpManager",
+            "module_path": "qlib.workflow.expm",
+            "kwargs": {"uri": f"sqlite:///{tmp_path}/mlflow.db", "default_exp_name": "model"},
+        }
+        qlib.init(provider_uri=str(store), region="cn", kernels=1, exp_manager=manager)
+        dataset = DailyPanelDataset(handler=HANDLER, segments=SEGMENTS)
+        given = {"checkpoint_dir": str(tmp_path / "c"), "keep_epochs": True, "resume": 1}
+        model(**given, trainer={**CONFIG["trainer"], "n_epochs": 1}).fit(dataset)
+        longer = model(**given, trainer={**CONFIG["trainer"], "n_epochs": 3})
+        with R.start(experiment_name="model"):
+            longer.fit(dataset)
+            recorder = R.get_recorder()
+        fetch = partial(recorder.client.download_artifacts, recorder.id)
+        epochs = load_file(fetch("training/epochs.safetensors", str(tmp_path)))
+        weights = load_file(fetch("training/weights.safetensors", str(tmp_path)))
+        names = {name for name in weights if not name.startswith("windows.")}
+        assert {*epochs} == {f"{epoch}/{name}" for epoch in range(3) for name in names}
+        best = max(record["epoch"] for record in longer.history if record["best"])
+        for epoch in range(3):
+            same = all(torch.equal(epochs[f"{epoch}/{name}"], weights[name]) for name in names)
+            assert same == (epoch == best)
 
 
 class TestPickle:
