@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from qlib_ext.checks import UserError, at_least, between, integer
 from qlib_ext.metrics.bootstrap import check_drawing, day_by_day, stationary_days
-from qlib_ext.metrics.cross_section import Floats, present
+from qlib_ext.metrics.cross_section import Floats, matrix, present
 from qlib_ext.metrics.moments import moments
 
 EULER = 0.5772156649015329  # Euler and Mascheroni's constant
@@ -152,6 +152,64 @@ def bootstrap_difference(
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     far = int((np.abs(means - mean) >= abs(mean)).sum())
     return Difference(mean, float(low), float(high), (1 + far) / (draws + 1))
+
+
+def bootstrap_seeds(
+    differences: npt.ArrayLike,
+    level: float = 0.95,
+    *,
+    block_days: float | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    r"""Confidence interval for a mean over days and trainings, with both drawn: a nested bootstrap.
+
+    A test over days holds the trainings fixed and says nothing of other seeds. Here each resampled mean first draws as
+    many trainings as there are, with replacement, then days by the stationary bootstrap (`bootstrap.stationary_days`),
+    the same for all trainings. The interval is that of percentiles.
+
+    Parameters
+    ----------
+    differences
+        ``[R, D]``: of R pairs of trainings the difference of a day; NaN on a day without a value, where the others have
+        one they stand for it.
+    level, block_days, draws, seed
+        As in `bootstrap_mean`.
+
+    Returns
+    -------
+    `Interval` of low and high. With one training it is that of days alone; with fewer than two days NaN.
+
+    Raises
+    ------
+    UserError
+        If an argument lies outside its range.
+
+    Notes
+    -----
+    Three trainings have ten samples with replacement: the interval is a rough one, and too narrow rather than too wide.
+
+    Examples
+    --------
+    >>> bootstrap_seeds([[0.02, 0.01, 0.03, 0.02], [-0.02, -0.03, -0.01, -0.02]]).low < 0
+    True
+    """
+    between("level", level, 0, 1, open_low=True, open_high=True)
+    check_drawing(block_days, draws, seed)
+    values = matrix("differences", differences)
+    values = values[:, ~np.isnan(values).all(axis=0)]
+    trainings, days = values.shape
+    if days < 2:
+        return Interval(math.nan, math.nan)
+    drawn = np.random.default_rng([seed, 1]).integers(trainings, size=(draws, trainings))
+    count = np.stack([(drawn == each).sum(axis=1) for each in range(trainings)], axis=1)  # [draws, R]
+    there, filled = (~np.isnan(values)).astype(np.float64), np.nan_to_num(values)
+    total, weight = np.zeros(draws), np.zeros(draws)
+    for day in day_by_day(days, block_days=block_days, draws=draws, seed=seed):
+        total += (count * filled.T[day]).sum(axis=1)
+        weight += (count * there.T[day]).sum(axis=1)
+    low, high = np.quantile(total / weight, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:

@@ -13,6 +13,7 @@ from qlib_ext.metrics.bootstrap import stationary_days
 from qlib_ext.metrics.significance import (
     bootstrap_difference,
     bootstrap_mean,
+    bootstrap_seeds,
     deflated_sharpe_ratio,
     expected_maximum_sharpe,
     holm,
@@ -121,6 +122,27 @@ class TestBootstrapMean:
             for other in (np.zeros(len(daily)), daily):
                 with pytest.raises(UserError, match=message):
                     bootstrap_difference(daily, other, **options)
+
+
+class TestBootstrapSeeds:
+    def test_one_training_is_the_bootstrap_of_its_days(self):
+        daily = persistent(120)
+        np.testing.assert_allclose(
+            bootstrap_seeds([daily], seed=4), bootstrap_mean(daily, seed=4), atol=1e-12
+        )
+
+    def test_width_equals_the_closed_form_of_both_sources(self):
+        """Trainings that differ by a constant each: the variances of the two means add up."""
+        daily, offsets = persistent(300), np.linspace(-0.5, 0.5, 12)
+        low, high = bootstrap_seeds(daily + offsets[:, None], 0.9, block_days=5, draws=20000)
+        variance = variance_of_the_mean(daily, 5) + offsets.var() / len(offsets)
+        assert high - low == pytest.approx(2 * stats.norm.ppf(0.95) * math.sqrt(variance), rel=0.04)
+
+    def test_a_day_without_any_value_does_not_count(self):
+        differences = np.array([[0.1, np.nan, 0.3, 0.2], [0.2, np.nan, 0.1, 0.2]])
+        whole = bootstrap_seeds(np.delete(differences, 1, axis=1), seed=2)
+        assert bootstrap_seeds(differences, seed=2) == whole
+        assert np.isnan(bootstrap_seeds(differences[:, :2])).all()
 
 
 class TestBootstrapDifference:
