@@ -227,6 +227,15 @@ def kept_epochs(path: Path, epochs: int) -> dict[str, Tensor]:
     }
 
 
+def by_epoch(weights: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """What `kept_epochs` put together, epoch by epoch."""
+    found: dict[int, dict[str, Tensor]] = {}
+    for key, value in weights.items():
+        epoch, _, name = key.partition("/")
+        found.setdefault(int(epoch), {})[name] = value
+    return [found[epoch] for epoch in sorted(found)]
+
+
 def _to_disk(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())

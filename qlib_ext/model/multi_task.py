@@ -28,6 +28,7 @@ from qlib_ext.model import checkpoint, schedule
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder
+from qlib_ext.model.evaluator import Evaluator
 from qlib_ext.model.memory import oom_as_user_error
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.options import TrainerOptions
@@ -345,6 +346,38 @@ class MultiTaskModel(Model):
             elif name != SCORE:
                 columns[name] = values
         return pd.DataFrame(columns, index=panels.index())
+
+    def learning_curve(self, dataset: DailyPanelDataset, epochs: str | Path, segment: str) -> pd.DataFrame:
+        """What each epoch of a training was worth on a segment, measured once the training is over.
+
+        Parameters
+        ----------
+        dataset
+            That of the training.
+        epochs
+            The run's `training/epochs.safetensors`, which a model with `keep_epochs` leaves.
+        segment
+            Of the dataset; training measures `train` and `valid` itself.
+
+        Returns
+        -------
+        DataFrame
+            A row an epoch: `epoch`, `<segment>/loss/<task>`, and IC, RankIC and accuracies as in the history.
+        """
+        self.initialise(dataset)
+        network, tasks = self._network, self._sized(self.classes)
+        assert network is not None
+        panels = dataset.panels(segment, torch.device(self.device))
+        days = panels.labelled(tuple(task.label for task in tasks))
+        evaluator = Evaluator(network, tasks, self.options.precision)
+        rows = []
+        for epoch, weights in enumerate(checkpoint.by_epoch(load_file(epochs))):
+            network.load_state_dict(weights)
+            losses, scores = evaluator.losses_and_scores(panels, days)
+            named = {f"loss/{name}": value for name, value in losses.items()} | scores
+            rows.append({"epoch": epoch} | {f"{segment}/{name}": value for name, value in named.items()})
+        self._network = None  # the last epoch's weights are not those that were chosen
+        return pd.DataFrame(rows)
 
     def _count_classes(self, *segments: DailyPanels) -> list[Task]:
         """The tasks, with the number of classes that the labels of the segments have."""

@@ -569,6 +569,10 @@ class TestKeptEpochs:
         for epoch in range(3):
             same = all(torch.equal(epochs[f"{epoch}/{name}"], weights[name]) for name in names)
             assert same == (epoch == best)
+        curve = longer.learning_curve(dataset, fetch("training/epochs.safetensors", str(tmp_path)), "valid")
+        table = history_frame(longer.history)
+        pd.testing.assert_frame_equal(curve, table[[*curve.columns]], rtol=1e-6)
+        assert "valid/loss/momentum" in curve
 
 
 class TestPickle:
