@@ -15,6 +15,7 @@ from benchmarks.grid.plan import Job
 from benchmarks.grid.work import Outcome, execute
 from qlib_ext.checks import UserError, between, integer
 
+Given = tuple[str, str, int, str | None]  # of `execute`, but for the job
 RETRIES = 3  # of a run whose worker fell; it goes on from its checkpoint
 
 
@@ -48,6 +49,7 @@ def run(
     *,
     experiment: str,
     work: Path,
+    runs: Path | None,
     resources: Resources,
     on_outcome: Callable[[Outcome, int, int], None],
 ) -> list[Outcome]:
@@ -64,6 +66,8 @@ def run(
         MLflow experiment of all runs.
     work
         Directory of checkpoints, logs and locks, shared by all machines of a cluster.
+    runs
+        Folder in which finished runs are kept small; None keeps none.
     resources
         What Ray may use.
     on_outcome
@@ -74,10 +78,16 @@ def run(
     UserError
         If Ray is needed and not installed, or the cluster is not there.
     """
+    given: Given = (
+        experiment,
+        str(work.resolve()),
+        resources.cpus,
+        None if runs is None else str(runs.resolve()),
+    )
     if resources.address is None and resources.workers == 1:
         outcomes: list[Outcome] = []
         for job in jobs:
-            outcomes.append(_alone(job, experiment, work, resources.cpus))
+            outcomes.append(_alone(job, work, given))
             on_outcome(outcomes[-1], len(outcomes), len(jobs))
         return outcomes
     try:
@@ -93,10 +103,7 @@ def run(
             max_calls=1,  # a fresh process a run: Qlib and torch keep global state
             max_retries=RETRIES,
         )(execute)
-        waiting = {
-            task.options(name=job.name).remote(job, experiment, str(work.resolve()), resources.cpus): job
-            for job in jobs
-        }
+        waiting = {task.options(name=job.name).remote(job, *given): job for job in jobs}
         outcomes = []
         while waiting:
             ready, _ = ray.wait([*waiting], num_returns=1)
@@ -109,12 +116,12 @@ def run(
         ray.shutdown()
 
 
-def _alone(job: Job, experiment: str, work: Path, threads: int) -> Outcome:
+def _alone(job: Job, work: Path, given: Given) -> Outcome:
     """Run a job in a fresh process, and again where that is killed."""
     for _ in range(RETRIES + 1):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             try:
-                return process.submit(execute, job, experiment, str(work.resolve()), threads).result()
+                return process.submit(execute, job, *given).result()
             except BrokenProcessPool:
                 continue
             except Exception as error:  # noqa: BLE001 - the other runs go on

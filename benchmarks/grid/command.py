@@ -17,7 +17,7 @@ from benchmarks.grid.work import Outcome
 from qlib_ext.checks import UserError
 
 ROOT = Path(__file__).parents[2]
-Write = Callable[[Path, str, str, Path], list[Path]]  # work, tracking URI, experiment, folder -> files
+Write = Callable[[argparse.Namespace, str], list[Path]]  # options of `report`, tracking URI -> files
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,15 @@ class Command:
         Of its options.
     write
         Makes the report; a function that imports what it needs when it is called.
+    keeps
+        Whether finished runs are kept small in the repository, for the report to be made from these alone.
     """
 
     name: str
     about: str
     defaults: Defaults
     write: Write
+    keeps: bool = False
 
     @property
     def grid(self) -> Path:
@@ -70,6 +73,11 @@ class Command:
             command.add_argument(
                 "--uri", default=None, help="MLflow tracking URI (default: a database in --work)"
             )
+            if self.keeps:
+                kept = Path("reports") / self.name / "runs"
+                command.add_argument(
+                    "--runs", type=Path, default=kept, help=f"finished runs, kept small (default: {kept})"
+                )
         own = self.defaults
         run.add_argument(
             "--store", type=Path, default=os.environ.get("QLIB_DATA"), help="Qlib data directory"
@@ -96,6 +104,7 @@ class Command:
         """Run the grid; the exit status is 1 where a run failed."""
         from benchmarks.grid.cluster import Resources
         from benchmarks.grid.cluster import run as run_jobs
+        from benchmarks.grid.kept import is_kept
         from benchmarks.grid.work import finished
         from qlib_ext.market.store import QlibStore
 
@@ -116,11 +125,16 @@ class Command:
                 tracking_uri=uri,
                 fingerprint=fingerprint,
                 panel_cache=(options.work / "panel_cache").resolve(),
+                keep_epochs=self.keeps,
             )
             for cell in cells
         ]
         options.work.mkdir(parents=True, exist_ok=True)
-        done = finished(MlflowClient(uri), self.name, [job.name for job in jobs])
+        runs = options.runs if self.keeps else None
+        if runs is None:
+            done = {*finished(MlflowClient(uri), self.name, [job.name for job in jobs])}
+        else:
+            done = {job.name for job in jobs if is_kept(runs, job.name)}
         _make_experiment(MlflowClient(uri), self.name)
         left = [job for job in jobs if job.name not in done]
         print(f"{len(jobs)} runs asked for, {len(done)} finished before, {len(left)} to run")
@@ -140,13 +154,18 @@ class Command:
             )
 
         outcomes = run_jobs(
-            left, experiment=self.name, work=options.work, resources=resources, on_outcome=on_outcome
+            left,
+            experiment=self.name,
+            work=options.work,
+            runs=runs,
+            resources=resources,
+            on_outcome=on_outcome,
         )
         return 1 if any(outcome.how == "failed" for outcome in outcomes) else 0
 
     def report(self, options: argparse.Namespace) -> int:
         """Write the report."""
-        for path in self.write(options.work, tracking_uri(options.uri, options.work), self.name, options.out):
+        for path in self.write(options, tracking_uri(options.uri, options.work)):
             print(path)
         return 0
 

@@ -17,7 +17,10 @@ COLOURS = (*figures.COLOURS, "#b03a5b", "#5f6b2e", "#8a9199", "#2b2b2b", "#c9a22
 
 
 def losses(histories: Mapping[str, pd.DataFrame], ours: str) -> Figure:
-    """Train (dashed) and validation losses of each task by epoch, a colour a method; the kept epoch marked; `ours` is drawn wider."""
+    """Losses of each task by epoch, a colour a method: train dashed, validation, test dotted where it is there.
+
+    The kept epoch is marked, and `ours` is drawn wider.
+    """
     tasks = dict.fromkeys(
         column.rpartition("/")[2]
         for history in histories.values()
@@ -37,6 +40,10 @@ def losses(histories: Mapping[str, pd.DataFrame], ours: str) -> Figure:
                 )
                 valid = history[f"valid/loss/{task}"]
                 axes.plot(history["epoch"], valid, color=colour, linewidth=width, label=method)
+                if f"test/loss/{task}" in history:
+                    axes.plot(
+                        history["epoch"], history[f"test/loss/{task}"], ":", color=colour, linewidth=width
+                    )
                 kept = history.loc[history["best"], "epoch"].max()
                 axes.plot(kept, valid[history["epoch"] == kept], "o", color=colour, markersize=5)
             axes.set_title(f"loss of {task}")

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,23 +85,30 @@ class Job:
         The workflow, rendered and changed: `qlib_init` and `task`.
     name
         Name of its MLflow run: the cell, and a digest of the task and the data. Equal names are equal runs.
+    fingerprint
+        Of the data.
+    backtests
+        Name -> `{strategy, exchange_kwargs}`: other rules that its scores are traded by once more.
     """
 
     cell: Cell
     budget: Budget
     config: Mapping[str, Any]
     name: str
+    fingerprint: str = ""
+    backtests: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Grid:
     """Universes, backbones and methods by name, and how each changes a workflow.
 
-    The YAML file has four mappings. `universes`: name -> workflow file, or
-    `{workflow, environment}` with variables that the file is rendered with. `backbones`: name -> changes. `methods`:
+    The YAML file has four mappings. `universes`: name -> workflow file, or `{workflow, environment, values}` with
+    variables that the file is rendered with, and values that stand in changes for `$<name>`. `backbones`: name -> changes. `methods`:
     name -> changes. `tables`: name -> list of methods, to ask for many at once. Changes are any of `model` and
     `dataset` (merged into the kwargs of the task's model and dataset; a null removes a key, another `class` replaces
     the whole mapping) and `records` (dotted class of a record or of a section of the report -> changes of its
-    kwargs, or null to leave it out). A fifth mapping, `records`, changes those of every run.
+    kwargs, or null to leave it out). A fifth mapping, `records`, changes those of every run; a sixth, `backtests`,
+    has other rules by name that the scores of every run (of the `universes` named there) are traded by once more.
 
     Parameters
     ----------
@@ -130,6 +137,7 @@ class Grid:
         self.methods: dict[str, dict[str, Any]] = dict(content["methods"])
         self.tables: dict[str, list[str]] = dict(content["tables"])
         self.records: dict[str, Any] = dict(content.get("records") or {})
+        self.backtests: dict[str, Any] = dict(content.get("backtests") or {})
         for table, methods in self.tables.items():
             for method in methods:
                 one_of(f"a method of tables.{table}", method, tuple(self.methods))
@@ -178,6 +186,7 @@ class Grid:
         tracking_uri: str,
         fingerprint: str,
         panel_cache: Path | None = None,
+        keep_epochs: bool = False,
     ) -> Job:
         """The run of a cell.
 
@@ -193,6 +202,8 @@ class Grid:
             Of the store's content; part of the run's name.
         panel_cache
             Where prepared panels are kept, for all runs together; None keeps none.
+        keep_epochs
+            Keep the weights of every epoch: the test curve is computed from them, after the training.
         """
         config = self._rendered(
             cell.universe,
@@ -210,16 +221,23 @@ class Grid:
         config["qlib_init"]["exp_manager"]["kwargs"]["uri"] = tracking_uri
         task = config["task"]
         task["model"]["kwargs"]["trainer"]["patience"] = budget.patience
-        task["model"]["kwargs"]["keep_epochs"] = True  # the test curve is computed from them, after training
+        task["model"]["kwargs"]["keep_epochs"] = keep_epochs
         task["record"] = _records(task["record"], self.records)
         for changes in (self.backbones[cell.backbone], self.methods[cell.method]):
+            changes = _with_values(changes, self.universes[cell.universe].get("values") or {})
             for part in ("model", "dataset"):
                 task[part]["kwargs"] = merged(task[part]["kwargs"], changes.get(part) or {})
             task["record"] = _records(task["record"], changes.get("records") or {})
         task["model"]["kwargs"]["backbone"].setdefault("kwargs", {}).setdefault(
             "hidden_size", budget.hidden_size
         )
-        return Job(cell, budget, config, f"{cell} {_digest(task, fingerprint)}")
+        name = f"{cell} {_digest(task, fingerprint)}"
+        backtests = {
+            name: rules
+            for name, rules in self.backtests.items()
+            if cell.universe in rules.get("universes", [cell.universe])
+        }
+        return Job(cell, budget, config, name, fingerprint, backtests)
 
     def _rendered(self, universe: str, variables: Mapping[str, str]) -> dict[str, Any]:
         of = self.universes[universe]
@@ -241,6 +259,22 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         else:
             result[key] = copy.deepcopy(change)
     return result
+
+
+def _with_values(changes: Any, values: Mapping[str, Any]) -> Any:
+    """`changes` with a universe's values in the place of `$<name>`."""
+    if isinstance(changes, Mapping):
+        return {key: _with_values(change, values) for key, change in changes.items()}
+    if isinstance(changes, list):
+        return [_with_values(change, values) for change in changes]
+    if isinstance(changes, str) and changes.startswith("$"):
+        name = changes[1:]
+        if name not in values:
+            raise UserError(
+                f"`{changes}` must be a value of the universe, which has {', '.join(values) or 'none'}"
+            )
+        return values[name]
+    return changes
 
 
 def _other_class(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

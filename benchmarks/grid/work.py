@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import logging
 import os
@@ -34,7 +35,7 @@ class Outcome:
     node: str = ""
 
 
-def execute(job: Job, experiment: str, work: str, threads: int) -> Outcome:
+def execute(job: Job, experiment: str, work: str, threads: int, runs: str | None) -> Outcome:
     """Run a job, unless it is finished; take it up from its checkpoint where an earlier worker fell.
 
     Parameters
@@ -47,6 +48,8 @@ def execute(job: Job, experiment: str, work: str, threads: int) -> Outcome:
         Directory of checkpoints, logs and locks; workers on several machines share it.
     threads
         Of torch and of BLAS.
+    runs
+        Folder in which finished runs are kept small (`benchmarks.grid.kept`); None keeps none.
     """
     # A worker is a fresh process: what libraries read once, on import, is set first.
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -60,28 +63,35 @@ def execute(job: Job, experiment: str, work: str, threads: int) -> Outcome:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("a", encoding="utf-8") as stream, _into(stream), contextlib.chdir(folder):
             try:
-                return _train(job, experiment, folder, threads)
+                return _train(job, experiment, folder, threads, runs)
             except Exception:
                 traceback.print_exc(file=stream)
                 raise
 
 
-def _train(job: Job, experiment: str, folder: Path, threads: int) -> Outcome:
+def _train(job: Job, experiment: str, folder: Path, threads: int, runs: str | None) -> Outcome:
     import qlib
     import torch
     from mlflow import MlflowClient
     from qlib.model.trainer import task_train
 
+    from benchmarks.grid.kept import is_kept, keep
+
     torch.set_num_threads(threads)
     config: dict[str, Any] = dict(job.config)
     client = MlflowClient(config["qlib_init"]["exp_manager"]["kwargs"]["uri"])
-    if finished(client, experiment, [job.name]):
+    there = finished(client, experiment, [job.name])
+    if there and (runs is None or is_kept(Path(runs), job.name)):
         return Outcome(job.name, "there already")
-    _bury(client, experiment, job.name)
-    task = config["task"]
-    task["model"]["kwargs"]["checkpoint_dir"] = str(folder / "checkpoints")
     qlib.init(**config["qlib_init"])
-    task_train(task, experiment_name=experiment, recorder_name=job.name)
+    if not there:
+        _bury(client, experiment, job.name)
+        task = copy.deepcopy(config["task"])
+        task["model"]["kwargs"]["checkpoint_dir"] = str(folder / "checkpoints")
+        task_train(task, experiment_name=experiment, recorder_name=job.name)
+        there = finished(client, experiment, [job.name])
+    if runs is not None:
+        keep(job, there[job.name], client, Path(runs))
     return Outcome(job.name, "finished", node=_node())
 
 

@@ -7,16 +7,17 @@ python -m benchmarks.paper report
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from benchmarks.grid.command import Command, Defaults
 from benchmarks.grid.plan import Budget
 
 
-def _write(work: Path, uri: str, experiment: str, out: Path) -> list[Path]:
+def _write(options: Namespace, uri: str) -> list[Path]:
     from benchmarks.paper.report import write
 
-    return write(work, uri, experiment, out)
+    return write(options.runs, options.work, options.out)
 
 
 COMMAND = Command(
@@ -24,6 +25,7 @@ COMMAND = Command(
     about=(__doc__ or "").split("\n")[0],
     defaults=Defaults(("SSE50", "CSI100", "CSI300"), ("LSTM", "GATs", "HIST"), ("table1",), Budget()),
     write=_write,
+    keeps=True,
 )
 main = COMMAND.main
 

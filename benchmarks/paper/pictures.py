@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
-from benchmarks.grid.plan import Budget, Cell, Grid
-from qlib_ext.model.losses import approx_ndcg
 from qlib_ext.report import figures
 
 OURS = "MiM-StocR"
@@ -40,30 +35,6 @@ def balance(histories: Mapping[str, pd.DataFrame]) -> Figure | None:
         if columns
     }
     return figures.by_epoch(lines, best=int(history.loc[history["best"], "epoch"].max()))
-
-
-def adaptive_k(grid: Grid, universe: str, store: Path) -> np.ndarray | None:
-    """K of each training day of a universe `[days]`, from its momentum labels; None where the store is gone."""
-    import qlib
-
-    from qlib_ext.config.build import build
-    from qlib_ext.data.dataset import DailyPanelDataset
-
-    if not store.is_dir():
-        print(f"Figure 5 of {universe} is left out: there is no store at {store}", file=sys.stderr)
-        return None
-    job = grid.job(
-        Cell(universe, "LSTM", OURS, 0),
-        Budget(),
-        store=store,
-        tracking_uri="sqlite:///unused.db",
-        fingerprint="",
-    )
-    qlib.init(provider_uri=str(store), region=job.config["qlib_init"]["region"], kernels=1)
-    dataset = build(job.config["task"]["dataset"], DailyPanelDataset, name="dataset")
-    labels = dataset.panels("train").raw_matrix("MOMENTUM")
-    days = [row[~np.isnan(row)] for row in labels]
-    return np.array([int(approx_ndcg.adaptive_k(torch.from_numpy(row).long())) for row in days if len(row)])
 
 
 def histogram(values: np.ndarray) -> Figure:

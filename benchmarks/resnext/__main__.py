@@ -8,16 +8,17 @@ python -m benchmarks.resnext report
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 from benchmarks.grid.command import Command, Defaults
 from benchmarks.grid.plan import Budget
 
 
-def _write(work: Path, uri: str, experiment: str, out: Path) -> list[Path]:
+def _write(options: Namespace, uri: str) -> list[Path]:
     from benchmarks.resnext.report import write
 
-    return write(work, uri, experiment, out)
+    return write(options.work, uri, COMMAND.name, options.out)
 
 
 COMMAND = Command(
