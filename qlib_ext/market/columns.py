@@ -21,7 +21,7 @@ KNOWN: Known = {
         "open": ["open openprice opening 开盘 开盘价"],
         "high": ["high highprice highest 最高 最高价"],
         "low": ["low lowprice lowest 最低 最低价"],
-        "close": ["close closeprice closing 收盘 收盘价"],
+        "close": ["close closeprice closing 收盘 收盘价", "price"],
         "adj_close": ["adjclose adjustedclose adjcloseprice closeadj 复权收盘价"],
         "volume": ["volume vol tradevolume tradingvolume totalvolume 成交量"],
         "amount": [
@@ -32,6 +32,7 @@ KNOWN: Known = {
         # Where a source has both, `change` is often a difference of prices.
         "change": ["pctchg pctchange changepct changepercent 涨跌幅", "change"],
         # What a vendor says of the day; see `STATUSES`.
+        "preclose": ["preclose prevclose previousclose 前收盘 前收盘价 昨收 昨收盘 昨收盘价"],
         "traded": ["tradestatus tradingstatus 交易状态"],
         "paused": ["paused suspended issuspended 是否停牌"],
         "split": ["stocksplits stocksplit splits splitfactor splitratio"],
@@ -41,7 +42,7 @@ KNOWN: Known = {
 REQUIRED = ("date", "open", "high", "low", "close", "volume")
 INDISPENSABLE = ("date", "code", "close")  # no bar is without them
 # Of a bar, and no part of it: they are used, and not written into a store.
-STATUSES = ("traded", "paused", "split", "dividend")
+STATUSES = ("preclose", "traded", "paused", "split", "dividend")
 
 
 def recognise(

@@ -39,6 +39,10 @@ class TestRecognise:
             ),
             (["date", "time", "open", "high", "low", "close", "volume"], {"date": "date"}),
             (
+                ["Date", "Price", "Open", "High", "Low", "Vol.", "Change %"],
+                {"close": "Price", "change": "Change %"},
+            ),
+            (
                 ["code", "date", "open", "high", "low", "close", "volume", "money", "factor"],
                 {"factor": "factor"},
             ),

@@ -40,7 +40,7 @@ CHUNK_ROWS = 500_000  # of a long file: about 40 MB a chunk
 CHUNK_CELLS, CHUNK_BYTES = 10 * CHUNK_ROWS, 512 * MIB  # of a wide one, and of its text
 # What stands for a missing value; anything else that is no number is noted.
 MISSING = ["", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "none", "-", "--"]
-PRICES = ("open", "high", "low", "close", "adj_close", "vwap")
+PRICES = ("open", "high", "low", "close", "preclose", "adj_close", "vwap")
 GUESSED = "{code} without an exchange: given that of the first digits"
 # Words of a status; numbers speak for themselves.
 _YES_NO = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0, "是": 1.0, "否": 0.0}

@@ -80,6 +80,8 @@ def read_bars(
     by_code = None if actions is None else read_actions(actions, settings, reader, notes)
     rows = SourceRows(files, settings, reader, notes, progress)
     _check_bad_values(rows, notes)
+    if "change" not in {field for file in files for field in file.columns}:
+        in_all |= {"change"} & set(rows.fields)
     decision = decide(settings.adjustment, in_all, actions is not None, lambda: rows.some(STOCKS), notes)
     way = decision.way
     volume = _choose_volume(settings, way, in_all, rows, notes)
@@ -309,13 +311,13 @@ def _note_gaps(close: np.ndarray, codes: tuple[str, ...], calendar: np.ndarray, 
 
 def _note_unused_columns(files: list[SourceFile], way: str, has_actions: bool, notes: Notes) -> None:
     """Name the columns that nothing is made of."""
-    used = {"factor": ("factor", "adjusted"), "adj_close": ("adj_close",)}
+    used = {"factor": ("factor", "adjusted"), "adj_close": ("adj_close",), "preclose": ("change",)}
     used |= dict.fromkeys(("split", "dividend"), () if has_actions else ("actions",))
     idle = [field for field, ways in used.items() if way not in ways]
     unused = [
         name
         for file in files
-        for name in (*file.unused, *(file.columns[f] for f in idle if f in file.columns))
+        for name in (*(file.columns[f] for f in idle if f in file.columns), *file.unused)
     ]
     if unused:
         notes.add(

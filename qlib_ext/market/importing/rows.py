@@ -32,7 +32,8 @@ class SourceRows:
     Attributes
     ----------
     fields : tuple of str
-        F fields that any file has, without the day and the code.
+        F fields that any file has, without the day and the code; and `change` where no file has it and one has
+        `preclose`, the close before as the exchange counts it on ex-days: it is what that says.
     codes : tuple of str
         S instruments, sorted.
     days : datetime64[D] array
@@ -91,6 +92,9 @@ class SourceRows:
             )
         self.codes = tuple(sorted(self._parts))
         self.present = dict(zip(self.fields, present.tolist(), strict=True))
+        self._columns = self.fields
+        if "preclose" in self.fields and "change" not in self.fields:
+            self.fields = (*self.fields, "change")
 
     def rows_on(self, days: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         """Code and days of the rows on any of `days`."""
@@ -105,7 +109,7 @@ class SourceRows:
         for code in self.codes[:: -(-len(self.codes) // most)]:
             _, first = np.unique(np.concatenate([part for part, _ in self._parts[code]]), return_index=True)
             values = np.concatenate([part for _, part in self._parts[code]])[first]
-            yield {field: values[:, index] for index, field in enumerate(self.fields)}
+            yield self._by_field(values)
 
     def instruments(self) -> Iterator[tuple[str, np.ndarray, dict[str, np.ndarray]]]:
         """Code, days and fields of each instrument in turn, in the order of the files; it can be read once."""
@@ -113,7 +117,13 @@ class SourceRows:
             parts = self._parts.pop(code)  # its memory is free once it is in the table
             days = np.concatenate([part for part, _ in parts])
             values = np.concatenate([part for _, part in parts])
-            yield code, days, {field: values[:, index] for index, field in enumerate(self.fields)}
+            yield code, days, self._by_field(values)
+
+    def _by_field(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        fields = {field: values[:, index] for index, field in enumerate(self._columns)}
+        if self.fields != self._columns:
+            fields["change"] = fields["close"] / fields["preclose"] - 1
+        return fields
 
 
 def _by_code(piece: Piece) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:

@@ -8,11 +8,12 @@ import numpy as np
 
 from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.importing.notes import Notes
-from qlib_ext.market.traded_value import CLOSE_TO, PAIRS, fitting_units
+from qlib_ext.market.traded_value import CLOSE_TO, PAIRS
 
 VOLUME_UNITS = (1.0, 100.0, 1000.0)  # shares: lots of A-shares have 100, those of Taiwan 1000
 AMOUNT_UNITS = (1.0, 1e3, 1e4, 1e6)  # currency
 NEARLY_ALL = 0.9  # of the days of a stock in a unit of its own
+FEWEST = 0.25  # of the stocks in the units of the market
 OUTSIDE = 0.01  # a vwap may lie so far beyond low and high: amounts and volumes come rounded
 MOST = 0.5  # if more of the rows of an instrument lie outside, its vwap is none
 COMPUTED = "computed change"  # no field of a source can be called so
@@ -29,8 +30,8 @@ def settle_units(
     """Bring `volume` to shares and `amount` to currency, in place.
 
     Amount over volume is a price. Where it is 100 times that of the bars, the volume counts lots of 100; where it
-    is a thousandth, the amount counts thousands; and so on. Only what fits well is believed. The median over the
-    stocks of their medians decides for all, and the volumes of a stock that it does not fit are in another unit where
+    is a thousandth, the amount counts thousands; and so on. Only what fits well is believed. The units that fit the
+    most stocks are those of the market, and the volumes of a stock that they do not fit are in another unit where
     that fits nearly all of its days: vendors have shares for the STAR market and lots for the others.
 
     Parameters
@@ -57,19 +58,19 @@ def settle_units(
             index: _amount_over_volume_over_price(table, index) for index in np.flatnonzero(stocks).tolist()
         }
         ratios = {index: ratio for index, ratio in ratios.items() if ratio.size}
-        ratio = float(np.median([np.median(own) for own in ratios.values()])) if ratios else float("nan")
+        medians = np.array([np.median(own) for own in ratios.values()])
         if volume_unit is not None:
             pairs = [(volume_unit, amount) for amount in AMOUNT_UNITS]
         elif amount_unit is not None:
             pairs = [(volume, amount_unit) for volume in VOLUME_UNITS]
         else:
             pairs = list(PAIRS)
-        if fitting := fitting_units(ratio, pairs):
-            found, amount_unit = fitting[0]
+        if units := _of_most(medians, pairs):
+            (found, amount_unit), ratio = units
             if volume_unit is None:
                 others = _others(ratios, found, amount_unit)
             volume_unit = found
-            if fitting[0] != (1.0, 1.0):
+            if (found, amount_unit) != (1.0, 1.0):
                 notes.add(
                     f"amount / volume is {ratio:.4g} times the price: volume read in units of {volume_unit:g} shares, "
                     f"amount in units of {amount_unit:g}"
@@ -82,9 +83,9 @@ def settle_units(
                     len(own),
                     own,
                 )
-        elif not np.isnan(ratio):
+        elif medians.size:
             notes.add(
-                f"amount / volume is {ratio:.4g} times the price, which no known units explain: volume and amount "
+                f"amount / volume is {np.median(medians):.4g} times the price, which no known units explain: volume and amount "
                 "left as they are, name them with `--volume-unit` and `--amount-unit`"
             )
     volume_unit, amount_unit = volume_unit or 1.0, amount_unit or 1.0
@@ -94,6 +95,22 @@ def settle_units(
     for index, unit in others.items():
         table["volume"][index] *= np.float32(unit / volume_unit)
     return (None if others else volume_unit), amount_unit
+
+
+def _of_most(
+    medians: np.ndarray, pairs: Sequence[tuple[float, float]]
+) -> tuple[tuple[float, float], float] | None:
+    """The pair (volume unit, amount unit) that fits the most stocks, and their ratio; None if it fits too few.
+
+    A quarter of the stocks must be in it, so that it is no chance where prices are adjusted and amounts are not.
+    """
+    fits = {
+        pair: medians[np.abs(medians * pair[1] / pair[0] - 1) < CLOSE_TO] for pair in pairs if medians.size
+    }
+    best = max(fits, key=lambda pair: fits[pair].size, default=None)
+    if best is None or fits[best].size < FEWEST * medians.size:
+        return None
+    return best, float(np.median(fits[best]))
 
 
 def _amount_over_volume_over_price(table: dict[str, np.ndarray], index: int) -> np.ndarray:

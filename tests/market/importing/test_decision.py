@@ -246,6 +246,20 @@ class TestChange:
         tables = {code: table.assign(**table[prices].round(2)) for code, table in tables.items()}
         assert way(read(tmp_path / "s", tables)) == "adjusted"
 
+    def test_the_exchanges_own_close_of_the_day_before_says_it_too(
+        self, market: Market, tmp_path: Path
+    ) -> None:
+        before = np.round(market.close / (1 + market.change), 2)
+        bars = read(tmp_path / "s", market.tables(preclose=before))
+        assert way(bars) == "change"
+        note(bars, "the prices are raw", "on 17 of 876 days")
+        rises = pd.DataFrame(bars.fields["close"]).pct_change().to_numpy()
+        np.testing.assert_allclose(rises[1:], market.change[1:], atol=2e-3)
+        assert "preclose" not in bars.fields
+        bars = read(tmp_path / "s", market.tables(market.factor, preclose=before * market.factor))
+        assert way(bars) == "adjusted"
+        note(bars, "columns of the source that are not used", "'preclose'")
+
     def test_without_one(self, market: Market, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"`adjustment` change needs a column .* `--column change=NAME`"):
             read(tmp_path / "s", market.tables(), adjustment="change")

@@ -67,6 +67,19 @@ class TestUnits:
         assert notes[-1].endswith("(C)")
         assert check(table) == ()
 
+    def test_half_of_the_stocks_may_have_another(self) -> None:
+        draws = np.random.default_rng(6)
+        close = 10 * np.exp(0.02 * draws.standard_normal((8, 30)).cumsum(axis=1)).astype(np.float32)
+        volume = np.exp(draws.normal(10, 1, (8, 30))).astype(np.float32)
+        lots = np.where(np.arange(8) % 2, 100, 1).astype(np.float32)[:, None]
+        mixed = {"close": close, "volume": volume / lots, "amount": close * volume}
+        codes = [f"SH60000{k}" for k in range(8)]
+        notes = Notes()
+        assert settle_units(mixed, codes, np.ones(8, dtype=bool), ImportSettings(), notes) == (None, 1)
+        np.testing.assert_allclose(mixed["volume"], volume, rtol=1e-6)
+        (said,) = notes.sentences()
+        assert said.startswith("4 instruments whose volume is in units of 100 shares")
+
     def test_a_stock_whose_unit_is_not_sure_has_that_of_the_market(
         self, table: dict[str, np.ndarray]
     ) -> None:
