@@ -1,23 +1,74 @@
-"""Passwords out of what is shown, logged or raised."""
+"""Passwords out of what is shown, logged or raised.
+
+No library does this: detect-secrets finds secrets in files, loggingredactor applies patterns that it is given, and what else
+masks logs is in its first versions. None takes the values of the environment out, which is most of it.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import functools
+import html
+import json
 import logging
 import os
 import re
+from urllib.parse import quote, quote_plus
 
 HIDDEN = "***"
+SHORTEST = 6  # characters of a value of the environment: what is shorter stands in any text
+SHORTEST_LINE = 16  # of a value of many lines: a shorter line may be a word
 
-# The user's part of a URI, and up to the last @ of the word: a password may hold any character but a space.
-_USER = re.compile(r"://(?:[^\s/@:]*:\S*|[^\s/@:]+)@")
-_QUERY = re.compile(r"([?&;](?:password|passwd|pwd|token|secret|api_?key)=)[^\s&;]*", re.IGNORECASE)
-# Variables of the environment that hold secrets, by a word of their name: MLFLOW_TRACKING_TOKEN, AWS_SECRET_ACCESS_KEY.
+# Names of secrets, in the environment and wherever a text gives one a value: MLFLOW_TRACKING_TOKEN, PGPASSWORD, sig.
 _SECRET = re.compile(
-    r"(?:^|_)(?:PASSWORD|PASSWD|PASSPHRASE|PWD|TOKEN|SECRET|CREDENTIALS?|(?:API|ACCESS|SECRET|PRIVATE)_?KEY)(?:$|_)",
+    r"""SECRET | PASSWORD | PASSWD | PASSPHRASE | BEARER | JWT | CONNECTION_?STRING | TOKEN$ | (?:^|_)TOKEN_
+    | AUTH(?!OR) | AUTHORI[SZ]ATION | (?<!BY)(?<!COM)PASS$ | _PAT$ | (?-i:^PAT$)
+    | (?:^|_)(?:PWD|SIG|SIGNATURE|CREDS?|CREDENTIALS?)(?:_|$)
+    | (?:API|ACCESS|SECRET|PRIVATE|ACCOUNT|STORAGE|ENCRYPTION|SIGNING|SHARED)_?KEY(?:_|$)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+# Where the shell is and where things lie, the name of a key, and how somebody shows who he is, not by what.
+_NO_SECRET = re.compile(
+    r"(?:OLD)?PWD|AWS_ACCESS_KEY_ID|.*_(?:FILE|PATH|DIR|SOCK|URL|URI|HOST|TYPE|METHOD|MODE|PLUGIN)",
     re.IGNORECASE,
 )
-_NO_SECRETS = ("PWD", "OLDPWD", "AWS_ACCESS_KEY_ID")  # where the shell is, and the name of a key
-SHORTEST = 6  # characters: what is shorter stands in any text
+# The user's part of a URI, and up to the last @ of the word: a password may hold any character but a space. Its length is
+# bounded, since a text of many `://` would take hours otherwise.
+_USER = re.compile(r"://(?:[^\s/@:]{0,200}:\S{0,2000}|[^\s/@:]{1,2000})@")
+_HEADER = re.compile(
+    r"\b((?:Proxy-)?Authorization|(?:Set-)?Cookie|X-[\w-]*(?:Token|Key)|Private-Token|Api-Key)(\s*:\s*)[^\s\"'][^\r\n\"']*",
+    re.IGNORECASE,
+)
+_SCHEME = re.compile(r"\b(Bearer|bearer|Basic|basic)(\s+)([A-Za-z0-9._~+/-]{6,}=*)")
+_QUOTED = r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'"""
+# Of a mapping, in JSON or as Python shows it; its quotes are escaped where it stands in another text.
+_ITEM = re.compile(
+    rf"""(?P<before>(?P<q>\\*["'])(?P<name>[\w.-]+)(?P=q)\s*:\s*)(?P<value>{_QUOTED}|\\+".*?\\+")"""
+)
+# Of a connection string a value goes up to the semicolon. Elsewhere, as in a query, a command or a call, it ends with the
+# word, and a mark that closes something is its own only where it goes on.
+_OF_CONNECTION = re.compile(
+    r"(?P<before>(?:^|(?<=;))[ ]{0,9}(?P<name>\w[\w ]{0,40}?)[ ]{0,9}=[ ]{0,9})(?P<value>[^;\n\"' ][^;\n\"']*)(?=;)",
+    re.MULTILINE,
+)
+_PAIR = re.compile(
+    rf"""(?P<before>(?P<query>[?&;])?\b(?P<name>[A-Za-z][\w.-]*)[ ]?=[ ]?)"""
+    rf"""(?P<value>{_QUOTED}|\{{[^}}\n]*\}}|(?:[^\s&;,"'()<>\[\]{{}}]|[,"'()<>\[\]{{}}](?=\w))+)"""
+)
+_HARMLESS = {
+    "none",
+    "null",
+    "true",
+    "false",
+    "enabled",
+    "disabled",
+    "default",
+    "required",
+    "optional",
+    "kerberos",
+    "oauth2",
+}
 
 
 def masked(text: str) -> str:
@@ -30,9 +81,10 @@ def masked(text: str) -> str:
 
     Returns
     -------
-    The text with `***` in place of what stands between `://` and `@`, of passwords, tokens and keys among the arguments
-    of a query, and of the values of environment variables that are called passwords, tokens, secrets or keys. In doubt
-    more is hidden than need be: a URI whose path has an `@` loses its path up to there.
+    The text with `***` in place of what stands between `://` and `@`; of what is given to a name of a secret, as
+    `password=...`, `PWD=...` and `sig=...`, or `"token": "..."`; of what follows `Authorization:` and `Bearer`; and of the
+    values of environment variables with such names, as they are and as JSON, Python, a URI or HTML would write them. In
+    doubt more is hidden than need be: a URI whose path has an `@` loses its path up to there.
 
     Examples
     --------
@@ -40,20 +92,86 @@ def masked(text: str) -> str:
     'cannot reach postgresql://***@host/mlflow'
     >>> masked("sqlite:///mlflow.db")
     'sqlite:///mlflow.db'
+    >>> masked("Server=db;UID=ann;PWD=a b;")
+    'Server=db;UID=ann;PWD=***;'
     """
     for secret in _secrets():
         text = text.replace(secret, HIDDEN)
-    return _QUERY.sub(rf"\1{HIDDEN}", _USER.sub(f"://{HIDDEN}@", text))
+    text = _USER.sub(f"://{HIDDEN}@", text)
+    text = _HEADER.sub(rf"\1\2{HIDDEN}", text)
+    text = _SCHEME.sub(_without_token, text)
+    for pattern in (_ITEM, _OF_CONNECTION, _PAIR):
+        text = pattern.sub(_without_value, text)
+    return text
+
+
+@functools.lru_cache(maxsize=4096)
+def is_secret(name: str) -> bool:
+    """Whether a variable, an argument or a key of this name holds a secret."""
+    return bool(_SECRET.search(re.sub(r"[-. ]", "_", name))) and not _NO_SECRET.fullmatch(name)
+
+
+def _without_value(found: re.Match[str]) -> str:
+    """What is given to a name, hidden if the name is a secret's; words and small numbers that are nobody's secret stay."""
+    name, value = found["name"], found["value"]
+    plain = value.strip("\\\"'{}")
+    certain = found.re is _OF_CONNECTION or bool(found.groupdict().get("query"))
+    folder = plain.startswith("/") and not certain  # `PWD` of a shell
+    if not (is_secret(name) or (name.upper() == "PWD" and not folder)):
+        return found[0]
+    number = re.fullmatch(r"[\d.]{1,5}", plain) and not re.search("PASS|PWD|SECRET", name.upper())
+    if not plain or plain.lower() in _HARMLESS or (number and not certain):
+        return found[0]
+    left, _, right = value.partition(plain)
+    return f"{found['before']}{left}{HIDDEN}{right}"
+
+
+def _without_token(found: re.Match[str]) -> str:
+    """What follows the name of a way to authenticate, where it is no word of a sentence."""
+    scheme, space, token = found.groups()
+    if scheme == "bearer" and token.isalpha() and token.islower():
+        return found[0]
+    if scheme.lower() == "basic" and b":" not in _decoded(token):
+        return found[0]
+    return f"{scheme}{space}{HIDDEN}"
+
+
+def _decoded(token: str) -> bytes:
+    try:
+        return base64.b64decode(token, validate=True)
+    except binascii.Error:
+        return b""
 
 
 def _secrets() -> list[str]:
-    """Values of the environment that nobody should read, the longest first: one may hold another."""
-    found = {
-        value
-        for name, value in os.environ.items()
-        if _SECRET.search(name) and name not in _NO_SECRETS and len(value) >= SHORTEST
-    }
-    return sorted(found, key=len, reverse=True)
+    """Values of the environment that nobody should read, in all their spellings, the longest first: one may hold another."""
+    values = [value for name, value in os.environ.items() if is_secret(name)]
+    return sorted({form for value in values for form in _spellings(value)}, key=len, reverse=True)
+
+
+@functools.lru_cache(maxsize=256)
+def _spellings(value: str) -> frozenset[str]:
+    """A value without the blanks around it, its long lines, and both as JSON, Python, a URI or HTML write them."""
+    whole = value.strip()
+    plain = {whole, *(line for line in map(str.strip, whole.splitlines()) if len(line) >= SHORTEST_LINE)}
+    found = set(plain)
+    for _ in range(2):  # the second time as a text of JSON in JSON
+        found |= {
+            json.dumps(text, ensure_ascii=ascii_only)[1:-1] for text in found for ascii_only in (True, False)
+        }
+    found |= {repr(text)[1:-1] for text in plain} | {repr(_bytes(text))[2:-1] for text in plain}
+    found |= {html.escape(text) for text in plain}
+    quoted = {write(_bytes(text)) for text in plain for write in (quote, quote_plus, _quote_all)}
+    found |= quoted | {re.sub("%[0-9A-F]{2}", lambda mark: mark[0].lower(), text) for text in quoted}
+    return frozenset(text for text in found if len(text) >= SHORTEST and text.lower() not in _HARMLESS)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # as Python reads what is no UTF-8 from the environment
+
+
+def _quote_all(text: bytes) -> str:
+    return quote(text, safe="")
 
 
 class MaskingFilter(logging.Filter):

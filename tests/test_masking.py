@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import html
 import io
+import json
 import logging
 from collections.abc import Callable, Iterator
+from urllib.parse import quote, quote_plus, urlencode
 
 import pytest
 from hypothesis import given
@@ -31,6 +34,24 @@ class TestMasked:
             ),
             ("http://host/?TOKEN=abc", "http://host/?TOKEN=***"),
             ("http://a:b@c and http://d:e@f", "http://***@c and http://***@f"),
+            ("https://host/x?access_token=abc&n=1", "https://host/x?access_token=***&n=1"),
+            ("https://host/blob?sv=2&sig=ab%2Fc%3D&se=3", "https://host/blob?sv=2&sig=***&se=3"),
+            ("https://s3/x?X-Amz-Signature=0123&x=1", "https://s3/x?X-Amz-Signature=***&x=1"),
+            ("Server=db;UID=ann;PWD=a b;Encrypt=yes", "Server=db;UID=ann;PWD=***;Encrypt=yes"),
+            ("Driver={SQL Server};UID=ann;PWD={a;b}", "Driver={SQL Server};UID=ann;PWD={***}"),
+            ("host=db user=ann password='a b' dbname=x", "host=db user=ann password='***' dbname=x"),
+            ("Data Source=db;Password=secret", "Data Source=db;Password=***"),
+            ("AccountName=x;AccountKey=ab/c==;Suffix=y", "AccountName=x;AccountKey=***;Suffix=y"),
+            ("PGPASSWORD=abc psql -h db", "PGPASSWORD=*** psql -h db"),
+            ("connect(token='abc', port=1)", "connect(token='***', port=1)"),
+            ("(password=se,c'r)et)", "(password=***)"),
+            ('{"token": "ab\\"c", "day": "2020"}', '{"token": "***", "day": "2020"}'),
+            ("{'api_key': 'abc', 'author': 'ann'}", "{'api_key': '***', 'author': 'ann'}"),
+            (r'"{\"password\": \"abc\"}"', r'"{\"password\": \"***\"}"'),
+            ("Authorization: Bearer abc", "Authorization: ***"),
+            ("sent Bearer hunter2-hunter2 twice", "sent Bearer *** twice"),
+            ("Basic YW5uOnBhc3M= was refused", "Basic *** was refused"),
+            ("X-Api-Key: abc\nHost: db", "X-Api-Key: ***\nHost: db"),
         ],
     )
     def test_who_and_password_are_hidden(self, text: str, shown: str) -> None:
@@ -44,6 +65,13 @@ class TestMasked:
             "http://[::1]:5000/#/experiments/1",
             "ann@host wrote",
             "",
+            "author=ann path=/x pat=mine key=5",
+            "PWD=/home/ann/project OLDPWD=/home/ann",
+            "max_tokens=512, token=None, use_auth=True, sig=0.05, token=1",
+            "the password: none was given; `token` must be a name, found nothing",
+            "bearer certificates, Basic information, Bearer of news",
+            "PATH=/usr/bin:/bin; COMPASS=north; BYPASS=northern",
+            "{'author': 'ann', 'tokens': 'many'}",
         ],
     )
     def test_text_without_a_password_stays(self, text: str) -> None:
@@ -76,6 +104,17 @@ class TestSecretsOfTheEnvironment:
             "DB_PASSWD",
             "GOOGLE_CREDENTIALS",
             "db_secret",
+            "PGPASSWORD",
+            "SMTP_PASS",
+            "SSHPASS",
+            "GITHUB_PAT",
+            "GITHUBTOKEN",
+            "githubToken",
+            "REGISTRY_AUTH",
+            "BASIC_AUTHORIZATION",
+            "MYSECRETS",
+            "AZURE_STORAGE_KEY",
+            "DB_CONNECTION_STRING",
         ],
     )
     def test_their_values_are_hidden_wherever_they_stand(
@@ -92,11 +131,49 @@ class TestSecretsOfTheEnvironment:
             ("GPG_KEY", "a-fingerprint"),
             ("MLFLOW_TRACKING_USERNAME", "annabel"),
             ("MY_TOKEN", "short"),
+            ("MY_TOKEN", "1"),
+            ("PATH", "/usr/bin:/bin"),
+            ("GIT_AUTHOR_NAME", "annabel"),
+            ("XAUTHORITY", "/home/ann/.Xauthority"),
+            ("SSH_AUTH_SOCK", "/tmp/agent.1"),
+            ("PASSWORD_FILE", "/run/secrets/db"),
+            ("COMPASS", "northern"),
+            ("AUTH_TYPE", "negotiate"),
+            ("USE_AUTH", "enabled"),
+            ("DATA_PATH", "/srv/data"),
         ],
     )
     def test_other_values_stay(self, name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
         assert masked(f"in {value} it is") == f"in {value} it is"
+
+    @pytest.mark.parametrize(
+        "value", ["two\nlines of it, the second long", "a\"b'c\\d", "pass/w rd+ü&<=>", "tail12\n"]
+    )
+    def test_however_they_are_written(self, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MY_PASS", value)
+        bare = value.strip()
+        once = json.dumps({"x": bare})
+        written = [
+            *(value, bare, once, json.dumps(once), json.dumps([bare], ensure_ascii=False)),
+            *(repr([bare]), repr(bare.encode()), str({"x": bare}), html.escape(bare)),
+            *(
+                quote(bare),
+                quote(bare, safe=""),
+                quote_plus(bare),
+                urlencode({"x": bare}),
+                quote(bare).lower(),
+            ),
+        ]
+        for text in written:
+            shown = masked(f"said {text} twice")
+            assert "***" in shown
+            assert not any(part in shown for part in ("lines", 'a"b', "c\\d", "rd", "tail12")), (text, shown)
+
+    def test_a_long_line_of_one_is_hidden_alone_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        line = "MIIEvQIBADANBgkqhkiG9w0"
+        monkeypatch.setenv("SIGNING_KEY", f"-----BEGIN PRIVATE KEY-----\n{line}\nshort\n")
+        assert masked(f"cannot read {line}, it is too short") == "cannot read ***, it is too short"
 
     def test_one_that_holds_another_is_hidden_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("A_TOKEN", "abcdefgh")
