@@ -15,6 +15,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import mlflow
 import pandas as pd
@@ -22,6 +23,7 @@ from mlflow.entities import Run
 
 from qlib_ext.checks import UserError
 from qlib_ext.metrics.significance import bootstrap_mean
+from qlib_ext.tracking.artifacts import RunArtifacts
 from qlib_ext.tracking.runs import connect, find_run
 
 ROWS = {
@@ -63,7 +65,7 @@ def daily(client: mlflow.MlflowClient, run: Run, name: str) -> pd.Series:
     """One daily series of a run."""
     path, column = DAILY[name]
     with tempfile.TemporaryDirectory() as folder:
-        table = pd.read_parquet(client.download_artifacts(run.info.run_id, path, folder))
+        table = RunArtifacts.download(client, run.info.run_id, [path], Path(folder)).table(path)
     return table["return"] - table["cost"] if column == "return" else table[column]
 
 

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from benchmarks.grid.plan import Cell, Plan
 from benchmarks.grid.work import finished
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 
 @dataclass(frozen=True)
@@ -108,4 +109,5 @@ class Results:
     def _file(self, result: Result, path: str) -> Iterator[Path]:
         assert result.run is not None
         with tempfile.TemporaryDirectory() as folder:
-            yield Path(self.client.download_artifacts(result.run.info.run_id, path, folder))
+            run = RunArtifacts.download(self.client, result.run.info.run_id, [path], Path(folder))
+            yield run.root / path

@@ -64,8 +64,8 @@ def compare(
     """
     from rich.console import Console  # here, so that `qlib-ext --help` stays quick
 
-    from qlib_ext.checks import UserError
-    from qlib_ext.cli.older import tell_of_older
+    from qlib_ext.checks import UserError, counted
+    from qlib_ext.cli.older import tell_of_older, tell_of_unchecked
     from qlib_ext.masking import masked
     from qlib_ext.report.comparison import runs as reading
     from qlib_ext.report.comparison.compared import compare as compared
@@ -80,6 +80,7 @@ def compare(
         runs = find_runs(client, wanted, finished=False)
         found, left_out = reading.read(client, runs)
     tell_of_older(client, runs)
+    tell_of_unchecked({f"{run.name} ({run.run_id[:8]})": run.unchecked for run in found})
     with Console(stderr=True).status("testing the differences"):
         comparison = compared(found, left_out, baseline=baseline, by=by or ())
     facts = {
@@ -95,6 +96,11 @@ def compare(
         typer.echo((folder / "groups.csv").read_text(encoding="utf-8"), nl=False)
     else:
         _show(comparison, written)
+    damaged = [each for each in left_out if each.damaged]
+    if damaged:
+        raise UserError(
+            f"compared without {counted(len(damaged), 'run')}: {damaged[0].name}: {damaged[0].why}"
+        )
 
 
 def _command(

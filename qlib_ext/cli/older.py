@@ -1,8 +1,8 @@
-"""Runs of earlier versions, told of before they are read."""
+"""Runs of earlier versions: what of theirs is not read, and what cannot be checked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,6 +12,15 @@ from qlib_ext.config.renamed import ARTIFACTS, METRICS, SINCE, new_name
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
+
+
+def tell_of_unchecked(runs: Mapping[str, Sequence[str]]) -> None:
+    """Say in one line which runs have no checksum of what was read of them: name of the run -> those artifacts."""
+    from qlib_ext.tracking.artifacts import unchecked_note
+
+    names = [name for name, unchecked in runs.items() if unchecked]
+    if names:
+        typer.echo(unchecked_note(names), err=True)
 
 
 def tell_of_older(client: MlflowClient, runs: Sequence[Run]) -> None:

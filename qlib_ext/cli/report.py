@@ -34,7 +34,7 @@ def report(
     import tempfile  # all here, so that `qlib-ext --help` stays quick
 
     from qlib_ext.checks import UserError
-    from qlib_ext.cli.older import tell_of_older
+    from qlib_ext.cli.older import tell_of_older, tell_of_unchecked
     from qlib_ext.records.makers import makers
     from qlib_ext.report import standard
     from qlib_ext.tracking.artifacts import put
@@ -55,6 +55,7 @@ def report(
         put(place / "figures" / name, picture)
     if found.info.status != "FINISHED":
         typer.echo(f"The run is {found.info.status}: its report shows what it left so far.", err=True)
+    tell_of_unchecked({artifacts.info["run_name"]: artifacts.unchecked})
     left_out = [part.title for part in artifacts.info["left_out"]]
     if left_out:
         typer.echo(

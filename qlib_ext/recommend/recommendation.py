@@ -20,6 +20,7 @@ from qlib_ext.recommend.holdings import Holdings, check_cash, read_holdings
 from qlib_ext.recommend.orders import next_orders
 from qlib_ext.recommend.scoring import find_day, score
 from qlib_ext.recommend.trained import TrainedRun
+from qlib_ext.tracking.artifacts import unchecked_note
 from qlib_ext.tracking.runs import find_run
 
 
@@ -107,6 +108,8 @@ def recommend(
         scored = score(run, store, day, asked=date is not None)
         listed = daily_list(run, store, scored)
         notes, warnings = scored.notes, scored.warnings
+        if run.artifacts.unchecked:
+            notes.append(unchecked_note([run.name]))
         if store.sample:
             warnings.insert(0, synthetic_note(store.sample.get("seed")))
         unseen = listed.index[listed["new"] & listed["rank"].notna()]

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,9 +18,11 @@ from mlflow.tracking import MlflowClient
 from qlib_ext.checks import UserError
 from qlib_ext.masking import masked
 from qlib_ext.paths import inside
+from qlib_ext.tracking.checksums import MANIFEST, checksum, from_text
 from qlib_ext.tracking.place import check_there, local_folder
 
 UNKNOWN = "no record that is known"
+BEFORE = "0.2"  # the last version whose runs have no checksums
 
 
 def missing_message(reader: str, missing: Iterable[str], makers: Mapping[str, str]) -> str:
@@ -63,12 +65,53 @@ def _check_source(artifact_uri: str | None, path: str) -> None:
         inside(folder, path, what="an artifact")
 
 
-def unreadable_message(path: str, error: object, makers: Mapping[str, str]) -> str:
-    """What to say of an artifact that is there and cannot be read."""
+class DamagedError(UserError):
+    """An artifact that is there, and is not what the run wrote."""
+
+
+def damaged(path: str, error: object, makers: Mapping[str, str]) -> DamagedError:
+    """What to raise of an artifact that is there and cannot be read."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-    return (
+    return DamagedError(
         f"the artifact `{path}` is damaged or only half there ({reason}): make it again by a run of the workflow "
         f"({f'{makers[path]} makes it; ' if path in makers else ''}RESUME=1 trains nothing twice)"
+    )
+
+
+def check_bytes(
+    file: Path, path: str, checksums: Mapping[str, str], makers: Mapping[str, str] | None = None
+) -> None:
+    """Raise a DamagedError where a file does not hold what the run wrote; one without a checksum passes."""
+    if path in checksums and checksum(file) != checksums[path]:
+        raise damaged(path, "its checksum is not that of what the run wrote", makers or {})
+
+
+def read_checksums(client: MlflowClient, run_id: str) -> dict[str, str]:
+    """Artifact path -> checksum, as the run's manifest has them; empty where it has none.
+
+    Raises
+    ------
+    DamagedError
+        If the manifest is not what the run wrote.
+    """
+    if not stored(client, run_id, [MANIFEST]):
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            return from_text(Path(client.download_artifacts(run_id, MANIFEST, folder)).read_text("utf-8"))
+        except ValueError as error:
+            raise DamagedError(
+                f"the artifact `{MANIFEST}` of the run {run_id} is damaged ({error}), so damage to the others would go "
+                "unnoticed: run the workflow again, or delete that file to read the run as it is"
+            ) from error
+
+
+def unchecked_note(runs: Sequence[str]) -> str:
+    """What to say of runs, by their names, of which an artifact was read that has no checksum."""
+    shown = ", ".join(runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")
+    return (
+        f"{shown}: no checksums of what was read, as of runs that version {BEFORE} made or that were killed, so damage to "
+        "the files would go unnoticed"
     )
 
 
@@ -86,7 +129,7 @@ def read_table(file: Path, path: str, makers: Mapping[str, str]) -> pd.DataFrame
 
     Raises
     ------
-    UserError
+    DamagedError
         If it is no such file, or was cut short: a table as CSV ends with the end of a line.
     """
     try:
@@ -96,7 +139,7 @@ def read_table(file: Path, path: str, makers: Mapping[str, str]) -> pd.DataFrame
             raise ValueError("its last line has no end")
         return pd.read_csv(file, index_col=0)
     except (ValueError, OSError) as error:  # pyarrow's and pandas' own are kinds of these
-        raise UserError(unreadable_message(path, error, makers)) from error
+        raise damaged(path, error, makers) from error
 
 
 def put(path: Path, content: str | bytes) -> None:
@@ -125,6 +168,8 @@ class RunArtifacts:
         without passwords.
     makers
         Artifact path -> the record that makes it, for messages about what is missing.
+    unchecked
+        Artifact paths of which the run keeps no checksum, so that damage to them would go unnoticed.
     """
 
     root: Path
@@ -133,6 +178,7 @@ class RunArtifacts:
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     info: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     makers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    unchecked: Sequence[str] = ()
 
     @classmethod
     def download(
@@ -162,8 +208,12 @@ class RunArtifacts:
         ------
         UserError
             If a path leads out of the folder, or to something outside of a run's artifacts on this machine.
+        DamagedError
+            If an artifact is not what the run wrote.
         """
         run = client.get_run(run_id)
+        paths, makers = [*paths], makers or {}
+        checksums = read_checksums(client, run_id) if paths else {}
         for path in paths:
             target = inside(root, path, what="an artifact")
             _check_source(run.info.artifact_uri, path)
@@ -171,6 +221,7 @@ class RunArtifacts:
                 tempfile.TemporaryDirectory() as folder
             ):  # stores differ in how they lay out what they hand over
                 found = client.download_artifacts(run_id, path, folder)
+                check_bytes(Path(found), path, checksums, makers)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(found, target)
         started = datetime.fromtimestamp(run.info.start_time / 1000)
@@ -187,7 +238,8 @@ class RunArtifacts:
                 "tracking_uri": masked(client.tracking_uri),
                 "command": masked(run.data.params.get("cmd-sys.argv", "")),
             },
-            makers=makers or {},
+            makers=makers,
+            unchecked=[path for path in paths if path not in checksums],
         )
 
     def maker(self, path: str) -> str:
@@ -213,14 +265,14 @@ class RunArtifacts:
         try:
             return json.loads(self.text(path))
         except json.JSONDecodeError as error:
-            raise UserError(unreadable_message(path, error, self.makers)) from error
+            raise damaged(path, error, self.makers) from error
 
     def text(self, path: str) -> str:
         """A text artifact."""
         try:
             return self._file(path).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(unreadable_message(path, error, self.makers)) from error
+            raise damaged(path, error, self.makers) from error
 
     def metric(self, name: str) -> float:
         """A metric of the run.

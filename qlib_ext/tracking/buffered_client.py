@@ -18,7 +18,9 @@ from mlflow.tracking import MlflowClient
 from qlib_ext.masking import masked
 from qlib_ext.paths import inside
 from qlib_ext.tracking import availability
+from qlib_ext.tracking.artifacts import check_bytes, read_checksums
 from qlib_ext.tracking.availability import REQUEST_ERRORS, WAIT, Backoff, is_unavailable
+from qlib_ext.tracking.checksums import MANIFEST, checksum, to_text
 from qlib_ext.tracking.local_runs import LocalRuns
 from qlib_ext.tracking.outbox import Outbox, outbox_root, without_password
 
@@ -32,7 +34,8 @@ class BufferedMlflowClient(MlflowClient):
 
     What is logged and cannot be sent goes to the outbox, and from then on everything does, so that the order is kept;
     every now and then, and at the end, it is tried again. The files of the run are kept in a temporary folder as well
-    while it lasts, so that a record can read what another wrote with the server away.
+    while it lasts, so that a record can read what another wrote with the server away. What it logged it knows by its
+    checksum, when it is read back and for those who read the run later.
 
     Parameters
     ----------
@@ -54,6 +57,7 @@ class BufferedMlflowClient(MlflowClient):
         self._backoff = Backoff()
         self._local = LocalRuns(self.remote)
         self._experiments: dict[str, Experiment] = {}
+        self._checksums: dict[str, dict[str, str]] = {}  # run -> artifact path -> checksum
 
     # -- what a run logs -------------------------------------------------------------------------------------
 
@@ -98,6 +102,10 @@ class BufferedMlflowClient(MlflowClient):
         with self._lock:
             source = Path(local_path)
             path = str(PurePosixPath(artifact_path or "") / source.name)
+            if source.is_dir():
+                return self.log_artifacts(run_id, str(source), path)
+            if path != MANIFEST:
+                self._checksums.setdefault(run_id, {})[path] = checksum(source)
             if self.remote:
                 self._local.keep_file(run_id, source, path)
             if self._sent(run_id, super().log_artifact, str(source), artifact_path):
@@ -112,6 +120,18 @@ class BufferedMlflowClient(MlflowClient):
             if file.is_file():
                 folder = PurePosixPath(artifact_path or "") / file.parent.relative_to(root).as_posix()
                 self.log_artifact(run_id, file, None if str(folder) == "." else str(folder))
+
+    def log_checksums(self, run_id: str) -> None:
+        """Write the manifest of the run's artifacts: of what this client logged, and of what another logged before.
+
+        Raises
+        ------
+        DamagedError
+            If there is a manifest that is damaged.
+        """
+        logged = self._checksums.get(run_id)
+        if logged:
+            self.log_text(run_id, to_text(read_checksums(self, run_id) | logged), MANIFEST)
 
     def set_terminated(self, run_id: str, status: str | None = None, end_time: int | None = None) -> None:
         with self._lock:
@@ -131,7 +151,11 @@ class BufferedMlflowClient(MlflowClient):
             return sorted(found.values(), key=lambda item: item.path)
 
     def download_artifacts(self, run_id: str, path: str, dst_path: str | None = None) -> str:
-        return self._local.fetch(run_id, path, dst_path) or super().download_artifacts(run_id, path, dst_path)
+        found = self._local.fetch(run_id, path, dst_path) or super().download_artifacts(
+            run_id, path, dst_path
+        )
+        check_bytes(Path(found), path, self._checksums.get(run_id, {}))
+        return found
 
     def get_run(self, run_id: str) -> Run:
         with self._lock:

@@ -70,6 +70,7 @@ class Recorder(MLflowRecorder):
         self._ended = True
         finished = status == MLflowRecorder.STATUS_FI
         unsent: UserError | None = None
+        self._log_checksums()
         if not self._delivered(wait_seconds() if finished else 0.0):
             unsent, status = self._kept_end(status)
         try:
@@ -87,6 +88,13 @@ class Recorder(MLflowRecorder):
             raise unsent
         if unsent is not None:
             logger.warning("the run %s has ended as %s: %s", self.id, status, unsent)
+
+    def _log_checksums(self) -> None:
+        """Let damage to the run's files be noticed later; a run that cannot have it ends as it would without."""
+        try:
+            self.client.log_checksums(self.id)
+        except (OSError, UserError, *REQUEST_ERRORS) as error:
+            logger.warning("the run %s keeps no checksums of its files: %s", self.id, masked(str(error)))
 
     def _delivered(self, seconds: float) -> bool:
         """Whether the server has all of the run, or takes it now."""

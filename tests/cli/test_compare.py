@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow.tracking import MlflowClient
 
 from qlib_ext.cli import main as cli
+from qlib_ext.tracking.buffered_client import BufferedMlflowClient
 from tests.report.comparison.conftest import EQUAL, Store
 
 
@@ -74,6 +76,32 @@ class TestCompare:
         monkeypatch.chdir(tmp_path)
         assert run(monkeypatch, "drawn", "--tracking-uri", store.uri) == 0
         assert capsys.readouterr().out.startswith("Synthetic market: a program drew it")
+
+    def test_a_damaged_run_is_left_out_and_an_error(
+        self,
+        store: Store,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        client = BufferedMlflowClient(store.uri)
+        for name, sums in (("whole", True), ("damaged", True), ("old", False)):
+            run_id = store.run(name, experiment="turned", seed=len(name))
+            if sums:
+                client.log_artifacts(run_id, client.download_artifacts(run_id, "ranking"), "ranking")
+                client.log_checksums(run_id)
+            if name == "damaged":
+                MlflowClient(store.uri).log_text(run_id, "no table", "ranking/daily.parquet")
+        monkeypatch.chdir(tmp_path)
+        assert run(monkeypatch, "main", "--tracking-uri", store.uri) == 2
+        told = capsys.readouterr()
+        assert (
+            "error: compared without 1 run: damaged: its artifacts cannot be read: the artifact `ranking"
+            in told.err
+        )
+        assert "old (" in told.err.partition("no checksums of what was read")[0]
+        assert "left out damaged" in told.out
+        assert (tmp_path / "reports" / "comparisons" / "turned" / "comparison.html").is_file()
 
     def test_csv_alone(
         self,

@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from mlflow.tracking import MlflowClient
 
 from qlib_ext.cli import main as cli
+from qlib_ext.tracking.buffered_client import BufferedMlflowClient
+from qlib_ext.tracking.place import local_folder
 from tests.report.conftest import MadeUpRun
 
 
@@ -15,7 +16,7 @@ class Store:
 
     def __init__(self, root: Path):
         self.uri = f"sqlite:///{root}/mlflow.db"
-        self.client = MlflowClient(self.uri)
+        self.client = BufferedMlflowClient(self.uri)
         made = MadeUpRun(root / "made", days=40, epochs=3)
         experiment = self.client.create_experiment("a/b <i>", artifact_location=str(root / "artifacts"))
         self.whole = self._run(experiment, made, "FINISHED", None)
@@ -29,6 +30,8 @@ class Store:
                 self.client.log_artifact(run, str(path))
         for name, value in made.metrics.items():
             self.client.log_metric(run, name, value)
+        if status == "FINISHED":
+            self.client.log_checksums(run)
         self.client.set_terminated(run, status)
         return run
 
@@ -57,7 +60,9 @@ class TestReport:
         monkeypatch.chdir(tmp_path)
         assert run(monkeypatch, store.whole[:8], "--tracking-uri", store.uri) == 0
         page = tmp_path / "reports" / "runs" / f"a-b-i--{store.whole[:8]}" / "report.html"
-        assert capsys.readouterr().out.splitlines()[-1] == str(page)
+        told = capsys.readouterr()
+        assert told.out.splitlines()[-1] == str(page)
+        assert "no checksums" not in told.err
         written = page.read_text(encoding="utf-8")
         assert f"qlib-ext report {store.whole} --tracking-uri" in written
         assert "<h1>a/b &lt;i&gt;</h1>" in written
@@ -75,6 +80,7 @@ class TestReport:
         told = capsys.readouterr()
         assert "Left out, for want of artifacts: Cumulative return, Drawdown" in told.out
         assert "The run is FAILED: its report shows what it left so far." in told.err
+        assert "no checksums of what was read, as of runs that version 0.2 made" in told.err
         page = (out / "report.html").read_text(encoding="utf-8")
         assert "The score ranks the stocks" in page or "Whether the score ranks" in page
         assert (
@@ -102,3 +108,24 @@ class TestReport:
             captured = capsys.readouterr()
             assert captured.err.startswith(message)
             assert captured.err.count("\n") == 1
+
+    def test_a_bit_that_turned_is_one_line_and_no_report(
+        self,
+        store: Store,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        folder = local_folder(store.client.get_run(store.whole).info.artifact_uri)
+        assert folder is not None
+        file = folder / "ranking" / "daily.parquet"
+        whole = file.read_bytes()
+        file.write_bytes(whole[:200] + bytes([whole[200] ^ 8]) + whole[201:])
+        arguments = [store.whole, "--out", str(tmp_path / "out"), "--tracking-uri", store.uri]
+        assert run(monkeypatch, *arguments) == 2
+        file.write_bytes(whole)
+        told = capsys.readouterr().err
+        assert told.startswith("error: the artifact `ranking/daily.parquet` is damaged")
+        assert "qlib_ext.records.ranking.RankingRecord makes it" in told
+        assert told.count("\n") == 1
+        assert not (tmp_path / "out").exists()

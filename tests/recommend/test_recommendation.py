@@ -22,6 +22,8 @@ from qlib_ext.market.store import QlibStore, synthetic_note
 from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.recommend.recommendation import Recommendation, recommend
 from qlib_ext.recommend.trained import TrainedRun
+from qlib_ext.tracking.artifacts import DamagedError
+from qlib_ext.tracking.place import local_folder
 from qlib_ext.tracking.runs import find_run
 
 Cut = Callable[..., QlibStore]
@@ -43,6 +45,25 @@ def kept(client: MlflowClient, tmp_path_factory: pytest.TempPathFactory) -> Call
 def today(client: MlflowClient, newest: QlibStore) -> Recommendation:
     """The list of the newest day."""
     return recommend(client, NETWORK, newest.root)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["config.yaml", "data/summary.json", "signal/predictions.parquet", "model/booster.txt"],
+)
+def test_a_damaged_artifact_is_named_and_nothing_scored(
+    client: MlflowClient, newest: QlibStore, path: str
+) -> None:
+    folder = local_folder(find_run(client, TREES).info.artifact_uri)
+    assert folder is not None
+    whole = (folder / path).read_bytes()
+    middle = len(whole) // 2
+    (folder / path).write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    try:
+        with pytest.raises(DamagedError, match=f"the artifact `{path}` is damaged"):
+            recommend(client, TREES, newest.root)
+    finally:
+        (folder / path).write_bytes(whole)
 
 
 def said(found: list[str], words: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 from datetime import date
 from pathlib import Path
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from qlib_ext.checks import UserError
 from qlib_ext.cli.main import app
 from qlib_ext.tracking import git, outbox
+from qlib_ext.tracking.artifacts import read_checksums
 from qlib_ext.tracking.outbox import send_all
 from qlib_ext.workflow.process_end import end_run
 from qlib_ext.workflow.recorder import Recorder
@@ -128,6 +130,29 @@ class TestLogged:
         assert found == ["code_cached.txt", "code_diff.txt", "code_status.txt"]
 
 
+class TestChecksums:
+    @pytest.mark.parametrize("status", ["FINISHED", "FAILED"])
+    def test_a_run_keeps_them_however_it_ends(self, workplace: Any, status: str) -> None:
+        R.start_exp(experiment_name="naming")
+        recorder = R.get_recorder()
+        recorder.client.log_text(recorder.id, "{}", "data/summary.json")
+        R.end_exp(status)
+        assert "data/summary.json" in read_checksums(recorder.client, recorder.id)
+
+    def test_one_that_cannot_ends_as_it_would_without(
+        self, workplace: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def full(run_id: str) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        R.start_exp(experiment_name="naming")
+        recorder = R.get_recorder()
+        monkeypatch.setattr(recorder.client, "log_checksums", full)
+        R.end_exp("FINISHED")
+        assert recorder.client.get_run(recorder.id).info.status == "FINISHED"
+        assert f"the run {recorder.id} keeps no checksums of its files: [Errno 28] No space" in caplog.text
+
+
 class TestEnd:
     """A whole run of Qlib's, over HTTP."""
 
@@ -170,6 +195,7 @@ class TestEnd:
         assert f"{run_id}: sent" in done.output
         assert points(at_work, run_id, "loss") == [(0, 1.0), (1, 0.5)]
         assert artifacts(at_work, run_id, "report") == {"report/report.html"}
+        assert "report/report.html" in read_checksums(MlflowClient(at_work.uri), run_id)
         info = MlflowClient(at_work.uri).get_run(run_id).info
         assert info.status == "FINISHED"
         assert info.end_time >= info.start_time

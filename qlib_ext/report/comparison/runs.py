@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from qlib_ext.masking import masked
 from qlib_ext.report.comparison.settings import seed_of, settings
 from qlib_ext.report.verdict import synthetic
-from qlib_ext.tracking.artifacts import RunArtifacts, stored
+from qlib_ext.tracking.artifacts import DamagedError, RunArtifacts, stored
 
 RANKING = "ranking/daily.parquet"
 BACKTEST = "backtest/daily.parquet"
@@ -48,6 +48,8 @@ class ComparedRun:
         Artifacts that it would have been read for and does not have.
     synthetic
         What is said of a run on a synthetic market; empty of another.
+    unchecked
+        Artifacts that were read and of which the run keeps no checksum.
     """
 
     run_id: str
@@ -62,6 +64,7 @@ class ComparedRun:
     conditions: Mapping[str, str] = field(default_factory=dict)
     lacking: Sequence[str] = ()
     synthetic: str = ""
+    unchecked: Sequence[str] = ()
 
     @property
     def traits(self) -> dict[str, str]:
@@ -72,11 +75,12 @@ class ComparedRun:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A run that is not compared, and why."""
+    """A run that is not compared, and why; `damaged` where its artifacts are not what it wrote."""
 
     run_id: str
     name: str
     why: str
+    damaged: bool = False
 
 
 def read(client: MlflowClient, runs: Iterable[Run]) -> tuple[list[ComparedRun], list[LeftOut]]:
@@ -102,7 +106,8 @@ def read(client: MlflowClient, runs: Iterable[Run]) -> tuple[list[ComparedRun], 
                 compared.append(view(found, [path for path in READS if path not in there]))
         except (mlflow.exceptions.MlflowException, OSError, ValueError, KeyError) as error:
             reason = masked(str(error)).strip().splitlines() or [type(error).__name__]
-            left_out.append(LeftOut(run_id, name, f"its artifacts cannot be read: {reason[0][:300]}"))
+            why = f"its artifacts cannot be read: {reason[0][:300]}"
+            left_out.append(LeftOut(run_id, name, why, isinstance(error, DamagedError)))
     return compared, left_out
 
 
@@ -141,6 +146,7 @@ def view(run: RunArtifacts, lacking: Sequence[str] = ()) -> ComparedRun:
         conditions=_conditions(run, label),
         lacking=[*lacking],
         synthetic=synthetic(run),
+        unchecked=run.unchecked,
     )
 
 
