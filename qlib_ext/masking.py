@@ -16,6 +16,8 @@ import os
 import re
 from urllib.parse import quote, quote_plus
 
+from qlib_ext.terminal import visible
+
 HIDDEN = "***"
 SHORTEST = 6  # characters of a value of the environment: what is shorter stands in any text
 SHORTEST_LINE = 16  # of a value of many lines: a shorter line may be a word
@@ -175,22 +177,25 @@ def _quote_all(text: bytes) -> str:
 
 
 class MaskingFilter(logging.Filter):
-    """Takes secrets out of every message of a handler of logging, and out of the exception that it shows."""
+    """Takes secrets out of each message of a handler and of the exception that it shows, and makes the rest visible.
+
+    A message of this package is one line, whatever the names in it hold.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let the record through, masked."""
         said = record.getMessage()
-        hidden = masked(said)
+        hidden = visible(masked(said), "" if record.name.startswith("qlib_ext") else "\n")
         if hidden != said:
             record.msg, record.args = hidden, ()
         if record.exc_info and not record.exc_text:
-            record.exc_text = masked(logging.Formatter().formatException(record.exc_info))
+            record.exc_text = visible(masked(logging.Formatter().formatException(record.exc_info)), "\n")
         return True
 
 
 def mask_logs(*names: str) -> None:
-    """Put a `MaskingFilter` on the handlers of these loggers, once each."""
-    for name in names:
-        for handler in logging.getLogger(name).handlers:
-            if not any(isinstance(each, MaskingFilter) for each in handler.filters):
-                handler.addFilter(MaskingFilter())
+    """Put a `MaskingFilter` on the handlers of these loggers, and on the one of loggers that have none, once each."""
+    handlers = [handler for name in names for handler in logging.getLogger(name).handlers]
+    for handler in filter(None, [*handlers, logging.lastResort]):
+        if not any(isinstance(each, MaskingFilter) for each in handler.filters):
+            handler.addFilter(MaskingFilter())

@@ -1,4 +1,9 @@
-"""What reaches the terminal: what a user can act on, and none of the notes that libraries write about each other."""
+"""What reaches the terminal: what a user can act on, and none of the notes that libraries write about each other.
+
+Names come from servers, stores and files of other people. A control character in one could move the cursor, and a newline
+could begin a line that looks like this program's own. So all text goes through here, and such characters are shown as JSON
+writes them.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,69 @@ import io
 import logging
 import os
 import sys
+import unicodedata
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+
+import rich.markup
+import typer
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def visible(text: object, keep: str = "") -> str:
+    r"""Text on one line, in which nothing moves the cursor, turns the direction of writing or cannot be seen.
+
+    Parameters
+    ----------
+    text
+        A text, or what is shown as one, such as a path.
+    keep
+        Characters that stay: the newline of a text that has lines of its own.
+
+    Returns
+    -------
+    The text with characters of control and of format, surrogates and unassigned ones as JSON writes them, so that JSON
+    stays JSON.
+
+    Examples
+    --------
+    >>> print(visible("run 1\nwarning: none of it is true"))
+    run 1\nwarning: none of it is true
+    """
+    whole = str(text)
+    return whole if whole.isprintable() else "".join(_shown(mark, keep) for mark in whole)
+
+
+def _shown(mark: str, keep: str) -> str:
+    if mark.isprintable() or mark in keep or unicodedata.category(mark) == "Zs":
+        return mark
+    units = mark.encode("utf-16-be", "surrogatepass").hex()
+    return _SHORT.get(mark) or "".join(rf"\u{units[k : k + 4]}" for k in range(0, len(units), 4))
+
+
+def say(text: object = "", *, err: bool = False, lines: bool = False) -> None:
+    """Write a line to stdout, or to stderr; `lines` where the text has several, as JSON and tracebacks do."""
+    typer.echo(visible(text, "\n" if lines else ""), err=err)
+
+
+def cell(text: object) -> str:
+    """Text as a table or a line of `console()` takes it: visible, and what looks like markup is none."""
+    return rich.markup.escape(visible(text))
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console of rich's, on which text of a name without `cell` moves no cursor either."""
+    return _VisibleConsole(stderr=stderr)
+
+
+class _VisibleConsole(Console):
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Segments as rich makes them, with visible text; its own control codes are apart from that."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else visible(text, "\n"), style, control)
 
 
 @contextlib.contextmanager
@@ -73,9 +139,8 @@ def shown_progress() -> Iterator[Callable[[int, int, str], None] | None]:
     if not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console  # here, so that a command without a bar stays quick
-    from rich.progress import Progress
+    from rich.progress import Progress  # here, so that a command without a bar stays quick
 
-    with Progress(console=Console(stderr=True), transient=True) as bars:
+    with Progress(console=console(stderr=True), transient=True) as bars:
         task = bars.add_task("")
-        yield lambda done, total, what: bars.update(task, completed=done, total=total, description=what)
+        yield lambda done, total, what: bars.update(task, completed=done, total=total, description=cell(what))

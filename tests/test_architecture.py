@@ -225,6 +225,11 @@ FORBIDDEN_CALLS = {
     "pd.read_pickle": "weights are safetensors, tables are parquet",
     "yaml.unsafe_load": "configuration is data",
     "yaml.full_load": "configuration is data",
+    "typer.echo": "names reach the terminal by `qlib_ext.terminal.say`, made visible",
+    "sys.stdout.write": "names reach the terminal by `qlib_ext.terminal.say`, made visible",
+    "sys.stderr.write": "names reach the terminal by `qlib_ext.terminal.say`, made visible",
+    "Console": "names reach the terminal by `qlib_ext.terminal.console`, made visible",
+    "escape": "names reach a table of the terminal by `qlib_ext.terminal.cell`, made visible",
 }
 
 
@@ -283,7 +288,10 @@ def violations(tree: ast.Module) -> Iterator[str]:
 class TestHabits:
     @every_module
     def test_no_module_does_what_none_may(self, module: str) -> None:
-        assert list(violations(MODULES[module])) == []
+        found = list(violations(MODULES[module]))
+        if module == "qlib_ext.terminal":  # it does so for all
+            found = [each for each in found if "made visible" not in each]
+        assert found == []
 
     @pytest.mark.parametrize(
         "module", [name for name in MODULES if any(is_under(name, f"qlib_ext.{part}") for part in READERS)]
@@ -339,6 +347,10 @@ class TestReader:
             (
                 "from qlib_ext import checks",
                 "line 1: `from qlib_ext.checks import ...` names what is used, everywhere",
+            ),
+            (
+                "typer.echo(name)",
+                "line 1: `typer.echo`: names reach the terminal by `qlib_ext.terminal.say`, made visible",
             ),
             ("np.load(f, allow_pickle=True)", "line 1: `allow_pickle=True` runs code from the file"),
         ],

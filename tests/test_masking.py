@@ -209,3 +209,11 @@ class TestLogs:
     def test_what_holds_no_secret_is_left_as_it_is(self, said: Callable[[], str]) -> None:
         logging.getLogger("a.log.of.the.test").warning("%d of %d", 3, 4)
         assert said() == "3 of 4\n"
+
+    def test_no_name_begins_a_line_or_moves_the_cursor(self, said: Callable[[], str]) -> None:
+        log = logging.getLogger("a.log.of.the.test")
+        log.warning("one\ntwo %s", "\x1b[2J")
+        log.handle(
+            logging.LogRecord("qlib_ext.x", logging.WARNING, "", 0, "run %s", ("a\nwarning: b",), None)
+        )
+        assert said() == "one\ntwo \\u001b[2J\nrun a\\nwarning: b\n"

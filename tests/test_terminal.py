@@ -2,15 +2,88 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
+import unicodedata
 import warnings
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.table import Table
 
-from qlib_ext.terminal import quiet_imports, quiet_libraries, quiet_qlib, shown_progress
+from qlib_ext.terminal import (
+    cell,
+    console,
+    quiet_imports,
+    quiet_libraries,
+    quiet_qlib,
+    say,
+    shown_progress,
+    visible,
+)
+
+# A name that would begin a line, clear the screen, hide and turn what stands beside it.
+NAME = "run\nwarning: not this program's\r\x1b[2J\x9b1m\u202e\u2066\u2028\u200b\x7f\U000e0041[red]"
+SHOWN = r"run\nwarning: not this program's\r\u001b[2J\u009b1m\u202e\u2066\u2028\u200b\u007f\udb40\udc41[red]"
+
+
+def raw(text: str) -> list[str]:
+    """What of a text a terminal would do or hide instead of showing it; newlines apart."""
+    return [mark for mark in text if mark != "\n" and unicodedata.category(mark)[0] in "CZ" and mark != " "]
+
+
+class TestVisible:
+    def test_a_name_is_one_line_that_is_seen(self) -> None:
+        assert visible(NAME) == SHOWN
+
+    def test_text_of_any_language_stays(self) -> None:
+        for text in ("沪深300　指数", "Übung é ½", "a\u00a0b", "नमस्ते", "{}[]<>\\n"):
+            assert visible(text) == text
+
+    @given(st.text())
+    def test_nothing_gets_through_and_nothing_changes_twice(self, text: str) -> None:
+        shown = visible(text)
+        assert [mark for mark in raw(shown) if unicodedata.category(mark) != "Zs"] == []
+        assert "\n" not in shown
+        assert visible(shown) == shown
+
+    @given(st.dictionaries(st.text(), st.text()))
+    def test_json_stays_json(self, content: dict[str, str]) -> None:
+        written = json.dumps(content, ensure_ascii=False, indent=2)
+        assert json.loads(visible(written, "\n")) == content
+
+    def test_a_name_that_is_no_text_is_shown(self) -> None:
+        assert visible(b"a\xff".decode("utf-8", "surrogateescape")) == r"a\udcff"
+
+
+class TestSay:
+    def test_a_line_is_a_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        say(f"note: {NAME}")
+        say(NAME, err=True)
+        assert capsys.readouterr() == (f"note: {SHOWN}\n", f"{SHOWN}\n")
+
+    def test_lines_are_lines(self, capsys: pytest.CaptureFixture[str]) -> None:
+        say("{\n  \x1b\n}", lines=True)
+        assert capsys.readouterr().out == "{\n  \\u001b\n}\n"
+
+
+class TestConsole:
+    def test_a_cell_is_one_line_without_markup(self, capsys: pytest.CaptureFixture[str]) -> None:
+        console().print(cell(NAME), soft_wrap=True)
+        assert capsys.readouterr().out == f"{SHOWN}\n"
+
+    def test_text_that_nobody_looked_at_moves_no_cursor(self, capsys: pytest.CaptureFixture[str]) -> None:
+        table = Table("code", title="a\x1b[2J")
+        table.add_row("b\x9b1m\u202e")
+        console().print(table)
+        console().print("[bold]c[/bold]\x1b[2J")
+        told = capsys.readouterr().out
+        assert raw(told) == []
+        assert "\\u001b[2J" in told
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from qlib_ext.terminal import say
+
 
 def check(
     workflow: Annotated[
@@ -23,4 +25,4 @@ def check(
         from qlib_ext.workflow.check import check_workflow
 
     check_workflow(workflow)
-    typer.echo(f"{workflow}: nothing is wrong with it that can be known before its data are read")
+    say(f"{workflow}: nothing is wrong with it that can be known before its data are read")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qlib_ext.cli.options import TrackingUri
+from qlib_ext.terminal import cell, console, say, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -62,9 +63,7 @@ def compare(
     Prints the figures and writes a page (comparison.html) and tables (groups.csv, runs.csv, tests.csv,
     configuration.csv).
     """
-    from rich.console import Console  # here, so that `qlib-ext --help` stays quick
-
-    from qlib_ext.checks import UserError, counted
+    from qlib_ext.checks import UserError, counted  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.cli.older import tell_of_older, tell_of_unchecked
     from qlib_ext.masking import masked
     from qlib_ext.report.comparison import runs as reading
@@ -76,12 +75,12 @@ def compare(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"`--out` must be a folder, found the file {folder}")
     client = connect(tracking_uri)
-    with Console(stderr=True).status("reading the runs"):
+    with console(stderr=True).status("reading the runs"):
         runs = find_runs(client, wanted, finished=False)
         found, left_out = reading.read(client, runs)
     tell_of_older(client, runs)
     tell_of_unchecked({f"{run.name} ({run.run_id[:8]})": run.unchecked for run in found})
-    with Console(stderr=True).status("testing the differences"):
+    with console(stderr=True).status("testing the differences"):
         comparison = compared(found, left_out, baseline=baseline, by=by or ())
     facts = {
         "Made by": shlex.join(_command(wanted, out, comparison, by or (), tracking_uri)),
@@ -93,7 +92,7 @@ def compare(
     page = render(comparison, f"Comparison of {', '.join(wanted)}", facts)
     written = _write(folder, page, comparison)
     if csv:
-        typer.echo((folder / "groups.csv").read_text(encoding="utf-8"), nl=False)
+        say((folder / "groups.csv").read_text(encoding="utf-8").removesuffix("\n"), lines=True)
     else:
         _show(comparison, written)
     damaged = [each for each in left_out if each.damaged]
@@ -128,22 +127,22 @@ def _write(folder: Path, page: str, comparison: Comparison) -> list[Path]:
         "configuration.csv": comparison.configuration.reset_index(),
     }
     for name, table in tables.items():
-        table.to_csv(folder / name, index=False)
+        plain = table.rename(columns=visible).map(
+            lambda each: visible(each) if isinstance(each, str) else each
+        )
+        plain.to_csv(folder / name, index=False)
     (folder / "comparison.html").write_text(page, encoding="utf-8")
     return [folder / "comparison.html", *(folder / name for name in tables)]
 
 
 def _show(comparison: Comparison, written: list[Path]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
     from qlib_ext.report.comparison.words import SHORT, SHOWN, claims, group_rows, metrics
 
-    console = Console()
+    terminal = console()
     if comparison.synthetic:
-        console.print(f"[bold yellow]{escape(comparison.synthetic)}[/bold yellow]")
+        terminal.print(f"[bold yellow]{cell(comparison.synthetic)}[/bold yellow]")
     wanted = metrics(comparison, SHORT)
-    console.print(
+    terminal.print(
         _table(
             "Groups",
             ["Group", "Runs", *(SHOWN[metric][0].replace("Information", "Info.") for metric in wanted)],
@@ -151,21 +150,19 @@ def _show(comparison: Comparison, written: list[Path]) -> None:
         )
     )
     if comparison.others:
-        console.print(_tests(comparison))
+        terminal.print(_tests(comparison))
     for claim in claims(comparison):
-        console.print(f"{MARKS[claim.answer]} [bold]{escape(claim.said)}[/bold] {escape(claim.because)}")
+        terminal.print(f"{MARKS[claim.answer]} [bold]{cell(claim.said)}[/bold] {cell(claim.because)}")
     for warning in comparison.warnings:
-        console.print(f"[yellow]![/yellow] {escape(warning)}")
+        terminal.print(f"[yellow]![/yellow] {cell(warning)}")
     for each in comparison.left_out:
-        console.print(f"[dim]left out[/dim] {escape(each.name)} ({each.run_id[:8]}): {escape(each.why)}")
+        terminal.print(f"[dim]left out[/dim] {cell(each.name)} ({each.run_id[:8]}): {cell(each.why)}")
     for path in written:  # one line each, however long: a path is there to be copied
-        console.print(escape(str(path.resolve())), soft_wrap=True, highlight=False)
+        terminal.print(cell(str(path.resolve())), soft_wrap=True, highlight=False)
 
 
 def _tests(comparison: Comparison) -> Table:
     """Differences to the baseline of all measures; the page has more columns."""
-    from rich.markup import escape
-
     from qlib_ext.report.comparison.compared import TESTED
     from qlib_ext.report.comparison.words import rows_of_tests
 
@@ -179,30 +176,29 @@ def _tests(comparison: Comparison) -> Table:
         rows = rows_of_tests(comparison, measure)
         if rows:
             table.add_section()
-            table.add_row(f"[bold]{escape(name)}[/bold]")
+            table.add_row(f"[bold]{cell(name)}[/bold]")
         for group, amount, interval, _, corrected, _, kept in rows:
-            table.add_row(*map(escape, (group, amount, interval, corrected, kept)))
+            table.add_row(*map(cell, (group, amount, interval, corrected, kept)))
     return table
 
 
 def _table(title: str, header: list[str], rows: list[list[str]], *, whole: bool = False) -> Table:
     """A table whose first column names the rows; `whole` keeps the other cells on one line each."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
-        title=escape(title),
+        title=cell(title),
         title_justify="left",
         title_style="bold",
     )
     narrow = None if whole else 9  # `0.0412 ± 0.0031` on two lines, so that 80 columns hold the table
-    table.add_column(escape(header[0]), overflow="fold")
+    table.add_column(cell(header[0]), overflow="fold")
     for name in header[1:]:
-        table.add_column(escape(name), justify="right", no_wrap=whole, max_width=narrow, overflow="fold")
+        table.add_column(cell(name), justify="right", no_wrap=whole, max_width=narrow, overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(cell, row))
     return table

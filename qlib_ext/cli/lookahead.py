@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qlib_ext.cli.options import TrackingUri
+from qlib_ext.terminal import say
 
 if TYPE_CHECKING:
     from qlib_ext.lookahead.findings import Result
@@ -68,10 +69,10 @@ def lookahead(
     seconds = time.perf_counter() - began
     if as_json:
         document = {"workflow": workflow.name, "run": run, **found.to_json(), "seconds": round(seconds, 1)}
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+        say(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), lines=True)
     else:
         for line in _lines(workflow, found, seconds):
-            typer.echo(line)
+            say(line)
     if found.findings:
         raise typer.Exit(1)
 
@@ -90,7 +91,7 @@ def _trained(run: str, tracking_uri: str | None, folder: Path) -> Callable[[Any]
         features = dataset.handler.features
         for ours, theirs in zip((features.median, features.scale), trained.statistics(), strict=True):
             if not np.array_equal(ours, theirs, equal_nan=True):
-                typer.echo(
+                say(
                     f"warning: the run {trained.name} normalised its features by other statistics than the workflow's "
                     "training days have in this store: is it a run of this workflow, on this store?",
                     err=True,
@@ -109,14 +110,17 @@ def _lines(workflow: Path, found: Result, seconds: float) -> Iterator[str]:
         f"{facts['last']}, on {facts['changed_markets']} changed markets ({', '.join(facts['changed'])})"
     )
     for finding in found.findings:
-        yield f"\nALARM {finding.kind}"
+        yield ""
+        yield f"ALARM {finding.kind}"
         yield f"  {finding.message}"
     if not found.findings:
-        yield "\nNothing that is called known on a day follows from what came after it."
+        yield ""
+        yield "Nothing that is called known on a day follows from what came after it."
     yield ""
     for check in found.checks:
         yield f"looked at: {check.what}{f' ({check.dates:,} dates)' if check.dates else ''}"
     for note in found.notes:
         yield f"note: {note}"
     alarms = len(found.findings)
-    yield f"\n{alarms} alarm{'' if alarms == 1 else 's'}; {found.dates:,} dates in {seconds:.0f} s"
+    yield ""
+    yield f"{alarms} alarm{'' if alarms == 1 else 's'}; {found.dates:,} dates in {seconds:.0f} s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 import typer
 
@@ -23,8 +24,8 @@ from qlib_ext.cli.relocate import relocate
 from qlib_ext.cli.report import report
 from qlib_ext.cli.send import send
 from qlib_ext.config.renamed import check_command
-from qlib_ext.masking import masked
-from qlib_ext.terminal import quiet_libraries
+from qlib_ext.masking import mask_logs, masked
+from qlib_ext.terminal import quiet_libraries, say
 
 app = typer.Typer(
     help="Backtests of multi-task stock recommendation on Qlib.",
@@ -57,6 +58,7 @@ data.command("update")(update)
 def _root() -> None:
     """Begin each command: what libraries say of each other stays off the terminal."""
     quiet_libraries()
+    mask_logs("qlib", "qlib_ext", "mlflow")
 
 
 def main() -> None:
@@ -67,8 +69,9 @@ def main() -> None:
     except Exception as error:
         said = str(error) if isinstance(error, UserError) else foreign_error(error)
         if said is None:
-            raise
-        typer.echo(f"error: {masked(said)}", err=True)
+            say(masked("".join(traceback.format_exception(error))).rstrip(), err=True, lines=True)
+            raise SystemExit(1) from error
+        say(f"error: {masked(said)}", err=True)
         raise SystemExit(2) from error
 
 

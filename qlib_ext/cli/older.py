@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import typer
-
 from qlib_ext.config.renamed import ARTIFACTS, METRICS, SINCE, new_name
+from qlib_ext.terminal import say
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -20,7 +19,7 @@ def tell_of_unchecked(runs: Mapping[str, Sequence[str]]) -> None:
 
     names = [name for name, unchecked in runs.items() if unchecked]
     if names:
-        typer.echo(unchecked_note(names), err=True)
+        say(unchecked_note(names), err=True)
 
 
 def tell_of_older(client: MlflowClient, runs: Sequence[Run]) -> None:
@@ -44,7 +43,7 @@ def tell_of_older(client: MlflowClient, runs: Sequence[Run]) -> None:
     said += [f"metrics `{old}...` are `{new}...` now" for old, new in METRICS.items() if old in metrics]
     names = ", ".join(run.info.run_name or run.info.run_id[:8] for run in older[:3])
     more = f" and {len(older) - 3} more" if len(older) > 3 else ""
-    typer.echo(
+    say(
         f"Made by a version before {SINCE}: {names}{more}"
         + (f". What has another name since then is not read: {'; '.join(said)}" if said else ""),
         err=True,

@@ -13,6 +13,7 @@ import typer
 
 from qlib_ext.checks import UserError
 from qlib_ext.cli.options import TrackingUri
+from qlib_ext.terminal import cell, console, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,8 +47,6 @@ def recommend(
 
     with quiet_imports():
         from qlib_ext.recommend.recommendation import recommend as run_recommend
-    from rich.console import Console
-
     from qlib_ext.tracking.runs import connect
 
     logging.getLogger("qlib_ext").addHandler(logging.NullHandler())  # what matters is shown below
@@ -57,22 +56,22 @@ def recommend(
         found = run_recommend(connect(tracking_uri), run, store, date=date, current=current, cash=cash)
     out = out or Path("recommendations") / f"{found.source['day']}-{found.source['run'][:8]}.csv"
     written = _write(found, out.expanduser())
-    console = Console()
+    terminal = console()
     source = found.source
     for warning in found.warnings:
-        typer.echo(f"warning: {warning}")
+        say(f"warning: {warning}")
     for note in found.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     scored = int(found.listed["rank"].notna().sum())
-    typer.echo(
+    say(
         f"{source['universe']} at the close of {source['day']}, by {source['run_name']} ({source['run'][:8]}): "
         f"{scored} stocks scored, {len(found.listed) - scored} without a score"
     )
-    console.print(_table(found.listed.head(top)))
+    terminal.print(_table(found.listed.head(top)))
     if found.orders is not None:
-        typer.echo("Orders of the next trading day, sized by the closes of this one:")
-        console.print(_order_table(found.orders))
-    typer.echo(f"Written: {', '.join(map(str, written))}")
+        say("Orders of the next trading day, sized by the closes of this one:")
+        terminal.print(_order_table(found.orders))
+    say(f"Written: {', '.join(map(str, written))}")
 
 
 def _write(found: Recommendation, out: Path) -> list[Path]:
@@ -104,11 +103,11 @@ def _table(listed: pd.DataFrame) -> Table:
         "close",
     ):
         if column != "probability" or classes:
-            table.add_column(column, justify="left" if column == "code" else "right")
+            table.add_column(cell(column), justify="left" if column == "code" else "right")
     for column in [*texts, ""]:
         table.add_column(column)
     for code, row in listed.iterrows():
-        cells = [_shown(row["rank"], "d"), str(code), _shown(row["score"], ".5f")]
+        cells = [_shown(row["rank"], "d"), cell(code), _shown(row["score"], ".5f")]
         cells += [_shown(row[column], "d") for column in classes]
         if classes:
             cells.append(
@@ -132,12 +131,12 @@ def _order_table(orders: pd.DataFrame) -> Table:
         table.add_column(column, justify="right" if column in ("shares", "close", "value") else "left")
     for row in orders.itertuples():
         table.add_row(
-            row.side,
+            cell(row.side),
             _text(row.instrument),
             f"{row.shares:,.10g}",
             f"{row.price:,.2f}",
             f"{row.value:,.0f}",
-            row.reason,
+            cell(row.reason),
         )
     return table
 
@@ -150,6 +149,4 @@ def _shown(value: object, form: str) -> str:
 
 def _text(value: object) -> str:
     """Text as it is: what looks like markup is none."""
-    from rich.markup import escape
-
-    return escape(str(value)) if isinstance(value, str) else ""
+    return cell(value) if isinstance(value, str) else ""

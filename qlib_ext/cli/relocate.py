@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from qlib_ext.terminal import say
+
 
 def relocate(
     old: Annotated[Path, typer.Argument(help="Folder in which MLflow looks for artifacts.")],
@@ -21,6 +23,4 @@ def relocate(
 
     client = connect(tracking_uri)
     runs = place.relocate(client.tracking_uri, old.expanduser().absolute(), new.expanduser().absolute())
-    typer.echo(
-        f"The artifacts of {runs} run{'' if runs == 1 else 's'} are looked for in {new.absolute()} now"
-    )
+    say(f"The artifacts of {runs} run{'' if runs == 1 else 's'} are looked for in {new.absolute()} now")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qlib_ext.cli.options import TrackingUri
+from qlib_ext.terminal import say
 
 
 def report(
@@ -54,11 +55,11 @@ def report(
     for name, picture in pictures.items():
         put(place / "figures" / name, picture)
     if found.info.status != "FINISHED":
-        typer.echo(f"The run is {found.info.status}: its report shows what it left so far.", err=True)
+        say(f"The run is {found.info.status}: its report shows what it left so far.", err=True)
     tell_of_unchecked({artifacts.info["run_name"]: artifacts.unchecked})
     left_out = [part.title for part in artifacts.info["left_out"]]
     if left_out:
-        typer.echo(
+        say(
             f"Left out, for want of artifacts: {', '.join(left_out)}. The page's last section says what makes them."
         )
-    typer.echo((place / "report.html").resolve())
+    say((place / "report.html").resolve())

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from qlib_ext.terminal import say
+
 
 def send(
     folder: Annotated[
@@ -23,4 +25,4 @@ def send(
     from qlib_ext.tracking.outbox import outbox_root, send_all  # here, so that `qlib-ext --help` stays quick
 
     for run_id, entries in send_all(outbox_root() if folder is None else folder.expanduser(), tracking_uri):
-        typer.echo(f"{run_id}: sent {entries} {'entry' if entries == 1 else 'entries'}; the run is complete")
+        say(f"{run_id}: sent {entries} {'entry' if entries == 1 else 'entries'}; the run is complete")

@@ -28,6 +28,7 @@ from qlib_ext.model.phase_state import PhaseState
 from qlib_ext.model.selection import validation_score
 from qlib_ext.model.step_log import StepLog, check_measured
 from qlib_ext.model.task import Task, daily_losses
+from qlib_ext.terminal import visible
 
 logger = logging.getLogger(__name__)
 
@@ -229,7 +230,9 @@ class Trainer:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(days)
         names = [task.name for task in self.trained]
         log = StepLog(names, type(self.balancer).__name__, self.epoch, train.dates)
-        bar = tqdm(order, desc=self._progress(), unit="day", leave=False, mininterval=1.0, disable=None)
+        bar = tqdm(
+            order, desc=visible(self._progress()), unit="day", leave=False, mininterval=1.0, disable=None
+        )
         try:
             for step, position in enumerate(bar, start=1):
                 log.add(position, *self._step(train, int(position)))

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from qlib_ext.checks import UserError, brief
@@ -18,6 +16,7 @@ from qlib_ext.records.makers import makers
 from qlib_ext.report import headline, note, standard, verdict
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
+from qlib_ext.terminal import cell, console
 from qlib_ext.tracking.artifacts import RunArtifacts, put
 
 
@@ -86,12 +85,12 @@ class ReportRecord(Record):
         return target.resolve()
 
     def _show(self, run: RunArtifacts, report: Path) -> None:
-        console = Console()
+        terminal = console()
         synthetic = verdict.synthetic(run)
         if synthetic:
-            console.print(f"[bold yellow]{escape(synthetic)}[/bold yellow]")
+            terminal.print(f"[bold yellow]{cell(synthetic)}[/bold yellow]")
         if headline.has(run, headline.REQUIRES):
-            console.print(headline_table(run))
+            terminal.print(headline_table(run))
         facts = {
             "Report": report,
             "MLflow store": run.info["tracking_uri"],
@@ -99,7 +98,7 @@ class ReportRecord(Record):
             "Run": run.info["run_id"],
         }
         for name, fact in facts.items():  # one line each, however long: a path is there to be copied
-            console.print(f"[bold]{name:<14}[/bold]{escape(str(fact))}", soft_wrap=True, highlight=False)
+            terminal.print(f"[bold]{name:<14}[/bold]{cell(fact)}", soft_wrap=True, highlight=False)
 
 
 def _built(name: str, sections: Sequence[Mapping[str, Any]]) -> list[Section]:
@@ -110,14 +109,14 @@ def _built(name: str, sections: Sequence[Mapping[str, Any]]) -> list[Section]:
 
 def headline_table(run: RunArtifacts) -> Table:
     """The report's headline table for a terminal."""
-    table = Table(title=str(run.info.get("experiment", "")), title_justify="left", title_style="bold")
+    table = Table(title=cell(run.info.get("experiment", "")), title_justify="left", title_style="bold")
     table.add_column("Measure")
     table.add_column("Value", justify="right", no_wrap=True)
     table.add_column("95% interval", justify="right", no_wrap=True)
     table.add_column("Beside it")
     for group in headline.groups(run):
         table.add_section()
-        table.add_row(f"[bold]{escape(group.title)}[/bold]")
+        table.add_row(f"[bold]{cell(group.title)}[/bold]")
         for row in group.rows:
-            table.add_row(escape(row.name), row.value, row.interval, escape(row.beside))
+            table.add_row(cell(row.name), row.value, row.interval, cell(row.beside))
     return table

@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from qlib_ext.checks import UserError, nearest
-from qlib_ext.masking import masked
+from qlib_ext.masking import mask_logs, masked
 from qlib_ext.tracking import database
 
 DEFAULT_DATABASE = "mlflow.db"
@@ -53,6 +53,7 @@ def connect(uri: str | None = None) -> MlflowClient:
     _check_database_file(uri)
     database.check(uri)
     disable_telemetry()
+    mask_logs("mlflow")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for every small file
     try:
         with _one_retry():

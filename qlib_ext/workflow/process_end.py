@@ -18,6 +18,7 @@ from qlib.workflow import R
 
 from qlib_ext.checks import UserError, foreign_error
 from qlib_ext.masking import masked
+from qlib_ext.terminal import say, visible
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -31,24 +32,30 @@ class Excepthook:
     def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, UserError):
             end_run("FAILED")
-            sys.stderr.write(f"\n{masked(str(error))}\n")
+            _say(str(error))
         elif isinstance(error, OSError) and error.errno in NO_ROOM:
             end_run("FAILED")
-            sys.stderr.write(
-                f"\nno room left on the disk ({masked(str(error))}): make some, and take the run up with RESUME=1; its "
-                "last checkpoint is whole\n"
+            _say(
+                f"no room left on the disk ({error}): make some, and take the run up with RESUME=1; its last checkpoint is "
+                "whole"
             )
         elif issubclass(kind, KeyboardInterrupt):
             run_id = end_run("KILLED")
-            sys.stderr.write("\nInterrupted" + (f"; run {run_id} is marked KILLED.\n" if run_id else ".\n"))
+            _say("Interrupted" + (f"; run {run_id} is marked KILLED." if run_id else "."))
         elif (said := foreign_error(error)) is not None:
             end_run("FAILED")
-            sys.stderr.write(f"\n{masked(said)}\n")
-        elif masked(str(error)) != str(error):  # what came before this hook shows the message as it is
+            _say(said)
+        elif visible(masked(str(error)), "\n") != str(error):  # what came before this hook shows it as it is
             end_run("FAILED")
-            sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
+            say(masked("".join(traceback.format_exception(kind, error, trace))), err=True, lines=True)
         else:
             self.previous(kind, error, trace)
+
+
+def _say(message: str) -> None:
+    """On a line of its own: a bar may stand in the one before."""
+    say(err=True)
+    say(masked(message), err=True)
 
 
 def install_excepthook() -> None:

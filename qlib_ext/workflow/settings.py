@@ -9,6 +9,7 @@ from qlib.config import MODE_CONF, REG_CN, REG_TW, REG_US, C
 
 from qlib_ext.checks import UserError, brief, instance, integer, nearest, one_of
 from qlib_ext.config.security import check_classes
+from qlib_ext.terminal import visible
 
 KEYS = ("experiment_name", "qlib_init", "task", "sys", "BASE_CONFIG_PATH")
 # What a workflow may hold beside these: anchors that several places share, and what a person notes.
@@ -56,7 +57,9 @@ def check_settings(config: Any) -> None:
         if key not in config:
             raise UserError(f"a workflow must have `{key}`, found {', '.join(map(str, config)) or 'nothing'}")
     if "experiment_name" in config and not (
-        isinstance(config["experiment_name"], str) and config["experiment_name"].strip()
+        isinstance(config["experiment_name"], str)
+        and config["experiment_name"].strip()
+        and config["experiment_name"] == visible(config["experiment_name"])
     ):
         raise UserError(f"`experiment_name` must be a name, found {brief(config['experiment_name'])}")
     _check_qlib(config["qlib_init"])

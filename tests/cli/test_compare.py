@@ -85,23 +85,41 @@ class TestCompare:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         client = BufferedMlflowClient(store.uri)
-        for name, sums in (("whole", True), ("damaged", True), ("old", False)):
+        evil = "dam\nwarning: aged\x1b[2J\u202e"
+        for name, sums in (("whole", True), (evil, True), ("old", False)):
             run_id = store.run(name, experiment="turned", seed=len(name))
             if sums:
                 client.log_artifacts(run_id, client.download_artifacts(run_id, "ranking"), "ranking")
                 client.log_checksums(run_id)
-            if name == "damaged":
+            if name == evil:
                 MlflowClient(store.uri).log_text(run_id, "no table", "ranking/daily.parquet")
         monkeypatch.chdir(tmp_path)
-        assert run(monkeypatch, "main", "--tracking-uri", store.uri) == 2
+        assert run(monkeypatch, "turned", "--tracking-uri", store.uri) == 2
         told = capsys.readouterr()
+        shown = r"dam\nwarning: aged\u001b[2J\u202e"
         assert (
-            "error: compared without 1 run: damaged: its artifacts cannot be read: the artifact `ranking"
-            in told.err
+            f"error: compared without 1 run: {shown}: its artifacts cannot be read: the artifact" in told.err
         )
         assert "old (" in told.err.partition("no checksums of what was read")[0]
-        assert "left out damaged" in told.out
+        assert f"left out {shown}" in " ".join(told.out.split())
+        assert not set("\x1b\u202e") & set(told.out + told.err)
         assert (tmp_path / "reports" / "comparisons" / "turned" / "comparison.html").is_file()
+
+    def test_a_group_whose_name_would_begin_a_line(
+        self,
+        store: Store,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        for name in ("one", "two\nwarning: three\x1b[2J"):
+            store.run(name, experiment="forged")
+        monkeypatch.chdir(tmp_path)
+        for more in ([], ["--csv"]):
+            assert run(monkeypatch, "forged", "--by", "name", "--tracking-uri", store.uri, *more) == 0
+            told = capsys.readouterr()
+            assert "\x1b" not in told.out + told.err
+            assert not [line for line in (told.out + told.err).splitlines() if line.startswith("warning")]
 
     def test_csv_alone(
         self,

@@ -12,6 +12,7 @@ import typer
 
 from qlib_ext.checks import UserError, counted
 from qlib_ext.cli.data.summary import counts
+from qlib_ext.terminal import say
 
 if TYPE_CHECKING:
     from qlib_ext.market.finding import Finding, QualityReport
@@ -63,15 +64,16 @@ def check(
     last = checked if repaired is None else repaired.after
     if as_json:
         document = checked.to_json() if repaired is None else repaired.to_json()
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+        say(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), lines=True)
     else:
         most = None if everything else SHOWN
         for line in _lines(checked, most):
-            typer.echo(line)
+            say(line)
         if repaired is not None:
             for line in _fixed(repaired, most):
-                typer.echo(line)
-        typer.echo(f"\n{counts(last)}; {len(last.kinds)} kinds of fault looked for in {seconds:.1f} s")
+                say(line)
+        say()
+        say(f"{counts(last)}; {len(last.kinds)} kinds of fault looked for in {seconds:.1f} s")
     if last.has_errors:
         raise typer.Exit(1)
 
@@ -87,10 +89,12 @@ def _lines(checked: QualityReport, most: int | None) -> Iterator[str]:
             yield f"{counted(len(of_severity), severity)}"
             yield from _by_kind(of_severity, checked, most)
     if not checked.findings:
-        yield "\nNothing was found."
+        yield ""
+        yield "Nothing was found."
     left_out = store.get("left_out")
     if left_out:
-        yield f"\n{counted(left_out, 'finding')} of other stocks left out; without --universe they are listed"
+        yield ""
+        yield f"{counted(left_out, 'finding')} of other stocks left out; without --universe they are listed"
 
 
 def _facts(checked: QualityReport) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from qlib_ext.cli.data.summary import audit, described
+from qlib_ext.terminal import say
 
 
 def download(
@@ -32,6 +33,6 @@ def download(
     # Qlib's bars of progress are for eyes; its messages come all the same.
     with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
         store = download(out, region=region, name=name, version=version, replace=replace)
-    typer.echo(f"{out}: {described(store)} ({time.perf_counter() - began:.1f} s)")
+    say(f"{out}: {described(store)} ({time.perf_counter() - began:.1f} s)")
     audit(out)
-    typer.echo(f"To use it: QLIB_DATA={out}")
+    say(f"To use it: QLIB_DATA={out}")

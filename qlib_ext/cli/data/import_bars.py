@@ -10,6 +10,7 @@ import typer
 
 from qlib_ext.cli.data.summary import audit, described
 from qlib_ext.cli.options import pairs, settings_of
+from qlib_ext.terminal import say
 
 
 def import_bars(
@@ -95,15 +96,15 @@ def import_bars(
     with shown_progress() as progress:
         done = import_bars(source, out, settings, actions=actions, replace=replace, progress=progress)
     said = described(done.store, ", ".join(done.bars.fields))
-    typer.echo(f"{out}: {said} ({time.perf_counter() - began:.1f} s)")
+    say(f"{out}: {said} ({time.perf_counter() - began:.1f} s)")
     for note in done.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     audit(out)
     if region == "us":
         variable = "" if universe == "stocks" else f" UNIVERSE={universe}"
-        typer.echo(f"To use it: QLIB_DATA={out}{variable} qrun workflows/mimstocr_us.yaml")
+        say(f"To use it: QLIB_DATA={out}{variable} qrun workflows/mimstocr_us.yaml")
     else:
-        typer.echo(
+        say(
             f"To use it: QLIB_DATA={out} qrun WORKFLOW, with `instruments: {universe}` and a benchmark of the store in "
             "the workflow"
         )

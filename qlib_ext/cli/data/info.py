@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qlib_ext.terminal import say
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -43,13 +45,14 @@ def info(
         found = store_info(directory, fingerprint=fingerprint, progress=progress)
     undrawn = _draw(found.daily, plot) if plot is not None else []
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False))
+        say(json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False), lines=True)
         return
     for line in _lines(found):
-        typer.echo(line)
+        say(line)
     if plot is not None:
         without = f", but for {', '.join(undrawn)}: too many for one picture" if undrawn else ""
-        typer.echo(f"\nDaily sizes of the universes are drawn in {plot}{without}")
+        say()
+        say(f"Daily sizes of the universes are drawn in {plot}{without}")
 
 
 def _lines(found: StoreInfo) -> Iterator[str]:

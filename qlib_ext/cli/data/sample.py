@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from qlib_ext.cli.data.summary import described
+from qlib_ext.terminal import say
 
 
 def sample(
@@ -41,7 +42,7 @@ def sample(
     with shown_progress() as progress:
         store, written = market.write(out, progress)
     if not written:
-        typer.echo(f"{out} already holds this sample market: left as it is")
+        say(f"{out} already holds this sample market: left as it is")
         return
-    typer.echo(f"{out}: a sample market of {described(store)} ({time.perf_counter() - began:.1f} s)")
-    typer.echo(f"To use it: QLIB_DATA={out}")
+    say(f"{out}: a sample market of {described(store)} ({time.perf_counter() - began:.1f} s)")
+    say(f"To use it: QLIB_DATA={out}")

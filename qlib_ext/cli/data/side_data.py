@@ -9,6 +9,7 @@ import typer
 
 from qlib_ext.checks import counted
 from qlib_ext.cli.options import pairs, words
+from qlib_ext.terminal import say
 
 if TYPE_CHECKING:
     from qlib_ext.market.side_data.table import SideTable
@@ -64,9 +65,9 @@ def side_data(
         encoding=encoding,
         replace=replace,
     )
-    typer.echo(f"{done.path}: {_told(done.table)}")
+    say(f"{done.path}: {_told(done.table)}")
     for note in done.notes:
-        typer.echo(f"  note: {note}")
+        say(f"  note: {note}")
 
 
 def _told(table: SideTable) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from qlib_ext.checks import counted
+from qlib_ext.terminal import say
 
 if TYPE_CHECKING:
     from qlib_ext.market.finding import QualityReport
@@ -35,4 +34,4 @@ def audit(directory: Path) -> None:
 
     with shown_progress() as progress:
         checked = check_store(directory, progress=progress)
-    typer.echo(f"The audit has {counts(checked)}. To read them: qlib-ext data check {directory}")
+    say(f"The audit has {counts(checked)}. To read them: qlib-ext data check {directory}")

@@ -9,6 +9,7 @@ import typer
 
 from qlib_ext.checks import UserError, brief
 from qlib_ext.cli.options import pairs, settings_of, words
+from qlib_ext.terminal import say
 
 if TYPE_CHECKING:
     from qlib_ext.market.store import QlibStore
@@ -90,12 +91,12 @@ def universe(
         made = TopUniverse(**settings_of(ctx, TopUniverse) | chosen).choose(store)
     written = write_universe(directory, made, replace=replace, out=out)
     for line in _told(store, made):
-        typer.echo(line)
+        say(line)
     for other, spells in others.items():
-        typer.echo(_compared(store, made, other, spells))
+        say(_compared(store, made, other, spells))
     for note in made.notes:
-        typer.echo(f"  note: {note}")
-    typer.echo(f"To use it: QLIB_DATA={written.root} with `instruments: {name}`")
+        say(f"  note: {note}")
+    say(f"To use it: QLIB_DATA={written.root} with `instruments: {name}`")
 
 
 def _told(store: QlibStore, made: Universe) -> list[str]:

@@ -12,6 +12,7 @@ import typer
 from qlib_ext.checks import counted
 from qlib_ext.cli.data.import_bars import import_bars
 from qlib_ext.cli.options import pairs, settings_of
+from qlib_ext.terminal import say
 
 SHOWN = 10  # revised values
 _IMPORT = get_type_hints(import_bars, include_extras=True)
@@ -82,20 +83,20 @@ def update(
             progress=progress,
         )
     for note in done.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     days = done.store.calendar
     if not done.changed:
-        typer.echo(f"{store} has everything that {source} has, up to {days[-1].date()}: left as it is")
+        say(f"{store} has everything that {source} has, up to {days[-1].date()}: left as it is")
         return
     for revision in done.revisions[:SHOWN]:
-        typer.echo(f"revised: {revision}")
+        say(f"revised: {revision}")
     if len(done.revisions) > SHOWN:
-        typer.echo(f"revised: and {len(done.revisions) - SHOWN:,} more values")
+        say(f"revised: and {len(done.revisions) - SHOWN:,} more values")
     added = f", {done.days[0].date()} to {done.days[-1].date()}" if len(done.days) else ""
-    typer.echo(
+    say(
         f"{store}: {counted(len(done.days), 'day')} added{added}, {counted(len(done.instruments), 'instrument')}, "
         f"{counted(done.rows, 'bar')}; {counted(len(done.revisions), 'value')} revised. It has "
         f"{counted(len(done.store.instruments()), 'instrument')} and {counted(len(days), 'day')} now "
         f"({time.perf_counter() - began:.1f} s)"
     )
-    typer.echo(f"To check it: qlib-ext data check {store}")
+    say(f"To check it: qlib-ext data check {store}")

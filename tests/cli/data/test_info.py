@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -125,3 +126,19 @@ def test_mistakes_are_one_line(
     assert (status, out) == (2, "")
     assert err.startswith(message)
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_name_of_the_store_begins_no_line_and_moves_no_cursor(
+    market: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]], form: tuple[str, ...]
+) -> None:
+    root = shutil.copytree(market, tmp_path / "evil\nwarning: forged\x1b[2J")
+    universe = "x\nwarning: forged\x1b[2J\u202e"
+    shutil.copy(root / "instruments" / "csi100.txt", root / "instruments" / f"{universe}.txt")
+    status, out, err = run(root, "--no-fingerprint", *form)
+    assert status == 0
+    assert not set("\x1b\u202e") & set(out + err)
+    assert not [line for line in (out + err).splitlines() if line.lstrip().startswith("warning: forged")]
+    assert r"forged\u001b[2J\u202e" in out
+    if form:
+        assert universe in [each["name"] for each in json.loads(out)["universes"]]
