@@ -160,10 +160,10 @@ class Trainer:
             )
         valid_days = self._labelled(valid, "validation", "valid")
         if folder is None:
-            return self._train(train, days, valid, valid_days, on_epoch)
+            return self._train(train, days, valid, valid_days, keep_epochs, on_epoch)
         self.checkpoint_path = (self._resume(folder) if resume else None) or folder.new_path()
         with checkpoint.claimed(self.checkpoint_path):
-            return self._train(train, days, valid, valid_days, on_epoch)
+            return self._train(train, days, valid, valid_days, keep_epochs, on_epoch)
 
     def _train(
         self,
@@ -171,6 +171,7 @@ class Trainer:
         days: np.ndarray,
         valid: DailyPanels,
         valid_days: np.ndarray,
+        keep_epochs: bool,
         on_epoch: Callable[[Epoch], None],
     ) -> list[Epoch]:
         """All epochs that are left, with a checkpoint after each where there is a path for it."""
