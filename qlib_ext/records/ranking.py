@@ -43,6 +43,13 @@ class RankingRecord(Record):
     ------
     UserError
         If an argument is out of its range or a label is not among the run's.
+
+    Departures
+    ----------
+    MiM-StocR's text ranks only the return for RankIC; here both sides are ranked (Spearman), as in the authors' code.
+    The paper measures IC and Precision@N on the ranks of the day's returns, here they are of raw returns, as in Qlib's own
+    tables: its IC exceeds its RankIC, which raw returns do not have, and its Precision@N has a base rate of one half.
+    `python -m benchmarks.paper report` shows both.
     """
 
     needs = ("signal/predictions.parquet", "signal/labels.parquet")

@@ -84,6 +84,7 @@ class ApproxNDCG(Loss):
     ----------
     - Gain ``2^y-1`` instead of the printed ``2^(y-1)``, so that class 0 earns nothing.
     - The cut is smooth, and its place b follows the scale of the approximate ranks, as said above.
+    - The relevance is the class, as the paper says; the authors' command takes its square (`relevance`).
     """
 
     classification = True
