@@ -137,11 +137,38 @@ class TestJob:
         assert "qlib_ext.records.momentum.MomentumRecord" not in classes
         assert classes[-1] == "qlib_ext.records.report.ReportRecord"
 
-    def test_rise_or_fall_takes_the_place_of_the_momentum_line(self, grid: Grid) -> None:
-        tasks = job(grid, Cell("CSI300", "HIST", "rise-or-fall", 0)).config["task"]["model"]["kwargs"][
-            "tasks"
-        ]
-        assert {name: task["label"] for name, task in tasks.items()} == {"score": "RETURN", "rise": "RISE"}
+    def test_rise_or_fall_changes_the_label_and_nothing_else(self, grid: Grid) -> None:
+        momentum, rise = (
+            job(grid, Cell("CSI300", "HIST", method, 0)).config["task"]["model"]["kwargs"]
+            for method in ("MiM-StocR", "rise-or-fall")
+        )
+        assert rise["tasks"]["rise"] == momentum["tasks"]["momentum"] | {"label": "RISE"}
+        momentum["tasks"].pop("momentum")
+        rise["tasks"].pop("rise")
+        assert rise == momentum
+
+    @pytest.mark.parametrize(("universe", "k"), [("SSE50", 10), ("CSI100", 20), ("CSI300", 50)])
+    def test_a_fixed_k_cuts_the_list_of_its_universe(self, grid: Grid, universe: str, k: int) -> None:
+        tasks = job(grid, Cell(universe, "LSTM", "fixed k", 0)).config["task"]["model"]["kwargs"]["tasks"]
+        assert tasks["momentum"]["loss"]["kwargs"]["losses"][1]["kwargs"] == {"k": k}
+
+    def test_a_value_that_the_universe_has_not_is_named(self, grid: Grid, tmp_path: Path) -> None:
+        content = yaml.safe_load(GRID.read_text())
+        content["universes"]["SSE50"]["values"] = {"bottom": 1}
+        (tmp_path / "grid.yaml").write_text(yaml.safe_dump(content))
+        with pytest.raises(UserError, match=r"`\$top` must be a value of the universe, which has bottom"):
+            job(Grid(tmp_path / "grid.yaml", ROOT), Cell("SSE50", "LSTM", "fixed k", 0))
+
+    def test_the_authors_rules_are_those_of_their_universe(self, grid: Grid) -> None:
+        assert [*job(grid).backtests] == ["authors"]
+        assert not job(grid, Cell("SSE50", "LSTM", "STL", 0)).backtests
+        strategy = job(grid).backtests["authors"]["strategy"]["kwargs"]
+        assert (strategy["topk"], strategy["n_drop"], strategy["only_tradable"]) == (50, 5, True)
+
+    def test_epochs_are_kept_where_asked_and_are_no_other_run(self, grid: Grid) -> None:
+        kept = job(grid, keep_epochs=True)
+        assert kept.config["task"]["model"]["kwargs"]["keep_epochs"]
+        assert kept.name == job(grid).name
 
 
 class TestName:
