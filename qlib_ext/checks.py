@@ -6,6 +6,7 @@ Every check returns its value, so that a constructor can check and store in one 
 from __future__ import annotations
 
 import difflib
+import errno
 import itertools
 import math
 import reprlib
@@ -65,8 +66,31 @@ FOREIGN = {
 }
 
 
+# What the system says of a place or a disk, and not of a mistake in a program.
+REFUSED = {
+    getattr(errno, name)
+    for name in [
+        "EACCES",
+        "EPERM",
+        "EROFS",
+        "ENOTDIR",
+        "EISDIR",
+        "ENAMETOOLONG",
+        "ELOOP",
+        "ENOSPC",
+        "EDQUOT",
+        "EFBIG",
+        "EIO",
+    ]
+    if hasattr(errno, name)
+}
+
+
 def foreign_error(error: BaseException) -> str | None:
-    """What to say of an exception class of MLflow, cvxpy or Qlib, in one sentence with the way out; None of any other."""
+    """What to say of an error of MLflow, cvxpy, Qlib or the system, in one sentence with the way out; None of any other."""
+    if isinstance(error, OSError) and error.errno in REFUSED:
+        place = "" if error.filename is None else f" of {error.filename}"
+        return f"the system says{place}: {error.strerror}; name another place, change its rights or make room"
     known = FOREIGN.get(type(error).__module__.partition(".")[0])
     if known is None:
         return None

@@ -174,6 +174,8 @@ CASES: list[tuple[str, str, Any, str]] = [
     (MAIN, f"{MODEL}/seed", "one", "`seed` must be an integer, found 'one'"),
     (MAIN, f"{MODEL}/device", "gpu", "`device` must be one of auto, cpu, cuda, found 'gpu'"),
     (MAIN, f"{MODEL}/resume", "yes", "`resume` must be one of 0, 1, found 'yes'"),
+    (MAIN, "qlib_init/exp_manager/kwargs/uri", "sqlite:////dev/null/x/mlflow.db", "the place of MLflow's database mlflow.db must be a folder that can be written"),
+    (MAIN, f"{MODEL}/checkpoint_dir", "/dev/null/x", "`checkpoint_dir` must be a folder that can be written, found '/dev/null/x' (Not a directory: '/dev/null')"),
     (MAIN, f"{MODEL}/checkpoint_dir", 5, "`checkpoint_dir` must be a folder, or null for none, found 5"),
     (MAIN, f"{MODEL}/backbone", "LSTM", "`backbone` must be a mapping, found 'LSTM'"),
     (MAIN, f"{MODEL}/backbone/class", "qlib_ext.model.backbones.lstm.LSTMM", "is not in `qlib_ext.model.backbones.lstm` (did you mean LSTM?)"),
@@ -308,6 +310,7 @@ CASES: list[tuple[str, str, Any, str]] = [
     (MAIN, "task/record/MomentumRecord/kwargs", {"task": "momentums"}, "`task` must be a classification task of the model (momentum), found 'momentums'"),
     (RESNEXT, "task/record/DirectionRecord/kwargs/periods", {"crisis": ["2008-09-01", "2008-02-30"]}, "`periods['crisis']` must be a day"),
     (MAIN, "task/record/ReportRecord/kwargs", {"sections": [{"class": "qlib_ext.report.sections.costs.Cost"}]}, "(did you mean Costs"),
+    (MAIN, "task/record/ReportRecord/kwargs", {"out_dir": "/dev/null/x"}, "`out_dir` of the report must be a folder that can be written"),
     (MAIN, "task/record/ReportRecord/kwargs", {"out_dir": 3}, "`out_dir` must be a folder, found 3"),
     # -- backtest
     (MAIN, f"{STRATEGY}/class", "qlib_ext.strategy.topk_dropout.TopKDropout", "(did you mean TopkDropout"),

@@ -13,6 +13,7 @@ from qlib_ext.cli.options import TrackingUri
 from qlib_ext.terminal import cell, console, say, visible
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
     from qlib_ext.report.comparison.compared import Comparison
@@ -66,14 +67,14 @@ def compare(
     from qlib_ext.checks import UserError, counted  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.cli.older import tell_of_older, tell_of_unchecked
     from qlib_ext.masking import masked
+    from qlib_ext.paths import writable
     from qlib_ext.report.comparison import runs as reading
     from qlib_ext.report.comparison.compared import compare as compared
     from qlib_ext.report.comparison.document import render
     from qlib_ext.tracking.runs import connect, find_runs
 
     folder = out or FOLDER / (re.sub(r"[^\w.-]+", "-", " ".join(wanted)).strip("-.")[:80] or "runs")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"`--out` must be a folder, found the file {folder}")
+    writable(folder, name="`--out`", way_out="name another")
     client = connect(tracking_uri)
     with console(stderr=True).status("reading the runs"):
         runs = find_runs(client, wanted, finished=False)
@@ -90,11 +91,13 @@ def compare(
         "Grouped by": ", ".join(by) if by else "all parameters that differ, the seed apart",
     }
     page = render(comparison, f"Comparison of {', '.join(wanted)}", facts)
-    written = _write(folder, page, comparison)
     if csv:
-        say((folder / "groups.csv").read_text(encoding="utf-8").removesuffix("\n"), lines=True)
+        say(_csv(comparison.summary.reset_index()).removesuffix("\n"), lines=True)
     else:
-        _show(comparison, written)
+        _show(comparison)
+    written = _write(folder, page, comparison)
+    if not csv:
+        _show_paths(written)
     damaged = [each for each in left_out if each.damaged]
     if damaged:
         raise UserError(
@@ -127,15 +130,18 @@ def _write(folder: Path, page: str, comparison: Comparison) -> list[Path]:
         "configuration.csv": comparison.configuration.reset_index(),
     }
     for name, table in tables.items():
-        plain = table.rename(columns=visible).map(
-            lambda each: visible(each) if isinstance(each, str) else each
-        )
-        plain.to_csv(folder / name, index=False)
+        (folder / name).write_text(_csv(table), encoding="utf-8")
     (folder / "comparison.html").write_text(page, encoding="utf-8")
     return [folder / "comparison.html", *(folder / name for name in tables)]
 
 
-def _show(comparison: Comparison, written: list[Path]) -> None:
+def _csv(table: pd.DataFrame) -> str:
+    """A table as CSV, whose names move no cursor and begin no line."""
+    plain = table.rename(columns=visible).map(lambda each: visible(each) if isinstance(each, str) else each)
+    return plain.to_csv(index=False)
+
+
+def _show(comparison: Comparison) -> None:
     from qlib_ext.report.comparison.words import SHORT, SHOWN, claims, group_rows, metrics
 
     terminal = console()
@@ -157,6 +163,10 @@ def _show(comparison: Comparison, written: list[Path]) -> None:
         terminal.print(f"[yellow]![/yellow] {cell(warning)}")
     for each in comparison.left_out:
         terminal.print(f"[dim]left out[/dim] {cell(each.name)} ({each.run_id[:8]}): {cell(each.why)}")
+
+
+def _show_paths(written: list[Path]) -> None:
+    terminal = console()
     for path in written:  # one line each, however long: a path is there to be copied
         terminal.print(cell(str(path.resolve())), soft_wrap=True, highlight=False)
 

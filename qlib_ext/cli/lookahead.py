@@ -57,7 +57,7 @@ def lookahead(
         contextlib.redirect_stdout(io.StringIO()),
     ):
         start(config["qlib_init"])
-        check_task(config["task"])
+        check_task(config["task"], writes=False)
         found = audit(
             config["task"],
             dates=dates,

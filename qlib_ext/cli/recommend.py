@@ -13,6 +13,7 @@ import typer
 
 from qlib_ext.checks import UserError
 from qlib_ext.cli.options import TrackingUri
+from qlib_ext.paths import writable
 from qlib_ext.terminal import cell, console, say
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from qlib_ext.recommend.recommendation import Recommendation
 
+FOLDER = Path("recommendations")
 STANDING = {"suspended": "suspended", "limit_up": "limit up", "limit_down": "limit down", "new": "new"}
 
 
@@ -52,10 +54,13 @@ def recommend(
     logging.getLogger("qlib_ext").addHandler(logging.NullHandler())  # what matters is shown below
     if out is not None and (out.is_dir() or out.suffix.lower() != ".csv"):
         raise UserError(f"`--out` must be a CSV file such as list.csv, found {out}")
+    writable(
+        FOLDER if out is None else out.expanduser().absolute().parent,
+        name="the folder of `--out`",
+        way_out="name another",
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         found = run_recommend(connect(tracking_uri), run, store, date=date, current=current, cash=cash)
-    out = out or Path("recommendations") / f"{found.source['day']}-{found.source['run'][:8]}.csv"
-    written = _write(found, out.expanduser())
     terminal = console()
     source = found.source
     for warning in found.warnings:
@@ -71,7 +76,8 @@ def recommend(
     if found.orders is not None:
         say("Orders of the next trading day, sized by the closes of this one:")
         terminal.print(_order_table(found.orders))
-    say(f"Written: {', '.join(map(str, written))}")
+    out = out or FOLDER / f"{found.source['day']}-{found.source['run'][:8]}.csv"
+    say(f"Written: {', '.join(map(str, _write(found, out.expanduser())))}")
 
 
 def _write(found: Recommendation, out: Path) -> list[Path]:

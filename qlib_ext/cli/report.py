@@ -10,6 +10,8 @@ import typer
 from qlib_ext.cli.options import TrackingUri
 from qlib_ext.terminal import say
 
+RUNS = Path("reports/runs")
+
 
 def report(
     run: Annotated[
@@ -34,15 +36,14 @@ def report(
     """Make the report of a run again from its artifacts; the market's data are not needed."""
     import tempfile  # all here, so that `qlib-ext --help` stays quick
 
-    from qlib_ext.checks import UserError
     from qlib_ext.cli.older import tell_of_older, tell_of_unchecked
+    from qlib_ext.paths import writable
     from qlib_ext.records.makers import makers
     from qlib_ext.report import standard
     from qlib_ext.tracking.artifacts import put
     from qlib_ext.tracking.runs import connect, find_run
 
-    if out is not None and out.exists() and not out.is_dir():
-        raise UserError(f"`--out` must be a folder, found the file {out}")
+    writable(out or RUNS, name="`--out`", way_out="name another")
     client = connect(tracking_uri)
     found = find_run(client, run)
     tell_of_older(client, [found])
@@ -50,7 +51,7 @@ def report(
         document, artifacts = standard.of_run(client, found.info.run_id, Path(folder), makers=makers())
         page = document.render(artifacts)
         pictures = document.pictures(artifacts) if figures else {}
-    place = out if out is not None else Path("reports/runs") / standard.folder_name(artifacts)
+    place = out if out is not None else RUNS / standard.folder_name(artifacts)
     put(place / "report.html", page)
     for name, picture in pictures.items():
         put(place / "figures" / name, picture)

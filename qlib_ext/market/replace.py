@@ -31,6 +31,7 @@ from pathlib import Path
 
 from qlib_ext.checks import UserError
 from qlib_ext.lock import UNSUPPORTED, BusyError, exclusive
+from qlib_ext.paths import writable
 
 _THREADS = 8
 _AT_FDCWD = -100
@@ -130,6 +131,16 @@ def locked(root: str | Path) -> Iterator[Lock]:
         _restore(root)
         _discard(_beside(root, "new"))
         yield Lock(root)
+
+
+def check_place(root: str | Path) -> None:
+    """Raise a UserError where nothing can be written beside `root`: before any long work, whose end would find it."""
+    root = _resolved(root)
+    writable(
+        root.parent,
+        name=f"the place of `{root}`",
+        way_out="choose one that can, or copy the store to one",
+    )
 
 
 def recover(root: str | Path) -> None:

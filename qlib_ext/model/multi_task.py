@@ -36,6 +36,7 @@ from qlib_ext.model.schedule import SCORE
 from qlib_ext.model.step_log import NonFiniteError
 from qlib_ext.model.task import Task
 from qlib_ext.model.trainer import Epoch, Trainer
+from qlib_ext.paths import writable
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +178,13 @@ class MultiTaskModel(Model):
         for task in self._tasks:
             spec.require_label(f"tasks.{task.name}.label", task.label)
         self._check_network(spec.num_features, spec.lookback_days)
+
+    def check_places(self) -> None:
+        """Raise a UserError where no checkpoint could be written."""
+        if self.checkpoint_dir is not None:
+            writable(
+                Path(self.checkpoint_dir), name="`checkpoint_dir`", way_out="name another, or null for none"
+            )
 
     def fit(self, dataset: DailyPanelDataset, reweighter: Any = None) -> None:
         """Train on segment `train`, choose the best epoch on `valid`; `test` is never read.

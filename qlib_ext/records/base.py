@@ -75,6 +75,9 @@ class Record(RecordTemp, ABC):
         A record overrides this to say at once what it would otherwise find hours later.
         """
 
+    def check_places(self) -> None:
+        """Raise a UserError where a folder cannot be written that the record writes beside the run's artifacts."""
+
     def generate(self, **kwargs: Any) -> None:
         """Check the inputs, then write the artifacts and log the metrics.
 
@@ -151,7 +154,9 @@ class Record(RecordTemp, ABC):
             self.recorder.log_artifact(str(file), None if str(where.parent) == "." else str(where.parent))
 
 
-def check_records(task: Mapping[str, Any], recorder: Any, spec: DatasetSpec | None = None) -> None:
+def check_records(
+    task: Mapping[str, Any], recorder: Any, spec: DatasetSpec | None = None, *, writes: bool = True
+) -> None:
     """Build the package's own records of a task once, so that their mistakes show before hours of training.
 
     Parameters
@@ -162,6 +167,8 @@ def check_records(task: Mapping[str, Any], recorder: Any, spec: DatasetSpec | No
         Qlib's recorder of the run.
     spec
         Of the dataset, where it has one.
+    writes
+        Whether they are to be run, so that their folders must be ones that can be written.
 
     Raises
     ------
@@ -201,6 +208,8 @@ def check_records(task: Mapping[str, Any], recorder: Any, spec: DatasetSpec | No
             raise UserError(missing_message(f"`{name}`, {type(record).__name__},", missing, makers()))
         if spec is not None:
             record.check_before(spec)
+        if writes:
+            record.check_places()
         written.add(path)
 
 

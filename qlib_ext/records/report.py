@@ -11,6 +11,7 @@ from rich.table import Table
 
 from qlib_ext.checks import UserError, brief
 from qlib_ext.config.build import build
+from qlib_ext.paths import writable
 from qlib_ext.records.base import Record
 from qlib_ext.records.makers import makers
 from qlib_ext.report import headline, note, standard, verdict
@@ -64,6 +65,10 @@ class ReportRecord(Record):
         if not isinstance(out_dir, (str, Path)) or not str(out_dir):
             raise UserError(f"`out_dir` must be a folder, found {brief(out_dir)}")
         self.out_dir = Path(out_dir)
+
+    def check_places(self) -> None:
+        """The folder of reports must be one that can be written."""
+        writable(self.out_dir, name="`out_dir` of the report", way_out="name another")
 
     def _generate(self) -> None:
         with tempfile.TemporaryDirectory() as folder:

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -17,10 +18,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from qlib_ext.checks import UserError
 from qlib_ext.features.expression_text import guard
 from qlib_ext.masking import mask_logs, masked
+from qlib_ext.paths import writable
 from qlib_ext.terminal import quiet_imports, quiet_libraries, quiet_qlib, show_messages
 from qlib_ext.tracking import database
 from qlib_ext.tracking.availability import is_unavailable, set_timeouts, wait_seconds
-from qlib_ext.tracking.place import check_place
+from qlib_ext.tracking.outbox import outbox_root
+from qlib_ext.tracking.place import ROOT, check_place, local_folder
 from qlib_ext.tracking.runs import (
     DEFAULT_DATABASE,
     checked_uri,
@@ -125,6 +128,7 @@ class ExperimentManager(MLflowExpManager):
         raise_on_sigterm()
         if (uri or self.uri).startswith("http"):
             connect(uri or self.uri)  # a server that is not there, or refuses us, is said now and in one line
+            self._look_at_outbox()
         if recorder_id is None and recorder_name is None and not resume:
             # to the microsecond: runs that start at once have names of their own
             recorder_name = (
@@ -156,14 +160,27 @@ class ExperimentManager(MLflowExpManager):
         return experiment
 
     def _check_experiment(self, uri: str, name: str) -> None:
-        """Refuse the name of a deleted experiment, and one whose artifacts would go where the project once lay."""
+        """Refuse the name of a deleted experiment, and one whose artifacts cannot be written or would go astray."""
         client = MlflowClient(tracking_uri=checked_uri(uri))
         found = client.get_experiment_by_name(name)
-        if found is None:
-            return
-        if found.lifecycle_stage == "deleted":
+        if found is not None and found.lifecycle_stage == "deleted":
             raise UserError(deleted_message(found))
-        check_place(client, name, found.artifact_location)
+        if found is not None:
+            check_place(client, name, found.artifact_location)
+            folder = local_folder(found.artifact_location)
+        else:
+            folder = None if uri.startswith("http") else Path(ROOT)
+        if folder is not None:
+            writable(folder, name="the place of the run's artifacts", way_out="start it in another folder")
+
+    def _look_at_outbox(self) -> None:
+        """Warn where nothing of a run could be kept: it needs no place as long as the server answers."""
+        try:
+            writable(
+                outbox_root(), name="MLFLOW_OUTBOX", way_out="name another, or nothing can be kept of a run"
+            )
+        except UserError as error:
+            logger.warning("should the server go away: %s", error)
 
     def create_exp(self, experiment_name: str | None = None) -> Experiment:
         """Create an experiment of a new name."""

@@ -19,7 +19,7 @@ from qlib_ext.records.base import check_records
 KEYS = ("model", "dataset", "record", "reweighter")
 
 
-def check_task(task: Any, recorder: Any = None) -> None:
+def check_task(task: Any, recorder: Any = None, *, writes: bool = True) -> None:
     """Check the task of a workflow: its parts, their arguments, and whether they fit each other and the store.
 
     Parameters
@@ -28,6 +28,8 @@ def check_task(task: Any, recorder: Any = None) -> None:
         As Qlib reads it.
     recorder
         Qlib's recorder of the run, where there is one already.
+    writes
+        Whether the task is to be run, so that its folders must be ones that can be written.
 
     Raises
     ------
@@ -50,13 +52,16 @@ def check_task(task: Any, recorder: Any = None) -> None:
             raise UserError(f"`task` must have a `{key}`, found {', '.join(task) or 'nothing'}")
     check_classes(task, "task")  # before anything is imported
     model = _model(task["model"])
+    check_places = getattr(model, "check_places", None)
+    if writes and callable(check_places):
+        check_places()
     spec = _spec_of_dataset(task["dataset"])
     if spec is not None:
         spec = dataclasses.replace(spec, tasks=_tasks(model))
         check_before = getattr(model, "check_before", None)
         if callable(check_before):
             check_before(spec)
-    check_records(task, recorder, spec)
+    check_records(task, recorder, spec, writes=writes)
 
 
 def _model(config: Any) -> Model:

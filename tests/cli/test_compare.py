@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
@@ -194,5 +195,25 @@ class TestCompare:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         (tmp_path / "x").write_text("")
-        assert run(monkeypatch, "main", "--tracking-uri", store.uri, "--out", str(tmp_path / "x")) == 2
-        assert "`--out` must be a folder" in capsys.readouterr().err
+        for out in (tmp_path / "x", tmp_path / "x" / "y"):  # told before the runs are looked for
+            assert run(monkeypatch, "nothing", "--tracking-uri", store.uri, "--out", str(out)) == 2
+            assert "`--out` must be a folder that can be written" in capsys.readouterr().err
+
+    def test_what_was_computed_is_shown_though_it_cannot_be_written(
+        self,
+        store: Store,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        def refused(*_: object) -> None:
+            raise OSError(errno.EROFS, "Read-only file system", "/out/groups.csv")
+
+        monkeypatch.setattr("qlib_ext.cli.compare._write", refused)
+        assert run(monkeypatch, "main", "--tracking-uri", store.uri, "--out", str(tmp_path)) == 2
+        told = capsys.readouterr()
+        assert "Against EqualWeighting" in told.out
+        assert told.err.strip().splitlines()[-1] == (
+            "error: the system says of /out/groups.csv: Read-only file system; name another place, change its rights or "
+            "make room"
+        )

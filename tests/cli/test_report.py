@@ -99,7 +99,11 @@ class TestReport:
         for arguments, message in (
             (
                 [store.whole, "--out", str(tmp_path / "file")],
-                "error: `--out` must be a folder, found the file",
+                "error: `--out` must be a folder that can be written, found",
+            ),
+            (  # told before the run is looked for
+                ["nothing", "--out", str(tmp_path / "file" / "below")],
+                "error: `--out` must be a folder that can be written, found",
             ),
             (["nothing"], "error: no run or experiment `nothing` in"),
             ([store.empty], "error: the standard report needs artifacts that this run does not have"),

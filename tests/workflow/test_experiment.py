@@ -53,6 +53,24 @@ class TestMoved:
             R.start_exp(experiment_name="moved")
 
 
+class TestNotWritable:
+    def test_the_place_of_the_artifacts_is_looked_at_before_a_run(self, workplace: Any) -> None:
+        (Path.cwd() / "file").touch()
+        R.exp_manager.client.create_experiment("astray", f"{Path.cwd()}/file/below")
+        with pytest.raises(
+            UserError, match=r"place of the run's artifacts must be a folder that can be written"
+        ):
+            R.start_exp(experiment_name="astray")
+
+    def test_an_outbox_that_cannot_be_written_is_a_warning(
+        self, workplace: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_OUTBOX", "/dev/null/x")
+        with caplog.at_level("WARNING"):
+            R.exp_manager._look_at_outbox()
+        assert "should the server go away: MLFLOW_OUTBOX must be a folder that can be written" in caplog.text
+
+
 class TestRuns:
     def test_a_run_is_named_by_experiment_and_time(self, workplace: Any) -> None:
         with R.start(experiment_name="naming"):

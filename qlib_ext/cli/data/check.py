@@ -42,10 +42,13 @@ def check(
     """Look for what is wrong with a store. Exit status 1 where results on it would be wrong."""
     from qlib_ext.market.quality.check import check_store
     from qlib_ext.market.quality.repair import check_out, repair
+    from qlib_ext.paths import writable
     from qlib_ext.terminal import shown_progress  # here, so that `qlib-ext --help` stays quick
 
     if html is not None and not html.absolute().parent.is_dir():
         raise UserError(f"`--html` must be a file in a directory that is there, found `{html}`")
+    if html is not None:
+        writable(html.absolute().parent, name="the folder of `--html`", way_out="name another")
     if fix is not None:
         check_out(directory, fix)
     began = time.perf_counter()
@@ -57,10 +60,6 @@ def check(
                 directory, fix, checked, universe=universe, benchmark=benchmark, progress=progress
             )
     seconds = time.perf_counter() - began
-    if html is not None:
-        from qlib_ext.report.sections.quality import audit_page  # here: it brings MLflow with it
-
-        html.write_text(audit_page(checked, f"Audit of {directory.resolve().name}"), encoding="utf-8")
     last = checked if repaired is None else repaired.after
     if as_json:
         document = checked.to_json() if repaired is None else repaired.to_json()
@@ -74,6 +73,10 @@ def check(
                 say(line)
         say()
         say(f"{counts(last)}; {len(last.kinds)} kinds of fault looked for in {seconds:.1f} s")
+    if html is not None:
+        from qlib_ext.report.sections.quality import audit_page  # here: it brings MLflow with it
+
+        html.write_text(audit_page(checked, f"Audit of {directory.resolve().name}"), encoding="utf-8")
     if last.has_errors:
         raise typer.Exit(1)
 

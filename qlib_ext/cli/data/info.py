@@ -37,19 +37,22 @@ def info(
     """Say what is in a store: range, fields, universes, side data and where it comes from."""
     from qlib_ext.checks import UserError  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.market.info import store_info
+    from qlib_ext.paths import writable
     from qlib_ext.terminal import shown_progress
 
     if plot is not None and (plot.suffix.lower() != ".png" or not plot.absolute().parent.is_dir()):
         raise UserError(f"`--plot` must be a file of PNG in a directory that is there, found `{plot}`")
+    if plot is not None:
+        writable(plot.absolute().parent, name="the folder of `--plot`", way_out="name another")
     with shown_progress() as progress:
         found = store_info(directory, fingerprint=fingerprint, progress=progress)
-    undrawn = _draw(found.daily, plot) if plot is not None else []
     if as_json:
         say(json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False), lines=True)
-        return
-    for line in _lines(found):
-        say(line)
-    if plot is not None:
+    else:
+        for line in _lines(found):
+            say(line)
+    undrawn = _draw(found.daily, plot) if plot is not None else []
+    if plot is not None and not as_json:
         without = f", but for {', '.join(undrawn)}: too many for one picture" if undrawn else ""
         say()
         say(f"Daily sizes of the universes are drawn in {plot}{without}")

@@ -13,7 +13,7 @@ from qlib_ext.market.importing.bars import Bars
 from qlib_ext.market.importing.import_settings import FILE, ImportSettings
 from qlib_ext.market.importing.ingest import read_bars
 from qlib_ext.market.progress import Progress
-from qlib_ext.market.replace import copy_store, locked, recover
+from qlib_ext.market.replace import check_place, copy_store, locked, recover
 from qlib_ext.market.store import QlibStore, write_store
 from qlib_ext.market.universes.universes import RULES
 
@@ -109,7 +109,8 @@ def check_benchmarks(settings: ImportSettings, instruments: Iterable[str]) -> li
 
 
 def _check_out(source: Path, out: Path, replace: bool) -> None:
-    """Refuse to write where something else is."""
+    """Refuse to write where something else is, or nothing can be written."""
+    check_place(out)
     if out.exists() and not out.is_dir():
         raise UserError(f"`out` must be a directory, found a file at `{out}`")
     if not out.exists() or not any(out.iterdir()):

@@ -38,7 +38,7 @@ from qlib_ext.market.quality.source import (
     Spell,
     read_bin,
 )
-from qlib_ext.market.replace import copy_store, replaced
+from qlib_ext.market.replace import check_place, copy_store, replaced
 from qlib_ext.market.store import LIST_SIZE
 
 # What makes `all.txt` another list than that of the bars.
@@ -108,6 +108,7 @@ def check_out(root: str | Path, out: str | Path) -> None:
         raise UserError(
             f"`--fix` must name a new or an empty directory, found something at `{out}`; nothing was written"
         )
+    check_place(target)
 
 
 def repair(

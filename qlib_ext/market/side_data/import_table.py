@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from qlib_ext.checks import UserError, brief, one_of
-from qlib_ext.market.replace import copy_store, locked
+from qlib_ext.market.replace import check_place, copy_store, locked
 from qlib_ext.market.side_data.problems import beside_store
 from qlib_ext.market.side_data.release_dates import released
 from qlib_ext.market.side_data.rows import Rows
@@ -154,6 +154,7 @@ def _check_target(root: Path, name: str, replace: bool) -> None:
         raise UserError(
             f"`{root}` has {FOLDER}/{name}{there[0]} already: choose another name, or add --replace"
         )
+    check_place(root)
 
 
 def _ended_before(frame: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from qlib_ext.checks import UserError, brief
-from qlib_ext.market.replace import copy_store, locked
+from qlib_ext.market.replace import check_place, copy_store, locked
 from qlib_ext.market.store import QlibStore, StoreError, read_mapping, write_membership
 
 RULES = "universes.json"
@@ -86,7 +86,8 @@ def check_target(
     Raises
     ------
     UserError
-        If the store has the universe and `replace` is not set, or `out` is not a new or an empty directory.
+        If the store has the universe and `replace` is not set, or `out` is not a new or an empty directory, or cannot be
+        written.
     """
     check_name(name)
     if name in QlibStore(root).universes() and not replace:
@@ -95,6 +96,7 @@ def check_target(
         out = Path(out).expanduser()
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise UserError(f"`out` must be a new or an empty directory, found something at `{out}`")
+    check_place(root if out is None else out)
 
 
 def write_universe(

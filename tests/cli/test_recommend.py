@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from qlib_ext.cli.main import main
+from qlib_ext.recommend.recommendation import Recommendation
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["qlib-ext", "recommend", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run(monkeypatch, "--run", "nothing", "--out", str(tmp_path / "file" / "list.csv")) == 2
+    assert capsys.readouterr().err.startswith(
+        "error: the folder of `--out` must be a folder that can be written"
+    )
+
+
+def test_the_list_is_shown_though_it_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {
+        "rank": 1,
+        "score": 0.5,
+        "close": 10.0,
+        "suspended": False,
+        "limit_up": False,
+        "limit_down": False,
+        "new": True,
+    }
+    listed = pd.DataFrame([row], index=["SH600000"])
+    source = {"day": "2020-01-02", "run": "0123456789", "run_name": "mine", "universe": "csi300"}
+    found = Recommendation(pd.Timestamp("2020-01-02"), listed, None, [], [], source)
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied", "list.csv")
+
+    monkeypatch.setattr("qlib_ext.recommend.recommendation.recommend", lambda *_, **__: found)
+    monkeypatch.setattr("qlib_ext.tracking.runs.connect", lambda uri: None)
+    monkeypatch.setattr("qlib_ext.cli.recommend._write", refused)
+    assert run(monkeypatch, "--run", "mine", "--out", str(tmp_path / "list.csv")) == 2
+    told = capsys.readouterr()
+    assert "SH600000" in told.out
+    assert told.err == (
+        "error: the system says of list.csv: Permission denied; name another place, change its rights or make room\n"
+    )
