@@ -64,8 +64,8 @@ class CQB(DBMTL):
     Algorithm 1 takes V of epoch e - 1 for the decay and for beta of epoch e; here both take the V made
     from all epochs that are finished when epoch n begins, which is the same; Equation 15 prints V of n - 1 for the
     decay alone. Equation 13's list is read as the b epochs from n - 2b to n - b - 1, both included, and its L is that of
-    the last finished epoch; the authors' code compares the second last one, so that its V lags one epoch behind, and measures the classification
-    after an epoch by half its cross-entropy alone. Here both losses are those that are trained.
+    the last finished epoch. The authors' code compares the second last one, so that its V lags one epoch behind, and
+    measures the classification after an epoch by half its cross-entropy; here the losses are those that are trained.
     Where the training loss did not fall, V keeps its value (`rising_train`); the paper has no rule for it.
     """
 
