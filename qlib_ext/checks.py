@@ -17,6 +17,10 @@ T = TypeVar("T")
 
 
 MOST_LETTERS = 4_000  # of a message
+MOST_LETTERS_OF_NAME = 100  # of a task or a label, beside which MLflow's 250 for a metric have room for more
+MOST = 100_000  # of what is counted, unless said otherwise: days, stocks, epochs, sizes of a layer
+LARGEST = 1e15  # of any other number: an account in any currency, a weight
+LARGEST_SEED = 2**32 - 1  # what every generator takes
 
 
 class UserError(ValueError):
@@ -99,18 +103,26 @@ def foreign_error(error: BaseException) -> str | None:
     return f"{name} says: {said.rstrip('.')}; {hint}"
 
 
-def at_least(name: str, value: T, minimum: float) -> T:
-    """Return `value` if it is a number of at least `minimum`."""
+def at_least(name: str, value: T, minimum: float, maximum: float = LARGEST) -> T:
+    """Return `value` if it is a number of at least `minimum` and at most `maximum`."""
     if not _is_number(value) or not value >= minimum:  # type: ignore[operator]
         raise UserError(f"`{name}` must be at least {minimum:g}, found {brief(value)}")
-    return value
+    return at_most(name, value, maximum)
 
 
-def above(name: str, value: T, bound: float) -> T:
-    """Return `value` if it is a finite number above `bound`."""
+def above(name: str, value: T, bound: float, maximum: float = LARGEST) -> T:
+    """Return `value` if it is a number above `bound` and at most `maximum`."""
     _check_finite(name, value)
     if not _is_number(value) or not value > bound:  # type: ignore[operator]
         raise UserError(f"`{name}` must be above {bound:g}, found {brief(value)}")
+    return at_most(name, value, maximum)
+
+
+def at_most(name: str, value: T, maximum: float) -> T:
+    """Return `value` if it is a number of at most `maximum`."""
+    if not _is_number(value) or not value <= maximum:  # type: ignore[operator]
+        shown = f"{maximum:,}" if isinstance(maximum, int) else f"{maximum:,g}"
+        raise UserError(f"`{name}` must be at most {shown}, found {brief(value)}")
     return value
 
 
@@ -128,12 +140,19 @@ def between(
     return value
 
 
-def integer(name: str, value: object, minimum: int | None = None) -> int:
-    """Return `value` if it is an integer (not a bool), of at least `minimum` where one is given."""
+def integer(name: str, value: object, minimum: int | None = None, maximum: int = MOST) -> int:
+    """Return `value` if it is an integer (not a bool), of at least `minimum` where one is given, and at most `maximum`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"`{name}` must be an integer, found {brief(value)}")
     if minimum is not None:
-        at_least(name, value, minimum)
+        at_least(name, value, minimum, maximum)
+    return at_most(name, value, maximum)
+
+
+def short(name: str, value: str, most: int = MOST_LETTERS_OF_NAME) -> str:
+    """Return `value` if it is a text of at most `most` letters."""
+    if len(value) > most:
+        raise UserError(f"`{name}` must have at most {most} letters, found {len(value):,}: {brief(value)}")
     return value
 
 
@@ -188,6 +207,8 @@ def _is_number(value: object) -> bool:
         return False
     try:
         return not math.isnan(float(value))  # type: ignore[arg-type]
+    except OverflowError:  # an integer beyond any float is one all the same
+        return isinstance(value, int)
     except (TypeError, ValueError):
         return False
 

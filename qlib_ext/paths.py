@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import tempfile
 from pathlib import Path, PurePosixPath
 
 from qlib_ext.checks import UserError, brief
 
+LONGEST_NAME = 100  # bytes of a file's name: file systems take 255, and something is put behind it
 # What desktops and editors leave beside the files of a user, in lower case; hidden files are strays as well.
 _LEFT_BEHIND = {"thumbs.db", "desktop.ini", "__macosx"}
 
@@ -30,6 +33,20 @@ def leads_out(root: Path, path: Path) -> str | None:
     except (OSError, RuntimeError):  # a link in a circle leads nowhere
         return None
     return None if end.is_relative_to(root.resolve()) else str(end)
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of at most `most` bytes of UTF-8, at least 20: the beginning of a longer one, and a hash of the whole."""
+    if len(name.encode("utf-8", "surrogatepass")) <= most:
+        return name
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    begin = name.encode("utf-8", "ignore")[: most - 13].decode("utf-8", "ignore")
+    return f"{begin}-{digest}"
+
+
+def file_name(name: str, most: int = LONGEST_NAME) -> str:
+    """What a file or folder is called after a name: letters, digits, dots and dashes, with a hash where it is too long."""
+    return shortened(re.sub(r"[^\w.-]+", "-", name), most)
 
 
 def inside(root: Path, name: str, *, what: str) -> Path:

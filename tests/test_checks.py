@@ -48,7 +48,7 @@ class TestAtLeast:
     def test_refuses_what_is_no_number(self, value: Any) -> None:
         assert message(checks.at_least, "topk", value, -5) == f"`topk` must be at least -5, found {value!r}"
 
-    @pytest.mark.parametrize("value", [np.int64(3), np.float32(3.0), math.inf])
+    @pytest.mark.parametrize("value", [np.int64(3), np.float32(3.0), 1e15])
     def test_takes_any_kind_of_number(self, value: Any) -> None:
         assert checks.at_least("x", value, 3) is value
 
@@ -101,6 +101,26 @@ class TestInteger:
 
     def test_message_of_the_minimum(self) -> None:
         assert message(checks.integer, "n", 2, 3) == "`n` must be at least 3, found 2"
+
+    def test_every_one_has_an_upper_bound(self) -> None:
+        assert checks.integer("n", 100_000) == 100_000
+        assert message(checks.integer, "n", 100_001, 1) == "`n` must be at most 100,000, found 100001"
+        assert message(checks.integer, "n", 8, 1, 7) == "`n` must be at most 7, found 8"
+        assert message(checks.integer, "n", 10**400).startswith("`n` must be at most 100,000, found 10000")
+        for check in (checks.at_least, checks.above):
+            assert check("x", 1e15, 0) == 1e15
+            assert message(check, "x", 2e15, 0) == "`x` must be at most 1e+15, found 2000000000000000.0"
+            assert message(check, "x", 10**400, 0).startswith("`x` must be at most 1e+15, found 1000")
+            assert message(check, "x", 3.5, 0, 3.0) == "`x` must be at most 3, found 3.5"
+        assert message(checks.at_least, "x", math.inf, 0) == "`x` must be at most 1e+15, found inf"
+
+
+class TestShort:
+    def test_a_name_has_an_end(self) -> None:
+        assert checks.short("name", "a" * 100) == "a" * 100
+        said = message(checks.short, "name", "a" * 1000, 99)
+        assert said.startswith("`name` must have at most 99 letters, found 1,000: 'aaa")
+        assert len(said) < 300
 
 
 class TestOneOf:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
-from qlib_ext.paths import inside, writable
+from qlib_ext.paths import file_name, inside, shortened, writable
 
 NAMES = st.lists(st.sampled_from(["..", ".", "a", "b c", "/", "", "\\", "~", "x.txt"]), max_size=5).map(
     "/".join
@@ -75,3 +75,25 @@ class TestWritable:
             pytest.skip("this system has no /proc")
         with pytest.raises(UserError, match="must be a folder that can be written, found '/proc/x'"):
             writable(Path("/proc/x"), name="`--out`", way_out="name another")
+
+
+class TestNames:
+    def test_what_is_short_enough_stays(self) -> None:
+        assert shortened("a/b ü", 20) == "a/b ü"
+        assert file_name("a/b <i>ü.x-y") == "a-b-i-ü.x-y"
+
+    @given(st.text(min_size=1), st.integers(20, 60))
+    def test_a_long_one_has_its_bytes(self, name: str, most: int) -> None:
+        whole = name * 60
+        short = shortened(whole, most)
+        assert len(short.encode("utf-8", "surrogatepass")) <= max(most, 0) or whole == short
+        assert shortened(whole, most) == short
+
+    def test_two_that_begin_alike_differ(self) -> None:
+        first, second = file_name("沪" * 300 + "a"), file_name("沪" * 300 + "b")
+        assert first != second
+        assert first[:20] == second[:20] == "沪" * 20
+        assert max(len(first.encode()), len(second.encode())) <= 100
+
+    def test_a_file_can_be_called_so(self, tmp_path: Path) -> None:
+        (tmp_path / file_name("x" * 5000)).touch()

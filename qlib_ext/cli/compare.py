@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,13 +66,13 @@ def compare(
     from qlib_ext.checks import UserError, counted  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.cli.older import tell_of_older, tell_of_unchecked
     from qlib_ext.masking import masked
-    from qlib_ext.paths import writable
+    from qlib_ext.paths import file_name, writable
     from qlib_ext.report.comparison import runs as reading
     from qlib_ext.report.comparison.compared import compare as compared
     from qlib_ext.report.comparison.document import render
     from qlib_ext.tracking.runs import connect, find_runs
 
-    folder = out or FOLDER / (re.sub(r"[^\w.-]+", "-", " ".join(wanted)).strip("-.")[:80] or "runs")
+    folder = out or FOLDER / (file_name(" ".join(wanted)).strip("-.") or "runs")
     writable(folder, name="`--out`", way_out="name another")
     client = connect(tracking_uri)
     with console(stderr=True).status("reading the runs"):

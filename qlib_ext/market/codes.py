@@ -25,7 +25,7 @@ _FIRST_DIGITS = {
     for exchange, beginnings in {"SH": "5 6 9", "SZ": "0 1 2 3", "BJ": "4 8 92"}.items()
     for digits in beginnings.split()
 }
-_SAFE = re.compile(r"[A-Z0-9^][A-Z0-9^._=&+-]*")  # it becomes the name of a folder
+_SAFE = re.compile(r"[A-Z0-9^][A-Z0-9^._=&+-]{0,99}")  # it becomes the name of a folder
 
 
 def normalise_code(code: str, region: str) -> str:

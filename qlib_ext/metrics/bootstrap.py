@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
-from qlib_ext.checks import UserError, at_least, between, integer
+from qlib_ext.checks import LARGEST_SEED, UserError, at_least, between, integer
 from qlib_ext.metrics.cross_section import Floats
 
 
@@ -63,7 +63,7 @@ def check_drawing(block_days: float | None, draws: int, seed: int) -> None:
     if block_days is not None:
         at_least("block_days", block_days, 1)
     integer("draws", draws, 1)
-    integer("seed", seed, 0)
+    integer("seed", seed, 0, LARGEST_SEED)
 
 
 def _day_by_day(days: int, anew: float, draws: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -87,7 +87,7 @@ def normal_quantiles(count: int) -> Floats:
     -------
     ``[D]``, ascending.
     """
-    integer("count", count, 0)
+    integer("count", count, 0, 2**63 - 1)
     if count == 0:
         return np.empty(0)
     at = (np.arange(1, count + 1) - 0.3175) / (count + 0.365)

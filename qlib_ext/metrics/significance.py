@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from qlib_ext.checks import UserError, at_least, between, integer
+from qlib_ext.checks import LARGEST_SEED, UserError, at_least, between, integer
 from qlib_ext.metrics.bootstrap import check_drawing, day_by_day, stationary_days
 from qlib_ext.metrics.cross_section import Floats, matrix, present
 from qlib_ext.metrics.moments import moments
@@ -289,7 +289,7 @@ def superior_predictive_ability(
             f"`benchmark` must be [D] and `rivals` [D, M] on the same days, found {base.shape} and {others.shape}"
         )
     integer("draws", draws, 1)
-    integer("seed", seed, 0)
+    integer("seed", seed, 0, LARGEST_SEED)
     whole = ~np.isnan(np.column_stack([base, others])).any(axis=1)
     base, others = base[whole], others[whole]
     if others.shape[1] == 0 or len(base) < FEWEST_DAYS:
@@ -345,7 +345,7 @@ def model_confidence_set(performance: npt.ArrayLike, *, draws: int = 2000, seed:
     if table.ndim != 2 or table.shape[1] == 0:
         raise UserError(f"`performance` must be [D, M] with at least one model, found {table.shape}")
     integer("draws", draws, 1)
-    integer("seed", seed, 0)
+    integer("seed", seed, 0, LARGEST_SEED)
     table = table[~np.isnan(table).any(axis=1)]
     if len(table) < FEWEST_DAYS:
         return np.full(table.shape[1], np.nan)

@@ -19,7 +19,7 @@ from qlib.workflow import R
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from qlib_ext.checks import UserError, brief, instance, integer, nearest, one_of
+from qlib_ext.checks import LARGEST_SEED, UserError, at_most, brief, instance, integer, nearest, one_of
 from qlib_ext.config.build import build, check_config
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.panel import DailyPanel, DailyPanels
@@ -40,6 +40,7 @@ from qlib_ext.paths import writable
 
 logger = logging.getLogger(__name__)
 
+MOST_PARAMETERS = 1_000_000_000  # 4 GB of them, and as much again for what Adam keeps of each, twice
 STATISTICS = "windows."  # before the names of the features' medians and scales, beside the weights
 
 
@@ -113,7 +114,7 @@ class MultiTaskModel(Model):
         self.tasks = dict(tasks)
         self.balancer = balancer
         self.options = TrainerOptions.of(trainer or {})
-        self.seed = integer("seed", seed, 0)
+        self.seed = integer("seed", seed, 0, LARGEST_SEED)
         self.device = _device(device)
         if checkpoint_dir is not None and not (
             isinstance(checkpoint_dir, (str, Path)) and str(checkpoint_dir)
@@ -159,9 +160,12 @@ class MultiTaskModel(Model):
         """Build the network where it takes neither memory nor random numbers: on torch's device without data."""
         classes = {task.name: task.classes or 2 for task in self._tasks if task.classification}
         with torch.device("meta"):
-            MultiTaskNetwork(
+            network = MultiTaskNetwork(
                 self.backbone, self._sized(classes), num_features=num_features, lookback_days=lookback_days
             )
+        at_most(
+            "parameters of the network", sum(part.numel() for part in network.parameters()), MOST_PARAMETERS
+        )
 
     def _sized(self, classes: Mapping[str, int]) -> list[Task]:
         """The tasks, with the number of classes of those that predict one."""

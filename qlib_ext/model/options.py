@@ -10,7 +10,7 @@ from qlib_ext.checks import UserError, above, brief, integer, one_of
 from qlib_ext.config.build import build
 from qlib_ext.model import schedule
 from qlib_ext.model.augmentations.base import Augmentation
-from qlib_ext.model.schedule import Phase, Plateau
+from qlib_ext.model.schedule import LARGEST_RATE, Phase, Plateau
 from qlib_ext.model.selection import SELECTIONS
 
 
@@ -56,7 +56,7 @@ class TrainerOptions:
     def __post_init__(self) -> None:
         integer("n_epochs", self.n_epochs, 1)
         integer("patience", self.patience, 1)
-        above("learning_rate", self.learning_rate, 0)
+        above("learning_rate", self.learning_rate, 0, LARGEST_RATE)
         one_of("precision", self.precision, ("float32", "bfloat16"))
         one_of("selection", self.selection, SELECTIONS)
         schedule.check(self.phases)

@@ -13,6 +13,7 @@ from qlib_ext.checks import UserError, above, at_least, between, brief, integer,
 from qlib_ext.model.selection import SELECTIONS
 
 ALL = "all"
+LARGEST_RATE = 1_000.0  # of learning
 SCORE = "score"  # the task that ranks stocks; `rank_ic` and `authors` measure it
 
 
@@ -162,7 +163,7 @@ def _checked(phase: object, where: str) -> Mapping[str, Any]:
     if "patience" in phase:
         integer(f"{where}.patience", phase["patience"], 1)
     if "learning_rate" in phase:
-        above(f"{where}.learning_rate", phase["learning_rate"], 0)
+        above(f"{where}.learning_rate", phase["learning_rate"], 0, LARGEST_RATE)
     if "selection" in phase:
         one_of(f"{where}.selection", phase["selection"], SELECTIONS)
     return phase

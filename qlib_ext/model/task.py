@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qlib_ext.checks import UserError, brief, instance, integer, one_of
+from qlib_ext.checks import UserError, brief, instance, integer, one_of, short
 from qlib_ext.config.build import build, check_config
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.model.losses.base import Loss
@@ -49,6 +49,7 @@ class Task:
                 f"`tasks` must name each task by letters, digits and underscores, and not as an attribute of torch's "
                 f"ModuleDict, found {brief(name)}"
             )
+        short("name of a task", name)
         where = f"tasks.{name}"
         if not isinstance(config, Mapping):
             raise UserError(f"`{where}` must be a mapping with `label` and `loss`, found {brief(config)}")

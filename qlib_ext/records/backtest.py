@@ -155,7 +155,7 @@ class BacktestRecord(Record):
         self.end = None if end is None else as_day("end", end)
         if self.start is not None and self.end is not None and self.start > self.end:
             raise UserError(f"`start` must not lie after `end`, found {start} and {end}")
-        self.days_per_year = float(above("days_per_year", days_per_year, 0))
+        self.days_per_year = float(above("days_per_year", days_per_year, 0, 366))
         self.notes: list[str] = []
 
     def check_before(self, spec: DatasetSpec) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from qlib.data.dataset.handler import DataHandlerLP
 
-from qlib_ext.checks import UserError, above, between, brief, instance, integer
+from qlib_ext.checks import LARGEST_SEED, UserError, above, between, brief, instance, integer
 from qlib_ext.data.days import as_day
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.metrics.bootstrap import bootstrap_intervals
@@ -128,7 +128,7 @@ class DirectionRecord(Record):
         self.periods = {str(name): _period(str(name), days) for name, days in (periods or {}).items()}
         self.level = between("level", level, 0, 1, open_low=True, open_high=True)
         self.draws = integer("draws", draws, 1)
-        self.seed = integer("seed", seed, 0)
+        self.seed = integer("seed", seed, 0, LARGEST_SEED)
 
     def check_before(self, spec: DatasetSpec) -> None:
         """Task and labels, against those of the model and the dataset."""

@@ -111,7 +111,9 @@ class PortfolioRecord(Record):
         self.window_days = integer("window_days", window_days, 2)
         if not isinstance(cost_bps, (list, tuple)) or not cost_bps:
             raise UserError(f"`cost_bps` must be a list of costs in basis points, found {brief(cost_bps)}")
-        self.cost_bps = sorted({float(at_least(f"cost_bps[{k}]", bps, 0)) for k, bps in enumerate(cost_bps)})
+        self.cost_bps = sorted(
+            {float(at_least(f"cost_bps[{k}]", bps, 0, 10_000)) for k, bps in enumerate(cost_bps)}
+        )
         self.draws = integer("draws", draws, 1)
         self.level = float(between("level", level, 0, 1, open_low=True, open_high=True))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from qlib_ext.checks import UserError
 from qlib_ext.config.build import classes_in
+from qlib_ext.paths import file_name
 from qlib_ext.report import sections as package
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import LeftOut, Section
@@ -72,7 +72,7 @@ def of_run(
 
 def folder_name(run: RunArtifacts) -> str:
     """What the folder of a run's report is called: the experiment, and the first digits of the run's id."""
-    return re.sub(r"[^\w.-]+", "-", str(run.info["experiment"])) + f"-{run.info['run_id'][:8]}"
+    return f"{file_name(str(run.info['experiment']))}-{run.info['run_id'][:8]}"
 
 
 def fed(

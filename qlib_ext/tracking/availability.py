@@ -13,6 +13,7 @@ from qlib_ext.checks import UserError, brief
 
 WAIT = "MLFLOW_WAIT_SECONDS"  # environment: how long the end of a run waits for the server
 DEFAULT_WAIT_SECONDS = 600.0
+LONGEST_WAIT_SECONDS = 7 * 86_400.0  # a week
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two tries
 REQUEST_ERRORS = (MlflowException, requests.RequestException)
 # A training waits for a request a minute and a half at most, not MLflow's twenty; the environment's own settings come
@@ -38,8 +39,10 @@ def wait_seconds() -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise UserError(f"`{WAIT}` must be a number of seconds of at least 0, found {brief(text)}")
+    if not 0 <= seconds <= LONGEST_WAIT_SECONDS:
+        raise UserError(
+            f"`{WAIT}` must be a number of seconds from 0 to {LONGEST_WAIT_SECONDS:,.0f}, found {brief(text)}"
+        )
     return seconds
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from mlflow.entities import Param
 
 from qlib_ext.masking import masked
+from qlib_ext.paths import shortened
 
+LONGEST_KEY = 250  # characters that MLflow takes
 LONGEST = 500  # characters; MLflow's page shows all of it in one cell
 
 
@@ -21,7 +23,7 @@ def parameters(config: Mapping[str, Any]) -> list[Param]:
     flat: dict[str, Any] = {}
     for name, value in config.items():
         flat |= _flatten(name, value)
-    return [Param(name, _readable(value)) for name, value in flat.items()]
+    return [Param(shortened(name, LONGEST_KEY), _readable(value)) for name, value in flat.items()]
 
 
 def without_passwords(value: Any) -> Any:

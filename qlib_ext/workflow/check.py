@@ -10,6 +10,7 @@ from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
 
 from qlib_ext.checks import UserError
 from qlib_ext.features.expression_text import guard
+from qlib_ext.tracking.availability import wait_seconds
 from qlib_ext.tracking.runs import checked_uri
 from qlib_ext.workflow.read import read_workflow
 from qlib_ext.workflow.settings import check_settings
@@ -33,6 +34,7 @@ def check_workflow(path: Path) -> None:
     """
     config = read_workflow(path)
     check_settings(config)
+    wait_seconds()
     given = config["qlib_init"]
     if "exp_manager" not in given and not MLFLOW_ALLOW_FILE_STORE.get():
         raise UserError(

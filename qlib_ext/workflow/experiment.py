@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from qlib_ext.checks import UserError
 from qlib_ext.features.expression_text import guard
 from qlib_ext.masking import mask_logs, masked
-from qlib_ext.paths import writable
+from qlib_ext.paths import shortened, writable
 from qlib_ext.terminal import quiet_imports, quiet_libraries, quiet_qlib, show_messages
 from qlib_ext.tracking import database
 from qlib_ext.tracking.availability import is_unavailable, set_timeouts, wait_seconds
@@ -41,6 +41,7 @@ with quiet_imports():  # Qlib's strategies bring gym, which has something to say
 
 logger = logging.getLogger(__name__)
 
+LONGEST_NAME = 200  # bytes of an experiment in a run's name, of which MLflow's databases take 250
 # To MLflow's page, which has one for prompts too.
 OF_MODELS = ("mlflow.experimentKind", "custom_model_development")
 
@@ -131,9 +132,7 @@ class ExperimentManager(MLflowExpManager):
             self._look_at_outbox()
         if recorder_id is None and recorder_name is None and not resume:
             # to the microsecond: runs that start at once have names of their own
-            recorder_name = (
-                f"{experiment_name or self._default_exp_name} {datetime.now():%Y-%m-%d %H:%M:%S.%f}"
-            )
+            recorder_name = f"{shortened(experiment_name or self._default_exp_name, LONGEST_NAME)} {datetime.now():%Y-%m-%d %H:%M:%S.%f}"
         database.prepare(uri or self.uri)
         try:
             if experiment_id is None:

@@ -15,7 +15,7 @@ import lightgbm
 import numpy as np
 from qlib.contrib.model.gbdt import LGBModel
 
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.checks import MOST, UserError, integer, nearest
 
 UNKNOWN = re.compile(r"Unknown parameter: (.+)")
 
@@ -32,6 +32,13 @@ def check_lightgbm(model: LGBModel, kwargs: Mapping[str, Any], name: str) -> Non
     name
         Where these stand, for messages.
     """
+    for key, value in kwargs.items():
+        if isinstance(value, int) and not isinstance(value, bool):
+            integer(
+                f"{name}.kwargs.{key}",
+                value,
+                maximum=MOST if key.endswith(("_round", "_rounds")) else 2**31 - 1,
+            )
     rows = np.arange(40.0).reshape(20, 2)
     told = io.StringIO()
     try:

@@ -7,13 +7,15 @@ from typing import Any
 
 from qlib.config import MODE_CONF, REG_CN, REG_TW, REG_US, C
 
-from qlib_ext.checks import UserError, brief, instance, integer, nearest, one_of
+from qlib_ext.checks import LARGEST, UserError, brief, instance, integer, nearest, one_of, short
 from qlib_ext.config.security import check_classes
 from qlib_ext.terminal import visible
 
 KEYS = ("experiment_name", "qlib_init", "task", "sys", "BASE_CONFIG_PATH")
 # What a workflow may hold beside these: anchors that several places share, and what a person notes.
 FREE = ("market", "benchmark")
+MOST_KERNELS = 1_024  # processes
+LONGEST_NAME = 500  # of an experiment, as MLflow takes it
 # What Qlib reads of `qlib_init` and has no default of.
 WITHOUT_DEFAULT = (
     "auto_mount",
@@ -62,6 +64,7 @@ def check_settings(config: Any) -> None:
         and config["experiment_name"] == visible(config["experiment_name"])
     ):
         raise UserError(f"`experiment_name` must be a name, found {brief(config['experiment_name'])}")
+    short("experiment_name", config.get("experiment_name", ""), LONGEST_NAME)
     _check_qlib(config["qlib_init"])
 
 
@@ -76,7 +79,35 @@ def _check_qlib(given: Any) -> None:
     if "region" in given:
         one_of("qlib_init.region", given["region"], (REG_CN, REG_US, REG_TW))
     if "kernels" in given:
-        integer("qlib_init.kernels", given["kernels"], 1)
+        integer("qlib_init.kernels", given["kernels"], 1, MOST_KERNELS)
     if "provider_uri" in given and not isinstance(given["provider_uri"], Mapping):
         instance("qlib_init.provider_uri", given["provider_uri"], str)
     check_classes(given, "qlib_init")
+    check_numbers(given, "qlib_init")
+
+
+def check_numbers(config: Any, name: str) -> None:
+    """Raise a UserError where a number, at any depth, is larger than any that means something.
+
+    Most arguments have a bound of their own; this one holds for those of Qlib's classes and of a user's.
+
+    Parameters
+    ----------
+    config
+        A part of a workflow.
+    name
+        Where it stands, for messages.
+    """
+    seen: set[int] = set()  # YAML's aliases: the same part may stand in many places
+    waiting = [(name, config)]
+    while waiting:
+        where, value = waiting.pop()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) > LARGEST:
+            raise UserError(f"`{where}` must be a number within {LARGEST:g}, found {brief(value)}")
+        if isinstance(value, (Mapping, list)) and id(value) not in seen:
+            seen.add(id(value))
+            parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+            waiting += [
+                (f"{where}.{key}" if isinstance(value, Mapping) else f"{where}[{key}]", part)
+                for key, part in parts
+            ]

@@ -15,6 +15,7 @@ from qlib_ext.config.security import check_classes
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.records.base import check_records
+from qlib_ext.workflow.settings import check_numbers
 
 KEYS = ("model", "dataset", "record", "reweighter")
 
@@ -62,6 +63,7 @@ def check_task(task: Any, recorder: Any = None, *, writes: bool = True) -> None:
         if callable(check_before):
             check_before(spec)
     check_records(task, recorder, spec, writes=writes)
+    check_numbers(task, "task")
 
 
 def _model(config: Any) -> Model:

@@ -60,6 +60,10 @@ class TestFed:
 class TestPage:
     def test_a_folder_is_called_by_experiment_and_run(self, made: Any) -> None:
         assert folder_name(made.view(experiment="a/b c")) == "a-b-c-3f1c0a9e"
+        long = folder_name(made.view(experiment="x" * 300))
+        assert len(long) == 109
+        assert long.startswith("xxxx")
+        assert long.endswith("-3f1c0a9e")
 
     def test_forty_five_charts_of_a_thousand_days_fit_into_six_megabytes(self, made: Any) -> None:
         days = pd.bdate_range("2017-01-02", periods=1000)

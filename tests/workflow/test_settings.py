@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.workflow.settings import check_settings
+from qlib_ext.workflow.settings import check_numbers, check_settings
 
 GOOD: dict[str, Any] = {"qlib_init": {"provider_uri": "x", "region": "cn"}, "task": {}}
 
@@ -36,6 +36,19 @@ class TestSettings:
             ),
             ({"task": {}}, "must have `qlib_init`, found task"),
             ({**GOOD, "experiment_name": " "}, "`experiment_name` must be a name, found ' '"),
+            ({**GOOD, "experiment_name": "a\nwarning: b"}, "`experiment_name` must be a name, found 'a"),
+            (
+                {**GOOD, "experiment_name": "a" * 501},
+                "`experiment_name` must have at most 500 letters, found 501",
+            ),
+            (
+                {**GOOD, "qlib_init": {"kernels": 10**6}},
+                "`qlib_init.kernels` must be at most 1,024, found 1000000",
+            ),
+            (
+                {**GOOD, "qlib_init": {"mem_cache_size_limit": 10**30}},
+                r"`qlib_init.mem_cache_size_limit` must be a number within 1e\+15, found 1000000",
+            ),
             ({**GOOD, "qlib_init": "cn"}, "`qlib_init` must be a mapping"),
             (
                 {**GOOD, "qlib_init": {"region": "de"}},
@@ -58,3 +71,19 @@ class TestSettings:
     def test_what_is_wrong_is_said(self, config: Any, message: str) -> None:
         with pytest.raises(UserError, match=message):
             check_settings(config)
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("value", [1e16, -1e16, 10**400, float("inf")])
+    def test_none_is_beyond_any_use_however_deep(self, value: float) -> None:
+        with pytest.raises(UserError, match=r"`task\.a\[1\]\.b` must be a number within 1e\+15, found"):
+            check_numbers({"a": [1, {"b": value}]}, "task")
+
+    def test_what_means_something_passes(self) -> None:
+        check_numbers({"a": [1e15, -1e15, float("nan"), True, "1e99", None, {"b": 0}]}, "task")
+
+    def test_aliases_of_aliases_are_looked_at_once(self) -> None:
+        part: list[Any] = [1]
+        for _ in range(60):
+            part = [part, part]
+        check_numbers(part, "task")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from qlib.data.dataset.processor import Processor
 
-from qlib_ext.checks import UserError, brief
+from qlib_ext.checks import UserError, brief, short
 from qlib_ext.config.build import build
 from qlib_ext.data.days import as_day
 
@@ -18,7 +18,7 @@ def label_expressions(labels: Any, processors: Sequence[Processor]) -> dict[str,
     """Label name -> expression, with the columns that processors need beside the labels."""
     if not isinstance(labels, Mapping):
         raise UserError(f"`labels` must be a mapping from names to Qlib expressions, found {brief(labels)}")
-    named = dict(labels)
+    named = {short("name of a label", str(name)): text for name, text in labels.items()}
     for processor in processors:
         if hasattr(processor, "expressions"):  # a processor that needs label columns of its own names them
             texts, names = processor.expressions()

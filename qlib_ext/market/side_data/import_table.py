@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from qlib_ext.checks import UserError, brief, one_of
+from qlib_ext.checks import UserError, brief, one_of, short
 from qlib_ext.market.replace import check_place, copy_store, locked
 from qlib_ext.market.side_data.problems import beside_store
 from qlib_ext.market.side_data.release_dates import released
@@ -149,6 +149,7 @@ def _check_target(root: Path, name: str, replace: bool) -> None:
         raise UserError(
             f"the name of side data must be made of letters, digits, `_` and `-`, found {brief(name)}"
         )
+    short("name of side data", name)
     there = [suffix for suffix in SUFFIXES if (root / FOLDER / (name + suffix)).exists()]
     if there and not replace:
         raise UserError(

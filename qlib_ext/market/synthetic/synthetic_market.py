@@ -13,7 +13,7 @@ import exchange_calendars
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, brief, integer
+from qlib_ext.checks import LARGEST_SEED, UserError, brief, integer
 from qlib_ext.files import read_json
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.replace import recover, replaced
@@ -69,7 +69,7 @@ class SyntheticMarket(ABC):
     end: str
 
     def __post_init__(self) -> None:
-        integer("seed", self.seed, 0)
+        integer("seed", self.seed, 0, LARGEST_SEED)
         integer("stocks", self.stocks, MINIMUM_STOCKS)
         if self.stocks > self.MAXIMUM_STOCKS:
             raise UserError(f"`stocks` must be at most {self.MAXIMUM_STOCKS}, found {self.stocks}")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from qlib_ext.checks import UserError, brief
+from qlib_ext.checks import UserError, brief, short
 from qlib_ext.market.replace import check_place, copy_store, locked
 from qlib_ext.market.store import QlibStore, StoreError, read_mapping, write_membership
 
@@ -75,7 +75,7 @@ def check_name(name: str) -> str:
             "the name of a universe must be made of letters, digits, `_`, `-` and `.`, and not be "
             f"{' or '.join(RESERVED)}; found {brief(name)}"
         )
-    return name
+    return short("name of a universe", name)
 
 
 def check_target(

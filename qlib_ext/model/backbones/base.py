@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.data.panel import DailyPanel
 
+MOST_LAYERS = 1_000  # one behind the other
+
 
 class Backbone(Rebuildable, nn.Module, ABC):
     """From one day's panel to one embedding a stock.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from qlib_ext.checks import UserError, between, integer
 from qlib_ext.data.panel import DailyPanel
-from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.base import MOST_LAYERS, Backbone
 from qlib_ext.model.backbones.convolution import window_of
 
 
@@ -67,7 +67,7 @@ class MCCNN(Backbone):
         integer("hidden_size", hidden_size, 1)
         integer("filters", filters, 1)
         integer("filter_days", filter_days, 1)
-        integer("layers", layers, 1)
+        integer("layers", layers, 1, MOST_LAYERS)
         between("dropout", dropout, 0, 1, open_high=True)
         if filter_days % 2 == 0:
             raise UserError(f"`filter_days` must be odd, to have a day in the middle, found {filter_days}")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from qlib_ext.checks import between, integer, one_of
 from qlib_ext.data.panel import DailyPanel
-from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.base import MOST_LAYERS, Backbone
 
 CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"GRU": nn.GRU, "LSTM": nn.LSTM}
 
@@ -38,7 +38,7 @@ def recurrent(
     """
     one_of("rnn", cell, CELLS)
     integer("hidden_size", hidden_size, 1)
-    integer("num_layers", num_layers, 1)
+    integer("num_layers", num_layers, 1, MOST_LAYERS)
     between("dropout", dropout, 0, 1, open_high=True)
     return CELLS[cell](input_size, hidden_size, num_layers, batch_first=True, dropout=dropout)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from qlib_ext.checks import UserError, between, integer
 from qlib_ext.data.panel import DailyPanel
-from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.base import MOST_LAYERS, Backbone
 from qlib_ext.model.backbones.convolution import TimePooling, normalization, window_of
 
 
@@ -97,8 +97,8 @@ class ResNeXt(Backbone):
         integer("hidden_size", hidden_size, 2)
         integer("cardinality", cardinality, 1)
         integer("width", width, 2)
-        integer("stages", stages, 1)
-        integer("blocks", blocks, 1)
+        integer("stages", stages, 1, MOST_LAYERS)
+        integer("blocks", blocks, 1, MOST_LAYERS)
         integer("stem_channels", stem_channels, 2)
         integer("stem_days", stem_days, 1)
         between("dropout", dropout, 0, 1, open_high=True)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from qlib_ext.checks import UserError, between, integer, one_of
 from qlib_ext.data.panel import DailyPanel
-from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.base import MOST_LAYERS, Backbone
 
 POOLINGS = ("last", "mean")
 
@@ -61,7 +61,7 @@ class Transformer(Backbone):
     ) -> None:
         super().__init__()
         integer("hidden_size", hidden_size, 1)
-        integer("num_layers", num_layers, 1)
+        integer("num_layers", num_layers, 1, MOST_LAYERS)
         integer("num_heads", num_heads, 1)
         integer("feedforward_size", feedforward_size, 1)
         between("dropout", dropout, 0, 1, open_high=True)
