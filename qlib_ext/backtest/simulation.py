@@ -94,7 +94,7 @@ def simulate(
     last: pd.Timestamp,
     *,
     account: float,
-    benchmark: str,
+    benchmark: str | None,
     progress: Progress | None = None,
 ) -> BacktestResult:
     """Trade from `first` to `last` with `account` in cash; the exchange's book is opened anew.
@@ -111,7 +111,7 @@ def simulate(
     account
         Cash at the beginning, in currency.
     benchmark
-        Code of the index.
+        Code of the index; None for none, and `daily` then has no column of it.
     progress
         Called with (days that are done, all days, what).
     """
@@ -122,7 +122,8 @@ def simulate(
             last,
             strategy,
             copy.deepcopy(EXECUTOR),
-            benchmark,
+            # Qlib reads SH000300 where it is given none.
+            pd.Series([0.0], index=[first]) if benchmark is None else benchmark,
             account,
             {"exchange": exchange},
             pos_type=f"{OrderedPosition.__module__}.{OrderedPosition.__name__}",
@@ -139,7 +140,8 @@ def simulate(
                 progress(done, days, "backtest")
         strategy.post_upper_level_exe_step()
         report, held = executor.trade_account.get_portfolio_metrics()
-    daily = report.rename(columns={"bench": "benchmark"})[COLUMNS].rename_axis(index="datetime")
+    columns = [name for name in COLUMNS if name != "benchmark" or benchmark is not None]
+    daily = report.rename(columns={"bench": "benchmark"})[columns].rename_axis(index="datetime")
     return BacktestResult(daily, exchange.orders(), held)
 
 

@@ -24,7 +24,7 @@ class Series:
     daily
         Returns of single days: the same, or the difference of the portfolio to the index.
     benchmark
-        Returns of the index beside a portfolio; None for the index itself and for the excess.
+        Returns of the index beside a portfolio; None for the index itself, for the excess, and where there is no index.
     per_year
         Trading days that make a year.
     days
@@ -47,14 +47,20 @@ class Series:
 
 
 def series_of(daily: pd.DataFrame, per_year: float) -> Mapping[str, Series]:
-    """The series that are judged, from the columns `return`, `cost` and `benchmark` of a backtest.
+    """The series that are judged, from the columns `return`, `cost` and, where there is an index, `benchmark` of a backtest.
 
     What compounds over the index is the portfolio's wealth in units of the index's (`risk.relative_return`); its single
     days are the differences of both returns. So the figures are those of `backtest/summary.csv`.
     """
     days = daily.index.to_numpy()
-    before, cost, index = (daily[name].to_numpy(dtype=np.float64) for name in ("return", "cost", "benchmark"))
+    before, cost = (daily[name].to_numpy(dtype=np.float64) for name in ("return", "cost"))
     after = before - cost
+    if "benchmark" not in daily:
+        return {
+            "portfolio_with_cost": Series(after, after, None, per_year, days),
+            "portfolio_without_cost": Series(before, before, None, per_year, days),
+        }
+    index = daily["benchmark"].to_numpy(dtype=np.float64)
     return {
         "portfolio_with_cost": Series(after, after, index, per_year, days),
         "portfolio_without_cost": Series(before, before, index, per_year, days),

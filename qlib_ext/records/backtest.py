@@ -53,7 +53,11 @@ ESTIMATED = (
 )
 NO_INDEX = (
     "`backtest.benchmark` must be an instrument code such as SH000300, here or in `task.dataset.kwargs.benchmark`; found "
-    "none in either"
+    "none in either. Where the store has no index, say `benchmark: null` here: nothing is then compared with one"
+)
+WITHOUT_INDEX = (
+    "no index is named (`backtest.benchmark: null`), so nothing is compared with one: excess returns, information ratio, "
+    "beta and all else beside an index are left out"
 )
 MOST_UNSOLD = 5  # holdings are named in the note
 OBJECTS = {"extra_quote", "quote_cls"}  # no text could stand for them
@@ -73,7 +77,7 @@ class BacktestRecord(Record):
     `RecordingExchange.orders` explains them; `backtest/series.parquet`, by day the wealth and the
     drawdown of the portfolio after and before cost, of the index and of the one over the other; and
     `backtest/summary.csv`, `backtest/estimates.parquet` (the logged figures that a bootstrap of days has intervals of) and
-    `backtest/setup.json`. Logs the summary as metrics `backtest/...`.
+    `backtest/setup.json`. Logs the summary as metrics `backtest/...`. Without an index nothing beside one is in them.
 
     Parameters
     ----------
@@ -83,7 +87,7 @@ class BacktestRecord(Record):
         `{class: dotted path, kwargs: {...}}` of a Qlib strategy that takes `signal`.
     backtest
         `account` (currency, by default 100 million), `benchmark` (instrument code; where it is left out or null, that
-        of the dataset) and `exchange_kwargs`: `rules`, the
+        of the dataset; where that names none either, null says that there is none) and `exchange_kwargs`: `rules`, the
         name of a dated table of price limits, T+1, lots and costs (`cn`, `us` or a YAML file), and what takes the place
         of parts of it, as `qlib_ext.backtest.rule_based_exchange.RuleBasedExchange` explains it; or, without rules, what Qlib's
         `Exchange` takes: `deal_price`, `open_cost`, `close_cost`, `min_cost`, `limit_threshold`, `volume_threshold`, ...
@@ -136,6 +140,7 @@ class BacktestRecord(Record):
         settings: dict[str, Any] = {"account": ACCOUNT, "benchmark": None, "exchange_kwargs": {}}
         _check_keys("backtest", {} if backtest is None else backtest, settings)
         settings |= backtest or {}
+        self.may_have_none = "benchmark" in (backtest or {}) and settings["benchmark"] is None
         self.account = float(above("backtest.account", settings["account"], 0))
         self.benchmark = settings["benchmark"]
         if self.benchmark is not None:
@@ -164,9 +169,9 @@ class BacktestRecord(Record):
         for field in sorted(self.fields):
             spec.require_field("backtest.exchange_kwargs", field)
         benchmark = self.benchmark or spec.benchmark
-        if benchmark is None:
+        if benchmark is None and not self.may_have_none:
             raise UserError(NO_INDEX)
-        if benchmark.upper() not in spec.store.instruments():
+        if benchmark is not None and benchmark.upper() not in spec.store.instruments():
             raise UserError(
                 f"`backtest.benchmark` must be an instrument of the store {spec.store.root}, found {brief(benchmark)}"
                 f"{nearest(benchmark.upper(), spec.store.instruments())}"
@@ -216,8 +221,9 @@ class BacktestRecord(Record):
         for name, table in (("positions", done.positions()), ("orders", done.orders)):
             self.save_table(f"backtest/{name}.parquet", table)
             self.save_csv(f"backtest/{name}.csv", table)
+        deal_price = self.exchange_kwargs.get("deal_price", "close")
         self.notes.append(
-            first_day(daily, self.exchange_kwargs.get("deal_price", "close"), self.days_per_year)
+            WITHOUT_INDEX if benchmark is None else first_day(daily, deal_price, self.days_per_year)
         )
         self.save_json("backtest/setup.json", self._setup(exchange, first, last, benchmark))
         series = series_of(daily, self.days_per_year)
@@ -260,11 +266,13 @@ class BacktestRecord(Record):
             )
         return calendar[first], calendar[last]
 
-    def _benchmark(self, first: pd.Timestamp, last: pd.Timestamp) -> str:
-        """The index: that of `backtest`, or else that of the dataset."""
+    def _benchmark(self, first: pd.Timestamp, last: pd.Timestamp) -> str | None:
+        """The index: that of `backtest`, or else that of the dataset; None where it is said that there is none."""
         benchmark = self.benchmark
         if benchmark is None and self.has("data/summary.json"):
             benchmark = self.load_json("data/summary.json").get("benchmark")
+        if benchmark is None and self.may_have_none:
+            return None
         if benchmark is None:
             raise UserError(NO_INDEX)
         with quiet_qlib():
@@ -277,7 +285,7 @@ class BacktestRecord(Record):
         return str(benchmark)
 
     def _setup(
-        self, exchange: RuleBasedExchange, first: pd.Timestamp, last: pd.Timestamp, benchmark: str
+        self, exchange: RuleBasedExchange, first: pd.Timestamp, last: pd.Timestamp, benchmark: str | None
     ) -> dict[str, Any]:
         return {
             "start": f"{first:%Y-%m-%d}",
@@ -368,14 +376,22 @@ def summarise(series: Mapping[str, Series]) -> pd.DataFrame:
 
 
 def measures(summary: pd.DataFrame, daily: pd.DataFrame, days_per_year: float) -> dict[str, float]:
-    """What the run is compared by, with cost where nothing else is said."""
-    portfolio, index = summary.loc["portfolio_with_cost"], summary.loc["benchmark"]
-    after, before = summary.loc["excess_with_cost"], summary.loc["excess_without_cost"]
-    return {
+    """What the run is compared by, with cost where nothing else is said; without an index, nothing beside one."""
+    portfolio = summary.loc["portfolio_with_cost"]
+    found = {
         "annualised_return": portfolio["annualised_return"],
         "annualised_volatility": portfolio["annualised_volatility"],
         "sharpe_ratio": portfolio["ratio"],
         "max_drawdown": portfolio["max_drawdown"],
+        "turnover": daily["turnover"].mean(),
+        "annual_cost": daily["cost"].mean() * days_per_year,
+        "days": float(len(daily)),
+    }
+    if "benchmark" not in summary.index:
+        return found
+    index = summary.loc["benchmark"]
+    after, before = summary.loc["excess_with_cost"], summary.loc["excess_without_cost"]
+    return found | {
         "annualised_benchmark_return": index["annualised_return"],
         "benchmark_max_drawdown": index["max_drawdown"],
         "annualised_excess_return": after["annualised_return"],
@@ -383,30 +399,41 @@ def measures(summary: pd.DataFrame, daily: pd.DataFrame, days_per_year: float) -
         "information_ratio": after["ratio"],
         "information_ratio_without_cost": before["ratio"],
         "excess_max_drawdown": after["max_drawdown"],
-        "turnover": daily["turnover"].mean(),
-        "annual_cost": daily["cost"].mean() * days_per_year,
-        "days": float(len(daily)),
     }
 
 
 def estimates(found: Mapping[str, float], daily: pd.DataFrame, days_per_year: float) -> pd.DataFrame:
     """The measures that average over days, with their intervals; one deepest fall has none of this kind."""
 
-    def figures(gross: Floats, cost: Floats, index: Floats, turnover: Floats) -> list[float]:
+    def alone(gross: Floats, cost: Floats, turnover: Floats) -> dict[str, float]:
         net = gross - cost
-        return [
-            risk.annualised_excess_return(net, index, days_per_year),
-            risk.annualised_excess_return(gross, index, days_per_year),
-            risk.annualised_return(net, days_per_year),
-            risk.information_ratio(net, index, days_per_year),
-            risk.information_ratio(gross, index, days_per_year),
-            risk.sharpe_ratio(net, days_per_year),
-            float(turnover.mean()),
-            float(cost.mean()) * days_per_year,
-        ]
+        return {
+            "annualised_return": risk.annualised_return(net, days_per_year),
+            "sharpe_ratio": risk.sharpe_ratio(net, days_per_year),
+            "turnover": float(turnover.mean()),
+            "annual_cost": float(cost.mean()) * days_per_year,
+        }
 
-    values = {f"backtest/{name}": found[f"backtest/{name}"] for name in ESTIMATED}
-    return estimated(values, figures, *(daily[name] for name in ("return", "cost", "benchmark", "turnover")))
+    def beside(gross: Floats, cost: Floats, index: Floats) -> dict[str, float]:
+        net = gross - cost
+        return {
+            "annualised_excess_return": risk.annualised_excess_return(net, index, days_per_year),
+            "annualised_excess_return_without_cost": risk.annualised_excess_return(
+                gross, index, days_per_year
+            ),
+            "information_ratio": risk.information_ratio(net, index, days_per_year),
+            "information_ratio_without_cost": risk.information_ratio(gross, index, days_per_year),
+        }
+
+    def figures(gross: Floats, cost: Floats, turnover: Floats, *index: Floats) -> list[float]:
+        known = alone(gross, cost, turnover) | (beside(gross, cost, *index) if index else {})
+        return [known[name] for name in ESTIMATED if name in known]
+
+    values = {
+        f"backtest/{name}": found[f"backtest/{name}"] for name in ESTIMATED if f"backtest/{name}" in found
+    }
+    columns = ("return", "cost", "turnover", *(["benchmark"] if "benchmark" in daily else []))
+    return estimated(values, figures, *(daily[name] for name in columns))
 
 
 def _no_scores() -> pd.Series:

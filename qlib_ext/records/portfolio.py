@@ -148,7 +148,11 @@ class PortfolioRecord(Record):
             by_day, overall = tables.by_industry(weights, added, industry, scored)
             self.save_table("portfolio/industries.parquet", by_day)
             self.save_csv("portfolio/industries.csv", overall)
-        gross, turnover, index = (daily[name].to_numpy() for name in ("return", "turnover", "benchmark"))
+        gross, turnover = (daily[name].to_numpy() for name in ("return", "turnover"))
+        beside = {}
+        if "benchmark" in daily:
+            index = daily["benchmark"].to_numpy()
+            beside["break_even_excess_bps"] = costs.break_even_bps(gross, turnover, index)
         self.save_json(
             "portfolio/setup.json",
             {
@@ -163,7 +167,7 @@ class PortfolioRecord(Record):
                 if turnover.any()
                 else None,
                 "break_even_bps": costs.break_even_bps(gross, turnover),
-                "break_even_excess_bps": costs.break_even_bps(gross, turnover, index),
+                **beside,
                 "no_industries": no_industries,
             },
         )

@@ -1,7 +1,7 @@
 """The tables of a portfolio: drawdowns, months and years, other costs, holdings, and what stocks and industries added.
 
-What goes in are the artifacts of a backtest: `daily`, a row a day with `return`, `cost`, `benchmark` and `turnover`; and
-wide tables of weights, a row a day and a column a stock.
+What goes in are the artifacts of a backtest: `daily`, a row a day with `return`, `cost`, `turnover` and, where there is an
+index, `benchmark`; and wide tables of weights, a row a day and a column a stock.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Membership:
 
 
 def worst_drawdowns(series: Mapping[str, Series], worst: int = WORST) -> pd.DataFrame:
-    """The deepest falls of the portfolio after cost, of the index, and of the one over the other.
+    """The deepest falls of the portfolio after cost and, where there is one, of the index and of the one over the other.
 
     Returns
     -------
@@ -51,6 +51,8 @@ def worst_drawdowns(series: Mapping[str, Series], worst: int = WORST) -> pd.Data
     """
     rows = []
     for name in ("portfolio_with_cost", "benchmark", "excess_with_cost"):
+        if name not in series:
+            continue
         days = pd.DatetimeIndex(series[name].days)
         for rank, fall in enumerate(drawdowns.drawdowns(series[name].growth)[:worst], start=1):
             rows.append(
@@ -83,16 +85,19 @@ def worst_drawdowns(series: Mapping[str, Series], worst: int = WORST) -> pd.Data
 def rolled(series: Mapping[str, Series], window_days: int) -> pd.DataFrame:
     """Sharpe ratio, volatility and beta of the portfolio after cost, and the first two of the index, over a window.
 
-    By day; NaN on the first `window_days` - 1.
+    By day; NaN on the first `window_days` - 1. Without an index, nothing of one.
     """
-    after, index = series["portfolio_with_cost"], series["benchmark"]
+    after, index = series["portfolio_with_cost"], series.get("benchmark")
     columns = {
         "sharpe_ratio": rolling.rolling_sharpe(after.daily, window_days, after.per_year),
-        "benchmark_sharpe_ratio": rolling.rolling_sharpe(index.daily, window_days, index.per_year),
         "volatility": rolling.rolling_volatility(after.daily, window_days, after.per_year),
-        "benchmark_volatility": rolling.rolling_volatility(index.daily, window_days, index.per_year),
-        "beta": rolling.rolling_beta(after.daily, index.daily, window_days),
     }
+    if index is not None:
+        columns |= {
+            "benchmark_sharpe_ratio": rolling.rolling_sharpe(index.daily, window_days, index.per_year),
+            "benchmark_volatility": rolling.rolling_volatility(index.daily, window_days, index.per_year),
+            "beta": rolling.rolling_beta(after.daily, index.daily, window_days),
+        }
     return pd.DataFrame(columns, index=pd.DatetimeIndex(after.days, name="datetime"))
 
 
@@ -116,21 +121,23 @@ def by_period(
     table["stocks"] = np.add.reduceat(held.to_numpy(dtype=float), starts) / table["days"]
     if period == "year":
         spans = [slice(start, end) for start, end in zip(starts, [*starts[1:], len(days)], strict=True)]
-        after, index = series["portfolio_with_cost"], series["benchmark"]
+        after, index = series["portfolio_with_cost"], series.get("benchmark")
         year = after.per_year
         table["volatility"] = [risk.annualised_volatility(after.daily[span], year) for span in spans]
         table["sharpe_ratio"] = [risk.sharpe_ratio(after.daily[span], year) for span in spans]
-        table["information_ratio"] = [
-            risk.information_ratio(after.daily[span], index.daily[span], year) for span in spans
-        ]
+        if index is not None:
+            table["information_ratio"] = [
+                risk.information_ratio(after.daily[span], index.daily[span], year) for span in spans
+            ]
         table["max_drawdown"] = [risk.max_drawdown(after.growth[span]) for span in spans]
-        table["benchmark_max_drawdown"] = [risk.max_drawdown(index.growth[span]) for span in spans]
+        if index is not None:
+            table["benchmark_max_drawdown"] = [risk.max_drawdown(index.growth[span]) for span in spans]
     return table
 
 
 def cost_sweep(daily: pd.DataFrame, per_year: float, cost_bps: Sequence[float]) -> pd.DataFrame:
     """The portfolio at other costs of a trade one way, with the trades that the backtest made (`costs.after_cost`)."""
-    gross, turnover, index = (daily[name].to_numpy() for name in ("return", "turnover", "benchmark"))
+    gross, turnover = (daily[name].to_numpy() for name in ("return", "turnover"))
     rows = {}
     for bps in cost_bps:
         net = costs.after_cost(gross, turnover, bps)
@@ -139,9 +146,13 @@ def cost_sweep(daily: pd.DataFrame, per_year: float, cost_bps: Sequence[float]) 
             "annualised_return": risk.annualised_return(net, per_year),
             "sharpe_ratio": risk.sharpe_ratio(net, per_year),
             "max_drawdown": risk.max_drawdown(net),
-            "annualised_excess_return": risk.annualised_excess_return(net, index, per_year),
-            "information_ratio": risk.information_ratio(net, index, per_year),
         }
+        if "benchmark" in daily:
+            index = daily["benchmark"].to_numpy()
+            rows[bps] |= {
+                "annualised_excess_return": risk.annualised_excess_return(net, index, per_year),
+                "information_ratio": risk.information_ratio(net, index, per_year),
+            }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(index="cost_bps")
 
 

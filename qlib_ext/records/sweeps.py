@@ -17,6 +17,7 @@ from qlib_ext.config.build import build
 from qlib_ext.market.progress import Progress
 from qlib_ext.metrics.portfolio_series import series_of
 from qlib_ext.metrics.risk import relative_wealth
+from qlib_ext.metrics.risk import wealth as wealth_of
 from qlib_ext.records.backtest import measures, summarise
 from qlib_ext.records.base import Record
 from qlib_ext.terminal import shown_progress
@@ -49,7 +50,8 @@ class SweepRecord(Record):
     - `topk.csv`: by `topk`, the strategy's `n_drop`, `own` (whether it is the backtest's own setting), returns, ratios
       and drawdowns as in `backtest/summary.csv`, mean `turnover` a day, `annual_cost`, mean number of `stocks` held, and
       `unfilled`, the share of the orders that did not fill in full.
-    - `topk_wealth.parquet`: by day and `topk`, the account after cost over the index, both 1 at the start.
+    - `topk_wealth.parquet`: by day and `topk`, the account after cost over the index, both 1 at the start; the account
+      alone where the backtest has no index.
     - `setup.json`: the settings, and which `topk` were left out and why. Where the strategy of the backtest is set by no
       `topk` and `n_drop`, that is said there and in the log, and nothing else is written.
 
@@ -126,7 +128,7 @@ class SweepRecord(Record):
         settings: dict[int, int],
         progress: Progress | None,
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """A row for each setting, and its wealth after cost over the index."""
+        """A row for each setting, and its wealth after cost, over the index where there is one."""
         first, last = pd.Timestamp(setup["start"]), pd.Timestamp(setup["end"])
         own = setup["strategy"]["kwargs"]["topk"]
         exchange = None
@@ -162,9 +164,11 @@ class SweepRecord(Record):
                 "n_drop": n_drop,
                 "own": topk == own,
             }
-            wealth[str(topk)] = relative_wealth(daily["return"] - daily["cost"], daily["benchmark"])
+            after = daily["return"] - daily["cost"]
+            beside = daily.get("benchmark")
+            wealth[str(topk)] = wealth_of(after) if beside is None else relative_wealth(after, beside)
         table = pd.DataFrame(rows).T.rename_axis(index="topk")
-        named = ["n_drop", "own", *COLUMNS, "stocks", "unfilled"]
+        named = ["n_drop", "own", *(name for name in COLUMNS if name in table), "stocks", "unfilled"]
         return table[named].astype({"n_drop": int, "own": bool}), pd.DataFrame(wealth, index=daily.index)
 
 
@@ -179,4 +183,7 @@ def _row(
     figures = measures(summarise(series_of(daily, days_per_year)), daily, days_per_year)
     held = positions.groupby("datetime").size().reindex(daily.index, fill_value=0)
     unfilled = (orders["status"] != "filled").mean() if len(orders) else np.nan
-    return {name: figures[name] for name in COLUMNS} | {"stocks": held.mean(), "unfilled": unfilled}
+    return {name: figures[name] for name in COLUMNS if name in figures} | {
+        "stocks": held.mean(),
+        "unfilled": unfilled,
+    }

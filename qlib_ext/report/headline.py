@@ -18,6 +18,12 @@ BACKTEST = ("backtest/estimates.parquet", "backtest/setup.json")
 OPTIONAL = (*MOMENTUM, *BACKTEST, "data/summary.json")
 
 
+OVER = (
+    "The excess is the growth of the portfolio's value over the index's; the information ratio the mean daily difference to "
+    "the index over its standard deviation, annualised. "
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """A figure of the run, and the interval that covers it with 95%; NaN where it has none."""
@@ -185,40 +191,32 @@ def _backtest(run: RunArtifacts, known: Mapping[str, Estimate]) -> Group:
     def of(name: str) -> Estimate:
         return known[f"backtest/{name}"]
 
-    before = of("annualised_excess_return_without_cost").value
+    excess, ratio, index, fall = [], [], "", ""
+    if "backtest/information_ratio" in known:
+        before = of("annualised_excess_return_without_cost").value
+        beside = f"before cost {html.percent(before, signed=True)}"
+        excess = [
+            percent_row(
+                "Excess return a year, after cost", of("annualised_excess_return"), beside, signed=True
+            )
+        ]
+        beside = f"before cost {html.number(of('information_ratio_without_cost').value, 2)}"
+        ratio = [number_row("Information ratio, after cost", of("information_ratio"), beside, 2)]
+        index = f"index {html.percent(m('backtest/annualised_benchmark_return'), signed=True)}"
+        fall = f"index {html.percent(m('backtest/benchmark_max_drawdown'))}"
     rows = [
-        percent_row(
-            "Excess return a year, after cost",
-            of("annualised_excess_return"),
-            f"before cost {html.percent(before, signed=True)}",
-            signed=True,
-        ),
-        percent_row(
-            "Return a year, after cost",
-            of("annualised_return"),
-            f"index {html.percent(m('backtest/annualised_benchmark_return'), signed=True)}",
-            signed=True,
-        ),
-        number_row(
-            "Information ratio, after cost",
-            of("information_ratio"),
-            f"before cost {html.number(of('information_ratio_without_cost').value, 2)}",
-            2,
-        ),
+        *excess,
+        percent_row("Return a year, after cost", of("annualised_return"), index, signed=True),
+        *ratio,
         number_row("Sharpe ratio, after cost", of("sharpe_ratio"), "", 2),
-        percent_row(
-            "Max drawdown, after cost",
-            Estimate(m("backtest/max_drawdown")),
-            f"index {html.percent(m('backtest/benchmark_max_drawdown'))}",
-        ),
+        percent_row("Max drawdown, after cost", Estimate(m("backtest/max_drawdown")), fall),
         percent_row("Turnover a day", of("turnover")),
         percent_row("Cost a year", of("annual_cost")),
     ]
     return Group(
         "Portfolio",
         rows,
-        f"Returns compound, with {days:g} trading days a year; the excess is the growth of the portfolio's value over the "
-        "index's. The information ratio is the mean daily difference to the index over its standard deviation, annualised; "
-        "Sharpe's is that of the return itself, with no riskless return. Turnover is bought plus sold value over the "
+        f"Returns compound, with {days:g} trading days a year. {OVER if excess else ''}Sharpe's ratio is the mean daily return "
+        "over its standard deviation, annualised, with no riskless return. Turnover is bought plus sold value over the "
         "account's value of the day before. The deepest fall of one path has no interval of this kind.",
     )

@@ -86,6 +86,8 @@ def claims(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Claim]:
     found = [_ranks(run, known["RankIC"])]
     if "backtest/annualised_excess_return" in known:
         found.append(_earns(run, known))
+    elif "backtest/annualised_return" in known:
+        found.append(_gains(known))
     if "momentum/over_persistence" in known:
         found.append(_forecasts(run, known))
     return found
@@ -146,6 +148,23 @@ def _earns(run: RunArtifacts, known: Mapping[str, Estimate]) -> Claim:
             "unclear", "The portfolio beat the index before cost; after cost it is not clear.", because
         )
     return Claim("unclear", "Whether the portfolio beats the index after cost is not clear.", because)
+
+
+def _gains(known: Mapping[str, Estimate]) -> Claim:
+    """Of a backtest without an index: whether it earned anything, which a rising market alone may do."""
+    after = known["backtest/annualised_return"]
+    ends = between(html.percent(after.low, 1, signed=True), html.percent(after.high, 1, signed=True))
+    because = (
+        f"{html.percent(after.value, 1, signed=True)} a year after cost"
+        + (f", 95% interval {ends}" if ends else ", too few days for an interval")
+        + ". No index was named, so this does not tell skill from a rising market."
+    )
+    said = {1: "The portfolio gained after cost.", -1: "The portfolio lost after cost."}
+    return Claim(
+        "unclear" if after.sign >= 0 else "no",
+        said.get(after.sign, "Whether the portfolio gains after cost is not clear."),
+        because,
+    )
 
 
 def _forecasts(run: RunArtifacts, known: Mapping[str, Estimate]) -> Claim:
@@ -301,7 +320,7 @@ def _trading(run: RunArtifacts) -> list[Remark]:
         return []
     setup = run.json("backtest/setup.json")
     found = [Remark("note", f"{note[0].upper()}{note[1:]}.") for note in setup.get("notes", []) if note]
-    if not setup.get("benchmark_total_return", False):
+    if setup["benchmark"] is not None and not setup.get("benchmark_total_return", False):
         found.append(
             Remark(
                 "note",

@@ -211,7 +211,9 @@ class TestRefuses:
         told = workplace.describe() | {"benchmark": None}
         monkeypatch.setattr(workplace, "describe", lambda: told)
         SignalRecord(recorder=run, model=model, dataset=workplace).generate()
-        with pytest.raises(UserError, match=r"`backtest.benchmark` must be an instrument code.*in either"):
+        with pytest.raises(
+            UserError, match=r"must be an instrument code.*in either. Where .* say `benchmark: null`"
+        ):
             BacktestRecord(recorder=run, strategy=STRATEGY).generate()
 
     def test_a_price_limit_without_the_change(

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from mlflow.tracking import MlflowClient
 
 from qlib_ext.checks import UserError
 from qlib_ext.records.backtest import BacktestRecord
@@ -14,6 +17,9 @@ from qlib_ext.records.portfolio import PortfolioRecord
 from qlib_ext.records.ranking import RankingRecord
 from qlib_ext.records.report import ReportRecord
 from qlib_ext.records.signal import SignalRecord
+from qlib_ext.records.sweeps import SweepRecord
+from qlib_ext.report.comparison import runs
+from qlib_ext.tracking.artifacts import RunArtifacts, stored
 
 SECTIONS = [
     {"class": f"qlib_ext.report.sections.{name}"}
@@ -155,3 +161,52 @@ def test_what_the_run_lacks_is_named(run: Any) -> None:
 def test_wrong_sections(sections: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ReportRecord(recorder=None, sections=sections)
+
+
+def test_a_workflow_that_says_that_there_is_no_index(
+    run: Any, workplace: Any, model: Any, read: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    described = workplace.describe() | {"benchmark": None}
+    monkeypatch.setattr(workplace, "describe", lambda: described)
+    SignalRecord(recorder=run, model=model, dataset=workplace).generate()
+    RankingRecord(recorder=run).generate()
+    BacktestRecord(recorder=run, strategy=STRATEGY, backtest={"benchmark": None}).generate()
+    PortfolioRecord(recorder=run, draws=20, window_days=20).generate()
+    SweepRecord(recorder=run, topk=[4]).generate()
+    ReportRecord(recorder=run, out_dir=str(tmp_path)).generate()
+
+    # What is computed: nothing beside an index.
+    metrics, daily = run.list_metrics(), read("backtest/daily.parquet")
+    relative = ("excess", "information", "benchmark", "beta", "alpha", "tracking", "capture", "correlation")
+    assert not [name for name in metrics if any(word in name for word in relative)]
+    assert "benchmark" not in daily
+    assert [*read("portfolio/rolling.parquet").columns] == ["sharpe_ratio", "volatility"]
+
+    # What is told: why, and no figure of an index.
+    (report,) = tmp_path.glob("*/report.html")
+    page = report.read_text(encoding="utf-8")
+    text = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert "No index is named (`backtest.benchmark: null`), so nothing is compared with one" in text
+    told = re.findall(
+        r".{30}(?:[Oo]ver the index|index [+\N{MINUS SIGN}\d]|Beta\b|SH000300|\bnan\b).{30}",
+        text,
+        flags=re.DOTALL,
+    )
+    assert told == []
+    for section in ("Cumulative return", "Drawdown", "Return and risk", "Rolling risk", "Months and years"):
+        assert re.search(rf"<h2[^>]*>{section}</h2>", page)
+
+    # What is compared with other runs.
+    client = MlflowClient()
+    with tempfile.TemporaryDirectory() as folder:
+        there = stored(client, run.id, runs.READS)
+        compared = runs.view(RunArtifacts.download(client, run.id, there, Path(folder)))
+    assert "return" in compared.daily
+    assert not {"index", "excess"} & {*compared.daily.columns}
+
+    # The rest is what it is beside an index.
+    BacktestRecord(recorder=run, strategy=STRATEGY, backtest={"benchmark": "SH000300"}).generate()
+    pd.testing.assert_frame_equal(read("backtest/daily.parquet").drop(columns="benchmark"), daily)
+    beside = run.list_metrics()
+    own = {name: value for name, value in metrics.items() if name.startswith("backtest/")}
+    assert {name: beside[name] for name in own} == own

@@ -130,7 +130,9 @@ def view(run: RunArtifacts, lacking: Sequence[str] = ()) -> ComparedRun:
         columns |= {IC: ranking[f"ic/{label}"], RANK_IC: ranking[f"rank_ic/{label}"]}
     if backtest is not None:
         after = backtest["return"] - backtest["cost"]
-        columns |= {RETURN: after, INDEX: backtest["benchmark"], EXCESS: after - backtest["benchmark"]}
+        columns[RETURN] = after
+        if "benchmark" in backtest:
+            columns |= {INDEX: backtest["benchmark"], EXCESS: after - backtest["benchmark"]}
     daily = pd.DataFrame(columns).sort_index()
     daily.index = pd.DatetimeIndex(daily.index)
     return ComparedRun(

@@ -14,6 +14,8 @@ from qlib_ext.report.figures import BLUE, GREEN
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.tracking.artifacts import RunArtifacts
 
+SWEPT = {"annualised_return": "Return a year", "annualised_excess_return": "Return a year over the index"}
+
 
 class Costs(Section):
     """Turnover and cost by month, and the return at costs from nothing to 0.6% of each trade."""
@@ -53,10 +55,7 @@ class Costs(Section):
                 caption="Commission and fees of each day as a share of the account of the day before, summed over the month.",
             ),
             "cost_sweep": Lines(
-                series={
-                    "Return a year": sweep["annualised_return"],
-                    "Return a year over the index": sweep["annualised_excess_return"],
-                },
+                series={name: sweep[key] for key, name in SWEPT.items() if key in sweep},
                 percent=True,
                 dots=True,
                 xlabel="cost of a trade one way, in basis points of its value (10 are 0.1%)",
@@ -65,7 +64,7 @@ class Costs(Section):
                 levels={"nothing left": 0.0},
                 marks=marks,
                 height=280,
-                alt="Return a year of the portfolio, and over the index, by cost of a trade",
+                alt="Return a year of the portfolio by cost of a trade",
                 caption="Daily return before cost less the day's turnover times the cost, compounded. The trades are those of "
                 "this backtest at every cost; a strategy that knew the cost would trade differently.",
             ),
@@ -100,12 +99,12 @@ def _own(setup: Mapping[str, Any]) -> str:
 
 def _break_even(setup: Mapping[str, Any]) -> str:
     """What the trades may cost."""
-    alone, over = setup["break_even_bps"], setup["break_even_excess_bps"]
     if setup["own_cost_bps"] is None:
         return "Nothing was traded: no cost could change the return."
-    return (
-        f"The portfolio {_bears('ends below its start', alone)}; it {_bears('falls behind the index', over)}."
-    )
+    said = f"The portfolio {_bears('ends below its start', setup['break_even_bps'])}"
+    if "break_even_excess_bps" in setup:
+        said += f"; it {_bears('falls behind the index', setup['break_even_excess_bps'])}"
+    return f"{said}."
 
 
 def _bears(what: str, bps: float | None) -> str:
@@ -117,6 +116,16 @@ def _bears(what: str, bps: float | None) -> str:
 
 
 def _sweep(table: pd.DataFrame) -> str:
+    indexed = "information_ratio" in table
+
+    def beside(row: pd.Series) -> list[str]:
+        if not indexed:
+            return []
+        return [
+            html.percent(row["annualised_excess_return"], signed=True),
+            html.number(row["information_ratio"], 2),
+        ]
+
     rows = [
         (
             f"{bps:g}",
@@ -124,8 +133,7 @@ def _sweep(table: pd.DataFrame) -> str:
             html.percent(row["annualised_return"], signed=True),
             html.number(row["sharpe_ratio"], 2),
             html.percent(row["max_drawdown"]),
-            html.percent(row["annualised_excess_return"], signed=True),
-            html.number(row["information_ratio"], 2),
+            *beside(row),
         )
         for bps, row in table.iterrows()
     ]
@@ -135,7 +143,6 @@ def _sweep(table: pd.DataFrame) -> str:
         "Return a year",
         "Sharpe ratio",
         "Max drawdown",
-        "Over the index a year",
-        "Information ratio",
+        *(["Over the index a year", "Information ratio"] if indexed else []),
     ]
-    return html.table(header, rows, numbers=range(7))
+    return html.table(header, rows, numbers=range(len(header)))

@@ -43,11 +43,11 @@ class CumulativeReturn(Section):
         """The three values in one chart, the value over the index in another."""
         setup = run.json("backtest/setup.json")
         table = run.table("backtest/series.parquet")
-        values = {
-            name: table[f"wealth/{key}"] for key, name in SERIES.items() if not key.startswith("excess")
-        }
-        over = {name: table[f"wealth/{key}"] for key, name in SERIES.items() if key.startswith("excess")}
-        return {
+        there = {name: table[f"wealth/{key}"] for key, name in SERIES.items() if f"wealth/{key}" in table}
+        values = {name: line for name, line in there.items() if not name.startswith("Over")}
+        over = {name: line for name, line in there.items() if name.startswith("Over")}
+        index = setup["benchmark"]
+        charts = {
             "cumulative_return": Lines(
                 series=values,
                 ylabel="value of 1 invested",
@@ -55,10 +55,16 @@ class CumulativeReturn(Section):
                 log_choice=_positive(values),
                 levels={"start": 1.0},
                 height=340,
-                alt="Value of 1 invested in the portfolio, after and before cost, and in the index",
-                caption="What 1 became at the close of each day: daily returns of the account, cash included, and of the "
-                f"index {setup['benchmark']}, compounded. 1.5 is a return of 50%.",
+                alt="Value of 1 invested in the portfolio, after and before cost"
+                + (", and in the index" if index else ""),
+                caption="What 1 became at the close of each day: daily returns of the account, cash included, "
+                + (f"and of the index {index}, " if index else "")
+                + "compounded. 1.5 is a return of 50%.",
             ),
+        }
+        if not over:
+            return charts
+        return charts | {
             "excess_return": Lines(
                 series=over,
                 ylabel="value in units of the index",
@@ -86,6 +92,7 @@ class CumulativeReturn(Section):
                 html.percent(summary.loc[key, "max_drawdown"]),
             )
             for key, name in SERIES.items()
+            if key in summary.index
         ]
         header = ["", "Return", "Return a year", "Volatility a year", "Ratio", "Max drawdown"]
         return "".join(
@@ -99,8 +106,13 @@ class CumulativeReturn(Section):
                 html.table(header, rows, numbers=range(1, 6)),
                 html.paragraph(
                     f"A year is {setup['days_per_year']:g} trading days. Returns compound. The ratio is the mean over the "
-                    "volatility of daily returns, Sharpe's with no riskless return; in the rows over the index both are of "
-                    "the daily differences to it, which makes it the information ratio.",
+                    "volatility of daily returns, Sharpe's with no riskless return"
+                    + (
+                        "; in the rows over the index both are of the daily differences to it, which makes it the "
+                        "information ratio."
+                        if setup["benchmark"]
+                        else "."
+                    ),
                     "note",
                 ),
             ]

@@ -30,17 +30,20 @@ class Drawdown(Section):
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
         """Drawdowns over time, the portfolio's filled."""
         table = run.table("backtest/series.parquet")
+        lines = {name: table[f"drawdown/{key}"] for key, name in SERIES.items() if f"drawdown/{key}" in table}
+        index = SERIES[INDEX] in lines
         return {
             "drawdown": Lines(
-                series={name: table[f"drawdown/{key}"] for key, name in SERIES.items()},
+                series=lines,
                 ylabel="below the peak",
                 colours=(BLUE, QUIET, GREEN),
                 percent=True,
                 filled=[SERIES[PORTFOLIO]],
-                hidden=[SERIES[EXCESS]],
-                alt="Drawdown of the portfolio and of the index",
+                hidden=[SERIES[EXCESS]] if index else [],
+                alt="Drawdown of the portfolio" + (" and of the index" if index else ""),
                 caption="Compounded value over its highest value so far, minus 1, at the close of each day; the start counts "
-                "as a peak. Over the index: of the portfolio's value in units of the index's.",
+                "as a peak."
+                + (" Over the index: of the portfolio's value in units of the index's." if index else ""),
             )
         }
 
@@ -49,7 +52,10 @@ class Drawdown(Section):
         parts = [html.paragraph(_told(run.table("portfolio/metrics.csv")))]
         parts += [shown(name, chart) for name, chart in self.charts(run).items()]
         falls = run.table("portfolio/drawdowns.csv")
+        told = run.table("portfolio/metrics.csv")
         for key, name in SERIES.items():
+            if key not in told:
+                continue
             heading, table = f"The deepest: {name}", _table(falls[falls.index == key])
             parts.append(html.heading(heading) + table if key == PORTFOLIO else html.details(heading, table))
         parts.append(
@@ -63,11 +69,13 @@ class Drawdown(Section):
 
 
 def _told(metrics: pd.DataFrame) -> str:
-    own, index = metrics[PORTFOLIO], metrics[INDEX]
+    own, index, longest = metrics[PORTFOLIO], "", ""
+    if INDEX in metrics:
+        index = f", the index by up to {html.percent(-metrics[INDEX]['max_drawdown'])}"
+        longest = f" (the index: {html.count(metrics[INDEX]['longest_drawdown'])})"
     return (
-        f"After cost the portfolio fell by up to {html.percent(-own['max_drawdown'])} from a peak, the index by up to "
-        f"{html.percent(-index['max_drawdown'])}. It was below a peak for at most {html.count(own['longest_drawdown'])} "
-        f"trading days in a row (the index: {html.count(index['longest_drawdown'])}); a fall was "
+        f"After cost the portfolio fell by up to {html.percent(-own['max_drawdown'])} from a peak{index}. It was below a "
+        f"peak for at most {html.count(own['longest_drawdown'])} trading days in a row{longest}; a fall was "
         f"{html.percent(-own['average_drawdown'])} deep on average."
     )
 

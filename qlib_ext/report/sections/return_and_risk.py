@@ -18,6 +18,10 @@ COLUMNS = {
     "benchmark": "Index",
     "excess_with_cost": "Over the index",
 }
+OVER = (
+    "Over the index, what compounds (returns, drawdowns, months, years) is the portfolio's value in units of the index's, "
+    "and single days are the daily differences. "
+)
 WRITTEN: Mapping[str, Callable[[float], str]] = {
     "percent": html.percent,
     "ratio": lambda value: html.number(value, 2),
@@ -36,6 +40,10 @@ class ReturnAndRisk(Section):
         """A table a group, then how each figure is computed."""
         metrics, setup = run.table("portfolio/metrics.csv"), run.json("portfolio/setup.json")
         parts = []
+        indexed = "benchmark" in metrics
+        if not indexed:
+            metrics = metrics[metrics["group"] != BESIDE]
+            metrics = metrics.assign(how=metrics["how"].str.partition(" Over the index:")[0])
         for group, rows in metrics.groupby("group", sort=False):
             parts.append(
                 html.heading(group) + _table(rows, html.percent(setup["level"], 0), beside=group == BESIDE)
@@ -48,9 +56,8 @@ class ReturnAndRisk(Section):
         parts.append(
             html.paragraph(
                 f"Of {html.count(setup['days'])} trading days, after cost where nothing else is said; a year is "
-                f"{setup['days_per_year']:g} trading days; returns compound; the riskless return is 0. Over the index, what "
-                "compounds (returns, drawdowns, months, years) is the portfolio's value in units of the index's, and single "
-                "days are the daily differences. Intervals: a figure of an average of days is computed anew on "
+                f"{setup['days_per_year']:g} trading days; returns compound; the riskless return is 0. {OVER if indexed else ''}"
+                "Intervals: a figure of an average of days is computed anew on "
                 f"{setup['draws']:,} resampled series made of blocks of days (stationary bootstrap), and the middle "
                 f"{html.percent(setup['level'], 0)} of the results is shown. Figures that hang on the order of the days or on "
                 "a single one have none.",
@@ -62,7 +69,7 @@ class ReturnAndRisk(Section):
 
 def _table(rows: pd.DataFrame, level: str, *, beside: bool) -> str:
     """A row a measure; the portfolio's columns alone where they are measured beside the index."""
-    columns = [*COLUMNS][:2] if beside else [*COLUMNS]
+    columns = [*COLUMNS][:2] if beside else [column for column in COLUMNS if column in rows]
     header, numbers = ["Measure"], []
     for column in columns:
         header.append(COLUMNS[column])

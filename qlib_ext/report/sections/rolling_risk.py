@@ -31,15 +31,18 @@ class RollingRisk(Section):
             return {}
 
         def both(name: str) -> dict[str, pd.Series]:
-            return {PORTFOLIO: table[name], INDEX: table[f"benchmark_{name}"]}
+            index = {INDEX: table[f"benchmark_{name}"]} if indexed else {}
+            return {PORTFOLIO: table[name], **index}
 
-        return {
+        indexed = "beta" in table
+        of = "of the portfolio" + (" and of the index" if indexed else "")
+        charts = {
             "rolling_sharpe": Lines(
                 series=both("sharpe_ratio"),
                 ylabel="Sharpe ratio",
                 colours=(BLUE, QUIET),
                 height=240,
-                alt="Rolling Sharpe ratio of the portfolio and of the index",
+                alt=f"Rolling Sharpe ratio {of}",
                 caption=f"Mean over standard deviation of the last {window} daily returns, times the root of {year:g}; no "
                 "riskless return.",
             ),
@@ -49,9 +52,13 @@ class RollingRisk(Section):
                 percent=True,
                 colours=(BLUE, QUIET),
                 height=240,
-                alt="Rolling volatility of the portfolio and of the index",
+                alt=f"Rolling volatility {of}",
                 caption=f"Standard deviation of the last {window} daily returns, times the root of {year:g}.",
             ),
+        }
+        if not indexed:
+            return charts
+        return charts | {
             "rolling_beta": Lines(
                 series={PORTFOLIO: table["beta"]},
                 ylabel="beta",

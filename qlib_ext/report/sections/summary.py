@@ -70,4 +70,9 @@ def _large(run: RunArtifacts, known: Mapping[str, Estimate]) -> str:
         shown.append(("Excess return a year, after cost", excess, ratio))
         index = f"index {html.percent(m('backtest/benchmark_max_drawdown'), 1)}"
         shown.append(("Max drawdown, after cost", html.percent(m("backtest/max_drawdown"), 1), index))
+    elif "backtest/annualised_return" in known:
+        earned = html.percent(m("backtest/annualised_return"), 1, signed=True)
+        ratio = f"Sharpe ratio {html.number(m('backtest/sharpe_ratio'), 2)}"
+        shown.append(("Return a year, after cost", earned, ratio))
+        shown.append(("Max drawdown, after cost", html.percent(m("backtest/max_drawdown"), 1), "no index"))
     return html.large_figures(shown)

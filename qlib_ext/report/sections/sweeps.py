@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,16 @@ from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.tracking.artifacts import RunArtifacts
 
 TABLE, WEALTH = "sweeps/topk.csv", "sweeps/topk_wealth.parquet"
+
+
+OVER = (
+    "All after cost, but for the bars before cost. Replaced: stocks a day at most. Return, excess over the index and cost are "
+    "a year's; IR is the information ratio, drawdown the deepest fall of the account and of its value over the index's. "
+)
+ALONE = (
+    "All after cost. Replaced: stocks a day at most. Return and cost are a year's; drawdown is the deepest fall of the "
+    "account. "
+)
 
 
 class Sweeps(Section):
@@ -26,6 +36,19 @@ class Sweeps(Section):
         """Excess return and information ratio by number of stocks, and the wealth over the index's."""
         table = run.table(TABLE)
         names = pd.Index([_name(topk, row["own"]) for topk, row in table.iterrows()])
+        wealth = run.table(WEALTH)
+        lines = {name: wealth[str(topk)] - 1 for name, topk in zip(names, table.index, strict=True)}
+        if not _indexed(table):
+            return {
+                "sweep_return": Lines(
+                    series=lines,
+                    percent=True,
+                    ylabel="return, after cost",
+                    height=300,
+                    alt="Return of the account by number of stocks held",
+                    caption="Value of the account after cost, 1 at the start, minus 1.",
+                )
+            }
         excess = pd.DataFrame(
             {
                 "before cost": table["annualised_excess_return_without_cost"].to_numpy(),
@@ -40,8 +63,6 @@ class Sweeps(Section):
             },
             index=names,
         )
-        wealth = run.table(WEALTH)
-        lines = {name: wealth[str(topk)] - 1 for name, topk in zip(names, table.index, strict=True)}
         return {
             "sweep_excess_return": Bars(
                 values=excess,
@@ -75,33 +96,26 @@ class Sweeps(Section):
         """What was run, the charts, and a row for each number of stocks."""
         table, setup = run.table(TABLE), run.json("sweeps/setup.json")
         drawn = {name: shown(name, chart) for name, chart in self.charts(run).items()}
+        columns: dict[str, tuple[str, Callable[[float], str]]] = {
+            "n_drop": ("Replaced", html.count),
+            "annualised_return": ("Return", _signed),
+            "annualised_excess_return": ("Excess", _signed),
+            "information_ratio": ("IR", lambda value: html.number(value, 2)),
+            "max_drawdown": ("Drawdown", _share),
+            "excess_max_drawdown": ("of excess", _share),
+            "turnover": ("Turnover", _share),
+            "annual_cost": ("Cost", _share),
+            "unfilled": ("Not filled", _share),
+        }
+        there = {name: told for name, told in columns.items() if name in table}
         rows = [
-            (
-                _name(topk, row["own"]),
-                html.count(row["n_drop"]),
-                html.percent(row["annualised_return"], 1, signed=True),
-                html.percent(row["annualised_excess_return"], 1, signed=True),
-                html.number(row["information_ratio"], 2),
-                html.percent(row["max_drawdown"], 1),
-                html.percent(row["excess_max_drawdown"], 1),
-                html.percent(row["turnover"], 1),
-                html.percent(row["annual_cost"], 1),
-                html.percent(row["unfilled"], 1),
-            )
+            (_name(topk, row["own"]), *(write(row[name]) for name, (_, write) in there.items()))
             for topk, row in table.iterrows()
         ]
-        header = [
-            "Stocks",
-            "Replaced",
-            "Return",
-            "Excess",
-            "IR",
-            "Drawdown",
-            "of excess",
-            "Turnover",
-            "Cost",
-            "Not filled",
-        ]
+        header = ["Stocks", *(head for head, _ in there.values())]
+        bars = "".join(
+            drawn[name] for name in ("sweep_excess_return", "sweep_information_ratio") if name in drawn
+        )
         told = (
             "Each row is a backtest of its own on the same scores, with the same account, costs, limits and lots; only the "
             "number of stocks differs, and with it how many of them are replaced a day at most"
@@ -112,13 +126,11 @@ class Sweeps(Section):
         return "".join(
             [
                 html.paragraph(f"{told}. {_spoken(table)}"),
-                f'<div class="charts">{drawn["sweep_excess_return"]}{drawn["sweep_information_ratio"]}</div>',
-                drawn["sweep_excess"],
+                f'<div class="charts">{bars}</div>' if bars else "",
+                drawn["sweep_excess" if bars else "sweep_return"],
                 html.table(header, rows, numbers=range(1, len(header))),
                 html.paragraph(
-                    "All after cost, but for the bars before cost. Replaced: stocks a day at most. Return, excess over the index "
-                    "and cost are a year's; IR is the information ratio, drawdown the deepest fall of the account and of its "
-                    "value over the index's. Turnover is bought plus sold value a day over the account of the day before; not "
+                    f"{OVER if bars else ALONE}Turnover is bought plus sold value a day over the account of the day before; not "
                     "filled, the share of orders that did not fill in full. To choose the best row is to choose by the test "
                     "period: its figures are then better than what is to be expected.",
                     "note",
@@ -127,12 +139,27 @@ class Sweeps(Section):
         )
 
 
+def _indexed(table: pd.DataFrame) -> bool:
+    """Whether the backtest has an index."""
+    return "annualised_excess_return" in table
+
+
+def _signed(value: float) -> str:
+    return html.percent(value, 1, signed=True)
+
+
+def _share(value: float) -> str:
+    return html.percent(value, 1)
+
+
 def _name(topk: object, own: bool) -> str:
     return f"{topk} (this run)" if own else str(topk)
 
 
 def _spoken(table: pd.DataFrame) -> str:
     """Whether the result hangs on the number of stocks."""
+    if not _indexed(table):
+        return ""
     excess = table["annualised_excess_return"].to_numpy()
     if len(excess) < 2 or np.isnan(excess).any():
         return ""
