@@ -32,7 +32,6 @@ COMMON = {"qlib_ext", *(f"qlib_ext.{name}" for name in FLOORS[0])}
 QLIB_AT_HOME = (
     "market",
     "tracking",
-    "features.expressions",
     "features.expression_text",
     "data",
     "model.multi_task",

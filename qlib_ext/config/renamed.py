@@ -23,7 +23,7 @@ MODULES: Mapping[str, str] = {
     "qlib_ext.data.daily_bars": "qlib_ext.features.daily_bars",
     "qlib_ext.data.daily_panel": "qlib_ext.data.panel",
     "qlib_ext.data.expression_text": "qlib_ext.features.expression_text",
-    "qlib_ext.data.expressions": "qlib_ext.features.expressions",
+    "qlib_ext.data.expressions": "qlib_ext.features.engine.evaluation",
     "qlib_ext.data.foreseen": "qlib_ext.data.spec",
     "qlib_ext.data.handlers.alpha360_panel": "qlib_ext.data.handlers.panel",
     "qlib_ext.data.handlers.daily_bars_panel": "qlib_ext.data.handlers.panel",

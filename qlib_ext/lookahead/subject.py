@@ -19,8 +19,8 @@ from qlib.utils import init_instance_by_config
 from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.handlers.panel import PanelHandler
-from qlib_ext.features import expressions
 from qlib_ext.features.base import FeatureSet
+from qlib_ext.features.engine import evaluation
 from qlib_ext.lookahead.observation import CONCEPTS, FEATURES, MARKET_VALUE, Day, by_day
 from qlib_ext.lookahead.provider import unrecorded
 from qlib_ext.market.store import QlibStore
@@ -88,7 +88,7 @@ class Subject:
         loader = getattr(self.handler, "data_loader", None)
         if not isinstance(loader, QlibDataLoader) or not loader.is_group or "label" not in loader.fields:
             return None
-        return max((expressions.reach(text) for text in loader.fields["label"][0]), default=0)
+        return max((evaluation.reach(text) for text in loader.fields["label"][0]), default=0)
 
     @property
     def lookback_days(self) -> int:

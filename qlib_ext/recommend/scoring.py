@@ -11,7 +11,7 @@ from qlib.model.base import Model
 
 from qlib_ext.checks import UserError, brief
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.features import expressions
+from qlib_ext.features.engine import evaluation
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.records.signal import as_predictions
@@ -316,7 +316,7 @@ def _changed_returns(run: TrainedRun, dataset: DailyPanelDataset) -> str | None:
     stocks = pd.Index(panel.instruments).get_indexer(kept.index.get_level_values("instrument"))
     there = (days >= 0) & (stocks >= 0)
     now = np.full(len(kept), np.nan)
-    now[there] = expressions.evaluate(formulas[name], panel)[days[there], stocks[there]]
+    now[there] = evaluation.evaluate(formulas[name], panel)[days[there], stocks[there]]
     # the last days of a store that ends early have no label yet; that is no change
     horizon = dataset.handler.horizon_days
     judged = there & (days < len(panel.calendar) - horizon)

@@ -14,7 +14,7 @@ from qlib.data import D
 from qlib.data.data import ExpressionD, LocalExpressionProvider
 
 from qlib_ext.checks import UserError
-from qlib_ext.features import expressions
+from qlib_ext.features.engine import parsing
 from qlib_ext.features.expression_text import CheckedExpressionProvider, check_expression, fields, guard
 from qlib_ext.market.synthetic.sample import SampleMarket
 
@@ -117,7 +117,7 @@ class TestQlib:
     ) -> None:
         monkeypatch.chdir(tmp_path)
         with pytest.raises(UserError, match="no Qlib expression"):
-            expressions.parse(self.PROGRAM)
+            parsing.parse(self.PROGRAM)
         assert not list(tmp_path.iterdir())
 
     def test_the_guard_reads_what_qlib_itself_would_evaluate(

@@ -12,8 +12,8 @@ from qlib.utils.serial import Serializable
 
 from qlib_ext.data.labels.base import tabulate
 from qlib_ext.data.store_check import HELP
-from qlib_ext.features import expressions
 from qlib_ext.features.base import FeatureSet
+from qlib_ext.features.engine import evaluation
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore, StoreError
 
@@ -73,5 +73,5 @@ class PanelLoader(DataLoader, Serializable):
     def load(self, instruments: str, start_time: Any = None, end_time: Any = None) -> pd.DataFrame:
         """Labels before any processor, of the market that is loaded: indexed (datetime, instrument)."""
         rows = self.rows(start_time, end_time)
-        columns = {name: expressions.evaluate(text, self.panel)[rows] for name, text in self.labels.items()}
+        columns = {name: evaluation.evaluate(text, self.panel)[rows] for name, text in self.labels.items()}
         return tabulate(self.panel, rows, slice(0, len(rows)), columns)

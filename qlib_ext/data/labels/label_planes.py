@@ -18,7 +18,7 @@ from qlib.data.dataset.processor import Processor
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.labels.base import GROUP, Labels, tabulate
-from qlib_ext.features import expressions
+from qlib_ext.features.engine import evaluation
 from qlib_ext.features.market_panel import MarketPanel, day_blocks
 
 CELLS_AT_ONCE = 1 << 18  # days times stocks that are a table at a time
@@ -94,7 +94,7 @@ class LabelPlanes(Labels):
         UserError
             If a processor is not what it says of itself.
         """
-        evaluators = {(GROUP, name): expressions.evaluator(text, market) for name, text in labels.items()}
+        evaluators = {(GROUP, name): evaluation.evaluator(text, market) for name, text in labels.items()}
         raw: dict[tuple[str, str], np.ndarray] = {}
         own: dict[str, np.ndarray] = {}  # of the labels that learn processors change
         names: list[str] = []

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.processors.momentum_line import CLASS_NAMES, MomentumLine, momentum_class
-from qlib_ext.features import expressions
+from qlib_ext.features.engine import evaluation
 from qlib_ext.features.market_panel import MarketPanel
 
 NAN = math.nan
@@ -86,7 +86,7 @@ def panel_of(prices: np.ndarray) -> MarketPanel:
 def classes_of(prices: np.ndarray, processor: MomentumLine) -> dict[str, np.ndarray]:
     """Both classes of every day and stock `[D, S]`, through Qlib's expressions and the processor."""
     panel = panel_of(prices)
-    line = np.stack([expressions.evaluate(text, panel) for text in processor.expressions()[0]], axis=-1)
+    line = np.stack([evaluation.evaluate(text, panel) for text in processor.expressions()[0]], axis=-1)
     found = processor(table(line.reshape(-1, line.shape[-1]), processor))["label"]
     return {name: found[name].to_numpy().reshape(prices.shape) for name in found}
 

@@ -8,7 +8,7 @@ import pytest
 from qlib.data import D
 
 from qlib_ext.checks import UserError
-from qlib_ext.features import expressions
+from qlib_ext.features.engine import evaluation
 from qlib_ext.features.market_panel import MarketPanel
 
 EXPRESSIONS = [
@@ -66,7 +66,7 @@ class TestAgainstQlib:
         days = panel.calendar.get_indexer(theirs.index.get_level_values("datetime"))
         stocks = pd.Index(panel.instruments).get_indexer(theirs.index.get_level_values("instrument"))
         expected[days, stocks] = theirs
-        found = expressions.evaluate(expression, panel)
+        found = evaluation.evaluate(expression, panel)
         assert found.dtype == np.float32
         assert np.isfinite(found).sum() > 500
         np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -74,18 +74,18 @@ class TestAgainstQlib:
     def test_the_panel_is_left_as_it_is(self, panel: MarketPanel) -> None:
         before = panel.values.copy()
         for expression in EXPRESSIONS:
-            expressions.evaluate(expression, panel)
+            evaluation.evaluate(expression, panel)
         np.testing.assert_array_equal(panel.values, before)
 
     @pytest.mark.parametrize(
         "expression", ["$close", "$close - $open", "Std($close, 5)", "Corr($close, $open, 9)"]
     )
     def test_nothing_is_remembered_of_another_panel(self, expression: str, panel: MarketPanel) -> None:
-        first = expressions.evaluate(expression, panel)
-        larger = expressions.evaluate(
+        first = evaluation.evaluate(expression, panel)
+        larger = evaluation.evaluate(
             expression, dataclasses.replace(panel, values=panel.values * np.float32(2))
         )
-        again = expressions.evaluate(expression, panel)
+        again = evaluation.evaluate(expression, panel)
         np.testing.assert_array_equal(first, again)
         if "Corr" not in expression:
             np.testing.assert_array_equal(larger, 2 * first)
@@ -94,8 +94,8 @@ class TestAgainstQlib:
 class TestEvaluator:
     @pytest.mark.parametrize("expression", EXPRESSIONS)
     def test_some_days_are_those_of_all_days(self, expression: str, panel: MarketPanel) -> None:
-        whole = expressions.evaluate(expression, panel)
-        evaluate = expressions.evaluator(expression, panel)
+        whole = evaluation.evaluate(expression, panel)
+        evaluate = evaluation.evaluator(expression, panel)
         for days in (slice(0, 1), slice(0, 7), slice(50, 53), slice(120, 200), slice(199, 200)):
             found = evaluate(days)
             assert found.dtype == np.float32
@@ -103,7 +103,7 @@ class TestEvaluator:
 
     def test_errors_come_before_any_day_is_asked_for(self, panel: MarketPanel) -> None:
         with pytest.raises(UserError, match="needs the field `amount`"):
-            expressions.evaluator("$amount / $close", panel)
+            evaluation.evaluator("$amount / $close", panel)
 
 
 class TestReach:
@@ -122,15 +122,15 @@ class TestReach:
         ],
     )
     def test_by_hand(self, expression: str, days: int) -> None:
-        assert expressions.reach(expression) == days
+        assert evaluation.reach(expression) == days
 
     @pytest.mark.parametrize("expression", [text for text in EXPRESSIONS if "Ref($close, 0)" not in text])
     def test_the_value_depends_on_no_later_day(self, expression: str, panel: MarketPanel) -> None:
         day = 100
         values = panel.values.copy()
-        values[:, day + expressions.reach(expression) + 1 :] *= np.float32(1.5)
-        moved = expressions.evaluate(expression, dataclasses.replace(panel, values=values))
-        before = expressions.evaluate(expression, panel)
+        values[:, day + evaluation.reach(expression) + 1 :] *= np.float32(1.5)
+        moved = evaluation.evaluate(expression, dataclasses.replace(panel, values=values))
+        before = evaluation.evaluate(expression, panel)
         np.testing.assert_array_equal(moved[: day + 1], before[: day + 1])
 
 
@@ -156,11 +156,11 @@ class TestErrors:
     )
     def test_the_expression_is_named(self, expression: str, message: str, panel: MarketPanel) -> None:
         with pytest.raises(UserError, match=message):
-            expressions.evaluate(expression, panel)
+            evaluation.evaluate(expression, panel)
 
     def test_a_field_that_the_store_lacks_is_named(self, panel: MarketPanel) -> None:
         without = dataclasses.replace(panel, missing_fields=("vwap",))
         with pytest.raises(
             UserError, match="needs the field `vwap`; the panel has close, open, high, low, volume"
         ):
-            expressions.evaluate("$vwap", without)
+            evaluation.evaluate("$vwap", without)

@@ -1,0 +1,123 @@
+"""Some stocks and days of a market, and what was computed of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from qlib_ext.features.engine.graph import FIELD, Constant, Node
+from qlib_ext.features.engine.rolling import Plane, Series, Windows
+
+
+@dataclass
+class Block:
+    """Evaluates nodes for some stocks and days; every node, and every window, once.
+
+    Parameters
+    ----------
+    fields
+        Name -> `[D, S]` float32.
+    listed
+        `[D, S]` bool: the days from a stock's first to its last bar.
+    age
+        `[D, S]` int32: how many days the stock's series has by then, 1 on its first day.
+    compute
+        From a node that is no field, and the block, to its values.
+    across
+        Nodes that look at all stocks of a day -> their values `[D, S]` for the stocks of this block.
+    shares
+        Node and days -> shares of the quantiles that will be asked of these windows.
+    """
+
+    fields: Mapping[str, Plane]
+    listed: Plane
+    age: Plane
+    compute: Callable[[Node, Block], Plane]
+    across: Mapping[Node, Plane] = dataclasses.field(default_factory=dict)
+    shares: Mapping[tuple[Node, int], Collection[float]] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._values: dict[Node, Plane] = {}
+        self._series: dict[Node, Plane] = {}
+        self._masked: dict[Node, Series] = {}
+        self._windows: dict[Node, dict[int, Windows]] = {}
+        self._pairs: dict[tuple[Node, Node], tuple[Series, Series]] = {}
+
+    @property
+    def first(self) -> Plane:
+        """Position of each stock's first day, `[S]`."""
+        return np.argmax(self.listed, axis=0)
+
+    def value(self, node: Node | Constant) -> Plane | Constant:
+        """The values of a node `[D, S]`; whatever a stock has before its first bar and after its last is nobody's."""
+        if not isinstance(node, Node):
+            return node
+        if node not in self._values:
+            if node.operator == FIELD:
+                self._values[node] = self.fields[str(node.args[0])]
+            else:
+                self._values[node] = self.compute(node, self)
+        return self._values[node]
+
+    def ready(self, node: Node) -> Plane:
+        """The values of a node that looks at all stocks of a day."""
+        return self.across[node]
+
+    def series(self, node: Node | Constant) -> Plane:
+        """The values of a node, NaN before a stock's first bar and after its last."""
+        assert isinstance(node, Node)
+        if node not in self._series:
+            values = self.value(node)
+            assert isinstance(values, np.ndarray)
+            if values.dtype.kind != "f":
+                values = values.astype(np.float64)
+            if node.operator != FIELD:
+                values = np.where(self.listed, values, values.dtype.type(np.nan))
+            self._series[node] = values
+        return self._series[node]
+
+    def masked(self, node: Node | Constant) -> Series:
+        """The series as windows see it."""
+        assert isinstance(node, Node)
+        if node not in self._masked:
+            self._masked[node] = Series(self.series(node), self.listed, self.age)
+        return self._masked[node]
+
+    def windows(self, node: Node | Constant, days: Node | Constant) -> Windows:
+        """The last days of a node."""
+        assert isinstance(node, Node)
+        assert isinstance(days, int)
+        held = self._windows.setdefault(node, {})
+        if days not in held:
+            held[days] = Windows(self.masked(node), days, tuple(self.shares.get((node, days), ())))
+        return held[days]
+
+    def paired(
+        self, left: Node | Constant, right: Node | Constant, days: Node | Constant
+    ) -> tuple[Windows, Windows]:
+        """The last days of two nodes, each missing where the other is."""
+        assert isinstance(left, Node)
+        assert isinstance(right, Node)
+        assert isinstance(days, int)
+        if (left, right) not in self._pairs:
+            one, other = self.masked(left), self.masked(right)
+            both = one.valid & other.valid
+            self._pairs[left, right] = (
+                Series(one.values, both, self.age),
+                Series(other.values, both, self.age),
+            )
+        first, second = self._pairs[left, right]
+        return Windows(first, days), Windows(second, days)
+
+    def forget(self, nodes: Collection[Node], windows: Collection[tuple[Node, int]]) -> None:
+        """Drop what nobody asks for any more."""
+        for node, days in windows:
+            self._windows.get(node, {}).pop(days, None)
+        for node in nodes:
+            for held in (self._values, self._series, self._masked, self._windows):
+                held.pop(node, None)
+        for pair in [pair for pair in self._pairs if not {*pair}.isdisjoint(nodes)]:
+            del self._pairs[pair]

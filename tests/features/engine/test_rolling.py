@@ -1,0 +1,116 @@
+"""Windows against plain loops over days, on planes that are hard on running sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from qlib_ext.features.engine import statistics
+from qlib_ext.features.engine.rolling import Series, Windows
+
+DAYS, STOCKS = 37, 4
+LINE = {
+    "slope": lambda y: stats.linregress(np.flatnonzero(~np.isnan(y)), y[~np.isnan(y)]).slope,
+    "r_square": lambda y: stats.linregress(np.flatnonzero(~np.isnan(y)), y[~np.isnan(y)]).rvalue ** 2,
+}
+
+
+@pytest.fixture
+def series() -> Series:
+    """Prices with gaps, of which one stock falls to a thousandth, another stands still, and a third begins late."""
+    draw = np.random.default_rng(0)
+    values = np.exp(draw.normal(3, 0.1, (DAYS, STOCKS)))
+    values[12:, 1] *= 1e-3
+    values[10:30, 2] = values[10, 2]
+    values[draw.random(values.shape) < 0.15] = np.nan
+    values[:9, 3] = np.nan
+    listed = np.ones(values.shape, dtype=bool)
+    listed[:9, 3] = False
+    return Series(values, listed, np.arange(1, DAYS + 1)[:, None] - np.array([0, 0, 0, 9]))
+
+
+def naive(series: Series, days: int, of: Callable[[np.ndarray], float], least: int = 1) -> np.ndarray:
+    """`of` the days of each window that the stock's series has; NaN where fewer than `least` are valid."""
+    out = np.full(series.values.shape, np.nan)
+    for t in range(DAYS):
+        for stock in range(STOCKS):
+            begun = t + 1 - max(0, int(series.age[t, stock]))
+            window = series.values[max(begun, t - days + 1 if days else 0) : t + 1, stock]
+            if (~np.isnan(window)).sum() >= least:
+                out[t, stock] = of(window)
+    return out
+
+
+@pytest.mark.parametrize("days", [1, 2, 5, 11, 36, 37, 60, 0])
+@pytest.mark.parametrize(
+    ("name", "of", "least"),
+    [
+        ("total", np.nansum, 1),
+        ("mean", np.nanmean, 1),
+        ("maximum", np.nanmax, 1),
+        ("minimum", np.nanmin, 1),
+        ("variance", lambda x: np.nanvar(x, ddof=1), 2),
+        ("count", lambda x: float((~np.isnan(x)).sum()), 0),
+    ],
+)
+def test_against_loops(
+    name: str, of: Callable[[np.ndarray], float], least: int, days: int, series: Series
+) -> None:
+    expected = naive(series, days, of, least)
+    found = np.where(series.age > 0, getattr(Windows(series, days), name), np.nan)
+    np.testing.assert_allclose(found, np.where(series.age > 0, expected, np.nan), rtol=1e-7, atol=1e-20)
+
+
+@pytest.mark.parametrize("days", [5, 20, 0])
+@pytest.mark.parametrize(
+    ("name", "of", "least"),
+    [
+        ("skewness", lambda x: stats.skew(x[~np.isnan(x)], bias=False), 3),
+        ("kurtosis", lambda x: stats.kurtosis(x[~np.isnan(x)], bias=False), 4),
+        ("absolute_deviation", lambda x: np.nanmean(np.abs(x - np.nanmean(x))), 1),
+        ("slope", LINE["slope"], 2),
+        ("r_square", LINE["r_square"], 2),
+        ("place_of_maximum", lambda x: np.argmax(x) + 1.0, 1),
+        ("place_of_minimum", lambda x: np.argmin(x) + 1.0, 1),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Precision loss")
+def test_statistics_against_scipy(
+    name: str, of: Callable[[np.ndarray], float], least: int, days: int, series: Series
+) -> None:
+    stock = [0, 3]  # of the others Qlib's rules for what hardly differs decide
+    with np.errstate(all="ignore"):
+        found = getattr(statistics, name)(Windows(series, days))[:, stock]
+    expected = naive(series, days, of, least)[:, stock]
+    there = ~np.isnan(expected)
+    assert there.sum() > 40
+    np.testing.assert_allclose(found[there], expected[there], rtol=1e-7)
+
+
+@pytest.mark.parametrize("days", [1, 4, 20, 0])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
+def test_quantiles_against_numpy(days: int, share: float, series: Series) -> None:
+    found = Windows(series, days, (share, 0.8)).quantile(share)
+    np.testing.assert_allclose(
+        found[:, :3], naive(series, days, lambda x: np.nanquantile(x, share))[:, :3], rtol=1e-12
+    )
+
+
+def test_equal_values_have_no_spread(series: Series) -> None:
+    inside = slice(25, 30)
+    windows = Windows(series, 10)
+    assert (windows.spread[inside, 2] == 0).all()
+    with np.errstate(all="ignore"):
+        assert (statistics.slope(windows)[inside, 2] == 0).all()
+
+
+def test_an_infinite_value_is_missing_but_for_lines_as_with_qlib() -> None:
+    values = np.array([[1.0], [np.inf], [3.0], [4.0], [5.0]])
+    listed, age = np.ones((5, 1), dtype=bool), np.arange(1, 6)[:, None]
+    windows = Windows(Series(values, listed, age), 2)
+    np.testing.assert_array_equal(windows.total[:, 0], [1, 1, 3, 7, 9])
+    with np.errstate(all="ignore"):
+        assert np.isnan(statistics.slope(windows)).all()
