@@ -70,8 +70,7 @@ class DailyPanels:
     features
         A fitted feature set.
     padded
-        The market as the feature set reads it, `[D + T - 1, S, ...]` float32 with T - 1 empty days in front; its device
-        is that of the panels.
+        The market as the feature set reads it, float32; its device is that of the panels.
     calendar, instruments
         The D days and S codes of the market.
     days

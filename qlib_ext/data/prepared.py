@@ -24,6 +24,8 @@ class Prepared:
     ----------
     panel
         The market, loaded with the empty days that windows need.
+    padded
+        The market as features are gathered from it.
     labels
         Of all its days.
     median, scale
@@ -31,6 +33,7 @@ class Prepared:
     """
 
     panel: MarketPanel
+    padded: np.ndarray
     labels: LabelPlanes
     median: np.ndarray
     scale: np.ndarray
@@ -48,7 +51,8 @@ class Prepared:
             "learn": list(labels.learn),
         }
         arrays = {
-            "padded": panel.padded,
+            "bars": panel.padded,
+            "features": self.padded,
             "members": panel.members,
             "present": panel.present,
             "rows": labels.rows,
@@ -64,15 +68,15 @@ class Prepared:
         """The same again, with the learn processors that the labels were made by."""
         facts, arrays = entry.facts, entry.arrays
         calendar = pd.DatetimeIndex(np.array(facts["calendar"], dtype="M8[ns]"))
-        padded = arrays["padded"]
+        bars = arrays["bars"]
         panel = MarketPanel(
             fields=tuple(facts["fields"]),
             calendar=calendar,
             instruments=tuple(facts["instruments"]),
-            values=padded[len(padded) - len(calendar) :].transpose(2, 0, 1),
+            values=bars[len(bars) - len(calendar) :].transpose(2, 0, 1),
             members=arrays["members"],
             missing_fields=tuple(facts["missing_fields"]),
-            padded=padded,
+            padded=bars,
             known_present=arrays["present"],
         )
         labels = LabelPlanes(
@@ -82,7 +86,7 @@ class Prepared:
             {name: arrays[f"learn {i}"] for i, name in enumerate(facts["learn"])},
             arrays["rows"],
         )
-        return cls(panel, labels, arrays["median"], arrays["scale"])
+        return cls(panel, arrays["features"], labels, arrays["median"], arrays["scale"])
 
 
 def class_path(part: object) -> str:

@@ -96,12 +96,14 @@ class FeatureSet(Rebuildable, ABC):
 
     @abstractmethod
     def pad(self, market: MarketPanel) -> np.ndarray:
-        """The market as `gather` reads it, `[D + T - 1, S, ...]` float32.
+        """The market as `gather` reads it, float32 of the shape `padded_shape`."""
 
-        T - 1 empty days come first, so that each day has a window.
-        """
+    def padded_shape(self, market: MarketPanel) -> tuple[int, ...]:
+        """Shape of what `pad` gives: `[D + T - 1, S, F]`, T - 1 empty days first, so that each day has a window."""
+        days, stocks = market.members.shape
+        return days + self.lookback_days - 1, stocks, len(self.names)
 
-    def fit(self, market: MarketPanel, rows: np.ndarray) -> FeatureSet:
+    def fit(self, market: MarketPanel, rows: np.ndarray, padded: np.ndarray | None = None) -> FeatureSet:
         """Fit `median` and `scale`.
 
         Parameters
@@ -110,6 +112,8 @@ class FeatureSet(Rebuildable, ABC):
             The bars.
         rows
             `[D, S]` bool: the rows (day, stock) of the training days.
+        padded
+            From `pad`, where it is there already: some sets fit by it.
 
         Raises
         ------
@@ -121,15 +125,21 @@ class FeatureSet(Rebuildable, ABC):
                 "the days to fit on hold no stock: widen `fit_start_time` and `fit_end_time`, "
                 "or take a store whose universe covers them"
             )
-        self.restore(*self.statistics(market, rows))
+        self.restore(*self.statistics_of(market, rows, padded))
         return self
 
     @abstractmethod
     def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`median` and `scale` of the rows `[D, S]`, of which there is at least one.
+        """`median` and `scale` `[T, F]` of the rows `[D, S]`, of which there is at least one.
 
         Nothing that comes after the last day with a row may reach them.
         """
+
+    def statistics_of(
+        self, market: MarketPanel, rows: np.ndarray, padded: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`statistics`, of a set that takes them from what `pad` made."""
+        return self.statistics(market, rows)
 
     def restore(self, median: np.ndarray, scale: np.ndarray) -> None:
         """Take statistics `[T, F]` that were fitted before."""
@@ -173,7 +183,7 @@ class FeatureSet(Rebuildable, ABC):
         features = (window - median) / scale
         if clip is not None:
             features = features.clamp_(-clip, clip)
-        return features.nan_to_num_(nan=0.0).transpose(0, 1)
+        return features.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0).transpose(0, 1)
 
     def _fitted(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Median and scale on `device`, `[T, 1, F]` each."""

@@ -179,6 +179,10 @@ class DailyBars(FeatureSet):
         self._joined = np.concatenate([empty, values.astype(np.float32)])
         self._joined_on = None
 
+    def padded_shape(self, market: MarketPanel) -> tuple[int, ...]:
+        days, stocks = market.members.shape
+        return days + self.lookback_days - 1, stocks, len(self.bars)
+
     def pad(self, market: MarketPanel) -> np.ndarray:
         """The bars' features before they are normalised, `[D + T - 1, S, bars]`."""
         days = len(market.calendar)

@@ -1,201 +1,279 @@
-"""Qlib expressions, evaluated on a whole market panel at once."""
+"""Features that a workflow writes down: any list of expressions in Qlib's language."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from qlib.data.base import Expression, ExpressionOps, Feature, PFeature
-from qlib.data.data import ExpressionD
-from qlib.data.ops import (
-    Abs,
-    Add,
-    ChangeInstrument,
-    Div,
-    Greater,
-    Less,
-    Log,
-    Mask,
-    Mul,
-    Ref,
-    Sign,
-    Sub,
-    TResample,
-)
+import torch
+from torch import Tensor
 
-from qlib_ext.checks import UserError, brief
-from qlib_ext.features.expression_text import check_expression
+from qlib_ext.checks import UserError, above, brief, instance, one_of, words
+from qlib_ext.features.base import FeatureSet
+from qlib_ext.features.engine.evaluation import Program, Values, reach_of
+from qlib_ext.features.lag_ratios import median_of
 from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.side_data.concepts import SideConcepts
+from qlib_ext.market.store import QlibStore
 
-# The operators whose code in Qlib works on a `[day, stock]` frame as it does on one stock's series, since they keep
-# what is missing missing. Comparisons do not: before a stock's first bar, `$close > 1` is no bar to Qlib, not False.
-_FRAME_OPERATORS = (Abs, Add, Div, Greater, Less, Log, Mul, Sign, Sub)
-# Operators that read another instrument's bars, dates, or a point-in-time store: a panel has none of them.
-_BEYOND_PANEL = (ChangeInstrument, Mask, PFeature, TResample)
-
-
-class _Plane(Expression):
-    """A leaf that answers with the panel's plane instead of one stock's series."""
-
-    def __init__(self, name: str, frame: pd.DataFrame | pd.Series) -> None:
-        self.name = name
-        self.frame = frame
-
-    def __str__(self) -> str:
-        return f"${self.name}"
-
-    def load(self, *args: Any) -> pd.DataFrame | pd.Series:
-        return self.frame
-
-    def _load_internal(self, *args: Any) -> pd.DataFrame | pd.Series:
-        return self.frame
-
-    def get_longest_back_rolling(self) -> int:
-        return 0
-
-    def get_extended_window_size(self) -> tuple[int, int]:
-        return 0, 0
+NORMS = ("robust", "zscore", "day", "none")
+MAD_TO_STD = 1.4826  # the standard deviation of a normal variable is 1.4826 median absolute deviations
+EPSILON = np.float32(1e-12)  # Qlib's guard against division by zero
+COLUMNS_AT_ONCE = 16
 
 
-def parse(expression: str) -> Expression:
-    """Let Qlib parse `expression`; a `UserError` names the expression where it cannot, or where it is another program."""
-    check_expression(expression)  # before Qlib evaluates it
-    try:
-        tree = ExpressionD.get_expression_instance(expression)
-    except (NameError, SyntaxError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{brief(expression)} is no Qlib expression: {error}") from error
-    if not isinstance(tree, Expression):
-        raise UserError(f"{brief(expression)} is no Qlib expression: it names no field, such as `$close`")
-    return tree
-
-
-def reach(expression: str) -> int:
-    """How many days after t the expression's value at t can depend on (0 when on none).
-
-    Qlib's own count, which errs on the safe side: a `Ref` to the past around one to the future does not lower it.
-    """
-    return int(parse(expression).get_extended_window_size()[1])
-
-
-def evaluate(expression: str, panel: MarketPanel) -> np.ndarray:
-    """Evaluate a Qlib expression for all days and stocks of a panel.
+class Expressions(FeatureSet):
+    """Windows of T days over features that are expressions in Qlib's language.
 
     Parameters
     ----------
-    expression
-        Qlib's syntax, such as `Ref($close, -2) / Ref($close, -1) - 1`, over fields of the panel.
+    expressions
+        Name -> expression, such as `{ROC5: "Ref($close, 5) / $close"}`; or a list, whose texts are the names.
+    lookback_days
+        T; 1 for models of tables.
+    normalise
+        `robust`: less the median, over 1.4826 median absolute deviations of the training rows, as Qlib's
+        RobustZScoreNorm. `zscore`: by their mean and standard deviation. `day`: by mean and standard deviation of the
+        stocks of each day. `none`: as they are.
+    clip
+        After normalising, to -clip and clip; None clips nothing, and an infinite value is missing then.
+    optional_fields
+        Fields that a store may lack; what is computed of them is missing then.
 
-    Returns
-    -------
-    ndarray
-        `[D, S]` float32, NaN where a price is missing, and on days before a stock's first and after its last bar.
+    Attributes
+    ----------
+    median, scale : ndarray `[T, F]` float32
+        What is subtracted and what is divided by, alike at all lags.
 
     Raises
     ------
     UserError
-        If the expression cannot be parsed, needs a field that the panel lacks, or reads more than the panel holds.
+        If an expression is none; the message says where, and what is nearest.
 
     Notes
     -----
-    As in Qlib, a stock's series runs from its first to its last bar: `Ref($close, 0)` is its first close, and what
-    reaches beyond its last bar is missing. Arithmetic of shifted fields is done for all stocks at once, everything
-    else stock by stock.
+    A missing value is 0 after normalising. A window holds the days before a stock became a member too. Nothing is held
+    of stocks and days that no window looks at.
+
+    Departures
+    ----------
+    Members without a close of the day are no rows; with Qlib they are, of missing features.
     """
-    return evaluator(expression, panel)(slice(0, len(panel.calendar)))
 
-
-def evaluator(expression: str, panel: MarketPanel) -> Callable[[slice], np.ndarray]:
-    """`evaluate`, for some days at a time: from a run of days to `[days, S]`, the same numbers.
-
-    Arithmetic of shifted fields is done when its days are asked for, and costs no more than them; anything else is
-    done at once for all days, and kept.
-    """
-    tree = parse(expression)
-    names = _leaf_names(tree, panel, expression)
-    if not _frame_ready(tree):
-        whole = _by_stock(tree, names, panel)
-        return lambda days: whole[days]
-    shifts = _shifts(tree)
-    before, after = max(0, *shifts), max(0, *(-shift for shift in shifts))
-
-    def of(days: slice) -> np.ndarray:
-        first, stop = max(0, days.start - before), min(len(panel.calendar), days.stop + after)
-        planes = {name: pd.DataFrame(np.ascontiguousarray(panel.field(name)[first:stop])) for name in names}
-        values = _load(_substitute(tree, planes)).to_numpy(dtype=np.float32)
-        return np.where(
-            panel.listed[days], values[days.start - first : days.stop - first], np.float32(np.nan)
+    def __init__(
+        self,
+        expressions: Mapping[str, str] | Sequence[str],
+        lookback_days: int = 1,
+        normalise: str = "robust",
+        clip: float | None = 3.0,
+        optional_fields: Sequence[str] = (),
+    ) -> None:
+        self.expressions = named_expressions(expressions)
+        self.normalise = one_of("normalise", normalise, NORMS)
+        self.clip = None if clip is None else float(above("clip", clip, 0))
+        self.program = Program(list(self.expressions.values()))
+        optional = words("optional_fields", optional_fields) if optional_fields else ()
+        super().__init__(
+            list(self.expressions), lookback_days, fields=self.program.fields, optional_fields=optional
         )
+        self._places: np.ndarray | None = None
+        self._places_on: Tensor | None = None
+        self._groups: dict[str, np.ndarray] = {}
 
-    return of
+    def identity(self) -> dict[str, Any]:
+        return {
+            "class": type(self).__name__,
+            "expressions": self.expressions,
+            "lookback_days": self.lookback_days,
+            "normalise": self.normalise,
+            "clip": self.clip,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """The formulas, and how they are normalised."""
+        return {"expressions": self.expressions, "normalise": self.normalise, "clip": self.clip}
+
+    def look_ahead(self) -> list[str]:
+        """The features that read later days."""
+        found = []
+        for name, root in zip(self.names, self.program.roots, strict=True):
+            _, ahead = reach_of([root])
+            if ahead:
+                found.append(f"the feature `{name}` reads bars of up to {ahead:g} days later")
+        return found
+
+    def column_names(self) -> list[str]:
+        """The names of the features; with the lag where there are several days."""
+        if self.lookback_days == 1:
+            return list(self.names)
+        lags = range(self.lookback_days - 1, -1, -1)
+        return [f"{name}_LAG{lag}" for name in self.names for lag in lags]
+
+    # -- what it needs beside bars -------------------------------------------------------------------------
+
+    def check_store(self, store: QlibStore) -> None:
+        """Raise a UserError if there is no table of a group that an expression names."""
+        for name in self.program.group_names:
+            reason = SideConcepts(name).lacks(store)
+            if reason is not None:
+                raise UserError(
+                    f"`CSNeutralize(..., {name})` does not fit the store {store.root}: {reason}; bring a table in "
+                    "(`qlib-ext data side-data DIR NAME FILE`)"
+                )
+
+    def join(self, store: QlibStore, market: MarketPanel) -> None:
+        """Find the rows that windows look at, and read the groups that expressions name."""
+        self._places = window_rows(market, self.lookback_days)
+        self._places_on = None
+        self._groups = {name: _groups(store, market, name) for name in self.program.group_names}
+
+    # -- the windows ---------------------------------------------------------------------------------------
+
+    def padded_shape(self, market: MarketPanel) -> tuple[int, ...]:
+        """`[R + 1, F]`: a row for each stock and day that a window looks at, and one that is missing."""
+        return int(self._joined(market).max()) + 1, len(self.names)
+
+    def pad(self, market: MarketPanel) -> np.ndarray:
+        """The features of all rows, day by day, before they are normalised by the training days."""
+        self.program.check_fields(market, self.optional_fields)
+        places = self._joined(market)[self.lookback_days - 1 :]
+        padded = np.empty(self.padded_shape(market), np.float32)
+        padded[-1] = np.nan
+        evaluated = self.program.evaluate(market, self._groups.__getitem__)
+        for (days, stocks), block in itertools.groupby(evaluated, key=lambda x: (x.days, x.stocks)):
+            _fill(padded, places[days, stocks], block)
+        if self.normalise == "day":
+            _normalise_days(padded, places, market.present)
+        return padded
+
+    def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.statistics_of(market, rows, None)
+
+    def statistics_of(
+        self, market: MarketPanel, rows: np.ndarray, padded: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Of the rows that `pad` made."""
+        shape = self.lookback_days, len(self.names)
+        centre, scale = np.zeros(shape[1], np.float32), np.ones(shape[1], np.float32)
+        statistic = {"robust": _robust, "zscore": _moments}.get(self.normalise)
+        if statistic is not None:
+            held = self.pad(market) if padded is None else padded
+            fitted = self._joined(market)[self.lookback_days - 1 :][rows]
+            for first in range(0, shape[1], COLUMNS_AT_ONCE):
+                columns = slice(first, first + COLUMNS_AT_ONCE)
+                for i, values in enumerate(held[:, columns][fitted].T.copy(), first):
+                    centre[i], scale[i] = statistic(values)
+        return np.broadcast_to(centre, shape).copy(), np.broadcast_to(scale, shape).copy()
+
+    def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
+        """Features of one day, `[N, T, F]` float32, finite; they use no value after `day` unless `look_ahead` says so."""
+        rows = self._on(padded.device)[day : day + self.lookback_days].index_select(1, columns)  # [T, N]
+        window = padded.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)  # [T, N, F]
+        return self.normalised(window, self.clip)
+
+    def _joined(self, market: MarketPanel) -> np.ndarray:
+        if self._places is None:
+            if self.program.group_names:
+                raise RuntimeError("the features have no groups yet: call `join` first")
+            self._places = window_rows(market, self.lookback_days)
+        return self._places
+
+    def _on(self, device: torch.device) -> Tensor:
+        if self._places is None:
+            raise RuntimeError("the features have no rows yet: call `join` or `pad` first")
+        if self._places_on is None or self._places_on.device != device:
+            self._places_on = torch.from_numpy(self._places).to(device)
+        return self._places_on
+
+    def __getstate__(self) -> dict[str, object]:
+        # rows belong to a market: whoever loads one again joins them again
+        return {**super().__getstate__(), "_places": None, "_places_on": None, "_groups": {}}
 
 
-def _by_stock(tree: Expression, names: set[str], panel: MarketPanel) -> np.ndarray:
-    result = np.full(panel.members.shape, np.nan, np.float32)
-    for column in range(len(panel.instruments)):
-        days = panel.listed[:, column]
-        if days.any():
-            leaves = {name: pd.Series(panel.field(name)[days, column]) for name in names}
-            result[days, column] = _load(_substitute(tree, leaves)).to_numpy(dtype=np.float32)
-    return result
-
-
-def _shifts(tree: Expression) -> list[int]:
-    """The days by which the tree shifts fields, positive to the past."""
-    own = [tree.N] if isinstance(tree, Ref) else [0]
-    return own + [shift for child in _children(tree).values() for shift in _shifts(child)]
-
-
-def _load(tree: Expression) -> pd.DataFrame | pd.Series:
-    return tree._load_internal(None, None, None) if not isinstance(tree, _Plane) else tree.frame
-
-
-def _children(tree: Expression) -> dict[str, Expression]:
-    return {key: value for key, value in vars(tree).items() if isinstance(value, Expression)}
-
-
-def _frame_ready(tree: Expression, shifted: bool = False) -> bool:
-    if isinstance(tree, Feature):
-        return True
-    if isinstance(tree, Ref):
-        # `Ref(x, 0)` is the stock's first value; a shift of a shift loses what passes the stock's first or last bar
-        if shifted or tree.N == 0:
-            return False
-        return _frame_ready(tree.feature, shifted=True)
-    return isinstance(tree, _FRAME_OPERATORS) and all(
-        _frame_ready(child, shifted) for child in _children(tree).values()
-    )
-
-
-def _field(leaf: Feature) -> str:
-    return str(leaf).removeprefix("$").lower()  # Qlib's files are lower-case whatever the expression's case
-
-
-def _leaf_names(tree: Expression, panel: MarketPanel, expression: str) -> set[str]:
-    if isinstance(tree, _BEYOND_PANEL):
+def named_expressions(given: Any) -> dict[str, str]:
+    """Name -> expression, of a mapping or a list."""
+    if isinstance(given, Mapping):
+        named = {str(name): text for name, text in given.items()}
+    elif isinstance(given, (list, tuple)):
+        named = {str(text): text for text in given}
+        if len(named) < len(given):
+            raise UserError("`expressions` must name each expression once, found one twice")
+    else:
         raise UserError(
-            f"{brief(expression)} must read bars of the stock itself alone; `{type(tree).__name__}` reads more"
+            f"`expressions` must be a list, or a mapping from names, of expressions, found {brief(given)}"
         )
-    if isinstance(tree, Feature):
-        name = _field(tree)
-        if name not in panel.fields or name in panel.missing_fields:
-            has = ", ".join(field for field in panel.fields if field not in panel.missing_fields)
-            raise UserError(f"{brief(expression)} needs the field `{name}`; the panel has {has}")
-        return {name}
-    return set().union(*(_leaf_names(child, panel, expression) for child in _children(tree).values()))
+    if not named:
+        raise UserError("`expressions` must hold at least one expression, found none")
+    for name, text in named.items():
+        instance(f"expressions.{name}", text, str)
+    return named
 
 
-def _substitute(tree: Expression, leaves: Mapping[str, np.ndarray]) -> Expression:
-    if isinstance(tree, Feature):
-        name = _field(tree)
-        return _Plane(name, leaves[name])
-    twin = copy.copy(tree)
-    for key, child in _children(tree).items():
-        replaced = _substitute(child, leaves)
-        # Qlib's operators ask their children through `load`, which caches by instrument; ours must not be cached
-        if isinstance(replaced, ExpressionOps):
-            replaced.load = replaced._load_internal
-        setattr(twin, key, replaced)
-    return twin
+def window_rows(market: MarketPanel, lookback_days: int) -> np.ndarray:
+    """Where the features of a stock and day lie, `[D + T - 1, S]` int32, day by day.
+
+    Rows are those that the window of some stock of a day looks at; all others have the number of rows, R, and lie in
+    the missing row at the end. T - 1 days without rows come first.
+    """
+    looked_at = market.present.copy()
+    for lag in range(1, min(lookback_days, len(looked_at))):
+        looked_at[:-lag] |= market.present[lag:]
+    looked_at &= market.listed
+    number = int(looked_at.sum())
+    places = np.full((len(looked_at) + lookback_days - 1, looked_at.shape[1]), number, np.int32)
+    places[lookback_days - 1 :][looked_at] = np.arange(number, dtype=np.int32)
+    return places
+
+
+def _fill(padded: np.ndarray, places: np.ndarray, block: Iterable[Values]) -> None:
+    """Write the values of one block to their rows; `places` are those of the block."""
+    of_block = places.reshape(-1)
+    source = np.flatnonzero(of_block < len(padded) - 1)
+    held = np.empty((padded.shape[1], len(source)), np.float32)
+    for values in block:
+        held[values.expression] = values.plane.reshape(-1)[source]
+    padded[of_block[source]] = held.T
+
+
+def _groups(store: QlibStore, market: MarketPanel, name: str) -> np.ndarray:
+    """Number of each stock's group on each day, `[D, S]` int32; -1 where it has none."""
+    spells = SideConcepts(name).load(store, market)
+    groups = np.full(market.members.shape, -1, np.int32)
+    for stock, group, first, after in zip(
+        spells.stock, spells.concept, np.maximum(spells.first, 0), spells.after, strict=True
+    ):
+        groups[first:after, stock] = group
+    return groups
+
+
+def _normalise_days(padded: np.ndarray, places: np.ndarray, present: np.ndarray) -> None:
+    """Every day's rows less the mean of its present stocks, over their standard deviation."""
+    padded[~np.isfinite(padded)] = np.nan
+    for day in range(len(places)):
+        rows = places[day][places[day] < len(padded) - 1]
+        if not len(rows):
+            continue
+        inside = slice(int(rows[0]), int(rows[-1]) + 1)  # the rows of a day follow each other
+        there = padded[places[day][present[day]]].astype(np.float64)
+        number = np.maximum((~np.isnan(there)).sum(axis=0), 1)
+        mean = np.nansum(there, axis=0) / number
+        deviation = np.sqrt(np.nansum((there - mean) ** 2, axis=0) / np.maximum(number - 1, 1))
+        padded[inside] = (padded[inside] - mean) / np.where(deviation > 0, deviation, 1.0)
+
+
+def _robust(values: np.ndarray) -> tuple[np.floating, np.floating]:
+    values = values[~np.isnan(values)]
+    centre = median_of(values)
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(values - centre)
+    return centre, np.float32((median_of(distance[~np.isnan(distance)]) + EPSILON) * np.float32(MAD_TO_STD))
+
+
+def _moments(values: np.ndarray) -> tuple[np.floating, np.floating]:
+    values = values[np.isfinite(values)].astype(np.float64)
+    if not len(values):
+        return np.float32(np.nan), np.float32(np.nan)
+    deviation = values.std()
+    return np.float32(values.mean()), np.float32(deviation if deviation > 0 else 1.0)

@@ -54,7 +54,7 @@ class LagRatios:
         found = list(self.pool.map(_select, counts))
         for step in [step for step, value in enumerate(found) if value is None]:
             (count,) = self._scan([step], [EVERYTHING], center)
-            found[step] = _median(np.concatenate(count.inside))
+            found[step] = median_of(np.concatenate(count.inside))
         return np.array(found, dtype=np.float32)
 
     def _bracket(self, step: int, center: np.ndarray | None) -> tuple[np.floating, np.floating]:
@@ -183,7 +183,7 @@ def sample_rows(rows: np.ndarray) -> np.ndarray | None:
     return drawn[rows.reshape(-1)[drawn]]
 
 
-def _median(values: np.ndarray, sample: int = 4096) -> np.floating:
+def median_of(values: np.ndarray, sample: int = 4096) -> np.floating:
     """Median of an array without NaN, exactly: the mean of the two middle values where their number is even.
 
     A small strided sample brackets the median; only the few values inside the bracket are then partitioned.

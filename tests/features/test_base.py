@@ -19,6 +19,19 @@ from qlib_ext.features.market_panel import MarketPanel
 from tests.features.arrays import market_of
 
 DAYS, STOCKS = 40, 5
+# What the sets that have no defaults are made of.
+NEEDED: dict[str, dict[str, Any]] = {
+    "Expressions": {"expressions": {"ROC": "Ref($close, 5) / $close", "RANK": "CSRank($open)"}},
+    "Union": {
+        "members": [
+            {"class": "qlib_ext.features.daily_bars.DailyBars", "kwargs": {"lookback_days": 1}},
+            {
+                "class": "qlib_ext.features.expressions.Expressions",
+                "kwargs": {"expressions": ["$high / $close"]},
+            },
+        ]
+    },
+}
 
 
 def feature_sets() -> list[type[FeatureSet]]:
@@ -51,22 +64,28 @@ def market_for() -> Callable[..., MarketPanel]:
     return make
 
 
+def made(kind: type[FeatureSet], **more: Any) -> FeatureSet:
+    return kind(**NEEDED.get(kind.__name__, {}), **more)
+
+
 def rows(last: int) -> np.ndarray:
     return np.arange(DAYS)[:, None] < np.full(STOCKS, last)
 
 
 def test_there_are_some() -> None:
-    assert {"Alpha360", "DailyBars"} <= {kind.__name__ for kind in feature_sets()}
+    assert {"Alpha158", "Alpha360", "DailyBars", "Expressions", "Union"} <= {
+        kind.__name__ for kind in feature_sets()
+    }
 
 
 @every_set
 class TestLaws:
     def test_windows_are_finite_and_have_the_sizes_that_it_says(self, kind: Any, market_for: Any) -> None:
-        features = kind()
+        features = made(kind)
         market = market_for(features)
         features.fit(market, rows(30))
         padded = torch.from_numpy(features.pad(market))
-        assert len(padded) == DAYS + features.lookback_days - 1
+        assert tuple(padded.shape) == features.padded_shape(market)
         assert features.median.shape == features.scale.shape == (features.lookback_days, len(features.names))
         for day in (0, 25, DAYS - 1):
             found = features.gather(padded, day, torch.tensor([3, 0]))
@@ -75,7 +94,7 @@ class TestLaws:
         assert len(features.column_names()) == features.lookback_days * len(features.names)
 
     def test_a_day_knows_nothing_of_the_next(self, kind: Any, market_for: Any) -> None:
-        features = kind()
+        features = made(kind)
         market, other = market_for(features), market_for(features, seed=1)
         t = 25
         other.values[:, : t + 1] = market.values[:, : t + 1]
@@ -89,10 +108,14 @@ class TestLaws:
         assert not torch.equal(found[0][1], found[1][1])
 
     def test_its_repr_and_its_identity_say_how_it_was_made(self, kind: Any) -> None:
-        assert repr(kind(lookback_days=7)) == f"{kind.__name__}(lookback_days=7)"
-        assert kind(lookback_days=7).identity() != kind().identity()
+        given = NEEDED.get(kind.__name__) or {"lookback_days": 7}
+        shown = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        assert repr(kind(**given)) == f"{kind.__name__}({shown})"
+        if "lookback_days" in inspect.signature(kind).parameters:
+            assert made(kind, lookback_days=7).identity() != made(kind, lookback_days=8).identity()
         assert locate(f"{kind.__module__}.{kind.__name__}", name="features") is kind
 
     def test_close_is_always_read(self, kind: Any) -> None:
-        assert "close" in kind().fields
-        assert set(kind().required_fields) == set(kind().fields) - set(kind().optional_fields)
+        features = made(kind)
+        assert "close" in features.fields
+        assert set(features.required_fields) == set(features.fields) - set(features.optional_fields)

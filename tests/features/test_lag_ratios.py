@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from qlib_ext.features import lag_ratios
 from qlib_ext.features.alpha360 import Alpha360
-from qlib_ext.features.lag_ratios import _median
+from qlib_ext.features.lag_ratios import median_of
 from tests.features.arrays import market_of
 
 T = 5
@@ -95,8 +95,8 @@ class TestFitOfManyRows:
 
         monkeypatch.setattr("qlib_ext.features.alpha360.sample_rows", extremes)
         tries: list[int] = []
-        median_of = lag_ratios._median
-        monkeypatch.setattr(lag_ratios, "_median", lambda x: (tries.append(len(x)), median_of(x))[1])
+        counted = lag_ratios.median_of
+        monkeypatch.setattr(lag_ratios, "median_of", lambda x: (tries.append(len(x)), counted(x))[1])
         features = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
         assert len(tries) >= T - 1  # it was noticed
         median, scale = self.expected(values, rows)
@@ -167,16 +167,16 @@ class TestMedian:
         """Every value that the sample sees is far above the median: the bracket misses it."""
         values = np.random.default_rng(0).normal(size=16 * 4096 + 2 + extra).astype(np.float32)
         values[:: len(values) // 4096] += 100
-        _median(values)
+        median_of(values)
         assert partitioned == [len(values)]
         self.check(values)
 
     def test_where_the_sample_serves_only_the_bracket_is_partitioned(self, partitioned: list[int]) -> None:
         values = np.random.default_rng(0).normal(size=16 * 4096 + 2).astype(np.float32)
-        _median(values)
+        median_of(values)
         assert len(partitioned) == 1
         assert partitioned[0] < len(values) / 6
-        _median(values[: 16 * 4096])  # small enough to be partitioned whole
+        median_of(values[: 16 * 4096])  # small enough to be partitioned whole
         assert partitioned[1:] == [16 * 4096]
 
     @pytest.mark.parametrize("shift", [0.45, 0.47, 0.53, 0.55])
@@ -197,13 +197,13 @@ class TestMedian:
         self.check(mixed)
 
     def test_of_nothing_is_missing(self) -> None:
-        assert np.isnan(_median(np.empty(0, np.float32)))
+        assert np.isnan(median_of(np.empty(0, np.float32)))
 
     @staticmethod
     def check(values: np.ndarray) -> None:
         before = values.copy()
         with np.errstate(invalid="ignore"):
-            found = _median(values)
+            found = median_of(values)
             np.testing.assert_array_equal(found, np.median(values))
         assert found.dtype == values.dtype
         np.testing.assert_array_equal(values, before)

@@ -32,9 +32,9 @@ from qlib_ext.data.labels.label_planes import LabelPlanes, run, works_per_day
 from qlib_ext.data.labels.label_table import LabelTable
 from qlib_ext.data.prepared import Prepared, can_be_keyed, class_path
 from qlib_ext.data.store_check import require
-from qlib_ext.features import expressions
 from qlib_ext.features.alpha360 import Alpha360
 from qlib_ext.features.base import FeatureSet
+from qlib_ext.features.engine import evaluation
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore
 
@@ -88,6 +88,7 @@ class PanelHandler(DataHandlerLP):
 
     _store: QlibStore | None = None  # of the class too: a pickled handler comes back without them
     _labels: Labels | None = None
+    _padded: np.ndarray | None = None
 
     def __init__(
         self,
@@ -111,7 +112,7 @@ class PanelHandler(DataHandlerLP):
         infer = build_processors(infer_processors, "infer")
         learn = build_processors(learn_processors, "learn")
         named = label_expressions(LABELS if labels is None else labels, [*infer, *learn])
-        self.horizon_days = max(expressions.reach(text) for text in named.values())
+        self.horizon_days = max(evaluation.reach(text) for text in named.values())
         super().__init__(
             instruments=instruments,
             start_time=start_time,
@@ -140,8 +141,8 @@ class PanelHandler(DataHandlerLP):
 
     @property
     def padded(self) -> np.ndarray:
-        """The market as features are gathered from it, `[D + T - 1, S, ...]` with T - 1 empty days in front."""
-        return self.features.pad(self.panel)
+        """The market as features are gathered from it; the feature set says its shape."""
+        return _there(self._padded)
 
     # -- before anything is loaded -------------------------------------------------------------------------
 
@@ -175,7 +176,7 @@ class PanelHandler(DataHandlerLP):
     def setup_data(self, init_type: str = DataHandlerLP.IT_FIT_SEQ, **kwargs: Any) -> None:
         """Load the market and the labels, and fit the features unless `init_type` says that their state was loaded."""
         one_of("init_type", init_type, (self.IT_FIT_SEQ, self.IT_FIT_IND, self.IT_LS))
-        self._labels = None
+        self._labels = self._padded = None
         self._store = QlibStore(C.dpm.get_data_uri("day"))
         self.check(self._store, fits=init_type != self.IT_LS)
         reason = None if self.cache is None else self._reason_against_a_key()
@@ -195,11 +196,13 @@ class PanelHandler(DataHandlerLP):
         with TimeInspector.logt("Reading the market"):
             market = self.data_loader.load_panel(self.store, self.instruments, self.features)
             self.features.join(self.store, market)
+        with TimeInspector.logt("Computing the features"):
+            self._padded = self.features.pad(market)
         if init_type != self.IT_LS:
             with TimeInspector.logt("Fitting the features"):
                 calendar = market.calendar
                 days = np.asarray((calendar >= self.fit_start_time) & (calendar <= self.fit_end_time))
-                self.features.fit(market, market.present & days[:, None])
+                self.features.fit(market, market.present & days[:, None], self._padded)
         with TimeInspector.logt("Making the labels"):
             self._labels = self._label_table(init_type) if self._whole_table() else self._label_planes()
 
@@ -232,7 +235,7 @@ class PanelHandler(DataHandlerLP):
             prepared = Prepared.of(entry, self.learn_processors)
             self.data_loader.panel = prepared.panel
             self.features.join(self.store, prepared.panel)
-            self._labels = prepared.labels
+            self._labels, self._padded = prepared.labels, prepared.padded
             if fits:
                 self.features.restore(prepared.median, prepared.scale)
             return
@@ -249,7 +252,7 @@ class PanelHandler(DataHandlerLP):
         assert isinstance(self._labels, LabelPlanes)
         assert self.features.median is not None
         assert self.features.scale is not None
-        return Prepared(self.panel, self._labels, self.features.median, self.features.scale)
+        return Prepared(self.panel, self.padded, self._labels, self.features.median, self.features.scale)
 
     def _reason_against_a_key(self) -> str | None:
         """Why no key of the cache can say all that the data follow from; None where one can."""

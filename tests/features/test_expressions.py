@@ -1,0 +1,161 @@
+"""Features from a list of expressions: rows, windows, normalisation, groups."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from qlib_ext.checks import UserError
+from qlib_ext.features.engine.evaluation import evaluate
+from qlib_ext.features.expressions import Expressions, window_rows
+from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.market.store import write_store
+from tests.features.arrays import market_of
+
+TEXTS = {"ROC3": "Ref($close, 3) / $close", "SPAN": "($high - $close) / $close"}
+DAYS, STOCKS, T = 30, 6, 4
+
+
+@pytest.fixture
+def market() -> MarketPanel:
+    """Members change, one stock comes late, bars are missing."""
+    draw = np.random.default_rng(0)
+    values = np.exp(draw.normal(3, 0.2, (2, DAYS, STOCKS))).astype(np.float32)
+    values[:, draw.random((DAYS, STOCKS)) < 0.1] = np.nan
+    values[:, :12, 5] = np.nan
+    members = draw.random((DAYS, STOCKS)) < 0.7
+    return dataclasses.replace(market_of(values, ["close", "high"]), members=members)
+
+
+def windows(features: Expressions, market: MarketPanel, day: int) -> np.ndarray:
+    columns = torch.from_numpy(np.flatnonzero(market.present[day]))
+    return features.gather(torch.from_numpy(features.pad(market)), day, columns).numpy()
+
+
+@pytest.mark.parametrize("normalise", ["robust", "zscore", "day", "none"])
+def test_a_window_holds_the_normalised_values_of_its_days(normalise: str, market: MarketPanel) -> None:
+    rows = market.present & (np.arange(DAYS) < 20)[:, None]
+    features = Expressions(TEXTS, lookback_days=T, normalise=normalise, clip=None)
+    features.fit(market, rows)
+    for i, text in enumerate(TEXTS.values()):
+        plane = evaluate(text, market).astype(np.float64)
+        if normalise == "robust":
+            median = np.nanmedian(plane[rows])
+            plane = (plane - median) / (1.4826 * np.nanmedian(np.abs(plane[rows] - median)))
+        elif normalise == "zscore":
+            plane = (plane - np.nanmean(plane[rows])) / np.nanstd(plane[rows])
+        elif normalise == "day":
+            present = pd.DataFrame(np.where(market.present, plane, np.nan))
+            plane = (plane - present.mean(axis=1).to_numpy()[:, None]) / present.std(axis=1).to_numpy()[
+                :, None
+            ]
+        for day in (0, 2, 15, DAYS - 1):
+            stocks = np.flatnonzero(market.present[day])
+            expected = np.zeros((len(stocks), T))
+            first = max(0, day - T + 1)
+            expected[:, T - (day - first + 1) :] = np.nan_to_num(plane[first : day + 1, stocks].T)
+            found = windows(features, market, day)[:, :, i]
+            some = np.isfinite(expected).all(axis=1) if normalise != "day" else slice(None)
+            np.testing.assert_allclose(found[some], expected[some], rtol=2e-3, atol=1e-4)
+
+
+def test_rows_are_those_that_a_window_looks_at(market: MarketPanel) -> None:
+    places = window_rows(market, T)
+    number = places.max()
+    looked_at = {
+        (day - lag, stock)
+        for day, stock in np.argwhere(market.present)
+        for lag in range(T)
+        if day - lag >= 0 and market.listed[day - lag, stock]
+    }
+    assert {(day, stock) for day, stock in np.argwhere(places[T - 1 :] < number)} == looked_at
+    assert number == len(looked_at)
+    assert (np.diff(places[places < number]) == 1).all()  # day by day
+    assert (places[: T - 1] == number).all()
+
+
+def test_what_is_infinite_is_clipped_or_missing(market: MarketPanel) -> None:
+    values = market.values.copy()
+    values[0, 10, 0] = 0.0
+    market = dataclasses.replace(market, values=values, members=np.ones((DAYS, STOCKS), dtype=bool))
+    for clip, expected in ((3.0, 3.0), (None, 0.0)):
+        features = Expressions(["$high / $close"], clip=clip)
+        features.fit(market, market.present)
+        assert windows(features, market, 10)[0, 0, 0] == expected
+
+
+def test_a_pickled_one_knows_its_statistics_and_no_market(market: MarketPanel) -> None:
+    features = Expressions(TEXTS, lookback_days=T)
+    features.fit(market, market.present)
+    again = pickle.loads(pickle.dumps(features))
+    assert again._places is None
+    np.testing.assert_array_equal(windows(again, market, 15), windows(features, market, 15))
+
+
+def test_industries_of_the_day_are_read_from_the_store(tmp_path: Path) -> None:
+    calendar = pd.bdate_range("2020-01-01", periods=10)
+    codes = ("SH600000", "SH600001", "SH600002")
+    close = np.tile(np.array([1.0, 2.0, 4.0]), (10, 1))
+    spells = pd.DataFrame({"instrument": codes, "start": calendar[0], "end": calendar[-1]})
+    store = write_store(tmp_path / "store", calendar, codes, {"close": close}, {"few": spells})
+    features = Expressions(["CSNeutralize($close, industry)"], normalise="none")
+    with pytest.raises(
+        UserError, match=r"`CSNeutralize\(\.\.\., industry\)` does not fit the store .* no side/industry"
+    ):
+        features.check_store(store)
+    (store.root / "side").mkdir()
+    table = [
+        ("SH600000", 0, 9, "bank"),
+        ("SH600001", 0, 4, "bank"),
+        ("SH600001", 5, 9, "steel"),
+        ("SH600002", 0, 9, "steel"),
+    ]
+    pd.DataFrame(
+        [(code, calendar[a], calendar[b], name) for code, a, b, name in table],
+        columns=["instrument", "start", "end", "industry"],
+    ).to_parquet(store.root / "side" / "industry.parquet")
+    features.check_store(store)
+    market = MarketPanel.load(store, "few", features.fields)
+    features.join(store, market)
+    features.fit(market, market.present)
+    np.testing.assert_allclose(windows(features, market, 4)[:, 0, 0], [-0.5, 0.5, 0])
+    np.testing.assert_allclose(windows(features, market, 5)[:, 0, 0], [0, -1, 1])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"expressions": []}, "must hold at least one expression"),
+        ({"expressions": "$close"}, "must be a list, or a mapping"),
+        ({"expressions": ["$close", "$close"]}, "found one twice"),
+        ({"expressions": {"A": "Meen($close, 5)"}}, "no operator .*did you mean Mean"),
+        (
+            {"expressions": ["$close"], "normalise": "rank"},
+            "`normalise` must be one of day, none, robust, zscore",
+        ),
+        ({"expressions": ["$close"], "clip": 0}, "`clip` must be above 0"),
+    ],
+)
+def test_errors_come_from_the_constructor(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Expressions(**kwargs)
+
+
+def test_a_field_that_may_be_missing(market: MarketPanel) -> None:
+    with pytest.raises(UserError, match="needs the field `vwap`; the panel has close, high"):
+        Expressions(["$vwap / $close"]).pad(market)
+    features = Expressions(["$vwap / $close", "$high"], optional_fields=["vwap"])
+    features.fit(market, market.present)
+    assert (windows(features, market, 15)[:, 0, 0] == 0).all()
+
+
+def test_what_reads_later_days_is_told() -> None:
+    features = Expressions({"GOOD": "Ref($close, 1)", "BAD": "Mean(Ref($close, -3), 2) / $close"})
+    assert features.look_ahead() == ["the feature `BAD` reads bars of up to 3 days later"]
