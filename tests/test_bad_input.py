@@ -275,7 +275,7 @@ CASES: list[tuple[str, str, Any, str]] = [
     (RESNEXT, f"{HANDLER}/start_time", 2008, "`start_time` must be a day such as 2014-12-31, found 2008"),
     (MAIN, f"{HANDLER}/labels", {}, "`columns` must be labels of the handler (MOMENTUM, MOMENTUM_PERSISTENCE), found 'RETURN'"),
     (MAIN, f"{HANDLER}/labels", ["RETURN"], "`labels` must be a mapping from names to Qlib expressions"),
-    (MAIN, f"{HANDLER}/labels/RETURN", "Reff($close, -2)", "Qlib knows no operator `Reff` (did you mean Ref?)"),
+    (MAIN, f"{HANDLER}/labels/RETURN", "Reff($close, -2)", "`Reff` at character 1 is no operator (did you mean Ref?)"),
     (MAIN, f"{HANDLER}/labels/RETURN", "Ref($closing, -2) / Ref($closing, -1) - 1", "needs the field `closing`"),
     (MAIN, f"{HANDLER}/labels/RETURN", "Ref($close, -2", "is no Qlib expression"),
     (MAIN, f"{HANDLER}/labels/RETURN", 5, "a Qlib expression must be a text such as `$close`, found 5"),
