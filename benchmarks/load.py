@@ -297,7 +297,9 @@ def page(table: pd.DataFrame) -> str:
         (
             f"on {os.cpu_count()} CPU cores (Python {platform.python_version()}), over sample markets. Seconds are those of "
             "the processor, in a process of its own for each size; the exponent is the slope of seconds over size, both as "
-            "logarithms: 1 is linear, 0 is no growth. Steps of less than a second are mostly what does not grow."
+            "logarithms: 1 is linear, 0 is no growth. Steps of less than a second are mostly what does not grow. The load average "
+            f"of the machine at the end was {os.getloadavg()[0]:.0f}: above the number of cores, processes take the caches from "
+            "each other, and the largest sizes suffer most."
         ),
         "",
         f"![seconds and memory by size]({PNG})",
@@ -320,7 +322,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     """Seconds of all steps and peak memory of each case, over size, as multiples of the smallest."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
     every = whole(table)
     for axis, step, title in zip(
         axes, ("all", "peak memory, MB"), ("processor seconds", "peak memory"), strict=True
@@ -335,7 +337,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
         axis.minorticks_off()
     axes[0].set_ylabel("s")
     axes[1].set_ylabel("MB")
-    axes[1].legend(frameon=False, fontsize=7)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=130)
 
 
