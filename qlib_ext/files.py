@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ LINE = 1 * MIB  # of a table in text
 GZIP_RATIO = 200  # numbers in text are packed 3 to 20 times
 GZIP_FREE = 64 * MIB  # and what is smaller than this does no harm
 YAML_DEPTH, YAML_VALUES, YAML_LETTERS = 64, 100_000, 4 * MIB
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # what no name, path or database takes
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -223,7 +225,7 @@ def check_yaml(events: Iterable[Any]) -> None:
     ------
     ValueError
         If it is nested deeper than `YAML_DEPTH`, or written out has more than `YAML_VALUES` values or `YAML_LETTERS`
-        letters.
+        letters, holds itself, or has a zero character or half a pair of UTF-16.
     """
     sizes: dict[str, tuple[int, int]] = {}  # by anchor: values and letters, written out
     open_: list[tuple[str | None, int, int]] = [(None, 0, 0)]
@@ -238,8 +240,15 @@ def check_yaml(events: Iterable[Any]) -> None:
             anchor, values, letters = open_.pop()
         elif kind == "ScalarEvent":
             anchor, values, letters = event.anchor, 1, len(event.value)
+            wrong = _NO_TEXT.search(event.value)
+            if wrong:
+                raise ValueError(
+                    f"it has the character U+{ord(wrong[0]):04X}, which no name and no path may have"
+                )
         elif kind == "AliasEvent":
             anchor, (values, letters) = None, sizes.get(event.anchor, (1, 0))
+            if any(around == event.anchor for around, _, _ in open_):
+                raise ValueError(f"it holds itself, by the alias `*{event.anchor}`")
         else:
             continue
         if anchor is not None:

@@ -175,6 +175,9 @@ def in_one_form(config: Any, name: str) -> dict[str, Any]:
                 f"`{name}` has no place for `{key}`{nearest(str(key), ('class', 'module_path', 'kwargs'))}; it takes "
                 "class and kwargs"
             )
+    for key in ("module_path", "class"):
+        if not isinstance(config.get(key, ""), (str, type(None))):
+            raise UserError(f"`{name}.{key}` must be a dotted name, found {brief(config[key])}")
     path = ".".join(filter(None, [config.get("module_path"), config["class"]]))
     return {"class": path, "kwargs": config.get("kwargs") or {}}
 

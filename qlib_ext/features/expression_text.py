@@ -19,12 +19,12 @@ from qlib.utils import parse_field
 from qlib_ext.checks import UserError, brief, nearest
 
 LONGEST = 10_000  # characters: Python's parser has a stack of its own
+DEEPEST = 200  # levels, each of which Qlib goes down by several calls
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.BitAnd, ast.BitOr)
 _COMPARISONS = (ast.Gt, ast.GtE, ast.Lt, ast.LtE, ast.Eq, ast.NotEq)
 _LEAVES = ("Feature", "PFeature")  # what Qlib makes of `$close` and `$$roe`
-_TEXT = re.compile(
-    r"[\w.^-]+"
-)  # a field, a frequency, an instrument: nothing that could lead to another folder
+# A field, a frequency, an instrument: nothing that could lead to another folder, as `..` does.
+_TEXT = re.compile(r"(?!\.+$)[\w.^-]+")
 
 
 def check_expression(expression: object) -> str:
@@ -50,6 +50,12 @@ def check_expression(expression: object) -> str:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         reason = getattr(error, "msg", None) or str(error) or type(error).__name__
         raise UserError(f"{brief(expression)} is no Qlib expression: {reason}") from error
+    depth = _depth(tree.body)
+    if depth > DEEPEST:
+        raise UserError(
+            f"a Qlib expression must be nested in at most {DEEPEST} levels, found {depth} in {brief(expression)}; brackets "
+            "make a long sum shallow"
+        )
     _check(tree.body, expression)
     return expression
 
@@ -75,6 +81,16 @@ def guard() -> None:
     provider = ExpressionD.__dict__.get("_provider")
     if type(provider) is LocalExpressionProvider:
         ExpressionD.register(CheckedExpressionProvider(time2idx=provider.time2idx))
+
+
+def _depth(tree: ast.expr) -> int:
+    """Levels of a tree, counted without a call for each."""
+    level: list[ast.AST] = [tree]
+    depth = 0
+    while level:
+        depth += 1
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+    return depth
 
 
 def _check(node: ast.expr, whole: str) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qlib_ext.files import read_bytes
 from qlib_ext.market.side_data.side_data import SideData, SideDataError
 from qlib_ext.market.side_data.table import KEYS, LAG, SideTable
-from qlib_ext.market.store import QlibStore, StoreError, bin_size
+from qlib_ext.market.store import QlibStore, StoreError, read_bin
 from qlib_ext.paths import is_stray
 
 BARS, MEMBERSHIP, SIDE = "bars", "membership", "side/"
@@ -183,7 +182,10 @@ def _files(folder: Path) -> list[Path]:
 
 def _content(file: Path, days: int) -> np.ndarray:
     """A file of bars: its start, then the values."""
-    return np.frombuffer(bytearray(read_bytes(file, bin_size(days), StoreError)), dtype="<f4")
+    found = read_bin(file, days)
+    if found is None:
+        raise StoreError(f"`{file}` was there a moment ago: nothing else may change the store meanwhile")
+    return np.concatenate([np.array([found[0]], dtype=np.float32), found[1]])
 
 
 def _change_bars(source: Path, folder: Path, inside: np.ndarray, draw: np.random.Generator) -> None:

@@ -28,6 +28,17 @@ from qlib_ext.tracking.artifacts import RunArtifacts, stored
 NETWORK = ("training/weights.safetensors", "training/network.json")
 BOOSTER = ("model/windows.safetensors", "model/booster.txt")
 ALWAYS = ("config.yaml", "data/summary.json")
+# Of `data/summary.json`.
+SUMMARY: Mapping[str, type] = {
+    "segments": dict,
+    "fields": list,
+    "missing_fields": list,
+    "labels": dict,
+    "universe": str,
+    "store_end": str,
+    "fingerprint": str,
+    "lookback_days": int,
+}
 OPTIONAL = (
     "signal/predictions.parquet",
     "signal/labels.parquet",
@@ -101,7 +112,9 @@ class TrainedRun:
             check_classes(config, f"config.yaml of the run {run.info.run_id}")
         except RenamedError as error:
             raise UserError(f"{called} was made by a version before {SINCE}: {error}; {AGAIN}") from error
-        return cls(run.info.run_id, run.info.run_name, config, artifacts.json("data/summary.json"), artifacts)
+        summary = artifacts.json("data/summary.json")
+        check_summary(summary, called)
+        return cls(run.info.run_id, run.info.run_name, config, summary, artifacts)
 
     @property
     def region(self) -> str:
@@ -201,3 +214,20 @@ def _dotted(config: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping in Qlib's form, which may name the module apart, in that of the package."""
     path = ".".join(filter(None, [config.get("module_path"), config["class"]]))
     return {"class": path, "kwargs": dict(config.get("kwargs") or {})}
+
+
+def check_summary(summary: Any, called: str) -> None:
+    """What scoring reads of `data/summary.json` must be there, in the form in which a run writes it."""
+    try:
+        for name, kind in SUMMARY.items():
+            if not isinstance(summary[name], kind):
+                raise TypeError(f"its {name} is {brief(summary[name])}")
+        pd.Timestamp(summary["store_end"])
+        for segment in summary["segments"].values():
+            if pd.Timestamp(segment["start"]) > pd.Timestamp(segment["end"]):
+                raise ValueError(f"a segment from {segment['start']} to {segment['end']}")
+    except (LookupError, TypeError, ValueError) as error:
+        said = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"{called} must keep in data/summary.json what its dataset was, found something else ({said}): {AGAIN}"
+        ) from error

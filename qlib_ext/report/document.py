@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from qlib_ext.checks import UserError
 from qlib_ext.report import figures
 from qlib_ext.report.page import page
 from qlib_ext.report.sections.base import Section
-from qlib_ext.tracking.artifacts import RunArtifacts, missing_message
+from qlib_ext.tracking.artifacts import RunArtifacts, missing_message, reading
 
 
 class Document:
@@ -56,11 +57,16 @@ class Document:
         Raises
         ------
         UserError
-            If the run lacks an artifact.
+            If the run lacks an artifact, or a section of the package finds in one what no version of it writes.
         """
         self.check(run)
-        parts = [(section.title, section.render(run)) for section in self.sections]
-        return page(str(run.info.get("experiment", "Report")), _subtitle(run), parts)
+        parts = []
+        for section in self.sections:
+            with _reading(section, run):
+                parts.append((section.title, section.render(run)))
+        with reading("the head of the report", ["data/summary.json"]):
+            subtitle = _subtitle(run)
+        return page(str(run.info.get("experiment", "Report")), subtitle, parts)
 
     def pictures(self, run: RunArtifacts) -> dict[str, bytes]:
         """Every chart of the sections as PNG, by file name.
@@ -73,12 +79,22 @@ class Document:
         self.check(run)
         found: dict[str, bytes] = {}
         for section in self.sections:
-            for name, chart in section.charts(run).items():
+            with _reading(section, run):
+                charts = section.charts(run)
+            for name, chart in charts.items():
                 file = f"{name}.png"
                 if file in found:
                     raise UserError(f"two sections draw a chart `{name}`: give each its own name")
                 found[file] = figures.to_png(figures.drawn(chart))
         return found
+
+
+def _reading(section: Section, run: RunArtifacts) -> contextlib.AbstractContextManager[None]:
+    """For a section of the package; what goes wrong in a user's own is shown as it is."""
+    if not type(section).__module__.startswith("qlib_ext."):
+        return contextlib.nullcontext()
+    paths = [path for path in (*section.requires, *section.optional) if run.has(path)]
+    return reading(f"the report's section `{section.title}`", paths)
 
 
 def _subtitle(run: RunArtifacts) -> str:

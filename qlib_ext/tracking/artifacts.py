@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -76,6 +77,29 @@ def damaged(path: str, error: object, makers: Mapping[str, str]) -> DamagedError
         f"the artifact `{path}` is damaged or only half there ({reason}): make it again by a run of the workflow "
         f"({f'{makers[path]} makes it; ' if path in makers else ''}RESUME=1 trains nothing twice)"
     )
+
+
+@contextlib.contextmanager
+def reading(reader: str, paths: Iterable[str]) -> Iterator[None]:
+    """Take an error of a reader of this package for what it says of the artifacts: they are not as this version writes them.
+
+    Parameters
+    ----------
+    reader
+        What reads, for messages.
+    paths
+        The artifacts that it reads.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        said = (str(error).strip() or "no more is known").splitlines()[0][:200]
+        raise UserError(
+            f"{reader} cannot be made from {', '.join(f'`{path}`' for path in paths)}: they are not as this version writes "
+            f"them ({type(error).__name__}: {said}); make them again by a run of the workflow"
+        ) from error
 
 
 def check_bytes(
@@ -264,7 +288,7 @@ class RunArtifacts:
         """A JSON artifact."""
         try:
             return json.loads(self.text(path))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise damaged(path, error, self.makers) from error
 
     def text(self, path: str) -> str:

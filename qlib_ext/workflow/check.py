@@ -11,7 +11,6 @@ from mlflow.environment_variables import MLFLOW_ALLOW_FILE_STORE
 from qlib_ext.checks import UserError
 from qlib_ext.features.expression_text import guard
 from qlib_ext.tracking.availability import wait_seconds
-from qlib_ext.tracking.runs import checked_uri
 from qlib_ext.workflow.read import read_workflow
 from qlib_ext.workflow.settings import check_settings
 from qlib_ext.workflow.task import check_task
@@ -41,9 +40,6 @@ def check_workflow(path: Path) -> None:
             "`qlib_init.exp_manager` must be {class: qlib_ext.workflow.experiment.ExperimentManager}: Qlib's own keeps runs "
             "in files, which MLflow refuses since 3.13; found none"
         )
-    uri = ((given.get("exp_manager") or {}).get("kwargs") or {}).get("uri")
-    if uri is not None:
-        checked_uri(uri)
     store = {key: given[key] for key in ("provider_uri", "region") if key in given}
     qlib.init(**store, kernels=1, logging_level=logging.ERROR)
     guard()

@@ -15,7 +15,7 @@ from qlib.workflow.exp import MLflowExperiment
 from qlib.workflow.expm import MLflowExpManager
 from sqlalchemy.exc import SQLAlchemyError
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, nearest, one_of
 from qlib_ext.features.expression_text import guard
 from qlib_ext.masking import mask_logs, masked
 from qlib_ext.paths import shortened, writable
@@ -31,12 +31,12 @@ from qlib_ext.tracking.runs import (
     deleted_message,
     disable_telemetry,
 )
-from qlib_ext.workflow.process_end import install_excepthook, raise_on_sigterm
+from qlib_ext.workflow.process_end import install_excepthook, raise_on_signals
 from qlib_ext.workflow.read import workflow_of_qrun
 
 with quiet_imports():  # Qlib's strategies bring gym, which has something to say
     from qlib_ext.workflow.recorder import Recorder
-    from qlib_ext.workflow.settings import check_settings
+    from qlib_ext.workflow.settings import OF_MANAGER, check_settings
     from qlib_ext.workflow.task import check_task
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,18 @@ logger = logging.getLogger(__name__)
 LONGEST_NAME = 200  # bytes of an experiment in a run's name, of which MLflow's databases take 250
 # To MLflow's page, which has one for prompts too.
 OF_MODELS = ("mlflow.experimentKind", "custom_model_development")
+
+
+class UnknownNameError(UserError, AttributeError):
+    """Something that this module has not."""
+
+
+def __getattr__(name: str) -> Any:
+    """Say in one line what Qlib looks for here in vain: it builds the manager before anything can check a workflow."""
+    if name.startswith("__"):
+        raise AttributeError(name)
+    install_excepthook()
+    raise UnknownNameError(f"`{__name__}` has no class `{name}`{nearest(name, globals())}")
 
 
 class Experiment(MLflowExperiment):
@@ -74,7 +86,7 @@ class ExperimentManager(MLflowExpManager):
     Raises
     ------
     UserError
-        If `uri` names MLflow's file store, which MLflow 3.13 and later refuse.
+        If `uri` names MLflow's file store, which MLflow 3.13 and later refuse, or an argument is unknown.
 
     Departures
     ----------
@@ -82,7 +94,8 @@ class ExperimentManager(MLflowExpManager):
 
     - a `UserError` ends the run as FAILED and prints its message alone, without a traceback; the process ends
       with status 1, as with any other exception;
-    - an interruption (Ctrl-C, SIGTERM) ends the run as KILLED; under Qlib, SIGTERM leaves it RUNNING for ever;
+    - an interruption (Ctrl-C, SIGTERM), or several at once, ends the run as KILLED; under Qlib, SIGTERM leaves it RUNNING
+      for ever;
     - a run without a name gets one of experiment and time, where Qlib names every run `mlflow_recorder`;
     - parameters in lists of mappings, such as the records, are logged one by one under their classes, dates as dates;
     - tags say model, method, tasks, universe, seed, strategy and commit (`qlib_ext.tracking.tags`), from the start;
@@ -93,8 +106,10 @@ class ExperimentManager(MLflowExpManager):
     - outside a git repository nothing is asked of git.
     """
 
-    def __init__(self, uri: str | None = None, default_exp_name: str = "Experiment"):
+    def __init__(self, uri: str | None = None, default_exp_name: str = "Experiment", **unknown: Any):
         install_excepthook()  # for what goes wrong before a run starts, here too
+        for key in unknown:
+            one_of("key of qlib_init.exp_manager.kwargs", key, OF_MANAGER)
         show_messages()
         disable_telemetry()
         set_timeouts()
@@ -105,13 +120,14 @@ class ExperimentManager(MLflowExpManager):
         mask_logs("qlib", "qlib_ext", "mlflow")
         guard()  # from here on Qlib evaluates no text that is no expression
         workflow = workflow_of_qrun() if multiprocessing.parent_process() is None else None
-        given = (workflow or {}).get("qlib_init") or {}
-        quiet_libraries(given.get("logging_level", logging.WARNING))
-        if workflow is not None:
-            database.check_writable(uri)
-            database.check(uri)
-            check_settings(workflow)
-            check_task(workflow["task"])
+        if workflow is None:
+            quiet_libraries()
+            return
+        database.check_writable(uri)
+        database.check(uri)
+        check_settings(workflow)
+        quiet_libraries(workflow["qlib_init"].get("logging_level", logging.WARNING))
+        check_task(workflow["task"])
 
     def start_exp(
         self,
@@ -126,7 +142,7 @@ class ExperimentManager(MLflowExpManager):
     ) -> Experiment:
         """Start a run, or take one up again."""
         install_excepthook()  # again: Qlib puts its own after this manager is built
-        raise_on_sigterm()
+        raise_on_signals()
         if (uri or self.uri).startswith("http"):
             connect(uri or self.uri)  # a server that is not there, or refuses us, is said now and in one line
             self._look_at_outbox()

@@ -5,12 +5,15 @@ A `UserError` or a full disk ends the run as FAILED with one line; Ctrl-C and SI
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -20,6 +23,7 @@ from qlib_ext.checks import UserError, foreign_error
 from qlib_ext.masking import masked
 from qlib_ext.terminal import say, visible
 
+AT_ONCE_SECONDS = 1.0  # within which several interruptions are one
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -30,6 +34,10 @@ class Excepthook:
         self.previous = previous
 
     def __call__(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        with held_signals():
+            self._end(kind, error, trace)
+
+    def _end(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if issubclass(kind, UserError):
             end_run("FAILED")
             _say(str(error))
@@ -81,19 +89,47 @@ class SigtermInterrupt(KeyboardInterrupt):
     """The process was asked to end by SIGTERM, as `docker stop` and batch systems do."""
 
 
-def raise_on_sigterm() -> None:
-    """Make SIGTERM end the run in order, like Ctrl-C, unless the program has plans of its own for it."""
+class Interrupts:
+    """Handler of Ctrl-C and SIGTERM: one interruption of several at once, as a terminal and `make` in it send them."""
+
+    def __init__(self) -> None:
+        self.owner = os.getpid()
+        self.last = float("-inf")
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self.owner:  # a worker that inherited this handler: the run is not its to end
+            before = signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler
+            signal.signal(number, before)
+            os.kill(os.getpid(), number)
+            return
+        now = time.monotonic()
+        if now - self.last < AT_ONCE_SECONDS:
+            return
+        self.last = now
+        raise SigtermInterrupt("SIGTERM") if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def raise_on_signals() -> None:
+    """Make SIGTERM end the run in order, like Ctrl-C, and each of them once, unless the program has plans of its own."""
     if threading.current_thread() is not threading.main_thread():
         return
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    handler = Interrupts()
+    for number, usual in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+        if signal.getsignal(number) is usual:
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def held_signals() -> Iterator[None]:
+    """Let no second Ctrl-C stop what the first one began; nor, but in an interactive session, the process's own end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
         return
-    owner = os.getpid()
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a worker that inherited this handler: the run is not its to end
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
-        raise SigtermInterrupt("SIGTERM")
-
-    signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if not hasattr(sys, "ps1"):
+            before = {signal.SIGTERM: signal.SIG_DFL}
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

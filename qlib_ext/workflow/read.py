@@ -141,4 +141,4 @@ def _check_size(text: str, path: Path) -> None:
     try:
         check_yaml(YAML(typ="safe", pure=True).parse(text))
     except ValueError as error:
-        raise UserError(f"the workflow {path} is too much for one: {error}") from error
+        raise UserError(f"the workflow {path} cannot be taken: {error}") from error

@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from qlib.config import MODE_CONF, REG_CN, REG_TW, REG_US, C
+from qlib.workflow.expm import ExpManager
 
 from qlib_ext.checks import LARGEST, UserError, brief, instance, integer, nearest, one_of, short
+from qlib_ext.config.build import check_config, in_one_form
 from qlib_ext.config.security import check_classes
 from qlib_ext.terminal import visible
+from qlib_ext.tracking.runs import checked_uri
 
 KEYS = ("experiment_name", "qlib_init", "task", "sys", "BASE_CONFIG_PATH")
 # What a workflow may hold beside these: anchors that several places share, and what a person notes.
 FREE = ("market", "benchmark")
 MOST_KERNELS = 1_024  # processes
 LONGEST_NAME = 500  # of an experiment, as MLflow takes it
+OF_MANAGER = ("uri", "default_exp_name")
 # What Qlib reads of `qlib_init` and has no default of.
 WITHOUT_DEFAULT = (
     "auto_mount",
@@ -83,6 +87,8 @@ def _check_qlib(given: Any) -> None:
     if "provider_uri" in given and not isinstance(given["provider_uri"], Mapping):
         instance("qlib_init.provider_uri", given["provider_uri"], str)
     check_classes(given, "qlib_init")
+    if "exp_manager" in given:
+        _check_manager(given["exp_manager"])
     check_numbers(given, "qlib_init")
 
 
@@ -111,3 +117,15 @@ def check_numbers(config: Any, name: str) -> None:
                 (f"{where}.{key}" if isinstance(value, Mapping) else f"{where}[{key}]", part)
                 for key, part in parts
             ]
+
+
+def _check_manager(config: Any) -> None:
+    name = "qlib_init.exp_manager"
+    kind, kwargs = check_config(in_one_form(config, name), ExpManager, name=name)
+    for key in kwargs if kind.__module__.startswith(("qlib.", "qlib_ext.")) else ():
+        one_of(f"key of {name}.kwargs", key, OF_MANAGER)
+    if kwargs.get("uri") is not None:
+        checked_uri(kwargs["uri"])
+    experiment = kwargs.get("default_exp_name", "Experiment")
+    if not isinstance(experiment, str) or not experiment.strip():
+        raise UserError(f"`{name}.kwargs.default_exp_name` must be a name, found {brief(experiment)}")

@@ -78,6 +78,47 @@ class TestCheck:
         assert "\n" not in shown
         assert not (tmp_path / "planted").exists()
 
+    @pytest.mark.parametrize(
+        ("manager", "message"),
+        [
+            ("3", "`qlib_init.exp_manager` must be a mapping with `class`"),
+            ("[]", "`qlib_init.exp_manager` must be a mapping with `class`"),
+            ("{class: 5}", "`qlib_init.exp_manager.class` must be a dotted"),
+            ("{class: qlib_ext.workflow.experiment.ExperimentManger}", "(did you mean ExperimentManager"),
+            ("{class: qlib_ext.workflow.recorder.Recorder}", "`qlib_init.exp_manager.class` must be a ExpManager"),
+            ("{class: MANAGER, kwargs: 3}", "`qlib_init.exp_manager.kwargs` must be a mapping, found 3"),
+            ("{class: MANAGER, kwargs: {uri: 5}}", "the tracking URI must name a database or a server"),
+            ("{class: MANAGER, kwargs: {ury: x}}", "found 'ury' (did you mean uri?)"),
+            ("{class: MANAGER, kwargs: {default_exp_name: 5}}", "`qlib_init.exp_manager.kwargs.default_exp_name` must be"),
+        ],
+    )  # fmt: skip
+    def test_a_wrong_manager_is_one_line(
+        self, manager: str, message: str, said: Callable[[str], tuple[int, str]]
+    ) -> None:
+        manager = manager.replace("MANAGER", "qlib_ext.workflow.experiment.ExperimentManager")
+        status, shown = said(re.sub(r"  exp_manager:\n(    .*\n)+", f"  exp_manager: {manager}\n", TEXT))
+        assert status == 2
+        assert message in shown
+        assert "\n" not in shown
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ('experiment_name: "a\\0b"', "it has the character U+0000, which no name and no path may have"),
+            ('qlib_init: {provider_uri: "\\ud800"}', "it has the character U+D800"),
+            ("a\0b: 1", "is no YAML"),
+            ("qlib_init: &a {x: *a}", "it holds itself, by the alias `*a`"),
+            ("task: [" + "[" * 200, "it is nested deeper than 64 levels"),
+        ],
+    )
+    def test_what_no_workflow_may_hold(
+        self, text: str, message: str, said: Callable[[str], tuple[int, str]]
+    ) -> None:
+        status, shown = said(text)
+        assert status == 2
+        assert message in shown
+        assert "\n" not in shown
+
     def test_qlibs_own_manager_is_refused(self, said: Callable[[str], tuple[int, str]]) -> None:
         """Without another it keeps runs in files."""
         status, shown = said(re.sub(r"  exp_manager:\n(    .*\n)+", "", TEXT))

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,6 +143,11 @@ class TestReport:
 class TestMessage:
     """Whatever else meets a full disk ends the run with one line."""
 
+    @pytest.fixture(autouse=True)
+    def goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """This process does not end with the hook, as an interactive one does not."""
+        monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+
     @pytest.mark.parametrize("number", NO_ROOM)
     def test_it_says_what_to_do(self, number: int, capsys: pytest.CaptureFixture[str]) -> None:
         error = OSError(number, os.strerror(number), "reports/runs/x/report.html")
@@ -152,8 +158,12 @@ class TestMessage:
         assert "reports/runs/x/report.html" in shown
         assert "RESUME=1" in shown
 
+    def test_what_else_the_system_refuses_is_one_line_too(self, capsys: pytest.CaptureFixture[str]) -> None:
+        Excepthook(previous=None)(PermissionError, PermissionError(errno.EACCES, "no", "x"), None)
+        assert "the system says of x: no; name another place" in capsys.readouterr().err
+
     def test_another_error_is_left_to_qlib(self) -> None:
         seen = []
-        error = PermissionError(errno.EACCES, "no")
-        Excepthook(previous=lambda *error: seen.append(error))(PermissionError, error, None)
-        assert seen == [(PermissionError, error, None)]
+        error = FileNotFoundError(errno.ENOENT, "no")
+        Excepthook(previous=lambda *error: seen.append(error))(FileNotFoundError, error, None)
+        assert seen == [(FileNotFoundError, error, None)]

@@ -56,6 +56,10 @@ class TestPrograms:
     @pytest.mark.parametrize(
         "text",
         [
+            "ChangeInstrument('..', $close)",
+            "ChangeInstrument('.', $close)",
+            "ChangeInstrument('../SH600000', $close)",
+            " + ".join(["$close"] * 400),
             "__import__('os').system('touch planted')",
             "os.system('touch planted')",
             "$close.__class__",

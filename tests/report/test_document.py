@@ -199,6 +199,29 @@ class TestMissing:
         ):
             Document([Drawdown()]).render(run.view())
 
+    @pytest.mark.parametrize("content", ["[]", "null", "{}", '{"segments": "many", "start": 7}', "[" * 9999])
+    @pytest.mark.parametrize("path", ["backtest/setup.json", "data/summary.json"])
+    def test_what_no_version_writes_is_one_sentence(
+        self, make: Callable[..., Any], path: str, content: str
+    ) -> None:
+        run = make(days=5, epochs=1)
+        (run.root / path).write_text(content)
+        with pytest.raises(UserError, match=f"`{path}`.*again by a run of the workflow") as caught:
+            document().render(run.view())
+        assert "\n" not in str(caught.value)
+
+    def test_what_goes_wrong_in_a_user_s_own_section_is_shown_as_it_is(
+        self, make: Callable[..., Any]
+    ) -> None:
+        class Mine(Section):
+            title = "Mine"
+
+            def render(self, run: Any) -> str:
+                raise KeyError("of my own")
+
+        with pytest.raises(KeyError, match="of my own"):
+            Document([Mine()]).render(make(days=5, epochs=1).view())
+
     def test_a_metric_that_was_not_logged(self, make: Callable[..., Any]) -> None:
         run = make(days=5, epochs=1)
         del run.metrics["base_rate"]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qlib.utils import init_instance_by_config
 from qlib.workflow import R
 
 from qlib_ext.checks import UserError
@@ -30,6 +31,22 @@ class TestStore:
     def test_a_run_cannot_go_to_a_file_store_either(self, workplace: Any) -> None:
         with pytest.raises(UserError, match="refuses its file store"), R.start(uri="file:mlruns"):
             raise AssertionError("the run must not start")
+
+
+class TestWrong:
+    """Qlib builds the manager before anything can check the workflow."""
+
+    def test_an_unknown_argument(self) -> None:
+        with pytest.raises(UserError, match=r"found 'ury' \(did you mean uri\?\)"):
+            ExperimentManager(ury="sqlite:///mlflow.db")
+
+    def test_a_class_that_is_misspelt(self) -> None:
+        with pytest.raises(
+            UserError, match=r"has no class `ExperimentManger` \(did you mean ExperimentManager"
+        ):
+            init_instance_by_config(
+                {"class": "ExperimentManger", "module_path": "qlib_ext.workflow.experiment"}
+            )
 
 
 class TestDeleted:

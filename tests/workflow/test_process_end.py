@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 # A process that ends in the middle of a run, as `qrun` would.
 PROGRAM = """
-import os, signal, sys
+import os, signal, subprocess, sys, time
 import qlib
 from qlib.workflow import R
 from qlib_ext.checks import UserError
@@ -30,6 +30,15 @@ qlib.init(provider_uri=store, region="cn", exp_manager=manager)
 with R.start(experiment_name=how):
     if how == "user":
         raise UserError("`topk` must be at least 1, found 0")
+    if how == "twice":
+        from qlib_ext.workflow.recorder import Recorder
+        end = Recorder.end_run
+        def slow_end(*arguments):
+            time.sleep(0.8)
+            end(*arguments)
+        Recorder.end_run = slow_end
+        subprocess.Popen(["sh", "-c", f"for k in 1 2 3 4 5; do kill -INT {os.getpid()}; sleep 0.25; done"])
+        time.sleep(60)
     os.kill(os.getpid(), getattr(signal, how))
 """
 
@@ -51,6 +60,12 @@ def ended(workplace: Any, tmp_path: Path, how: str) -> tuple[subprocess.Complete
     return done, run.info.status
 
 
+@pytest.fixture(autouse=True)
+def goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process does not end with the hook, as an interactive one does not."""
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+
+
 class TestEnds:
     def test_a_users_mistake_is_one_message(self, workplace: Any, tmp_path: Path) -> None:
         done, status = ended(workplace, tmp_path, "user")
@@ -65,6 +80,13 @@ class TestEnds:
         assert status == "KILLED"
         assert done.returncode != 0
         assert "is marked KILLED" in done.stderr
+
+    def test_so_is_one_that_is_interrupted_again_while_it_ends(self, workplace: Any, tmp_path: Path) -> None:
+        done, status = ended(workplace, tmp_path, "twice")
+        assert status == "KILLED"
+        assert done.returncode != 0
+        assert done.stderr.count("is marked KILLED") == 1
+        assert "Traceback" not in done.stderr + done.stdout
 
     def test_an_interrupted_run_is_killed(self, workplace: Any, capsys: pytest.CaptureFixture[str]) -> None:
         R.start_exp(experiment_name="interrupted")

@@ -17,7 +17,7 @@ from qlib_ext.market.importing.calendars import exchange_days
 from qlib_ext.market.importing.import_settings import REGIONS, ImportSettings
 from qlib_ext.market.importing.ingest import ORDER
 from qlib_ext.market.importing.notes import Notes
-from qlib_ext.market.store import SUFFIX, QlibStore
+from qlib_ext.market.store import SUFFIX, QlibStore, StoreError
 from qlib_ext.paths import is_stray
 
 CALENDAR_DAYS = 250  # of the store, by which it is seen whether they are those of the exchange
@@ -88,7 +88,15 @@ class Frame:
             with open_file(path) as stream:
                 first = np.frombuffer(stream.read(4), dtype="<f4")
                 size = os.fstat(stream.fileno()).st_size
-            return int(first[0]) + size // 4 - 1 if first.size else 0
+            if not first.size:
+                return 0
+            start = float(first[0])
+            if not (0 <= start < 2**24 and start.is_integer()):
+                raise StoreError(
+                    f"`{path}` must begin with the index of a day, found {start:g}: `qlib-ext data check` finds what else is "
+                    "wrong"
+                )
+            return int(start) + size // 4 - 1
         return 0
 
 

@@ -104,7 +104,15 @@ def read(client: MlflowClient, runs: Iterable[Run]) -> tuple[list[ComparedRun], 
             with tempfile.TemporaryDirectory() as folder:
                 found = RunArtifacts.download(client, run_id, there, Path(folder))
                 compared.append(view(found, [path for path in READS if path not in there]))
-        except (mlflow.exceptions.MlflowException, OSError, ValueError, KeyError) as error:
+        except (
+            mlflow.exceptions.MlflowException,
+            AttributeError,
+            LookupError,
+            OSError,
+            StopIteration,
+            TypeError,
+            ValueError,
+        ) as error:
             reason = masked(str(error)).strip().splitlines() or [type(error).__name__]
             why = f"its artifacts cannot be read: {reason[0][:300]}"
             left_out.append(LeftOut(run_id, name, why, isinstance(error, DamagedError)))

@@ -413,6 +413,17 @@ class TestContradictions:
         np.testing.assert_array_equal(done.store.read(["close"], CODES), holes_filled.read(["close"], CODES))
         pd.testing.assert_frame_equal(done.store.membership("all"), holes_filled.membership("all"))
 
+    @pytest.mark.parametrize("start", [np.inf, NAN, -1.0, 0.5, 1e30])
+    def test_a_file_that_begins_at_no_day_is_named(
+        self, store: QlibStore, bars: dict[str, np.ndarray], start: float
+    ) -> None:
+        for path in store.root.glob("features/*/*.bin"):
+            path.write_bytes(np.float32(start).tobytes() + path.read_bytes()[4:])
+        with pytest.raises(
+            UserError, match=r"day.bin` must (begin with the index of a day|start and end within)"
+        ):
+            update_store(store.root, as_bars(piece(bars, 40), 40))
+
     def test_what_the_source_lacks_is_kept_and_said(
         self, store: QlibStore, bars: dict[str, np.ndarray], tmp_path: Path
     ) -> None:
