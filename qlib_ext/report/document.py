@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from qlib_ext.checks import UserError
 from qlib_ext.report import figures
-from qlib_ext.report.page import page
+from qlib_ext.report.page import Part, page
 from qlib_ext.report.sections.base import Section
 from qlib_ext.tracking.artifacts import RunArtifacts, missing_message, reading
 
@@ -63,7 +63,7 @@ class Document:
         parts = []
         for section in self.sections:
             with _reading(section, run):
-                parts.append((section.title, section.render(run)))
+                parts.append(Part(section.title, section.render(run), section.open, section.answers))
         with reading("the head of the report", ["data/summary.json"]):
             subtitle = _subtitle(run)
         return page(str(run.info.get("experiment", "Report")), subtitle, parts)

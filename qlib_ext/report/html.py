@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
+MOST_COLUMNS = 3  # that a telephone has room for beside each other
+LONG = 26  # characters of a cell that has a card's whole width
+BOX = '<div class="box"'  # how a box begins
 
 
 def text(content: object) -> str:
@@ -53,7 +56,12 @@ def claims(contents: Iterable[tuple[str, object, object]]) -> str:
 
 def box(title: object, inner: str) -> str:
     """A fragment that the eye must not miss."""
-    return f'<div class="box" role="note"><h3>{text(title)}</h3>{inner}</div>'
+    return f'{BOX} role="note"><h3>{text(title)}</h3>{inner}</div>'
+
+
+def beside(*charts: str) -> str:
+    """Charts next to each other, where the page is wide enough."""
+    return f'<div class="charts">{"".join(charts)}</div>'
 
 
 def details(summary: object, inner: str) -> str:
@@ -62,7 +70,7 @@ def details(summary: object, inner: str) -> str:
 
 
 def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, numbers: Iterable[int] = ()) -> str:
-    """A table of text.
+    """A table of text. On a narrow screen one of many columns shows each row as a card, its cells under their headings.
 
     Parameters
     ----------
@@ -74,21 +82,27 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, numbers
         Columns to align right, counted from 0.
     """
     right = {*numbers}
+    cards = len(header) > MOST_COLUMNS
 
-    def cell(kind: str, column: int, content: object) -> str:
-        scope = ' scope="row"' if kind == "th" else ""
-        look = "number" if column in right else "date" if DATE.fullmatch(str(content)) else ""
-        return f"<{kind}{scope}{_class(look)}>{text(content)}</{kind}>"
+    def cell(column: int, content: object) -> str:
+        looks = ["number"] if column in right else ["date"] if DATE.fullmatch(str(content)) else []
+        looks += ["long"] if cards and len(str(content)) > LONG else []
+        if column == 0:
+            return f'<th scope="row"{_class(" ".join(looks))}>{text(content)}</th>'
+        label = f' data-label="{text(header[column])}"' if cards else ""
+        return f"<td{_class(' '.join(looks))}{label}>{text(content)}</td>"
 
     head = "".join(
         f'<th scope="col"{_class("number" if k in right else "")}>{text(name)}</th>'
         for k, name in enumerate(header)
     )
     body = "".join(
-        "<tr>" + "".join(cell("td" if k else "th", k, content) for k, content in enumerate(row)) + "</tr>"
-        for row in rows
+        "<tr>" + "".join(cell(k, content) for k, content in enumerate(row)) + "</tr>" for row in rows
     )
-    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="table"><table{_class("cards" if cards else "")}><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def facts(rows: Iterable[Sequence[object]]) -> str:

@@ -29,7 +29,7 @@ NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def fragment(name: str, chart: Chart) -> str:
-    """A chart as HTML: a box that `page.js` fills, what goes into it, and the caption.
+    """A chart as HTML: a box that `charts.js` fills, what goes into it, and the caption.
 
     Parameters
     ----------
@@ -86,14 +86,15 @@ def _swatch(entry: Mapping[str, Any]) -> str:
 def scripts() -> tuple[str, tuple[str, ...]]:
     """What a page with charts carries at its end, and the hashes under which its policy lets it run."""
     library = resources.files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
-    own = resources.files("qlib_ext.report").joinpath("page.js").read_text(encoding="utf-8")
+    own = resources.files("qlib_ext.report").joinpath("charts.js").read_text(encoding="utf-8")
     packed = base64.b64encode(gzip.compress(library, 9, mtime=0)).decode("ascii")
     written = f'<script type="text/plain" id="library">{packed}</script><script>{own}</script>'
-    return written, (_hash(library), _hash(own.encode("utf-8")))
+    return written, (hash_of(library), hash_of(own.encode("utf-8")))
 
 
-def _hash(content: bytes) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content).digest()).decode('ascii')}'"
+def hash_of(script: bytes) -> str:
+    """Under what a page's policy lets a script run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode('ascii')}'"
 
 
 def _embedded(content: Any) -> str:

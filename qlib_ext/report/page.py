@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
+from typing import NamedTuple
 
 from qlib_ext.report import html, interactive
 
@@ -18,7 +19,28 @@ FOOTER = (
 )
 
 
-def page(title: str, subtitle: str, parts: Sequence[tuple[str, str]]) -> str:
+class Part(NamedTuple):
+    """A section of a page, which the reader folds and unfolds.
+
+    Attributes
+    ----------
+    heading
+        Text, in the contents too.
+    content
+        HTML below it.
+    open
+        Whether it starts open; one with a box that the eye must not miss does in any case.
+    answers
+        Text beside the heading: the question that the section answers; empty for none.
+    """
+
+    heading: str
+    content: str
+    open: bool = True
+    answers: str = ""
+
+
+def page(title: str, subtitle: str, parts: Sequence[Part]) -> str:
     """The whole page: it opens without a network, on a screen of any width and on paper.
 
     Parameters
@@ -28,34 +50,55 @@ def page(title: str, subtitle: str, parts: Sequence[tuple[str, str]]) -> str:
     subtitle
         Text below it; empty for none.
     parts
-        Heading (text) and content (HTML) of each part, in their order.
+        In their order; contents lead to them where there are several.
     """
-    anchors = [f"{k}-{slug(heading)}" for k, (heading, _) in enumerate(parts, 1)]
-    contents = "".join(
-        f'<li><a href="#{anchor}">{html.text(heading)}</a></li>'
-        for anchor, (heading, _) in zip(anchors, parts, strict=True)
-    )
-    body = "".join(
-        f'<section id="{anchor}" aria-labelledby="{anchor}-title"><h2 id="{anchor}-title">{html.text(heading)}</h2>'
-        f"{inner}</section>"
-        for anchor, (heading, inner) in zip(anchors, parts, strict=True)
-    )
-    style = resources.files("qlib_ext.report").joinpath("style.css").read_text(encoding="utf-8")
+    several = len(parts) > 1
+    titled = {f"{k}-{slug(part.heading)}": part for k, part in enumerate(parts, 1)}
+    body = "".join(_section(anchor, part, is_open=not several) for anchor, part in titled.items())
+    contents = _contents(titled) if several else ""
     scripts, hashes = interactive.scripts() if 'class="chart"' in body else ("", ())
-    policy = POLICY.format(scripts=f"script-src {' '.join(hashes)}; " if hashes else "")
     noscript = f'<noscript><p class="notice">{html.text(NOSCRIPT)}</p></noscript>' if scripts else ""
+    if several:
+        own = _file("page.js")
+        scripts, hashes = f"<script>{own}</script>{scripts}", (interactive.hash_of(own.encode()), *hashes)
+    policy = POLICY.format(scripts=f"script-src {' '.join(hashes)}; " if hashes else "")
     return (
         "<!DOCTYPE html>\n"
         '<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{html.text(policy)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{html.text(title)}</title><link rel="icon" href="data:,">'
-        f"<style>{style}</style></head>\n"
+        f"<style>{_file('style.css')}</style></head>\n"
         f"<body><header><h1>{html.text(title)}</h1>{html.paragraph(subtitle, 'subtitle') if subtitle else ''}</header>"
-        f'<nav aria-label="Contents"><ol>{contents}</ol></nav>'
-        f"{noscript}<main>{body}</main>"
+        f"{contents}<main>{noscript}{body}</main>"
         f"<footer><p>{FOOTER}</p></footer>{scripts}</body></html>\n"
     )
+
+
+def _section(anchor: str, part: Part, *, is_open: bool) -> str:
+    """A part under its heading, which opens it and closes it; `is_open` where it starts open in any case."""
+    is_open |= part.open or html.BOX in part.content
+    answers = f'<span class="answers">{html.text(part.answers)}</span>' if part.answers else ""
+    return (
+        f'<section id="{anchor}" aria-labelledby="{anchor}-title"><details{" open" if is_open else ""}>'
+        f'<summary><h2 id="{anchor}-title">{html.text(part.heading)}</h2>{answers}</summary>'
+        f"{part.content}</details></section>"
+    )
+
+
+def _contents(titled: Mapping[str, Part]) -> str:
+    """Links to the sections: a column at the side of a wide screen, a bar that unfolds on a narrow one."""
+    links = "".join(
+        f'<li><a href="#{anchor}">{html.text(part.heading)}</a></li>' for anchor, part in titled.items()
+    )
+    return (
+        f'<nav aria-label="Contents"><details><summary>Contents</summary><ol>{links}</ol>'
+        '<button type="button" class="all" hidden></button></details></nav>'
+    )
+
+
+def _file(name: str) -> str:
+    return resources.files("qlib_ext.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def slug(title: str) -> str:

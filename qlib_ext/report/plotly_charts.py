@@ -2,7 +2,7 @@
 
 Series are float32 in base64, which plotly.js reads as they are: seven digits,
 and a quarter of the room that numbers written out take. Days are whole numbers since 1970, once for every index of a
-chart, however many lines share it. `page.js` puts both together and draws a chart when it comes into view.
+chart, however many lines share it. `charts.js` puts both together and draws a chart when it comes into view.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from qlib_ext.report.figures import DIVERGING, FEW, INK, QUIET, RISING, series_c
 
 
 def description(chart: Chart) -> dict[str, Any]:
-    """What `page.js` draws: plotly's traces and layout, the axes' shared values, and what stands in the legend.
+    """What `charts.js` draws: plotly's traces and layout, the axes' shared values, and what stands in the legend.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def _written(chart: Chart, values: Iterable[npt.ArrayLike]) -> str:
 
 
 def _layout(chart: Chart, **more: Any) -> dict[str, Any]:
-    """What all charts share; `page.js` adds fonts, colours and margins."""
+    """What all charts share; `charts.js` adds fonts, colours and margins."""
     value: dict[str, Any] = {**_title(chart.ylabel), "zeroline": True}
     if chart.percent:
         value["tickformat"] = ".2~%"

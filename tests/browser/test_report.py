@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qlib_ext.report import standard
+from qlib_ext.report import html, standard
 from qlib_ext.report.charts import Bars, Heatmap, Histogram, Lines, Points
 from qlib_ext.report.document import Document
-from qlib_ext.report.page import page
+from qlib_ext.report.page import Part, page
 from qlib_ext.report.sections.base import shown
 from tests.report.conftest import MadeUpRun
 
@@ -25,7 +25,7 @@ EVIL = "</script><script>alert(2)</script><img src=x onerror=alert(1)><b>bold</b
 def every_kind(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with every kind of chart and every option, and names that are HTML."""
     file = tmp_path_factory.mktemp("kinds") / "page.html"
-    file.write_text(page("Kinds", EVIL, [("Charts", "".join(shown(*pair) for pair in kinds().items()))]))
+    file.write_text(page("Kinds", EVIL, [Part("Charts", "".join(shown(*pair) for pair in kinds().items()))]))
     return file
 
 
@@ -77,6 +77,12 @@ def check_every_chart(opened: Any) -> None:
         assert chart["svg"] == pytest.approx(chart["width"], abs=2), chart
 
 
+CUT = """[...document.querySelectorAll('.table')].filter((box) => box.scrollWidth > box.clientWidth + 1
+    || [...box.querySelectorAll('tbody th, td')].some((cell) => cell.scrollWidth > cell.clientWidth + 1
+        || cell.getBoundingClientRect().right > innerWidth)).map((box) => box.textContent.slice(0, 80))"""
+"""Tables, or cells of them, that are wider than their place."""
+
+
 class TestRealRun:
     """In one window from test to test, as a reader goes through it."""
 
@@ -91,12 +97,80 @@ class TestRealRun:
         assert drawn[0]
         assert not all(drawn)
 
-    def test_a_link_of_the_contents_leads_to_its_section(self, opened: Any) -> None:
+    def test_the_account_is_on_the_first_screen(self, opened: Any) -> None:
+        first = opened.page.locator("figure.chart").first
+        assert first.get_attribute("id") == "chart-account"
+        assert first.bounding_box()["y"] < 700
+        assert opened.evaluate("document.documentElement.scrollHeight") < 7000
+
+    def test_what_is_folded_opens_by_a_key_and_is_drawn(self, opened: Any) -> None:
+        fold = opened.page.locator("section[id$=drawdown] > details")
+        assert fold.get_attribute("open") is None
+        fold.locator("summary").first.focus()
+        opened.page.keyboard.press("Enter")
+        opened.until("document.querySelector('#chart-drawdown').dataset.drawn === 'yes'")
+        assert opened.page.get_by_role("heading", name="Drawdown", level=2).is_visible()
+
+    def test_a_link_of_the_contents_opens_its_section_and_leads_to_it(self, opened: Any) -> None:
+        assert not opened.evaluate("document.querySelector('section[id$=provenance] > details').open")
         link = opened.page.get_by_role("navigation").get_by_role("link", name="Provenance")
         link.focus()
         opened.page.keyboard.press("Enter")
         opened.until("location.hash.includes('provenance')")
         opened.until("document.querySelector('section[id$=provenance]').getBoundingClientRect().top < 50")
+        assert opened.evaluate("document.querySelector('section[id$=provenance] > details').open")
+
+    def test_the_contents_stay_in_view_and_say_what_is_read(self, opened: Any) -> None:
+        current = "[...document.querySelectorAll('nav a[aria-current]')].map((link) => link.textContent)"
+        for where, name in (("0", "Summary"), ("document.body.scrollHeight", "Provenance")):
+            opened.evaluate(f"scrollTo(0, {where})")
+            opened.until(f"{current}.join() === '{name}'")
+            box = opened.page.get_by_role("navigation").get_by_role("link", name="Summary").bounding_box()
+            assert 0 <= box["y"] < 200
+
+    def test_all_sections_unfold_and_fold(self, opened: Any) -> None:
+        folded = "document.querySelectorAll('section > details:not([open])').length"
+        press = opened.page.locator("nav .all")
+        press.click()
+        opened.until(f"{folded} === 0")
+        opened.until("document.querySelector('nav .all').textContent === 'Fold all'")
+        press.click()
+        opened.until(f"{folded} === document.querySelectorAll('section').length")
+
+    def test_paper_has_what_is_folded(self, opened: Any) -> None:
+        folded = "document.querySelectorAll('main details:not([open])').length"
+        before = opened.evaluate(folded)
+        opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert opened.evaluate(folded) == 0
+        opened.until("[...document.querySelectorAll('figure.chart')].every((c) => c.dataset.drawn === 'yes')")
+        opened.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert opened.evaluate(folded) == before > 0
+
+    @pytest.mark.parametrize("width", [390, 720, 1000, 1400])
+    def test_no_table_is_cut(self, opened: Any, width: int) -> None:
+        opened.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+        opened.page.set_viewport_size({"width": width, "height": 900})
+        opened.until(f"innerWidth === {width} && document.querySelectorAll('.table').length > 30")
+        assert opened.evaluate(CUT) == []
+        assert opened.overflow() <= 0
+        opened.page.set_viewport_size({"width": 1280, "height": 900})
+
+    def test_on_a_telephone_the_contents_fold(self, visit: Callable[..., Any], real_report: Path) -> None:
+        opened = visit(real_report, width=390, height=844, has_touch=True)
+        assert opened.page.locator("figure.chart").first.bounding_box()["y"] < 1000
+        contents = opened.page.locator("nav summary")
+        link = opened.page.get_by_role("navigation").get_by_role("link", name="Capacity")
+        assert not link.is_visible()
+        contents.tap()
+        link.tap()
+        opened.until("location.hash.includes('capacity')")
+        opened.until("document.querySelector('section[id$=capacity] > details').open")
+        opened.until(
+            "Math.abs(document.querySelector('section[id$=capacity]').getBoundingClientRect().top) < 80"
+        )
+        assert not link.is_visible()
+        assert contents.bounding_box()["y"] < 20  # the bar stays
+        opened.check_quiet()
 
     def test_it_opens_alone_and_every_chart_has_data(self, opened: Any) -> None:
         opened.draw_all()
@@ -129,11 +203,13 @@ class TestRealRun:
             "[...document.querySelectorAll('figure.chart')].every((chart) => chart.dataset.drawn === 'yes')"
         )
         opened.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        assert opened.evaluate("document.querySelectorAll('section > details:not([open])').length") > 5
         opened.until(
             "[...document.querySelectorAll('.plot .main-svg')].every((s) => s.getBoundingClientRect().width <= 360)"
         )
         assert opened.overflow() <= 0
         opened.page.set_viewport_size({"width": 820, "height": 740})
+        opened.evaluate("document.querySelectorAll('main details').forEach((fold) => { fold.open = true; })")
         opened.until(
             "[...document.querySelectorAll('.plot')].every((plot) => Math.abs(plot.getBoundingClientRect().width"
             " - plot.querySelector('.main-svg').getBoundingClientRect().width) < 2)"
@@ -146,7 +222,32 @@ class TestRealRun:
     ) -> None:
         opened = visit(real_report, java_script_enabled=False)
         assert opened.page.locator("noscript .notice").is_visible()
-        assert opened.page.get_by_role("table").count() > 5
+        assert opened.page.locator("table").count() > 30
+        opened.page.get_by_role("link", name="Provenance").click()
+        fold = opened.page.locator("section[id$=provenance] > details")
+        fold.locator("summary").first.click()
+        assert fold.locator("table").first.is_visible()
+
+
+class TestTables:
+    def test_what_is_too_wide_for_any_screen_scrolls_in_its_box(
+        self, visit: Callable[..., Any], tmp_path: Path
+    ) -> None:
+        header = ["Stock", *(f"Column{k}" for k in range(60))]
+        wide = html.table(header, [[f"{k}.12345678" for k in range(61)]], numbers=range(1, 61))
+        long = html.table(["Name", "What"], [["x" * 300, "y" * 300]])
+        (tmp_path / "page.html").write_text(page("Wide", "", [Part("Tables", wide + long)]))
+        opened = visit(tmp_path / "page.html", width=1400)
+        assert opened.overflow() <= 0
+        assert [cut[:5] for cut in opened.evaluate(CUT)] == ["Stock"]
+        assert "gradient" in opened.evaluate(
+            "getComputedStyle(document.querySelector('.table')).backgroundImage"
+        )
+        opened.page.set_viewport_size({"width": 390, "height": 900})
+        opened.until(f"{CUT}.length === 0")  # as cards
+        assert opened.overflow() <= 0
+        told = "getComputedStyle(document.querySelectorAll('td')[3], '::before').content"
+        assert opened.evaluate(told) == '"Column3"'
 
 
 class TestCharts:

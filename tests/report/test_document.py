@@ -14,6 +14,8 @@ import pytest
 from qlib_ext.checks import UserError
 from qlib_ext.report import html
 from qlib_ext.report.document import Document
+from qlib_ext.report.page import Part
+from qlib_ext.report.page import page as page_of
 from qlib_ext.report.sections.base import Section
 from qlib_ext.report.sections.cumulative_return import CumulativeReturn
 from qlib_ext.report.sections.drawdown import Drawdown
@@ -98,15 +100,16 @@ class TestPage:
         rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
         assert rules["default-src"] == "'none'"
         assert "unsafe" not in rules["script-src"]
-        (own,) = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+        own = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+        assert len(own) == 2  # of the page and of its charts
         (packed,) = re.findall(r'id="library">([^<]+)<', page)
         library = gzip.decompress(base64.b64decode(packed))
         assert b"plotly.js v" in library[:200]
         hashes = [
             f"'sha256-{base64.b64encode(hashlib.sha256(code).digest()).decode()}'"
-            for code in (library, own.encode())
+            for code in (library, *(code.encode() for code in own))
         ]
-        assert rules["script-src"].split() == hashes
+        assert {*rules["script-src"].split()} == {*hashes}
 
     def test_every_chart_is_described(self, page: str, made: Any) -> None:
         charts = [attrs for tag, attrs in Reader(page).elements if attrs.get("class") == "chart"]
@@ -136,6 +139,26 @@ class TestPage:
             "338,211",
         ):
             assert fact in text
+
+
+class TestFolding:
+    def test_what_says_so_or_has_a_box_starts_open(self) -> None:
+        box = html.box("Look", "")
+        made = page_of(
+            "x", "", [Part("a", ""), Part("b", "", open=False), Part("c", box, open=False, answers="Why?")]
+        )
+        assert re.findall(r"<details( open)?><summary><h2 [^>]*>(\w)<", made) == [
+            (" open", "a"),
+            ("", "b"),
+            (" open", "c"),
+        ]
+        assert '</h2><span class="answers">Why?</span></summary>' in made
+
+    def test_a_page_of_one_part_is_open_and_needs_no_contents(self) -> None:
+        made = page_of("x", "", [Part("a", "", open=False)])
+        assert "<details open>" in made
+        assert "<nav" not in made
+        assert "<script" not in made
 
 
 class TestNames:

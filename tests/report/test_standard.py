@@ -30,8 +30,14 @@ class TestSections:
             assert path in makers(), path
 
     def test_the_docs_tell_of_each_in_the_order_of_the_page(self) -> None:
-        told = re.findall(r"^\| ([A-Z][\w ]+) \| ", DOCS, flags=re.MULTILINE)
-        assert told == [section.title for section in standard.sections()]
+        told = re.findall(r"^\| ([A-Z][\w ]+) \| ([^|]+) \| ", DOCS, flags=re.MULTILINE)
+        assert told == [(section.title, section.answers) for section in standard.sections()]
+
+    def test_what_a_reader_needs_first_starts_open(self) -> None:
+        assert [section.title for section in standard.sections() if section.open] == [
+            "Summary",
+            "Cumulative return",
+        ]
 
 
 class TestFed:

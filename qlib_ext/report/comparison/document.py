@@ -19,7 +19,7 @@ from qlib_ext.report.comparison.words import (
     rows_of_tests,
     value,
 )
-from qlib_ext.report.page import page
+from qlib_ext.report.page import Part, page
 
 METHOD = (
     "Daily series are averaged over the runs of a group first; the difference of two groups is taken on the days that "
@@ -49,20 +49,20 @@ def render(comparison: Comparison, title: str, facts: Mapping[str, str]) -> str:
     subtitle = f"{_counted(runs, 'run')} in {_counted(len(comparison.groups), 'group')}"
     if comparison.others:
         subtitle += f", against {comparison.baseline.name}"
-    parts = [("Summary", _summary(comparison)), ("Groups", _groups(comparison, drawn))]
+    parts = [Part("Summary", _summary(comparison)), Part("Groups", _groups(comparison, drawn))]
     if comparison.others:
-        parts.append(("Differences to the baseline", _differences(comparison, drawn)))
+        parts.append(Part("Differences to the baseline", _differences(comparison, drawn)))
     for heading, names in (
         ("Returns", ("cumulative_return", "cumulative_excess")),
         ("Information coefficient", ("cumulative_rank_ic", "cumulative_ic")),
     ):
         here = [_shown(name, drawn) for name in names if name in drawn]
         if here:
-            parts.append((heading, "".join(here)))
+            parts.append(Part(heading, "".join(here)))
     parts += [
-        ("Configuration", _configuration(comparison)),
-        ("Runs", _runs(comparison)),
-        ("Provenance", html.facts(facts.items())),
+        Part("Configuration", _configuration(comparison)),
+        Part("Runs", _runs(comparison)),
+        Part("Provenance", html.facts(facts.items())),
     ]
     return page(title, subtitle, parts)
 

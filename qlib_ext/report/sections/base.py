@@ -30,6 +30,10 @@ class Section(ABC):
         Heading and entry in the contents.
     place : int or None
         Where it stands in the standard report, the lowest first; None for a section that stands there by `also` alone.
+    open : bool
+        Whether it starts open: what a reader needs first does. One with a box (`html.box`) does in any case.
+    answers : str
+        The question that it answers, beside its heading.
     requires : tuple of str
         Artifact paths without which it cannot be rendered; an instance may narrow them by its arguments. The standard
         report leaves a section out where the run lacks one of them, and says so.
@@ -39,6 +43,8 @@ class Section(ABC):
 
     title: str
     place: int | None = None
+    open: bool = False
+    answers: str = ""
     requires: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 

@@ -20,6 +20,7 @@ class Capacity(Section):
 
     title = "Capacity"
     place = 120
+    answers = "How large may the account grow before it is the market?"
     requires = ("trades/summary.json", "backtest/setup.json")
     optional = (GROUPS, TABLE, CURVE)
 
@@ -102,7 +103,7 @@ class Capacity(Section):
                 "" if known["sure"] else assumed,
                 html.paragraph(explained),
                 html.table(header, rows, numbers=range(1, len(header))),
-                f'<div class="charts">{drawn}</div>',
+                html.beside(drawn),
                 html.paragraph(_sentence("; ".join(how)), "note"),
             ]
         )

@@ -20,6 +20,7 @@ class Contributors(Section):
 
     title = "Contributors"
     place = 90
+    answers = "Which stocks made the return?"
     requires = ("portfolio/contributions.csv", "portfolio/setup.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

@@ -22,6 +22,7 @@ class Costs(Section):
 
     title = "Turnover and costs"
     place = 70
+    answers = "What does trading cost, and what would it cost elsewhere?"
     requires = (
         "portfolio/monthly.csv",
         "portfolio/cost_sweep.csv",
@@ -80,7 +81,7 @@ class Costs(Section):
             f"year. That costs {html.percent(cost * year)} of the account a year{_own(setup)}."
         )
         charts = self.charts(run)
-        first = "".join(shown(name, charts[name]) for name in ("turnover", "costs"))
+        first = html.beside(*(shown(name, charts[name]) for name in ("turnover", "costs")))
         sweep = _sweep(run.table("portfolio/cost_sweep.csv"))
         return (
             traded

@@ -37,6 +37,8 @@ class CumulativeReturn(Section):
 
     title = "Cumulative return"
     place = 20
+    open = True
+    answers = "What became of the account, beside the index, with and without cost?"
     requires = ("backtest/series.parquet", "backtest/summary.csv", "backtest/setup.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

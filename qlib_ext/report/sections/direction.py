@@ -29,6 +29,7 @@ class Direction(Section):
 
     title = "Direction and return"
     place = 180
+    answers = "Is the direction of the next return told better than by a rule without a model, and its size?"
     requires = (
         "direction/daily.parquet",
         "direction/summary.csv",

@@ -25,6 +25,7 @@ class Drawdown(Section):
 
     title = "Drawdown"
     place = 30
+    answers = "How deep did it fall, for how long, when?"
     requires = ("backtest/series.parquet", "portfolio/drawdowns.csv", "portfolio/metrics.csv")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

@@ -22,6 +22,7 @@ class Holdings(Section):
 
     title = "Holdings"
     place = 80
+    answers = "How many stocks, how concentrated, which industries?"
     requires = ("portfolio/holdings.parquet", "portfolio/setup.json")
     optional = ("portfolio/industries.parquet", "portfolio/industries.csv")
 
@@ -70,7 +71,7 @@ class Holdings(Section):
             "account was cash."
         )
         charts = self.charts(run)
-        first = "".join(shown(name, charts[name]) for name in ("stocks_held", "concentration"))
+        first = html.beside(*(shown(name, charts[name]) for name in ("stocks_held", "concentration")))
         if "industry_weights" not in charts:
             why = setup["no_industries"] or "no stock was held on any day"
             return said + first + html.heading("Industries") + html.paragraph(_none(why))

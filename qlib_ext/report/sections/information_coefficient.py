@@ -32,6 +32,9 @@ class InformationCoefficient(Section):
 
     title = "Information coefficient"
     place = 130
+    answers = (
+        "Does the score agree with the returns that followed, when, in which industry, for how many days?"
+    )
     requires = ("ranking/daily.parquet", "ranking/summary.csv")
     optional = (
         f"{FOLDER}/monthly.csv",
@@ -101,7 +104,7 @@ class InformationCoefficient(Section):
         if run.has(f"{FOLDER}/summary.json"):
             parts += [html.heading("By industry"), chart("_industry")]
             parts.append(_industry_note(run.json(f"{FOLDER}/summary.json")["industry"]))
-        parts += [html.heading("Distribution"), chart("_histogram"), chart("_qq")]
+        parts += [html.heading("Distribution"), html.beside(chart("_histogram"), chart("_qq"))]
         if run.has(f"{FOLDER}/distribution.csv"):
             parts.append(_shapes(run.table(f"{FOLDER}/distribution.csv"), [label, *others]))
         else:

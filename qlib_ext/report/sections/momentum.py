@@ -22,6 +22,9 @@ class Momentum(Section):
 
     title = "Momentum classes"
     place = 170
+    answers = (
+        "Which classes are told right, are probabilities honest, is it better than a rule without a model?"
+    )
     requires = tuple(
         f"{FOLDER}/{name}"
         for name in (
@@ -71,8 +74,7 @@ class Momentum(Section):
                 chart("calibration"),
                 _probabilities(scores),
                 html.heading("Over time"),
-                chart("shares_actual"),
-                chart("shares_predicted"),
+                html.beside(chart("shares_actual"), chart("shares_predicted")),
                 chart("k"),
                 html.paragraph(
                     f"In the order of their expected class, the k stocks have an NDCG of {html.number(daily['ndcg'].mean())} "

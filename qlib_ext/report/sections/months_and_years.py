@@ -21,6 +21,7 @@ class MonthsAndYears(Section):
 
     title = "Months and years"
     place = 50
+    answers = "When was it earned?"
     requires = ("portfolio/monthly.csv", "portfolio/yearly.csv")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
@@ -55,7 +56,7 @@ class MonthsAndYears(Section):
             f"Of {len(months)} months {(own > 0).sum()} ended with a gain after cost{ahead}. The best was {own.idxmax()} with {html.percent(own.max(), signed=True)}, the worst {own.idxmin()} with "
             f"{html.percent(own.min(), signed=True)}."
         )
-        charts = "".join(shown(name, chart) for name, chart in self.charts(run).items())
+        charts = html.beside(*(shown(name, chart) for name, chart in self.charts(run).items()))
         return said + charts + html.heading("By year") + _years(years)
 
 

@@ -21,6 +21,7 @@ class Precision(Section):
 
     title = "Precision of the top of the list"
     place = 150
+    answers = "How often do the highest scored rise, against chance?"
     requires = ("ranking/daily.parquet",)
     optional = tuple(
         f"{FOLDER}/{name}" for name in ("precision.csv", "ndcg.csv", "daily.parquet", "summary.json")
@@ -43,7 +44,8 @@ class Precision(Section):
     def render(self, run: RunArtifacts) -> str:
         """The charts and their tables."""
         charts = {name: shown(name, chart) for name, chart in self.charts(run).items()}
-        parts = [charts.get("precision", ""), charts.get("precision_difference", ""), _precision(_table(run))]
+        both = html.beside(charts.get("precision", ""), charts.get("precision_difference", ""))
+        parts = [both, _precision(_table(run))]
         if not run.has(f"{FOLDER}/precision.csv"):
             by = run.maker(f"{FOLDER}/precision.csv")
             parts.append(

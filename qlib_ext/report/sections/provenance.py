@@ -19,6 +19,7 @@ class Provenance(Section):
 
     title = "Provenance"
     place = 210
+    answers = "What was it made from, and how is it made again?"
     optional = ("config.yaml", "environment.json", "data/summary.json", "data/coverage.parquet")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qlib_ext.checks import integer
 from qlib_ext.market import finding
 from qlib_ext.report import html
-from qlib_ext.report.page import page
+from qlib_ext.report.page import Part, page
 from qlib_ext.report.sections.base import Section
 from qlib_ext.tracking.artifacts import RunArtifacts
 
@@ -29,6 +29,7 @@ class Quality(Section):
 
     title = "Data quality"
     place = 200
+    answers = "What is wrong with the data?"
     requires = (ARTIFACT,)
 
     def __init__(self, most: int = 40):
@@ -68,7 +69,7 @@ def audited(audit: finding.QualityReport, most: int) -> str:
 
 def audit_page(audit: finding.QualityReport, title: str) -> str:
     """The audit alone, as a page of its own that lists up to 1,000 findings."""
-    return page(title, "", [(Quality.title, audited(audit, 1000))])
+    return page(title, "", [Part(Quality.title, audited(audit, 1000))])
 
 
 def in_short(audit: finding.QualityReport) -> str:

@@ -23,6 +23,7 @@ class Quantiles(Section):
 
     title = "Returns by score"
     place = 140
+    answers = "Does each group of stocks earn more than the one below?"
     requires = (f"{FOLDER}/daily.parquet", f"{FOLDER}/quantiles.csv", f"{FOLDER}/summary.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
@@ -48,7 +49,7 @@ class Quantiles(Section):
             "the one below. Groups are formed anew each day and nothing is paid for trading: these are not returns that "
             "anyone could have had."
         )
-        charts = "".join(shown(name, chart) for name, chart in self.charts(run).items())
+        charts = html.beside(*(shown(name, chart) for name, chart in self.charts(run).items()))
         means = run.table(f"{FOLDER}/quantiles.csv")
         return said + charts + _spread_table(summary["spread"]) + _group_table(means, labels)
 

@@ -34,6 +34,7 @@ class ReturnAndRisk(Section):
 
     title = "Return and risk"
     place = 40
+    answers = "Forty figures with intervals"
     requires = ("portfolio/metrics.csv", "portfolio/setup.json")
 
     def render(self, run: RunArtifacts) -> str:

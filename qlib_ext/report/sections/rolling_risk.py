@@ -20,6 +20,7 @@ class RollingRisk(Section):
 
     title = "Rolling risk"
     place = 60
+    answers = "Were Sharpe ratio, volatility and beta steady?"
     requires = ("portfolio/rolling.parquet", "portfolio/setup.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
@@ -84,7 +85,7 @@ class RollingRisk(Section):
         said = html.paragraph(
             f"Each point looks back over {window} trading days and no further: the first is of {_first(run, window)}."
         )
-        return said + "".join(shown(name, chart) for name, chart in charts.items())
+        return said + html.beside(*(shown(name, chart) for name, chart in charts.items()))
 
 
 def _first(run: RunArtifacts, window: int) -> str:

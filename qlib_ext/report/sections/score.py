@@ -18,6 +18,7 @@ class Score(Section):
 
     title = "Steadiness of the score"
     place = 160
+    answers = "How much does the ranking change from day to day?"
     requires = (f"{FOLDER}/daily.parquet", f"{FOLDER}/autocorrelation.csv", f"{FOLDER}/turnover.csv")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
@@ -64,7 +65,7 @@ class Score(Section):
         ]
         header = ["Replaced within", *(f"{day} day" + ("s" if day != "1" else "") for day in days)]
         return (
-            "".join(shown(name, chart) for name, chart in self.charts(run).items())
+            html.beside(*(shown(name, chart) for name, chart in self.charts(run).items()))
             + html.table(header, rows, numbers=range(1, len(header)))
             + html.paragraph(
                 "Mean share of a list, or of a group of equal size by score (1 has the lowest scores), that was not in "

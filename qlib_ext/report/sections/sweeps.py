@@ -30,6 +30,7 @@ class Sweeps(Section):
 
     title = "Other numbers of stocks"
     place = 100
+    answers = "Would 20 or 100 stocks have done as well?"
     requires = (TABLE, WEALTH, "sweeps/setup.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
@@ -113,9 +114,7 @@ class Sweeps(Section):
             for topk, row in table.iterrows()
         ]
         header = ["Stocks", *(head for head, _ in there.values())]
-        bars = "".join(
-            drawn[name] for name in ("sweep_excess_return", "sweep_information_ratio") if name in drawn
-        )
+        bars = [drawn[name] for name in ("sweep_excess_return", "sweep_information_ratio") if name in drawn]
         told = (
             "Each row is a backtest of its own on the same scores, with the same account, costs, limits and lots; only the "
             "number of stocks differs, and with it how many of them are replaced a day at most"
@@ -126,7 +125,7 @@ class Sweeps(Section):
         return "".join(
             [
                 html.paragraph(f"{told}. {_spoken(table)}"),
-                f'<div class="charts">{bars}</div>' if bars else "",
+                html.beside(*bars) if bars else "",
                 drawn["sweep_excess" if bars else "sweep_return"],
                 html.table(header, rows, numbers=range(1, len(header))),
                 html.paragraph(

@@ -38,6 +38,7 @@ class Trades(Section):
 
     title = "Trades"
     place = 110
+    answers = "What was ordered, and what did not fill, why?"
     requires = (
         "trades/summary.json",
         "trades/reasons.csv",
@@ -109,7 +110,7 @@ class Trades(Section):
         drawn = "".join(shown(name, chart) for name, chart in self.charts(run).items())
         orders = run.table("backtest/orders.parquet").reset_index()
         unfilled = orders[orders["status"] != FILLED]
-        parts = [_large(summary), f'<div class="charts">{drawn}</div>', _reasons(run), _largest(orders, run)]
+        parts = [_large(summary), html.beside(drawn), _reasons(run), _largest(orders, run)]
         if len(unfilled):
             parts.append(_not_filled(unfilled))
         else:

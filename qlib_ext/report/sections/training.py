@@ -36,6 +36,7 @@ class Training(Section):
 
     title = "Training"
     place = 190
+    answers = "Did it learn, did it overfit, what did the balancer do?"
     requires = ("training/history.parquet",)
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
@@ -73,7 +74,7 @@ class Training(Section):
         for title, panels in groups.items():
             if panels:
                 parts.append(html.heading(title))
-                parts.append(f'<div class="charts">{"".join(by_panel[panel] for panel in panels)}</div>')
+                parts.append(html.beside(*(by_panel[panel] for panel in panels)))
         if not groups["What the balancer did"]:
             parts.append(html.paragraph("The balancer of this run logs nothing of its own.", "note"))
         parts.append(_figures(history))
