@@ -12,6 +12,7 @@ from qlib_ext.report.sections.cumulative_return import CumulativeReturn
 from qlib_ext.report.sections.drawdown import Drawdown
 from qlib_ext.report.sections.information_coefficient import InformationCoefficient
 from qlib_ext.report.sections.precision import Precision
+from qlib_ext.report.sections.summary import Summary
 from qlib_ext.report.sections.training import Training
 
 
@@ -40,6 +41,26 @@ class TestNumbers:
     )
     def test_written(self, written: str, expected: str) -> None:
         assert written == expected
+
+
+class TestTable:
+    def test_one_of_many_columns_can_become_cards(self) -> None:
+        made = html.table(["Stock", "Days", "Why", "When"], [["A", 3, "x" * 40, "2020-01-02"]], numbers=[1])
+        assert '<table class="cards">' in made
+        assert '<td class="number" data-label="Days">3</td><td class="long" data-label="Why">xxx' in made
+        assert '<td class="date" data-label="When">2020-01-02</td>' in made
+
+    def test_one_of_few_columns_stays_one(self) -> None:
+        assert "data-label" not in html.table(["Stock", "Days", "Why"], [["A", 3, "x" * 40]])
+
+
+class TestSummary:
+    def test_the_account_is_the_one_of_the_backtest(self, made: Any) -> None:
+        curve = lines(Summary().charts(made.view())["account"])
+        value = lines(CumulativeReturn().charts(made.view())["cumulative_return"])
+        np.testing.assert_array_equal(curve["Portfolio, after cost"], value["Portfolio, after cost"])
+        np.testing.assert_array_equal(curve["Index SH000300"], value["Index"])
+        assert 'id="chart-account"' in Summary().render(made.view())
 
 
 class TestCumulativeReturn:

@@ -2,52 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from qlib_ext.report import headline, html, verdict
+from qlib_ext.report.charts import Chart, Lines
+from qlib_ext.report.figures import BLUE, QUIET
 from qlib_ext.report.headline import Estimate
-from qlib_ext.report.sections.base import Section
+from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.tracking.artifacts import RunArtifacts
+
+VALUES = ("backtest/series.parquet", "backtest/setup.json")
 
 
 class Summary(Section):
-    """A verdict in plain words, warnings, the most telling figures in large print, and the headline table.
+    """A verdict in plain words, warnings, the account's curve, the most telling figures, and the headline table.
 
     What the run has no artifacts of (a momentum task, a backtest) is not spoken of.
     """
 
     title = "Summary"
     place = 10
+    open = True
+    answers = "Does the score rank? Does the portfolio beat the index after cost?"
     requires = headline.REQUIRES
-    optional = tuple(dict.fromkeys((*headline.OPTIONAL, *verdict.OPTIONAL)))
+    optional = tuple(dict.fromkeys((*headline.OPTIONAL, *verdict.OPTIONAL, *VALUES)))
+
+    def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
+        """The account after cost beside the index, where there was a backtest."""
+        if not headline.has(run, VALUES):
+            return {}
+        table, index = run.table(VALUES[0]), run.json(VALUES[1])["benchmark"]
+        values = {
+            "Portfolio, after cost": table["wealth/portfolio_with_cost"],
+            f"Index {index}": table["wealth/benchmark"],
+        }
+        return {
+            "account": Lines(
+                series=values,
+                ylabel="value of 1 invested",
+                colours=(BLUE, QUIET),
+                log_choice=all((line > 0).all() for line in values.values()),
+                levels={"start": 1.0},
+                height=270,
+                alt="Value of 1 invested in the portfolio, after cost, and in the index",
+                caption="What 1 became at the close of each day, after cost; 1.5 is a return of 50%.",
+            )
+        }
 
     def render(self, run: RunArtifacts) -> str:
-        """Whether the market is synthetic, verdict, warnings, large figures, tables, and how it was judged."""
+        """Whether the market is synthetic, verdict, warnings, curve, large figures, tables, and how it was judged."""
         known = headline.estimates(run)
+        groups = headline.groups(run, known)
         remarks = verdict.remarks(run, known)
         warnings = [remark.text for remark in remarks if remark.kind == "warning"]
         synthetic = verdict.synthetic(run)
         notes = [remark.text for remark in remarks if remark.kind == "note"]
         return "".join(
             [
-                html.box("No real market", html.items([synthetic])) if synthetic else "",
+                html.box("No real market", html.paragraph(synthetic)) if synthetic else "",
                 html.claims(verdict.claims(run, known)),
                 html.box("Look at this first", html.items(warnings)) if warnings else "",
+                *(shown(name, chart) for name, chart in self.charts(run).items()),
                 _large(run, known),
-                "".join(map(_table, headline.groups(run, known))),
+                *map(_table, groups),
                 html.heading("Good to know") + html.items(notes) if notes else "",
-                html.paragraph(verdict.RULES, "note"),
+                html.details("How these figures are computed and judged", _explained(groups)),
             ]
         )
 
 
 def _table(group: headline.Group) -> str:
     rows = [(row.name, row.value, row.interval or html.NONE, row.beside) for row in group.rows]
-    return (
-        html.heading(group.title)
-        + html.table(["Measure", "Value", "95% interval", "Beside it"], rows, numbers=[1, 2])
-        + html.paragraph(group.note, "note")
+    return html.heading(group.title) + html.table(
+        ["Measure", "Value", "95% interval", "Beside it"], rows, numbers=[1, 2]
     )
+
+
+def _explained(groups: Sequence[headline.Group]) -> str:
+    told = [*((group.title, group.note) for group in groups), ("The verdict", verdict.RULES)]
+    return "".join(html.heading(title) + html.paragraph(note, "note") for title, note in told)
 
 
 def _large(run: RunArtifacts, known: Mapping[str, Estimate]) -> str:
