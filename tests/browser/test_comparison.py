@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from qlib_ext.report.comparison.document import render
-from tests.browser.test_report import check_every_chart
+from tests.browser.test_report import CUT, check_every_chart
 from tests.report.comparison.conftest import EQUAL, Shelf
 
 ROOT = Path(__file__).parents[2]
@@ -87,8 +87,23 @@ class TestSeeds:
         made.click()
         seeds.page.wait_for_function(f"{axis} === 'linear'")
 
+    def test_the_accounts_are_on_the_first_screens(self, seeds: Any) -> None:
+        assert seeds.evaluate("document.querySelector('figure.chart').id") == "chart-cumulative_return"
+
+    @pytest.mark.parametrize("width", [390, 1400])
+    def test_no_table_is_cut(self, seeds: Any, width: int) -> None:
+        seeds.evaluate("document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
+        seeds.page.set_viewport_size({"width": width, "height": 900})
+        seeds.until(f"innerWidth === {width}")
+        assert seeds.evaluate(CUT) == []
+        assert seeds.overflow() <= 0
+        seeds.evaluate(
+            "document.querySelectorAll('details details').forEach((fold) => { fold.open = false; })"
+        )
+        seeds.page.set_viewport_size({"width": 1280, "height": 900})
+
     def test_shared_parameters_open(self, seeds: Any) -> None:
-        details = seeds.page.locator("details").first
+        details = seeds.page.locator("details details").first
         assert details.get_attribute("open") is None
         details.locator("summary").click()
         assert "record.BacktestRecord.strategy.kwargs.topk" in details.inner_text()
@@ -135,5 +150,5 @@ class TestRealRun:
         drawn = {chart["name"] for chart in opened.charts()}
         assert {"chart-cumulative_return", "chart-cumulative_rank_ic"} <= drawn
         text = opened.evaluate("document.body.innerText")
-        assert "TopkDropout" in opened.evaluate("document.querySelector('details').textContent")
+        assert "TopkDropout" in opened.evaluate("document.querySelector('details details').textContent")
         assert "1 run in 1 group" in text

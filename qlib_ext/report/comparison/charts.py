@@ -114,7 +114,7 @@ def _returns(comparison: Comparison) -> dict[str, Chart]:
             colours=palette,
             log_choice=all((values > 0).all() for values in series.values()),
             ylabel="value of 1 invested",
-            height=360,
+            height=300,
             alt="Value of the portfolios of each group over time",
             caption=f"Compounded daily returns of the account after cost, mean over the runs of a group. {BAND}",
         )

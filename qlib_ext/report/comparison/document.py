@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
 
 from qlib_ext.report import html, interactive
 from qlib_ext.report.charts import Chart
@@ -12,7 +14,9 @@ from qlib_ext.report.comparison.runs import RETURN
 from qlib_ext.report.comparison.settings import shown
 from qlib_ext.report.comparison.words import (
     PLUS_MINUS,
+    PORTFOLIO,
     SHOWN,
+    SIGNAL,
     claims,
     group_rows,
     metrics,
@@ -21,6 +25,7 @@ from qlib_ext.report.comparison.words import (
 )
 from qlib_ext.report.page import Part, page
 
+MOST_GROUPS = 5  # that a table has a column each for
 METHOD = (
     "Daily series are averaged over the runs of a group first; the difference of two groups is taken on the days that "
     "both have. Intervals and p are from the stationary bootstrap of days (2,000 draws, blocks of the cube root of the "
@@ -49,20 +54,20 @@ def render(comparison: Comparison, title: str, facts: Mapping[str, str]) -> str:
     subtitle = f"{_counted(runs, 'run')} in {_counted(len(comparison.groups), 'group')}"
     if comparison.others:
         subtitle += f", against {comparison.baseline.name}"
-    parts = [Part("Summary", _summary(comparison)), Part("Groups", _groups(comparison, drawn))]
+    parts = [Part("Summary", _summary(comparison, drawn)), Part("Groups", _groups(comparison, drawn))]
     if comparison.others:
         parts.append(Part("Differences to the baseline", _differences(comparison, drawn)))
     for heading, names in (
-        ("Returns", ("cumulative_return", "cumulative_excess")),
+        ("Returns", ("cumulative_excess",)),
         ("Information coefficient", ("cumulative_rank_ic", "cumulative_ic")),
     ):
         here = [_shown(name, drawn) for name in names if name in drawn]
         if here:
-            parts.append(Part(heading, "".join(here)))
+            parts.append(Part(heading, html.beside(*here)))
     parts += [
         Part("Configuration", _configuration(comparison)),
-        Part("Runs", _runs(comparison)),
-        Part("Provenance", html.facts(facts.items())),
+        Part("Runs", _runs(comparison), open=False),
+        Part("Provenance", html.facts(facts.items()), open=False),
     ]
     return page(title, subtitle, parts)
 
@@ -71,34 +76,43 @@ def _shown(name: str, drawn: Mapping[str, Chart]) -> str:
     return interactive.fragment(name, drawn[name]) if name in drawn else ""
 
 
-def _summary(comparison: Comparison) -> str:
+def _summary(comparison: Comparison, drawn: Mapping[str, Chart]) -> str:
     found = claims(comparison)
-    parts = [html.box("No real market", html.items([comparison.synthetic]))] if comparison.synthetic else []
+    parts = [html.box("No real market", html.paragraph(comparison.synthetic))] if comparison.synthetic else []
     parts += [html.claims(found)] if found else []
     if comparison.warnings:
         parts.append(html.box("Look at this first", html.items(comparison.warnings)))
     if not comparison.others:
         parts.append(html.paragraph("There is one group only, so that nothing is tested against anything."))
+    parts.append(_shown("cumulative_return", drawn))
     return "".join(parts)
 
 
 def _groups(comparison: Comparison, drawn: Mapping[str, Chart]) -> str:
-    wanted = metrics(comparison)
-    header = ["Group", "Runs", *(SHOWN[metric][0] for metric in wanted)]
+    parts = []
+    for title, wanted in _measured(comparison):
+        header = ["Group", "Runs", *(SHOWN[metric][0] for metric in wanted)]
+        parts.append(html.heading(title))
+        parts.append(html.table(header, group_rows(comparison, wanted), numbers=range(1, len(header))))
     return "".join(
         [
-            html.table(header, group_rows(comparison, wanted), numbers=range(1, len(header))),
+            *parts,
             html.paragraph(
                 f"Mean over the runs of a group {PLUS_MINUS} standard deviation over them (divisor n {html.MINUS} 1; of "
                 "percentages in percentage points), which are as many seeds where nothing else is said. Figures of a single "
-                "run are those of its own report. Portfolio figures are after cost; returns compound. The deflated Sharpe "
-                "ratio is that of daily excess returns over the index.",
+                "run are those of its own report. Returns compound. The deflated Sharpe ratio is that of daily excess returns "
+                "over the index.",
                 "note",
             ),
-            _shown("group_ic", drawn),
-            _shown("group_excess_return", drawn),
+            html.beside(_shown("group_ic", drawn), _shown("group_excess_return", drawn)),
         ]
     )
+
+
+def _measured(comparison: Comparison) -> list[tuple[str, list[str]]]:
+    """The metrics in two tables, since one would be too wide."""
+    wanted = {"Signal": metrics(comparison, SIGNAL), "Portfolio, after cost": metrics(comparison, PORTFOLIO)}
+    return [(title, found) for title, found in wanted.items() if found]
 
 
 def _differences(comparison: Comparison, drawn: Mapping[str, Chart]) -> str:
@@ -110,10 +124,10 @@ def _differences(comparison: Comparison, drawn: Mapping[str, Chart]) -> str:
         header = ["Group", "Difference", "95% interval", "p", "p, Holm", "Days", "In the set (p)"]
         parts.append(html.heading(f"{name[0].upper() + name[1:]}{unit}"))
         parts.append(html.table(header, rows_of_tests(comparison, measure), numbers=range(1, 7)))
-    parts += [_shown("difference_ic", drawn), _shown("difference_return", drawn)]
+    parts.append(html.beside(_shown("difference_ic", drawn), _shown("difference_return", drawn)))
     return (
         "".join(parts) + html.paragraph(METHOD, "note")
-        if parts
+        if len(parts) > 1
         else html.paragraph("No two groups have a figure in common.")
     )
 
@@ -122,8 +136,7 @@ def _configuration(comparison: Comparison) -> str:
     table = comparison.configuration
     parts = []
     if len(table):
-        rows = [[key, *row] for key, row in zip(table.index, table.to_numpy(), strict=True)]
-        parts.append(html.table(["Parameter", *table.columns], rows))
+        parts.append(_set_to(table))
         parts.append(
             html.paragraph(
                 "Parameters that differ, as MLflow names them, the seed apart; an en dash where a run has none. Where data "
@@ -140,22 +153,34 @@ def _configuration(comparison: Comparison) -> str:
     return "".join(parts)
 
 
-def _runs(comparison: Comparison) -> str:
-    wanted = [metric for metric in metrics(comparison) if metric in comparison.runs]
-    header = ["Run", "Group", "Seed", "Started", "Experiment", "Id", *(SHOWN[metric][0] for metric in wanted)]
-    rows = [
-        [
-            str(row["name"]),
-            str(row["group"]),
-            str(row["seed"]),
-            str(row["started"]),
-            str(row["experiment"]),
-            str(row["run"])[:8],
-            *(value(metric, float(row[metric])) for metric in wanted),
-        ]
-        for _, row in comparison.runs.iterrows()
+def _set_to(table: pd.DataFrame) -> str:
+    """A column a group; of many groups a row a value, with the groups that have it."""
+    if len(table.columns) <= MOST_GROUPS:
+        rows = [[key, *row] for key, row in zip(table.index, table.to_numpy(), strict=True)]
+        return html.table(["Parameter", *table.columns], rows)
+    having = [
+        (key, value, "; ".join(map(str, row.index[row == value])))
+        for key, row in table.iterrows()
+        for value in row.unique()
     ]
-    parts = [html.table(header, rows, numbers=range(6, len(header)))]
+    return html.table(["Parameter", "Value", "Groups"], having)
+
+
+def _runs(comparison: Comparison) -> str:
+    def cells(row: pd.Series, columns: Sequence[str]) -> list[str]:
+        return [str(row[column]) for column in columns]
+
+    runs = [row for _, row in comparison.runs.iterrows()]
+    facts = [[*cells(row, ("name", "group", "started", "experiment")), str(row["run"])[:8]] for row in runs]
+    parts = [html.table(["Run", "Group", "Started", "Experiment", "Id"], facts)]
+    for title, wanted in _measured(comparison):
+        found = [metric for metric in wanted if metric in comparison.runs]
+        rows = [
+            [*cells(row, ("name", "group", "seed")), *(value(metric, float(row[metric])) for metric in found)]
+            for row in runs
+        ]
+        header = ["Run", "Group", "Seed", *(SHOWN[metric][0] for metric in found)]
+        parts.append(html.heading(title) + html.table(header, rows, numbers=range(3, len(header))))
     if comparison.left_out:
         parts.append(html.heading(f"Left out: {_counted(len(comparison.left_out), 'run')}"))
         parts.append(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from qlib_ext.report import html
@@ -14,7 +14,8 @@ from qlib_ext.report.verdict import Claim
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 # Metric -> its name, and how it is written: digits of a number, or of a percentage.
-SHOWN: dict[str, tuple[str, Literal["number", "percent"], int]] = {
+Written = tuple[str, Literal["number", "percent"], int]
+SIGNAL: dict[str, Written] = {
     "IC": ("IC", "number", 4),
     "ICIR": ("ICIR", "number", 2),
     "RankIC": ("RankIC", "number", 4),
@@ -22,6 +23,8 @@ SHOWN: dict[str, tuple[str, Literal["number", "percent"], int]] = {
     "precision/10": ("Precision@10", "percent", 2),
     "precision/50": ("Precision@50", "percent", 2),
     "momentum/accuracy": ("Momentum accuracy", "percent", 2),
+}
+PORTFOLIO: dict[str, Written] = {
     "backtest/annualised_excess_return": ("Excess return a year", "percent", 2),
     "backtest/information_ratio": ("Information ratio", "number", 2),
     "backtest/annualised_return": ("Return a year", "percent", 2),
@@ -30,6 +33,7 @@ SHOWN: dict[str, tuple[str, Literal["number", "percent"], int]] = {
     "backtest/turnover": ("Turnover a day", "percent", 1),
     "deflated Sharpe ratio": ("Deflated Sharpe ratio", "number", 3),
 }
+SHOWN = SIGNAL | PORTFOLIO
 SHORT = (
     "IC",
     "RankIC",
@@ -49,7 +53,7 @@ def value(metric: str, mean: float, deviation: float = math.nan) -> str:
     return said if math.isnan(deviation) else f"{said} {PLUS_MINUS} {spread}"
 
 
-def metrics(comparison: Comparison, wanted: Sequence[str] = tuple(SHOWN)) -> list[str]:
+def metrics(comparison: Comparison, wanted: Iterable[str] = SHOWN) -> list[str]:
     """Those of the metrics that at least one group has."""
     summary = comparison.summary
     return [metric for metric in wanted if metric in summary and summary[metric].notna().any()]

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from qlib_ext.report.charts import Bars, Lines
 from qlib_ext.report.comparison.charts import MANY, charts
 from qlib_ext.report.comparison.compared import Comparison
-from qlib_ext.report.comparison.document import render
+from qlib_ext.report.comparison.document import MOST_GROUPS, render
 from qlib_ext.report.comparison.words import claims, group_rows, p_value, rows_of_tests, value
 from qlib_ext.report.figures import drawn
 from tests.report.comparison.conftest import EQUAL, Shelf
@@ -140,6 +142,19 @@ class TestPage:
     def test_a_real_market_is_not_said_to_be_synthetic(self, comparison: Comparison) -> None:
         assert comparison.synthetic == ""
         assert "Synthetic" not in render(comparison, "Comparison", {})
+
+    def test_of_many_groups_a_value_is_a_row(self, shelf: Shelf) -> None:
+        for k in range(MOST_GROUPS + 1):
+            shelf.run(days=20, params={"model.kwargs.trainer.n_epochs": str(min(k, 4))}, name=f"n{k}")
+            shelf.run(days=20, params={"model.kwargs.trainer.n_epochs": str(k), **EQUAL})
+        page = render(shelf.compared(draws=20), "Comparison", {})
+        cells = r'<th scope="row">model.kwargs.balancer.class</th><td>([^<]*)</td><td>([^<]*)</td>'
+        having = {value: groups.count(";") + 1 for value, groups in re.findall(cells, page)}
+        assert having == {"EqualWeighting": MOST_GROUPS + 1, "CQB": 5}
+
+    def test_few_groups_have_a_column_each(self, comparison: Comparison) -> None:
+        header = '<th scope="col">Parameter</th><th scope="col">CQB</th><th scope="col">EqualWeighting</th>'
+        assert header in render(comparison, "Comparison", {})
 
     def test_it_is_small_enough_to_send(self, comparison: Comparison) -> None:
         assert len(render(comparison, "x", {}).encode()) < 3e6
