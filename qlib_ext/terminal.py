@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 import rich.markup
 import typer
+from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.table import Table
 
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
@@ -75,6 +77,19 @@ class _VisibleConsole(Console):
         """Segments as rich makes them, with visible text; its own control codes are apart from that."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else visible(text, "\n"), style, control)
+
+
+def empty_table(title: object = "") -> Table:
+    """A table without columns, as all of this program look: narrow, so that 80 columns hold it without cutting a word."""
+    return Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        title=cell(title) or None,
+        title_justify="left",
+        title_style="bold",
+    )
 
 
 @contextlib.contextmanager

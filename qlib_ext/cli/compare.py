@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qlib_ext.cli.options import TrackingUri
-from qlib_ext.terminal import cell, console, say, visible
+from qlib_ext.terminal import cell, console, empty_table, say, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +175,7 @@ def _tests(comparison: Comparison) -> Table:
     from qlib_ext.report.comparison.compared import TESTED
     from qlib_ext.report.comparison.words import rows_of_tests
 
-    table = _table(
+    made = _table(
         f"Against {comparison.baseline.name}",
         ["Group", "Difference", "95% interval", "p, Holm", "In the set"],
         [],
@@ -184,30 +184,20 @@ def _tests(comparison: Comparison) -> Table:
     for measure, name in TESTED.items():
         rows = rows_of_tests(comparison, measure)
         if rows:
-            table.add_section()
-            table.add_row(f"[bold]{cell(name)}[/bold]")
+            made.add_section()
+            made.add_row(f"[bold]{cell(name)}[/bold]")
         for group, amount, interval, _, corrected, _, kept in rows:
-            table.add_row(*map(cell, (group, amount, interval, corrected, kept)))
-    return table
+            made.add_row(*map(cell, (group, amount, interval, corrected, kept)))
+    return made
 
 
 def _table(title: str, header: list[str], rows: list[list[str]], *, whole: bool = False) -> Table:
     """A table whose first column names the rows; `whole` keeps the other cells on one line each."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        title=cell(title),
-        title_justify="left",
-        title_style="bold",
-    )
+    made = empty_table(title)
     narrow = None if whole else 9  # `0.0412 ± 0.0031` on two lines, so that 80 columns hold the table
-    table.add_column(cell(header[0]), overflow="fold")
+    made.add_column(cell(header[0]), overflow="fold")
     for name in header[1:]:
-        table.add_column(cell(name), justify="right", no_wrap=whole, max_width=narrow, overflow="fold")
+        made.add_column(cell(name), justify="right", no_wrap=whole, max_width=narrow, overflow="fold")
     for row in rows:
-        table.add_row(*map(cell, row))
-    return table
+        made.add_row(*map(cell, row))
+    return made

@@ -14,7 +14,7 @@ import typer
 from qlib_ext.checks import UserError
 from qlib_ext.cli.options import TrackingUri
 from qlib_ext.paths import writable
-from qlib_ext.terminal import cell, console, say
+from qlib_ext.terminal import cell, console, empty_table, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,23 +95,18 @@ def _write(found: Recommendation, out: Path) -> list[Path]:
 
 
 def _table(listed: pd.DataFrame) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
+    made = empty_table()
     classes = [column for column in listed if column.endswith("_class")]
     texts = [column for column in ("name", "industry") if column in listed]
-    for column in (
-        "rank",
-        "code",
-        "score",
-        *(name.replace("_", " ") for name in classes),
-        "probability",
-        "close",
-    ):
-        if column != "probability" or classes:
-            table.add_column(cell(column), justify="left" if column == "code" else "right")
-    for column in [*texts, ""]:
-        table.add_column(column)
+    for column in ("rank", "code", "score"):
+        made.add_column(column, justify="left" if column == "code" else "right", no_wrap=True)
+    for column in classes:
+        head = column.replace("_", " ")
+        made.add_column(cell(head), justify="right", min_width=max(map(len, head.split())), overflow="fold")
+    if classes:
+        made.add_column("probability", justify="right", no_wrap=True)
+    made.add_column("close", justify="right", no_wrap=True)
+    made.add_column(", ".join(texts), overflow="fold")  # together, so that they have room for whole words
     for code, row in listed.iterrows():
         cells = [_shown(row["rank"], "d"), cell(code), _shown(row["score"], ".5f")]
         cells += [_shown(row[column], "d") for column in classes]
@@ -123,20 +118,22 @@ def _table(listed: pd.DataFrame) -> Table:
                 )
             )
         cells.append(_shown(row["close"], ".2f"))
-        cells += [_text(row[column]) for column in texts]
-        cells.append(", ".join(said for column, said in STANDING.items() if row[column]))
-        table.add_row(*cells)
-    return table
+        told = [*(_text(row[column]) for column in texts)]
+        told += [said for column, said in STANDING.items() if row[column]]
+        cells.append(", ".join(filter(None, told)))
+        made.add_row(*cells)
+    return made
 
 
 def _order_table(orders: pd.DataFrame) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
+    made = empty_table()
     for column in ("", "code", "shares", "close", "value", "reason"):
-        table.add_column(column, justify="right" if column in ("shares", "close", "value") else "left")
+        is_number = column in ("shares", "close", "value")
+        made.add_column(
+            column, justify="right" if is_number else "left", no_wrap=column != "reason", overflow="fold"
+        )
     for row in orders.itertuples():
-        table.add_row(
+        made.add_row(
             cell(row.side),
             _text(row.instrument),
             f"{row.shares:,.10g}",
@@ -144,7 +141,7 @@ def _order_table(orders: pd.DataFrame) -> Table:
             f"{row.value:,.0f}",
             cell(row.reason),
         )
-    return table
+    return made
 
 
 def _shown(value: object, form: str) -> str:

@@ -17,7 +17,7 @@ from qlib_ext.records.makers import makers
 from qlib_ext.report import headline, note, standard, verdict
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
-from qlib_ext.terminal import cell, console
+from qlib_ext.terminal import cell, console, empty_table
 from qlib_ext.tracking.artifacts import RunArtifacts, put
 
 
@@ -114,14 +114,14 @@ def _built(name: str, sections: Sequence[Mapping[str, Any]]) -> list[Section]:
 
 def headline_table(run: RunArtifacts) -> Table:
     """The report's headline table for a terminal."""
-    table = Table(title=cell(run.info.get("experiment", "")), title_justify="left", title_style="bold")
-    table.add_column("Measure")
-    table.add_column("Value", justify="right", no_wrap=True)
-    table.add_column("95% interval", justify="right", no_wrap=True)
-    table.add_column("Beside it")
+    shown = empty_table(run.info.get("experiment", ""))
+    shown.add_column("Measure", overflow="fold")
+    shown.add_column("Value", justify="right", no_wrap=True)
+    shown.add_column("95% interval", justify="right", no_wrap=True)
+    shown.add_column("Beside it", overflow="fold")
     for group in headline.groups(run):
-        table.add_section()
-        table.add_row(f"[bold]{cell(group.title)}[/bold]")
+        shown.add_section()
+        shown.add_row(f"[bold]{cell(group.title)}[/bold]")
         for row in group.rows:
-            table.add_row(cell(row.name), row.value, row.interval, cell(row.beside))
-    return table
+            shown.add_row(cell(row.name), row.value, row.interval, cell(row.beside))
+    return shown

@@ -41,8 +41,14 @@ class TestCompare:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "80")
         assert run(monkeypatch, "main", "--tracking-uri", store.uri) == 0
         text = capsys.readouterr().out
+        tables, _, _ = text.partition("\N{CHECK MARK} ")
+        assert max(map(len, tables.splitlines())) <= 80
+        assert "\N{HORIZONTAL ELLIPSIS}" not in tables
+        assert "EqualWeighting " in tables
+        assert "+0.0" in tables
         assert "Against EqualWeighting" in text
         assert "0.0500 ±" in text
         assert "left out [bold]odd[/bold]" in text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 import tempfile
@@ -9,17 +10,20 @@ from typing import Any
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from rich.console import Console
 
 from qlib_ext.checks import UserError
 from qlib_ext.records.backtest import BacktestRecord
 from qlib_ext.records.momentum import MomentumRecord
 from qlib_ext.records.portfolio import PortfolioRecord
 from qlib_ext.records.ranking import RankingRecord
-from qlib_ext.records.report import ReportRecord
+from qlib_ext.records.report import ReportRecord, headline_table
 from qlib_ext.records.signal import SignalRecord
 from qlib_ext.records.sweeps import SweepRecord
+from qlib_ext.report import headline
 from qlib_ext.report.comparison import runs
 from qlib_ext.tracking.artifacts import RunArtifacts, stored
+from tests.report.conftest import MadeUpRun
 
 SECTIONS = [
     {"class": f"qlib_ext.report.sections.{name}"}
@@ -57,7 +61,7 @@ def test_from_scores_to_the_report(
     before = files()
     record = ReportRecord(recorder=recorded, sections=SECTIONS, out_dir=str(tmp_path))
     record.generate()
-    pictures = {"cumulative_return", "drawdown", "excess_return", "precision"}
+    pictures = {"account", "cumulative_return", "drawdown", "excess_return", "precision"}
     pictures |= {"coverage", "information_coefficient"}
     pictures |= {f"information_coefficient_{part}" for part in ("sum", "histogram")}
     assert files() - before == {"report/report.html", *(f"figures/{name}.png" for name in pictures)}
@@ -87,6 +91,26 @@ def test_from_scores_to_the_report(
     assert str(copy) in shown
     assert f"sqlite:///{Path.cwd()}/mlflow.db" in shown
     assert recorded.id in shown
+
+
+def test_80_columns_hold_the_table_and_all_that_is_in_it(tmp_path: Path) -> None:
+    run = MadeUpRun(tmp_path, days=60, epochs=1).view(experiment="a_long_name_" * 10)
+    written = Console(width=80, file=io.StringIO())
+    written.print(headline_table(run))
+    shown = written.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+    for row in (row for group in headline.groups(run) for row in group.rows):
+        line = next(
+            line for line in shown.splitlines() if line.startswith(row.name[:10]) and row.value in line
+        )
+        assert row.interval in line
+    assert {*re.findall(r"[\w.%]+", shown)} >= {
+        word
+        for group in headline.groups(run)
+        for row in group.rows
+        for word in re.findall(r"[\w.%]+", row.beside)
+    }
 
 
 def test_a_synthetic_market_is_the_first_thing_on_the_terminal(

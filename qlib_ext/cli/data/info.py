@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,7 @@ VOLUMES = {
     "adjusted": "adjusted shares: traded value is close x volume",
 }
 
+COLUMNS = 80  # of a terminal
 MORE_COLOURS = ("#b03a48", "#2b8fa3", "#7f6a4f", "#8a9199")
 
 
@@ -83,15 +85,17 @@ def _lines(found: StoreInfo) -> Iterator[str]:
         for field in found.fields
     ]
     yield from _table("field, instruments, share, missing", fields)
-    yield "  missing: of the days from an instrument's first to its last, those without a value"
+    yield "  missing: days from an instrument's first to its last that have no value"
     yield from ("", "Universes")
     yield from _table(
-        "universe, codes, without bars, from, to, least, median, most, with a close, nominal",
+        "universe, codes, without bars, from, to, nominal",
         [_universe(universe) for universe in found.universes],
     )
-    yield (
-        "  least, median, most: members of a day; with a close: the median of those that have one that day"
+    yield from ("", "Members of a day")
+    yield from _table(
+        "universe, least, median, most, with a close", [_sizes(universe) for universe in found.universes]
     )
+    yield "  with a close: the median of the members that have one that day"
     yield from (f"  {universe.name}: {universe.rule}" for universe in found.universes if universe.rule)
     if found.side:
         yield from ("", "Side data")
@@ -108,14 +112,18 @@ def _lines(found: StoreInfo) -> Iterator[str]:
 
 def _universe(universe: UniverseInfo) -> list[str]:
     """A row of the table of universes."""
-    sizes = universe.least, universe.median, universe.most, universe.median_with_close
     return [
         universe.name,
         *(f"{count:,}" for count in (universe.codes, universe.without_bars)),
         *(day or "never" for day in (universe.first_day, universe.last_day)),
-        *(f"{size:,.0f}" for size in sizes),
         "" if universe.size is None else f"{universe.size:,}",
     ]
+
+
+def _sizes(universe: UniverseInfo) -> list[str]:
+    """A row of the table of members."""
+    sizes = universe.least, universe.median, universe.most, universe.median_with_close
+    return [universe.name, *(f"{size:,.0f}" for size in sizes)]
 
 
 def _said(value: object) -> str:
@@ -123,12 +131,15 @@ def _said(value: object) -> str:
 
 
 def _table(heads: str, rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Columns under their heads: the first to the left, the others to the right."""
+    """Columns under their heads: the first to the left, the others to the right; a long name on lines of its own."""
     table = [heads.split(", "), *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    widths[0] = min(widths[0], COLUMNS - sum(width + 2 for width in widths[1:]) - 2)
     for first, *others in table:
+        *above, last = textwrap.wrap(first, widths[0]) or [""]
+        yield from (f"  {part}" for part in above)
         cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        yield ("  " + "  ".join([first.ljust(widths[0]), *cells])).rstrip()
+        yield ("  " + "  ".join([last.ljust(widths[0]), *cells])).rstrip()
 
 
 def _draw(daily: pd.DataFrame, path: Path) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -58,11 +59,25 @@ def test_it_says_what_is_there(market: Path, run: Callable[..., tuple[int, str, 
     assert "instruments 33 with bars" in lines
     assert f"fingerprint {store.fingerprint()}" in lines
     assert any(line.startswith("close 33 100.0% ") for line in lines)
-    assert any(line.startswith("csi100 ") and line.endswith(" 7") for line in lines)
+    assert any(line.startswith("csi100 ") and line.endswith(" 2014-01-02 2014-12-31 7") for line in lines)
+    assert any(re.fullmatch(r"csi100( \d+){4}", line) for line in lines)
     assert "csi100: the seven of them" in lines
     assert any(line.startswith("market_value values ") for line in lines)
     assert 'columns {"close": "Last"}' in lines
     assert not any(line.startswith("pattern") for line in lines)
+
+
+def test_80_columns_hold_the_tables(
+    market: Path, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    root = tmp_path / "market"
+    shutil.copytree(market, root)
+    name = "top_500_by_traded_value_of_the_main_board_alone_without_funds_and_banks"
+    (root / "instruments" / f"{name}.txt").write_text("SH000300\t2014-01-02\t2014-12-31\n")
+    _, out, _ = run(root, "--no-fingerprint")
+    tables = out[out.index("\nFields") : out.index("\nImported")]
+    assert max(map(len, tables.splitlines())) <= 80
+    assert name in "".join(out.split())
 
 
 def test_json_is_the_same_and_nothing_else(market: Path, run: Callable[..., tuple[int, str, str]]) -> None:
