@@ -28,14 +28,15 @@ class Summary(Section):
     optional = tuple(dict.fromkeys((*headline.OPTIONAL, *verdict.OPTIONAL, *VALUES)))
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
-        """The account after cost beside the index, where there was a backtest."""
+        """The account after cost, beside the index where there is one; none without a backtest."""
         if not headline.has(run, VALUES):
             return {}
         table, index = run.table(VALUES[0]), run.json(VALUES[1])["benchmark"]
-        values = {
-            "Portfolio, after cost": table["wealth/portfolio_with_cost"],
-            f"Index {index}": table["wealth/benchmark"],
+        lines = {
+            "Portfolio, after cost": "wealth/portfolio_with_cost",
+            f"Index {index}": "wealth/benchmark",
         }
+        values = {name: table[column] for name, column in lines.items() if column in table}
         return {
             "account": Lines(
                 series=values,
@@ -44,7 +45,7 @@ class Summary(Section):
                 log_choice=all((line > 0).all() for line in values.values()),
                 levels={"start": 1.0},
                 height=270,
-                alt="Value of 1 invested in the portfolio, after cost, and in the index",
+                alt=f"Value of 1 over time: {', '.join(values)}",
                 caption="What 1 became at the close of each day, after cost; 1.5 is a return of 50%.",
             )
         }
