@@ -79,6 +79,11 @@ class FeatureSet(Rebuildable, ABC):
         """The fields that a store must have."""
         return [field for field in self.fields if field not in self.optional_fields]
 
+    @property
+    def history_days(self) -> int:
+        """How many days up to t its features of t follow from, as far as it can say."""
+        return self.lookback_days
+
     def column_names(self) -> list[str]:
         """Qlib's column names, feature by feature, oldest lag first: CLOSE59, ..., CLOSE0, OPEN59, ..."""
         lags = range(self.lookback_days - 1, -1, -1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ NORMS = ("robust", "zscore", "day", "none")
 MAD_TO_STD = 1.4826  # the standard deviation of a normal variable is 1.4826 median absolute deviations
 EPSILON = np.float32(1e-12)  # Qlib's guard against division by zero
 COLUMNS_AT_ONCE = 16
+YEAR_DAYS = 250
 
 
 class Expressions(FeatureSet):
@@ -103,6 +105,12 @@ class Expressions(FeatureSet):
             if ahead:
                 found.append(f"the feature `{name}` reads bars of up to {ahead:g} days later")
         return found
+
+    @property
+    def history_days(self) -> int:
+        """The window, and what its formulas reach back; a year where they reach back for ever."""
+        back, _ = self.program.reach
+        return self.lookback_days + (int(back) if math.isfinite(back) else YEAR_DAYS)
 
     def column_names(self) -> list[str]:
         """The names of the features; with the lag where there are several days."""

@@ -66,6 +66,10 @@ class Union(FeatureSet):
     def notes(self, store: QlibStore) -> list[str]:
         return [sentence for each in self.members for sentence in each.notes(store)]
 
+    @property
+    def history_days(self) -> int:
+        return max(each.history_days for each in self.members)
+
     def column_names(self) -> list[str]:
         if self.flat:
             return list(self.names)

@@ -93,7 +93,7 @@ class Subject:
     @property
     def lookback_days(self) -> int:
         """How many days before t its features reach, as far as it says; 60 where it does not."""
-        return 60 if self.features is None else self.features.lookback_days
+        return 60 if self.features is None else self.features.history_days
 
     def fit_ranges(self) -> list[tuple[str, Any, Any]]:
         """Who is fitted, and on which days; None is an open end."""

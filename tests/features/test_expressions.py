@@ -159,3 +159,10 @@ def test_a_field_that_may_be_missing(market: MarketPanel) -> None:
 def test_what_reads_later_days_is_told() -> None:
     features = Expressions({"GOOD": "Ref($close, 1)", "BAD": "Mean(Ref($close, -3), 2) / $close"})
     assert features.look_ahead() == ["the feature `BAD` reads bars of up to 3 days later"]
+
+
+@pytest.mark.parametrize(
+    ("text", "days"), [("$close", 4), ("Ref(Mean($close, 5), 2) / $open", 10), ("EMA($close, 5)", 254)]
+)
+def test_history_is_the_window_and_what_a_formula_reaches_back(text: str, days: int) -> None:
+    assert Expressions([text], lookback_days=4).history_days == days
