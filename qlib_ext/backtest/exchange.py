@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from collections import defaultdict
@@ -81,20 +82,45 @@ class RememberingQuote(NumpyQuote):
     """Qlib's quotes, each looked up once.
 
     Qlib remembers the last 512 answers, fewer than it asks for on one day of a large account; a sweep asks for the
-    same ones again and again. Quotes never change, so neither do results.
+    same ones again and again. Quotes never change, so neither do results. A step of one bar, which is each step of a
+    backtest by day, is read from its place in the table: Qlib converts types and slices indices for it.
     """
 
     def __init__(self, quote_df: pd.DataFrame, freq: str, region: str = "cn") -> None:
         super().__init__(quote_df, freq, region)
         self.known: dict[tuple[Any, ...], Any] = {}
+        self.fields = {name: column for column, name in enumerate(quote_df.columns)}
+        self.days = {
+            code: np.asarray(table.index.idx_list, "datetime64[ns]").view("int64").tolist()
+            for code, table in self.data.items()
+        }
 
     def get_data(
         self, stock_id: str, start_time: Any, end_time: Any, field: str, method: str | None = None
     ) -> Any:
         key = (stock_id, start_time, field, method, end_time)
         if key not in self.known:
-            self.known[key] = super().get_data(stock_id, start_time, end_time, field, method)
+            self.known[key] = self._look_up(stock_id, start_time, end_time, field, method)
         return self.known[key]
+
+    def _look_up(
+        self, stock_id: str, start: pd.Timestamp, end: pd.Timestamp, field: str, method: str | None
+    ) -> Any:
+        if stock_id not in self.days:
+            return None
+        days, first = self.days[stock_id], start.as_unit("ns").value
+        row = bisect.bisect_left(days, first)
+        after = bisect.bisect_right(days, end.as_unit("ns").value, lo=row)
+        if after != row + 1 or days[row] != first:
+            return super().get_data(stock_id, start, end, field, method)
+        value = self.data[stock_id].data[row, self.fields[field]]
+        if end - start < self.freq:
+            return value
+        if (
+            method == "all"
+        ):  # from here on as Qlib puts bars together in a step that is longer, as a Friday's is
+            return bool(value)
+        return {"ts_data_last": None, "sum": 0.0}.get(method or "", value) if np.isnan(value) else value
 
 
 class RecordingExchange(Exchange):
