@@ -23,6 +23,7 @@ from mlflow.entities import Run
 
 from qlib_ext.checks import UserError
 from qlib_ext.metrics.significance import bootstrap_mean
+from qlib_ext.terminal import visible
 from qlib_ext.tracking.artifacts import RunArtifacts
 from qlib_ext.tracking.runs import connect, find_run
 
@@ -104,7 +105,7 @@ def main() -> int:
     try:
         print("\n".join(lines(connect(arguments.uri), arguments.runs)))
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(visible(error), file=sys.stderr)
         return 1
     return 0
 

@@ -107,6 +107,12 @@ def masked(text: str) -> str:
     return text
 
 
+def masked_value(name: str, value: str) -> str:
+    """What stands under a name in a configuration: hidden where that is the name of a secret, else `masked`."""
+    hidden = is_secret(name) and value.lower() not in _HARMLESS and value
+    return HIDDEN if hidden else masked(value)
+
+
 @functools.lru_cache(maxsize=4096)
 def is_secret(name: str) -> bool:
     """Whether a variable, an argument or a key of this name holds a secret."""

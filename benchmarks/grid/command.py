@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from benchmarks.grid.plan import Budget, Grid, Plan
 from benchmarks.grid.work import Outcome
 from qlib_ext.checks import UserError
+from qlib_ext.terminal import visible
 
 ROOT = Path(__file__).parents[2]
 Write = Callable[[argparse.Namespace, str], list[Path]]  # options of `report`, tracking URI -> files
@@ -175,7 +176,7 @@ class Command:
         try:
             return self.run(options) if options.command == "run" else self.report(options)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {visible(error)}", file=sys.stderr)
             return 2
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mlflow.entities import Param
 
-from qlib_ext.masking import masked
+from qlib_ext.masking import masked, masked_value
 from qlib_ext.paths import shortened
 
 LONGEST_KEY = 250  # characters that MLflow takes
@@ -23,17 +23,25 @@ def parameters(config: Mapping[str, Any]) -> list[Param]:
     flat: dict[str, Any] = {}
     for name, value in config.items():
         flat |= _flatten(name, value)
-    return [Param(shortened(name, LONGEST_KEY), _readable(value)) for name, value in flat.items()]
+    return [Param(shortened(name, LONGEST_KEY), _readable(name, value)) for name, value in flat.items()]
 
 
-def without_passwords(value: Any) -> Any:
-    """A configuration without them: Qlib keeps all of it, the tracking URI too. Other objects stay as they are."""
+def without_passwords(value: Any, name: str = "") -> Any:
+    """A configuration without them: Qlib keeps all of it, the tracking URI too. Other objects stay as they are.
+
+    Parameters
+    ----------
+    value
+        The configuration, or a part of it.
+    name
+        What it stands under.
+    """
     if isinstance(value, str):
-        return masked(value)
+        return masked_value(name, value)
     if type(value) is dict:
-        return {key: without_passwords(part) for key, part in value.items()}
+        return {key: without_passwords(part, str(key)) for key, part in value.items()}
     if type(value) is list:
-        return [without_passwords(part) for part in value]
+        return [without_passwords(part, name) for part in value]
     return value
 
 
@@ -65,9 +73,11 @@ def _item_names(items: list[Any]) -> list[str]:
     ]
 
 
-def _readable(value: Any) -> str:
-    written = masked(_written(value))
-    return written if len(written) <= LONGEST else f"{written[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+def _readable(name: str, value: Any) -> str:
+    hidden = (
+        masked_value(name.rpartition(".")[2], value) if isinstance(value, str) else masked(_written(value))
+    )
+    return hidden if len(hidden) <= LONGEST else f"{hidden[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _written(value: Any) -> str:
