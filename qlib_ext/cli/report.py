@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from qlib_ext.cli.options import TrackingUri
-from qlib_ext.terminal import say
+from qlib_ext.terminal import quiet_imports, say
 
 RUNS = Path("reports/runs")
 
@@ -36,9 +36,11 @@ def report(
     """Make the report of a run again from its artifacts; the market's data are not needed."""
     import tempfile  # all here, so that `qlib-ext --help` stays quick
 
+    with quiet_imports():  # Qlib's strategies bring gym, which has something to say
+        from qlib_ext.records.makers import makers
+
     from qlib_ext.cli.older import tell_of_older, tell_of_unchecked
     from qlib_ext.paths import writable
-    from qlib_ext.records.makers import makers
     from qlib_ext.report import standard
     from qlib_ext.tracking.artifacts import put
     from qlib_ext.tracking.runs import connect, find_run
