@@ -72,9 +72,9 @@ class Moments:
             self.pass_(f"measuring: epoch {self.epoch}")
             return measure(evaluator, *arguments)
 
-        def saving(path: Path, state: Any) -> None:
+        def saving(path: Path, state: Any, **more: Any) -> None:
             self.pass_(f"checkpoint: epoch {self.epoch}, before it")
-            save(path, state)
+            save(path, state, **more)
             self.pass_(f"checkpoint: epoch {self.epoch}, after it")
 
         def writing(tensors: Any, path: Path, metadata: Any) -> None:
