@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from qlib_ext.checks import UserError
-from qlib_ext.lock import BusyError, Lock
+from qlib_ext.lock import BusyError, Lock, exclusive
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,12 @@ class CheckpointFolder:
                     part.unlink()
             except FileNotFoundError:  # another run was quicker
                 continue
+        for lock in self.folder.glob("*.lock"):
+            if not lock.with_suffix(
+                ".safetensors"
+            ).exists():  # of a run that was killed before its first checkpoint
+                with contextlib.suppress(BusyError), exclusive(lock):
+                    pass
 
 
 @contextlib.contextmanager

@@ -204,6 +204,15 @@ class TestClaim:
         with checkpoint.claimed(folder.new_path()):
             pass
 
+    def test_what_a_kill_before_the_first_checkpoint_left_goes(self, folder):
+        left, held = folder.new_path(), folder.new_path()
+        left.with_suffix(".lock").write_text("1 elsewhere")
+        with checkpoint.claimed(held):
+            folder.newest_unfinished(lambda state: False)
+            assert held.with_suffix(".lock").exists()
+        assert not left.with_suffix(".lock").exists()
+        checkpoint.leave(held)
+
     def test_the_same_process_may_go_on(self, folder):
         path, _ = folder.newest_unfinished(lambda state: False)
         assert folder.newest_unfinished(lambda state: False)[0] == path
