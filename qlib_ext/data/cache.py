@@ -53,6 +53,7 @@ SOURCES = (
     "market/progress.py",
     "market/side_data/*.py",
     "market/spells.py",
+    "market/text_files.py",
     "market/traded_value.py",
     "features/*.py",
     "features/*/*.py",

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qlib_ext import files as files_module
 from qlib_ext.data import cache as module
 from qlib_ext.data.cache import Entry, PanelCache, code_digest, key_of
 from qlib_ext.market import store as store_module
@@ -313,8 +314,14 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> None:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The bins that were read since."""
     opened: list[str] = []
-    reader = store_module.FileIO
-    monkeypatch.setattr(store_module, "FileIO", lambda path: (opened.append(path), reader(path))[1])
+    reader = files_module.open_file
+
+    def seen(path: str, *given: Any, **named: Any) -> Any:
+        opened.extend([str(path)] * str(path).endswith(".bin"))
+        return reader(path, *given, **named)
+
+    for module in (files_module, store_module):
+        monkeypatch.setattr(module, "open_file", seen)
     return opened
 
 

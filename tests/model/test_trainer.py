@@ -492,7 +492,8 @@ class TestNotFinite:
         """Its own loss was finite; the weights that it made are not."""
         train = make_panels(days=1)
         folder = CheckpointFolder(tmp_path, {})
-        trainer = build(n_epochs=3, learning_rate=1e30)
+        trainer = build(n_epochs=3)
+        trainer.phase.optimizer.param_groups[0]["lr"] = 1e30  # more than the options allow
         with pytest.raises(
             FloatingPointError,
             match=r"loss of task score on `train` is not finite after epoch 0 .*: lower `learning_rate`",
