@@ -111,7 +111,6 @@ SAID = re.compile(
     |best\ epoch\ \d+
     |Backtest(:|\ from)
     |Training\ until\ validation|\[\d+\]\ttrain's\ |Did\ not\ meet\ early|Early\ stopping,|\[1\]\t
-    |\w+_csi300\ *$|[┏┃┡│├└]
     |(Report|MLflow\ store|Experiment|Run)\ \ +\S+$""",
     re.VERBOSE,
 )
@@ -120,6 +119,8 @@ SAID = re.compile(
 def strange(done: subprocess.CompletedProcess[str]) -> list[str]:
     """The lines of a run that are none of those."""
     said = re.sub(r"Synthetic market: .*?a real market\.", "", done.stderr + done.stdout, flags=re.DOTALL)
+    # The table is one piece, between its title and where things are.
+    said = re.sub(r"^\w+_csi300 *\n *Measure .*?^(?=Report )", "", said, flags=re.DOTALL | re.MULTILINE)
     return [line for line in said.splitlines() if not SAID.match(line)]
 
 

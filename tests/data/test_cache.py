@@ -320,8 +320,8 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         opened.extend([str(path)] * str(path).endswith(".bin"))
         return reader(path, *given, **named)
 
-    for module in (files_module, store_module):
-        monkeypatch.setattr(module, "open_file", seen)
+    for place in (files_module, store_module):
+        monkeypatch.setattr(place, "open_file", seen)
     return opened
 
 
