@@ -87,13 +87,28 @@ def us_sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(workflow: str, folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """`qrun` as a user starts it, in `folder`."""
+# `qrun`, whose last record falls.
+FALLS = """
+from qlib.cli.run import run
+from qlib_ext.records.report import ReportRecord
+
+def fall(self):
+    raise OSError("the disk is full")
+
+ReportRecord._generate = fall
+run()
+"""
+
+
+def run(
+    workflow: str, folder: Path, program: tuple[str, str] = ("-m", "qlib.cli.run"), **variables: Any
+) -> subprocess.CompletedProcess[str]:
+    """`qrun` as a user starts it, in `folder`; or another program with its arguments."""
     # MLflow puts the store of whatever ran before in this process into the environment.
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
     given = {key: str(value) for key, value in variables.items()}
     environment = {**inherited, "OMP_NUM_THREADS": "1", **given}
-    command = [sys.executable, "-m", "qlib.cli.run", str(ROOT / "workflows" / f"{workflow}.yaml")]
+    command = [sys.executable, *program, str(ROOT / "workflows" / f"{workflow}.yaml")]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -323,13 +338,10 @@ class TestRun:
         pieces.mkdir()
         assert run("stl_csi300", straight, N_EPOCHS=2, **variables).returncode == 0
 
-        (
-            pieces / "reports"
-        ).touch()  # the last record finds no folder to write to: the run falls after its training
-        fallen = run("stl_csi300", pieces, N_EPOCHS=1, **variables)
+        fallen = run("stl_csi300", pieces, ("-c", FALLS), N_EPOCHS=1, **variables)
         assert fallen.returncode != 0
+        assert "the disk is full" in fallen.stderr
         assert not list(pieces.glob("checkpoints/*/*.closed"))
-        (pieces / "reports").unlink()
         ended = run("stl_csi300", pieces, N_EPOCHS=1, RESUME=1, **variables)
         assert ended.returncode == 0, ended.stderr[-3000:]
         assert "taking up" in ended.stderr
