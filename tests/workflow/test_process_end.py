@@ -24,6 +24,7 @@ import qlib
 from qlib.workflow import R
 from qlib_ext.checks import UserError
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started without
 uri, store, how = sys.argv[1:]
 manager = {"class": "qlib_ext.workflow.experiment.ExperimentManager", "kwargs": {"uri": uri, "default_exp_name": "x"}}
 qlib.init(provider_uri=store, region="cn", exp_manager=manager)
@@ -83,7 +84,7 @@ class TestEnds:
 
     def test_so_is_one_that_is_interrupted_again_while_it_ends(self, workplace: Any, tmp_path: Path) -> None:
         done, status = ended(workplace, tmp_path, "twice")
-        assert status == "KILLED"
+        assert status == "KILLED", done.stderr
         assert done.returncode != 0
         assert done.stderr.count("is marked KILLED") == 1
         assert "Traceback" not in done.stderr + done.stdout
