@@ -116,9 +116,8 @@ class RememberingQuote(NumpyQuote):
         value = self.data[stock_id].data[row, self.fields[field]]
         if end - start < self.freq:
             return value
-        if (
-            method == "all"
-        ):  # from here on as Qlib puts bars together in a step that is longer, as a Friday's is
+        # From here on as Qlib puts bars together in a step that is longer, as a Friday's is.
+        if method == "all":
             return bool(value)
         return {"ts_data_last": None, "sum": 0.0}.get(method or "", value) if np.isnan(value) else value
 
@@ -310,9 +309,8 @@ class RecordingExchange(Exchange):
             if done > 0 or held == 0:
                 return Reason.NOT_HELD
             wanted = self._in_lots(order, held)
-        if (
-            done == 0 and wanted > 0
-        ):  # nothing cut it, and it is no part of a lot: there was no cash for the fee
+        # Nothing cut it, and it is no part of a lot: there was no cash for the fee.
+        if done == 0 and wanted > 0:
             return Reason.NO_CASH
         return Reason.NO_CASH if self._too_poor(order, cash) else Reason.LOT_SIZE
 

@@ -296,9 +296,8 @@ def superior_predictive_ability(
         return math.nan
     difference = others - base[:, None]
     steady = np.ptp(difference, axis=0) == 0
-    if (
-        difference[0, steady] > 0
-    ).any():  # better by the same on every day: no doubt, and no variance to divide by
+    # Better by the same on every day: no doubt, and no variance to divide by.
+    if (difference[0, steady] > 0).any():
         return 0.0
     if steady.all():
         return 1.0

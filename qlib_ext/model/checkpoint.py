@@ -107,9 +107,8 @@ class CheckpointFolder:
             except FileNotFoundError:  # another run was quicker
                 continue
         for lock in self.folder.glob("*.lock"):
-            if not lock.with_suffix(
-                ".safetensors"
-            ).exists():  # of a run that was killed before its first checkpoint
+            # Of a run that was killed before its first checkpoint.
+            if not lock.with_suffix(".safetensors").exists():
                 with contextlib.suppress(BusyError), exclusive(lock):
                     pass
 

@@ -187,9 +187,8 @@ def check_records(
         path, kwargs = described["class"], described["kwargs"]
         if "." not in path:
             path = f"{OF_QLIB}.{path}"  # where Qlib looks a bare name up
-        if not path.startswith(
-            "qlib_ext."
-        ):  # Qlib's own, or a user's: what it does is not for this package to judge
+        # Qlib's own, or a user's: what it does is not for this package to judge.
+        if not path.startswith("qlib_ext."):
             found = locate(path, name=name)
             if not issubclass(found, RecordTemp):
                 raise UserError(f"`{name}.class` must be a record, found {path}")

@@ -241,9 +241,8 @@ class RunArtifacts:
         for path in paths:
             target = inside(root, path, what="an artifact")
             _check_source(run.info.artifact_uri, path)
-            with (
-                tempfile.TemporaryDirectory() as folder
-            ):  # stores differ in how they lay out what they hand over
+            # Stores differ in how they lay out what they hand over.
+            with tempfile.TemporaryDirectory() as folder:
                 found = client.download_artifacts(run_id, path, folder)
                 check_bytes(Path(found), path, checksums, makers)
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -326,9 +326,8 @@ class Windows:
         ordered = np.full((days + 1, stocks), np.inf, values.dtype)
         spare, below = ordered.copy(), np.empty((days, stocks), dtype=bool)
         for day in range(length):
-            if (
-                day >= days
-            ):  # those below the value that goes stay, the others move down: by bits, without a branch
+            # Those below the value that goes stay, the others move down: by bits, without a branch.
+            if day >= days:
                 np.less(ordered[:days], values[day - days], out=below)
                 now, following = ordered[:days].view(bits), ordered[1:].view(bits)
                 choice = np.negative(below.view(np.int8)).astype(bits)

@@ -366,9 +366,8 @@ class _Work:
             together = len(set(spans.values())) == 1
             for key, row in rows.items():
                 rows[key], spans[key] = calendar.move(row, *spans[key])
-            if (
-                together
-            ):  # fields that stood on the same days do so again, from the first value to the last one
+            # Fields that stood on the same days do so again, from the first value to the last one.
+            if together:
                 there = np.flatnonzero(np.any([~np.isnan(row) for row in rows.values()], axis=0))
                 span = (int(there[0]), int(there[-1]) + 1) if there.size else (0, 1)
                 spans = dict.fromkeys(spans, span)

@@ -100,9 +100,8 @@ def _beside_calendar(table: SideTable, calendar: pd.DatetimeIndex | None) -> lis
     first = rows[{"spells": "start", "values": "datetime", "series": "release_date"}[table.shape]]
     last = rows["end"].fillna(FAR) if table.shape == "spells" else first
     outside = (first > end).to_numpy()
-    if (
-        table.shape != "series"
-    ):  # a figure of before is known on the first day, and what changes are taken from
+    # A figure of before is known on the first day, and what changes are taken from.
+    if table.shape != "series":
         outside |= (last < start).to_numpy()
     found = []
     if outside.any():
