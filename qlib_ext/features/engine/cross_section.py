@@ -17,7 +17,9 @@ def zscore(values: Plane) -> Plane:
     """Distance to the mean of the day, over the standard deviation (with N - 1); NaN where all are equal."""
     number, distance = _centred(values)
     spread = np.nansum(distance**2, axis=1, keepdims=True) / np.maximum(number - 1, 1)
-    return distance / np.where(spread > 0, np.sqrt(spread), np.nan)
+    # by the values: the mean of equal ones may be off in its last bit
+    differs = np.fmax.reduce(values, axis=1, keepdims=True) > np.fmin.reduce(values, axis=1, keepdims=True)
+    return distance / np.where(differs & (spread > 0), np.sqrt(spread), np.nan)
 
 
 def neutralize(values: Plane, groups: Plane) -> Plane:

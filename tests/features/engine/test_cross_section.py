@@ -27,7 +27,11 @@ def test_by_hand() -> None:
         [[1, -1, 0, np.nan], [0, 0, 0, np.nan], [5 / 3, -4 / 3, np.nan, -1 / 3]],
         rtol=1e-6,
     )
-    assert np.isnan(cross_section.zscore(np.ones((1, 3)))).all()
+
+
+@pytest.mark.parametrize("value", [1.0, 0.1, 0.7])
+def test_a_day_of_equal_values_has_no_zscore(value: float) -> None:
+    assert np.isnan(cross_section.zscore(np.array([[value, value, value, np.nan]]))).all()
 
 
 def test_members_alone_are_compared() -> None:
