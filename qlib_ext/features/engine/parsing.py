@@ -85,12 +85,18 @@ class _Parser:
 
     def fail(self, node: ast.AST, why: str) -> UserError:
         """An error that names the expression, the part and its place."""
-        start = len(self.source.encode()[: getattr(node, "col_offset", 0)].decode(errors="ignore"))
-        stop = len(self.source.encode()[: getattr(node, "end_col_offset", 0)].decode(errors="ignore"))
-        part = self.source[start:stop]
+        start = self.place(getattr(node, "col_offset", 0))
+        part = self.source[start : self.place(getattr(node, "end_col_offset", 0))]
         return UserError(
             f"{brief(self.text)} is no Qlib expression: `{part:.60}` at character {start + self.offset + 1} {why}"
         )
+
+    def place(self, offset: int) -> int:
+        """The character at an offset in bytes, which is what Python's parser counts."""
+        return len(self.source.encode()[:offset].decode(errors="ignore"))
+
+    def is_field(self, node: ast.Name) -> bool:
+        return self.source[self.place(node.col_offset)] == "$"
 
     def read(self, node: ast.expr, depth: int) -> Node | Constant:
         if depth > DEEPEST:
@@ -118,8 +124,7 @@ class _Parser:
         )
 
     def field(self, node: ast.Name) -> Node:
-        start = len(self.source.encode()[: node.col_offset].decode(errors="ignore"))
-        if self.source[start] != "$":
+        if not self.is_field(node):
             raise self.fail(node, f"is no field: a field is written `${node.id}`")
         if node.id.startswith("__"):  # `$$roe`
             raise UserError(
@@ -184,7 +189,7 @@ class _Parser:
 
     def argument(self, node: ast.expr, name: str, parameter: str, what: str, depth: int) -> Node | Constant:
         if what == TEXT:
-            if isinstance(node, ast.Name) and node.id.isidentifier():
+            if isinstance(node, ast.Name) and not self.is_field(node):
                 return node.id
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 return node.value

@@ -68,6 +68,7 @@ class TestErrors:
             ("9 ** 9 ** 9 * $close", "is arithmetic of numbers alone"),
             ("Greater(1, 2)", "names no field"),
             ("CSNeutralize($close, 5)", "must be the name that `CSNeutralize` takes as `groups`"),
+            ("CSNeutralize($close, $industry)", r"`\$industry` at character 22 must be the name"),
             ("Abs(" * 101 + "$close" + ")" * 101, "is more than 100 operators deep"),
             ("$close[0]", "is no field such as"),
             ("$close.real", "is no field such as"),
