@@ -17,8 +17,8 @@ from qlib.data.ops import Operators
 from qlib.utils import parse_field
 
 from qlib_ext.checks import UserError, brief, nearest
+from qlib_ext.features.engine.parsing import checked_text
 
-LONGEST = 10_000  # characters: Python's parser has a stack of its own
 DEEPEST = 200  # levels, each of which Qlib goes down by several calls
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.BitAnd, ast.BitOr)
 _COMPARISONS = (ast.Gt, ast.GtE, ast.Lt, ast.LtE, ast.Eq, ast.NotEq)
@@ -27,12 +27,12 @@ _LEAVES = ("Feature", "PFeature")  # what Qlib makes of `$close` and `$$roe`
 _TEXT = re.compile(r"(?!\.+$)[\w.^-]+")
 
 
-def check_expression(expression: object) -> str:
+def check_expression(given: object) -> str:
     """Return a text if it is a Qlib expression and nothing else.
 
     Parameters
     ----------
-    expression
+    given
         Such as `Ref($close, -2) / Ref($close, -1) - 1`.
 
     Raises
@@ -41,10 +41,7 @@ def check_expression(expression: object) -> str:
         If it is no text, is no Python to begin with, names an operator that Qlib does not know (the nearest are
         named), or holds anything else: an attribute, a name, a call of a call, a power of numbers, ...
     """
-    if not isinstance(expression, str) or not expression.strip():
-        raise UserError(f"a Qlib expression must be a text such as `$close`, found {brief(expression)}")
-    if len(expression) > LONGEST:
-        raise UserError(f"a Qlib expression must have at most {LONGEST} characters, found {len(expression)}")
+    expression = checked_text(given)
     try:
         tree = ast.parse(parse_field(expression).strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -11,7 +11,7 @@ from qlib_ext.checks import UserError, brief, nearest
 from qlib_ext.features.engine.graph import FIELD, Constant, Graph, Node
 from qlib_ext.features.engine.operators import ANY, OPERATORS, PLANE, TEXT, Operator
 
-LONGEST = 10_000  # characters
+LONGEST = 10_000  # characters: Python's parser has a stack of its own
 DEEPEST = 100  # operators inside each other
 # Operators of Qlib that read another instrument's bars, dates, or a point-in-time store.
 BEYOND = ("ChangeInstrument", "Mask", "TResample", "P", "PRef")
@@ -54,11 +54,16 @@ def parse(text: object, graph: Graph | None = None) -> Node:
     UserError
         If it is no expression; the message names the expression, the place in it, and the nearest operator.
     """
-    if not isinstance(text, str) or not text.strip():
-        raise UserError(f"a Qlib expression must be a text such as `$close`, found {brief(text)}")
-    if len(text) > LONGEST:
-        raise UserError(f"a Qlib expression must have at most {LONGEST} characters, found {len(text)}")
-    return _Parser(text, Graph() if graph is None else graph).parse()
+    return _Parser(checked_text(text), Graph() if graph is None else graph).parse()
+
+
+def checked_text(given: object) -> str:
+    """A text that is not too long for Python's parser; raises a UserError otherwise."""
+    if not isinstance(given, str) or not given.strip():
+        raise UserError(f"a Qlib expression must be a text such as `$close`, found {brief(given)}")
+    if len(given) > LONGEST:
+        raise UserError(f"a Qlib expression must have at most {LONGEST} characters, found {len(given)}")
+    return given
 
 
 class _Parser:
