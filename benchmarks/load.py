@@ -7,7 +7,7 @@ seconds of the processor by step (on a busy machine the clock says little) and t
 the slope of its seconds over its size, both as logarithms: 1 is linear. The markets are samples, the scores drawn at
 random around the labels, so that no training is in it. Writes a table, a picture and a page to `--out`.
 
-`--cases`, `--sizes` say what is measured again; what stands in the table of others is kept.
+`--cases` says what is measured again; what stands in the table of others is kept.
 
 Exit status: 1 when a step grows worse than linearly (exponent above 1.15, and more than a second), 0 else.
 """
@@ -268,7 +268,7 @@ def exponents(table: pd.DataFrame) -> pd.DataFrame:
         rows.append((case, step, *part["seconds"], slope))
     width = max(len(row) for row in rows) - 3
     return pd.DataFrame(
-        [(*row[:2], *row[2:-1], *[np.nan] * (width - len(row) + 3), row[-1]) for row in rows],
+        [(*row[:-1], *[np.nan] * (width - len(row) + 3), row[-1]) for row in rows],
         columns=["case", "step", *(f"s{n}" for n in range(width)), "exponent"],
     )
 
