@@ -215,6 +215,11 @@ class Points(Chart):
         return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
+def all_positive(lines: Mapping[str, pd.Series]) -> bool:
+    """Whether a logarithmic axis can show all of them: an account that lost everything has none."""
+    return all((line > 0).all() for line in lines.values())
+
+
 def category(item: object) -> str:
     """A row or a column of a chart as its axis names it."""
     return f"{item:%Y-%m-%d}" if isinstance(item, pd.Timestamp) else str(item)

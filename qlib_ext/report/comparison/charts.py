@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from qlib_ext.metrics.risk import wealth
-from qlib_ext.report.charts import Bars, Chart, Lines
+from qlib_ext.report.charts import Bars, Chart, Lines, all_positive
 from qlib_ext.report.comparison.compared import Comparison
 from qlib_ext.report.comparison.runs import EXCESS, IC, INDEX, RANK_IC, RETURN
 from qlib_ext.report.figures import COLOURS, MORE_COLOURS, QUIET
@@ -112,7 +112,7 @@ def _returns(comparison: Comparison) -> dict[str, Chart]:
             bands=bands,
             hidden=hidden,
             colours=palette,
-            log_choice=all((values > 0).all() for values in series.values()),
+            log_choice=all_positive(series),
             ylabel="value of 1 invested",
             height=300,
             alt="Value of the portfolios of each group over time",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pandas as pd
-
 from qlib_ext.report import html
-from qlib_ext.report.charts import Chart, Lines
+from qlib_ext.report.charts import Chart, Lines, all_positive
 from qlib_ext.report.figures import BLUE, GREEN, QUIET
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.tracking.artifacts import RunArtifacts
@@ -54,7 +52,7 @@ class CumulativeReturn(Section):
                 series=values,
                 ylabel="value of 1 invested",
                 colours=(BLUE, GREEN, QUIET),
-                log_choice=_positive(values),
+                log_choice=all_positive(values),
                 levels={"start": 1.0},
                 height=340,
                 alt="Value of 1 invested in the portfolio, after and before cost"
@@ -71,7 +69,7 @@ class CumulativeReturn(Section):
                 series=over,
                 ylabel="value in units of the index",
                 colours=(BLUE, GREEN),
-                log_choice=_positive(over),
+                log_choice=all_positive(over),
                 levels={"start": 1.0},
                 height=260,
                 alt="Value of the portfolio in units of the index, after and before cost",
@@ -119,11 +117,6 @@ class CumulativeReturn(Section):
                 ),
             ]
         )
-
-
-def _positive(values: Mapping[str, pd.Series]) -> bool:
-    """Whether a logarithmic axis can show all of it: an account that lost everything has none."""
-    return all((line > 0).all() for line in values.values())
 
 
 def _told(setup: Mapping[str, object]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.charts import Bars, Chart, Lines
+from qlib_ext.report.charts import Bars, Chart, Lines, all_positive
 from qlib_ext.report.colours import ramp
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.report.smoothing import smooth, window_days
@@ -77,7 +77,7 @@ def _values(daily: pd.DataFrame, label: str, groups: int) -> Chart:
     return Lines(
         series=lines | {"all stocks": _value(daily[f"all/{label}"])},
         colours=[*ramp(groups), "#22282f"],
-        log_choice=all((values > 0).all() for values in lines.values()),
+        log_choice=all_positive(lines),
         ylabel="value of 1",
         alt=f"Value of 1 in each group by score, against {label}",
         caption=f"What 1 in each group became, at the returns {label}, compounded day by day without cost. The spread of "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from qlib_ext.report import headline, html, verdict
-from qlib_ext.report.charts import Chart, Lines
+from qlib_ext.report.charts import Chart, Lines, all_positive
 from qlib_ext.report.figures import BLUE, QUIET
 from qlib_ext.report.headline import Estimate
 from qlib_ext.report.sections.base import Section, shown
@@ -42,7 +42,7 @@ class Summary(Section):
                 series=values,
                 ylabel="value of 1 invested",
                 colours=(BLUE, QUIET),
-                log_choice=all((line > 0).all() for line in values.values()),
+                log_choice=all_positive(values),
                 levels={"start": 1.0},
                 height=270,
                 alt=f"Value of 1 over time: {', '.join(values)}",
