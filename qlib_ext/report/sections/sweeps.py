@@ -34,20 +34,21 @@ class Sweeps(Section):
     requires = (TABLE, WEALTH, "sweeps/setup.json")
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
-        """Excess return and information ratio by number of stocks, and the wealth over the index's."""
+        """By number of stocks: excess return, information ratio and wealth over the index's; without an index, the return."""
         table = run.table(TABLE)
         names = pd.Index([_name(topk, row["own"]) for topk, row in table.iterrows()])
         wealth = run.table(WEALTH)
         lines = {name: wealth[str(topk)] - 1 for name, topk in zip(names, table.index, strict=True)}
+
+        def drawn(ylabel: str, alt: str, caption: str) -> Lines:
+            return Lines(series=lines, percent=True, ylabel=ylabel, height=300, alt=alt, caption=caption)
+
         if not _indexed(table):
             return {
-                "sweep_return": Lines(
-                    series=lines,
-                    percent=True,
-                    ylabel="return, after cost",
-                    height=300,
-                    alt="Return of the account by number of stocks held",
-                    caption="Value of the account after cost, 1 at the start, minus 1.",
+                "sweep_return": drawn(
+                    "return, after cost",
+                    "Return of the account by number of stocks held",
+                    "Value of the account after cost, 1 at the start, minus 1.",
                 )
             }
         excess = pd.DataFrame(
@@ -83,13 +84,10 @@ class Sweeps(Section):
                 caption="Mean over standard deviation of the daily return less the index's, times the root of the trading days "
                 "in a year.",
             ),
-            "sweep_excess": Lines(
-                series=lines,
-                percent=True,
-                ylabel="over the index, after cost",
-                height=300,
-                alt="Wealth over the index's by number of stocks held",
-                caption="Value of the account after cost over that of the index, both 1 at the start, minus 1.",
+            "sweep_excess": drawn(
+                "over the index, after cost",
+                "Wealth over the index's by number of stocks held",
+                "Value of the account after cost over that of the index, both 1 at the start, minus 1.",
             ),
         }
 
