@@ -80,7 +80,13 @@ class TestCumulativeReturn:
         assert "TopkDropout (topk 50, n_drop 5) trades from 2017-01-03" in page
         assert "0.05% of the value, to sell 0.15%" in page
         assert "no trade beyond a move of 9.5%" in page
-        assert "Trading ends on" in page
+
+    def test_a_note_stands_once_with_a_summary_or_without(self, make: Callable[..., Any]) -> None:
+        run = make(days=5, epochs=1)
+        parts = (Summary(), CumulativeReturn())
+        assert [part.render(run.view()).count("Trading ends on") for part in parts] == [1, 0]
+        (run.root / "ranking" / "estimates.parquet").unlink()  # the summary is then left out
+        assert CumulativeReturn().render(run.view()).count("Trading ends on") == 1
 
 
 class TestDrawdown:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from qlib_ext.report import html
+from qlib_ext.report import headline, html
 from qlib_ext.report.charts import Chart, Lines, all_positive
 from qlib_ext.report.figures import BLUE, GREEN, QUIET
 from qlib_ext.report.sections.base import Section, shown
@@ -99,9 +100,7 @@ class CumulativeReturn(Section):
             [
                 html.paragraph(_told(setup)),
                 _rules(setup),
-                html.items(note[0].upper() + note[1:] + "." for note in setup["notes"])
-                if setup["notes"]
-                else "",
+                "" if headline.has(run, headline.REQUIRES) else _notes(setup),
                 *(shown(name, chart) for name, chart in self.charts(run).items()),
                 html.table(header, rows, numbers=range(1, 6)),
                 html.paragraph(
@@ -117,6 +116,11 @@ class CumulativeReturn(Section):
                 ),
             ]
         )
+
+
+def _notes(setup: Mapping[str, Any]) -> str:
+    """What the backtest has to say, for a report without a summary, which a run without a ranking has."""
+    return html.items(f"{note[0].upper()}{note[1:]}." for note in setup["notes"]) if setup["notes"] else ""
 
 
 def _told(setup: Mapping[str, object]) -> str:
