@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import errno
-import sys
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
 
-from qlib_ext.cli import main as cli
 from qlib_ext.tracking.buffered_client import BufferedMlflowClient
 from tests.report.comparison.conftest import EQUAL, Store
 
@@ -24,26 +24,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return made
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Exit status of `qlib-ext compare` with these arguments; 0 where it just returns."""
-    monkeypatch.setattr(sys, "argv", ["qlib-ext", "compare", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    return int(caught.value.code or 0)
+@pytest.fixture
+def run(store: Store, command: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
+    """Exit status, stdout and stderr of `qlib-ext compare` with these arguments, on the store."""
+    return functools.partial(command, "compare", "--tracking-uri", store.uri)
 
 
 class TestCompare:
     def test_tables_page_and_files(
         self,
-        store: Store,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
     ) -> None:
-        monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("COLUMNS", "80")
-        assert run(monkeypatch, "main", "--tracking-uri", store.uri) == 0
-        text = capsys.readouterr().out
+        status, text, _ = run("main")
+        assert status == 0
         tables, _, _ = text.partition("\N{CHECK MARK} ")
         assert max(map(len, tables.splitlines())) <= 80
         assert "\N{HORIZONTAL ELLIPSIS}" not in tables
@@ -75,21 +71,17 @@ class TestCompare:
 
     def test_a_synthetic_market_is_said_first(
         self,
-        store: Store,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
     ) -> None:
-        monkeypatch.chdir(tmp_path)
-        assert run(monkeypatch, "drawn", "--tracking-uri", store.uri) == 0
-        assert capsys.readouterr().out.startswith("Synthetic market: a program drew it")
+        status, out, _ = run("drawn")
+        assert status == 0
+        assert out.startswith("Synthetic market: a program drew it")
 
     def test_a_damaged_run_is_left_out_and_an_error(
         self,
         store: Store,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
     ) -> None:
         client = BufferedMlflowClient(store.uri)
         evil = "dam\nwarning: aged\x1b[2J\u202e"
@@ -100,45 +92,35 @@ class TestCompare:
                 client.log_checksums(run_id)
             if name == evil:
                 MlflowClient(store.uri).log_text(run_id, "no table", "ranking/daily.parquet")
-        monkeypatch.chdir(tmp_path)
-        assert run(monkeypatch, "turned", "--tracking-uri", store.uri) == 2
-        told = capsys.readouterr()
+        status, out, err = run("turned")
+        assert status == 2
         shown = r"dam\nwarning: aged\u001b[2J\u202e"
-        assert (
-            f"error: compared without 1 run: {shown}: its artifacts cannot be read: the artifact" in told.err
-        )
-        assert "old (" in told.err.partition("no checksums of what was read")[0]
-        assert f"left out {shown}" in " ".join(told.out.split())
-        assert not set("\x1b\u202e") & set(told.out + told.err)
+        assert f"error: compared without 1 run: {shown}: its artifacts cannot be read: the artifact" in err
+        assert "old (" in err.partition("no checksums of what was read")[0]
+        assert f"left out {shown}" in " ".join(out.split())
+        assert not set("\x1b\u202e") & set(out + err)
         assert (tmp_path / "reports" / "comparisons" / "turned" / "comparison.html").is_file()
 
     def test_a_group_whose_name_would_begin_a_line(
         self,
         store: Store,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
     ) -> None:
         for name in ("one", "two\nwarning: three\x1b[2J"):
             store.run(name, experiment="forged")
-        monkeypatch.chdir(tmp_path)
         for more in ([], ["--csv"]):
-            assert run(monkeypatch, "forged", "--by", "name", "--tracking-uri", store.uri, *more) == 0
-            told = capsys.readouterr()
-            assert "\x1b" not in told.out + told.err
-            assert not [line for line in (told.out + told.err).splitlines() if line.startswith("warning")]
+            status, out, err = run("forged", "--by", "name", *more)
+            assert status == 0
+            assert "\x1b" not in out + err
+            assert not [line for line in (out + err).splitlines() if line.startswith("warning")]
 
     def test_csv_alone(
         self,
-        store: Store,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
     ) -> None:
-        assert (
-            run(monkeypatch, "main", "--tracking-uri", store.uri, "--out", str(tmp_path / "x"), "--csv") == 0
-        )
-        said = capsys.readouterr().out
+        status, said, _ = run("main", "--out", tmp_path / "x", "--csv")
+        assert status == 0
         assert said == (tmp_path / "x" / "groups.csv").read_text()
         assert said.startswith("group,runs,seeds,")
 
@@ -146,8 +128,7 @@ class TestCompare:
         self,
         store: Store,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
     ) -> None:
         uri = f"{store.uri}?password=secret"
         arguments = [
@@ -160,11 +141,12 @@ class TestCompare:
             "--out",
             str(tmp_path / "x"),
         ]
-        assert run(monkeypatch, *arguments) == 0
+        status, out, _ = run(*arguments)
+        assert status == 0
         page = (tmp_path / "x" / "comparison.html").read_text()
         assert "compare &#x27;cqb 0&#x27; &#x27;equal 0&#x27; --baseline CQB --by balancer" in page
         assert "secret" not in page
-        assert "secret" not in capsys.readouterr().out
+        assert "secret" not in out
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -180,46 +162,41 @@ class TestCompare:
     )
     def test_what_the_user_got_wrong_is_one_line(
         self,
-        store: Store,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
         arguments: list[str],
         message: str,
     ) -> None:
-        monkeypatch.chdir(tmp_path)
-        assert run(monkeypatch, *arguments, "--tracking-uri", store.uri) == 2
-        said = capsys.readouterr().err.strip()
-        assert said.splitlines()[-1].startswith(message)
+        status, _, err = run(*arguments)
+        assert status == 2
+        assert err.strip().splitlines()[-1].startswith(message)
         assert not [*tmp_path.iterdir()], "nothing is written"
 
     def test_a_file_in_the_place_of_the_folder(
         self,
-        store: Store,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
     ) -> None:
         (tmp_path / "x").write_text("")
         for out in (tmp_path / "x", tmp_path / "x" / "y"):  # told before the runs are looked for
-            assert run(monkeypatch, "nothing", "--tracking-uri", store.uri, "--out", str(out)) == 2
-            assert "`--out` must be a folder that can be written" in capsys.readouterr().err
+            status, _, err = run("nothing", "--out", out)
+            assert status == 2
+            assert "`--out` must be a folder that can be written" in err
 
     def test_what_was_computed_is_shown_though_it_cannot_be_written(
         self,
-        store: Store,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
     ) -> None:
         def refused(*_: object) -> None:
             raise OSError(errno.EROFS, "Read-only file system", "/out/groups.csv")
 
         monkeypatch.setattr("qlib_ext.cli.compare._write", refused)
-        assert run(monkeypatch, "main", "--tracking-uri", store.uri, "--out", str(tmp_path)) == 2
-        told = capsys.readouterr()
-        assert "Against EqualWeighting" in told.out
-        assert told.err.strip().splitlines()[-1] == (
+        status, out, err = run("main", "--out", tmp_path)
+        assert status == 2
+        assert "Against EqualWeighting" in out
+        assert err.strip().splitlines()[-1] == (
             "error: the system says of /out/groups.csv: Read-only file system; name another place, change its rights or "
             "make room"
         )

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import sys
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from qlib_ext.cli import main as cli
 from qlib_ext.tracking.buffered_client import BufferedMlflowClient
 from qlib_ext.tracking.place import local_folder
 from tests.report.conftest import MadeUpRun
@@ -41,12 +41,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("store"))
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Exit status of `qlib-ext report` with these arguments."""
-    monkeypatch.setattr(sys, "argv", ["qlib-ext", "report", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    return int(caught.value.code or 0)
+@pytest.fixture
+def run(store: Store, command: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
+    """Exit status, stdout and stderr of `qlib-ext report` with these arguments, on the store."""
+    return functools.partial(command, "report", "--tracking-uri", store.uri)
 
 
 class TestReport:
@@ -54,15 +52,13 @@ class TestReport:
         self,
         store: Store,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
     ) -> None:
-        monkeypatch.chdir(tmp_path)
-        assert run(monkeypatch, store.whole[:8], "--tracking-uri", store.uri) == 0
+        status, out, err = run(store.whole[:8])
+        assert status == 0
         page = tmp_path / "reports" / "runs" / f"a-b-i--{store.whole[:8]}" / "report.html"
-        told = capsys.readouterr()
-        assert told.out.splitlines()[-1] == str(page)
-        assert "no checksums" not in told.err
+        assert out.splitlines()[-1] == str(page)
+        assert "no checksums" not in err
         written = page.read_text(encoding="utf-8")
         assert f"qlib-ext report {store.whole} --tracking-uri" in written
         assert "<h1>a/b &lt;i&gt;</h1>" in written
@@ -72,15 +68,14 @@ class TestReport:
         self,
         store: Store,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
     ) -> None:
         out = tmp_path / "deep" / "out"
-        assert run(monkeypatch, store.old, "--out", str(out), "--figures", "--tracking-uri", store.uri) == 0
-        told = capsys.readouterr()
-        assert "Left out, for want of artifacts: Cumulative return, Drawdown" in told.out
-        assert "The run is FAILED: its report shows what it left so far." in told.err
-        assert "no checksums of what was read, as of runs that version 0.2 made" in told.err
+        status, shown, err = run(store.old, "--out", out, "--figures")
+        assert status == 0
+        assert "Left out, for want of artifacts: Cumulative return, Drawdown" in shown
+        assert "The run is FAILED: its report shows what it left so far." in err
+        assert "no checksums of what was read, as of runs that version 0.2 made" in err
         page = (out / "report.html").read_text(encoding="utf-8")
         assert "The score ranks the stocks" in page or "Whether the score ranks" in page
         assert (
@@ -92,8 +87,7 @@ class TestReport:
         self,
         store: Store,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
     ) -> None:
         (tmp_path / "file").touch()
         for arguments, message in (
@@ -108,27 +102,26 @@ class TestReport:
             (["nothing"], "error: no run or experiment `nothing` in"),
             ([store.empty], "error: the standard report needs artifacts that this run does not have"),
         ):
-            assert run(monkeypatch, *arguments, "--tracking-uri", store.uri) == 2
-            captured = capsys.readouterr()
-            assert captured.err.startswith(message)
-            assert captured.err.count("\n") == 1
+            status, _, err = run(*arguments)
+            assert status == 2
+            assert err.startswith(message)
+            assert err.count("\n") == 1
 
     def test_a_bit_that_turned_is_one_line_and_no_report(
         self,
         store: Store,
         tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
+        run: Callable[..., tuple[int, str, str]],
     ) -> None:
         folder = local_folder(store.client.get_run(store.whole).info.artifact_uri)
         assert folder is not None
         file = folder / "ranking" / "daily.parquet"
         whole = file.read_bytes()
         file.write_bytes(whole[:200] + bytes([whole[200] ^ 8]) + whole[201:])
-        arguments = [store.whole, "--out", str(tmp_path / "out"), "--tracking-uri", store.uri]
-        assert run(monkeypatch, *arguments) == 2
+        arguments = [store.whole, "--out", str(tmp_path / "out")]
+        status, _, told = run(*arguments)
+        assert status == 2
         file.write_bytes(whole)
-        told = capsys.readouterr().err
         assert told.startswith("error: the artifact `ranking/daily.parquet` is damaged")
         assert "qlib_ext.records.ranking.RankingRecord makes it" in told
         assert told.count("\n") == 1
