@@ -222,6 +222,17 @@ def save(path: Path, state: TrainingState, *, keep_epoch: bool = False) -> None:
         ) from error
 
 
+def check_kept(path: Path, epochs: int) -> None:
+    """Raise a UserError where the weights of one of the first epochs were not kept: it is not trained again."""
+    folder = path.with_suffix(EPOCHS)
+    for epoch in range(epochs):
+        if not (folder / f"{epoch}.safetensors").is_file():
+            raise UserError(
+                f"`keep_epochs` needs the weights of every epoch, found none of epoch {epoch} in {folder}: the run that is "
+                "taken up did not keep them; start afresh without RESUME=1, or leave `keep_epochs` out"
+            )
+
+
 def kept_epochs(path: Path, epochs: int) -> dict[str, Tensor]:
     """The weights that `save` kept of the first epochs, each as `<epoch>/<name>`."""
     folder = path.with_suffix(EPOCHS)

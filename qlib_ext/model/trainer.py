@@ -147,7 +147,8 @@ class Trainer:
         ------
         UserError
             If no training or validation day has labels for all tasks, no epoch has a validation score, the device has no
-            room, a checkpoint cannot be written, or another process trains the one that would be taken up.
+            room, a checkpoint cannot be written, or another process trains the one that would be taken up, or that one lacks
+            the weights of an epoch that `keep_epochs` wants.
         NonFiniteError
             If a loss is not finite, in a step or after an epoch; the last checkpoint is whole, and from before it.
         """
@@ -163,6 +164,8 @@ class Trainer:
             return self._train(train, days, valid, valid_days, keep_epochs, on_epoch)
         self.checkpoint_path = (self._resume(folder) if resume else None) or folder.new_path()
         with checkpoint.claimed(self.checkpoint_path):
+            if keep_epochs:
+                checkpoint.check_kept(self.checkpoint_path, self.epoch)
             return self._train(train, days, valid, valid_days, keep_epochs, on_epoch)
 
     def _train(

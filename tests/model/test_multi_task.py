@@ -544,6 +544,14 @@ class TestKeptEpochs:
         with pytest.raises(UserError, match="`keep_epochs` needs a `checkpoint_dir`, found null"):
             model(keep_epochs=True)
 
+    def test_are_asked_of_a_run_that_kept_none_before_it_goes_on(self, dataset, tmp_path):
+        given = {"checkpoint_dir": str(tmp_path), "resume": 1}
+        model(**given, trainer={**CONFIG["trainer"], "n_epochs": 1}).fit(dataset)
+        longer = model(**given, keep_epochs=True, trainer={**CONFIG["trainer"], "n_epochs": 2})
+        with pytest.raises(UserError, match=r"found none of epoch 0 in .*start afresh without RESUME=1"):
+            longer.fit(dataset)
+        assert longer.history == []
+
     def test_of_a_killed_and_resumed_run_are_all_there(self, store, tmp_path, monkeypatch):
         """The best epoch's weights are the network's, and no other's."""
         monkeypatch.chdir(tmp_path)
