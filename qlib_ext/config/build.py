@@ -163,7 +163,7 @@ def in_one_form(config: Any, name: str) -> dict[str, Any]:
     Raises
     ------
     UserError
-        If it is no mapping, or has other keys.
+        If it is no mapping, has other keys, or they hold something else.
     """
     if not isinstance(config, Mapping) or "class" not in config:
         raise UserError(
@@ -178,8 +178,11 @@ def in_one_form(config: Any, name: str) -> dict[str, Any]:
     for key in ("module_path", "class"):
         if not isinstance(config.get(key, ""), (str, type(None))):
             raise UserError(f"`{name}.{key}` must be a dotted name, found {brief(config[key])}")
+    kwargs = config.get("kwargs") or {}
+    if not isinstance(kwargs, Mapping):
+        raise UserError(f"`{name}.kwargs` must be a mapping, found {brief(kwargs)}")
     path = ".".join(filter(None, [config.get("module_path"), config["class"]]))
-    return {"class": path, "kwargs": config.get("kwargs") or {}}
+    return {"class": path, "kwargs": dict(kwargs)}
 
 
 def classes_in(package: ModuleType, kind: type[T]) -> list[type[T]]:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from qlib_ext.checks import UserError, brief
-from qlib_ext.config.build import build
+from qlib_ext.config.build import build, in_one_form
 from qlib_ext.config.renamed import SINCE, RenamedError
 from qlib_ext.config.security import check_classes
 from qlib_ext.data.dataset import DailyPanelDataset
@@ -156,11 +156,12 @@ class TrainedRun:
         Raises
         ------
         UserError
-            If the store lacks a field that the run's features had, its universe, or a day.
+            If the store lacks a field that the run's features had, its universe, or a day, or the run's configuration is of
+            another shape.
         """
-        config = _dotted(self.config["dataset"])
-        kwargs = dict(config["kwargs"])
-        handler_config = _dotted(kwargs.pop("handler"))
+        config = in_one_form(self.config["dataset"], "dataset")
+        kwargs = config["kwargs"]
+        handler_config = in_one_form(kwargs.pop("handler", None), "dataset.handler")
         for name in ("segments", "cache", "benchmark", "purge"):
             kwargs.pop(name, None)
         begin = min(first for first, _ in days.values())
@@ -193,7 +194,7 @@ class TrainedRun:
 
         A model that was trained on a GPU is taken to the CPU where there is no GPU.
         """
-        config = _dotted(self.config["model"])
+        config = in_one_form(self.config["model"], "model")
         if config["kwargs"].get("device") == "cuda":
             config["kwargs"]["device"] = "auto"
         model = build(config, Model, name="model")
@@ -208,12 +209,6 @@ class TrainedRun:
                 f"a {type(model).__name__} cannot be loaded without a pickle: MultiTaskModel and LGBModel can"
             )
         return model
-
-
-def _dotted(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping in Qlib's form, which may name the module apart, in that of the package."""
-    path = ".".join(filter(None, [config.get("module_path"), config["class"]]))
-    return {"class": path, "kwargs": dict(config.get("kwargs") or {})}
 
 
 def check_summary(summary: Any, called: str) -> None:

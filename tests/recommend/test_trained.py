@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.recommend.trained import check_summary
+from qlib_ext.recommend.trained import TrainedRun, check_summary
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 SUMMARY: dict[str, Any] = {
     "segments": {"test": {"start": "2017-01-03", "end": "2017-06-30"}},
@@ -43,3 +46,22 @@ def test_one_of_another_shape_is_one_sentence(summary: Any, said: str) -> None:
         "the run `x` must keep in data/summary.json what its dataset was, found"
     )
     assert "\n" not in str(caught.value)
+
+
+DAY = pd.Timestamp("2017-06-30")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"dataset": 3}, "`dataset` must be a mapping with `class`"),
+        ({"dataset": {"class": "a.B", "kwargs": 3}}, "`dataset.kwargs` must be a mapping, found 3"),
+        ({"dataset": {"class": "a.B"}}, "`dataset.handler` must be a mapping with `class`"),
+        ({"model": "a.B"}, "`model` must be a mapping with `class`"),
+        ({"model": {"class": "B", "module_path": 3}}, "`model.module_path` must be a dotted name, found 3"),
+    ],
+)
+def test_a_configuration_of_another_shape_is_one_sentence(config: Any, said: str) -> None:
+    run = TrainedRun("0" * 32, "x", config, SUMMARY, RunArtifacts(Path(), {}))
+    with pytest.raises(UserError, match=re.escape(said)):
+        run.model(None) if "model" in config else run.dataset({"test": (DAY, DAY)})  # type: ignore[arg-type]
