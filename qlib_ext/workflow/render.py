@@ -44,29 +44,28 @@ def is_simple(tree: nodes.Template) -> bool:
     )
 
 
-def render_apart(text: str, given: Mapping[str, str], seconds: int | None = None) -> str:
-    """Render a template in a process that may take `seconds` and `MEMORY`.
+def render_apart(text: str, given: Mapping[str, str]) -> str:
+    """Render a template in a process that may take `SECONDS` and `MEMORY`.
 
     Raises
     ------
     ValueError
         If it takes more, gives more than `LETTERS`, or is no template.
     """
-    seconds = SECONDS if seconds is None else seconds
-    question = json.dumps({"text": text, "given": dict(given), "seconds": seconds})
+    question = json.dumps({"text": text, "given": dict(given), "seconds": SECONDS})
     try:
         ended = subprocess.run(
             [sys.executable, "-I", __file__],
             input=question,
             capture_output=True,
             encoding="utf-8",
-            timeout=4 * seconds + 10,  # by the clock; a machine may be busy
+            timeout=4 * SECONDS + 10,  # by the clock; a machine may be busy
             check=False,
         )
     except subprocess.TimeoutExpired:
         ended = None
     if ended is None or ended.returncode != 0:
-        raise ValueError(f"it takes more than {seconds} seconds: a workflow's template fills in values")
+        raise ValueError(f"it takes more than {SECONDS} seconds: a workflow's template fills in values")
     answer = json.loads(ended.stdout)
     if "error" in answer:
         raise ValueError(answer["error"])
