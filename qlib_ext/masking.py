@@ -30,6 +30,7 @@ _SECRET = re.compile(
     | (?:API|ACCESS|SECRET|PRIVATE|ACCOUNT|STORAGE|ENCRYPTION|SIGNING|SHARED)_?KEY(?:_|$)""",
     re.IGNORECASE | re.VERBOSE,
 )
+LEAST_NUMBER = 100_000  # that can be a secret
 # Where the shell is and where things lie, the name of a key, and how somebody shows who he is, not by what.
 _NO_SECRET = re.compile(
     r"(?:OLD)?PWD|AWS_ACCESS_KEY_ID|.*_(?:FILE|PATH|DIR|SOCK|URL|URI|HOST|TYPE|METHOD|MODE|PLUGIN)",
@@ -107,8 +108,13 @@ def masked(text: str) -> str:
     return text
 
 
-def masked_value(name: str, value: str) -> str:
-    """What stands under a name in a configuration: hidden where that is the name of a secret, else `masked`."""
+def masked_value(name: str, value: str | int) -> str | int:
+    """What stands under a name in a configuration: hidden where that is the name of a secret, else `masked`.
+
+    YAML reads a password of digits as a number: one of many digits is hidden too, and a smaller one is a setting.
+    """
+    if not isinstance(value, str):
+        return HIDDEN if abs(value) >= LEAST_NUMBER and is_secret(name) else value
     hidden = is_secret(name) and value.lower() not in _HARMLESS and value
     return HIDDEN if hidden else masked(value)
 

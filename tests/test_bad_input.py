@@ -351,6 +351,7 @@ CASES: list[tuple[str, str, Any, str]] = [
     (LGB, f"{MODEL}/num_leafs", 31, "`task.model.kwargs` has no place for `num_leafs` (did you mean num_leaves?)"),
     (LGB, f"{MODEL}/seed", 10**12, "`task.model.kwargs.seed` must be at most 2,147,483,647, found 1000000000000"),
     (LGB, f"{MODEL}/num_boost_round", 10**9, "`task.model.kwargs.num_boost_round` must be at most 100,000"),
+    (LGB, f"{MODEL}/n_estimators", 10**9, "`task.model.kwargs.n_estimators` must be at most 100,000"),
     (LGB, f"{MODEL}/num_leaves", 1, "`task.model.kwargs` do not fit LightGBM"),
     (LGB, f"{MODEL}/max_depth", "deep", "`task.model.kwargs` do not fit LightGBM"),
     (LGB, "task/model/class", "qlib.contrib.model.gbdt.LGBModle", "(did you mean LGBModel"),

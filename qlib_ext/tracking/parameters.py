@@ -36,7 +36,7 @@ def without_passwords(value: Any, name: str = "") -> Any:
     name
         What it stands under.
     """
-    if isinstance(value, str):
+    if isinstance(value, (str, int)):
         return masked_value(name, value)
     if type(value) is dict:
         return {key: without_passwords(part, str(key)) for key, part in value.items()}
@@ -74,9 +74,9 @@ def _item_names(items: list[Any]) -> list[str]:
 
 
 def _readable(name: str, value: Any) -> str:
-    hidden = (
-        masked_value(name.rpartition(".")[2], value) if isinstance(value, str) else masked(_written(value))
-    )
+    if isinstance(value, (str, int)):
+        value = masked_value(name.rpartition(".")[2], value)
+    hidden = masked(_written(value))
     return hidden if len(hidden) <= LONGEST else f"{hidden[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 

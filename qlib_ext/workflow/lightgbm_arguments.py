@@ -17,6 +17,17 @@ from qlib.contrib.model.gbdt import LGBModel
 
 from qlib_ext.checks import MOST, UserError, integer, nearest
 
+# As LightGBM calls its number of trees, which are grown one after the other, beside names that end in `round`.
+TREES = (
+    "num_iterations",
+    "num_iteration",
+    "n_iter",
+    "num_tree",
+    "num_trees",
+    "nrounds",
+    "n_estimators",
+    "max_iter",
+)
 UNKNOWN = re.compile(r"Unknown parameter: (.+)")
 
 
@@ -37,7 +48,7 @@ def check_lightgbm(model: LGBModel, kwargs: Mapping[str, Any], name: str) -> Non
             integer(
                 f"{name}.kwargs.{key}",
                 value,
-                maximum=MOST if key.endswith(("_round", "_rounds")) else 2**31 - 1,
+                maximum=MOST if key.endswith(("_round", "_rounds", *TREES)) else 2**31 - 1,
             )
     rows = np.arange(40.0).reshape(20, 2)
     told = io.StringIO()

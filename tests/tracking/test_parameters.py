@@ -36,3 +36,10 @@ def test_what_stands_under_the_name_of_a_secret_is_hidden() -> None:
     assert (shown["feed.password"], shown["feed.author"], shown["feed.token"]) == ("***", "ann", "None")
     assert (shown["feed.use_auth"], shown["feed.low_pass"]) == ("True", "5")
     assert shown["feed.n.0.api_key"] == "***"
+
+
+def test_a_password_of_digits_is_hidden_which_yaml_reads_as_a_number() -> None:
+    config = {"feed": {"password": 12345678, "seed": 12345678, "max_token": 512}}
+    assert without_passwords(config) == {"feed": {"password": "***", "seed": 12345678, "max_token": 512}}
+    shown = {param.key: param.value for param in parameters(config)}
+    assert shown == {"feed.password": "***", "feed.seed": "12345678", "feed.max_token": "512"}
