@@ -112,6 +112,7 @@ def task(calendar: pd.DatetimeIndex, days: int) -> dict[str, Any]:
         "ranking.RankingRecord": {"labels": ["RETURN", "NEXT_RETURN"]},
         "backtest.BacktestRecord": {"strategy": strategy, "backtest": backtest},
         "portfolio.PortfolioRecord": {},
+        "benchmarks.BenchmarksRecord": {},
         "trades.TradesRecord": {},
         "signal_analysis.SignalAnalysisRecord": {},
         "report.ReportRecord": {},

@@ -7,15 +7,21 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-import pandas as pd
-
 from qlib_ext.report import html
 from qlib_ext.tracking.artifacts import RunArtifacts
 
 REQUIRES = ("ranking/estimates.parquet", "ranking/summary.csv")
 MOMENTUM = ("momentum/estimates.parquet", "momentum/summary.csv")
 BACKTEST = ("backtest/estimates.parquet", "backtest/setup.json")
-OPTIONAL = (*MOMENTUM, *BACKTEST, "data/summary.json")
+BENCHMARKS = ("benchmarks/estimates.parquet", "benchmarks/setup.json")
+OPTIONAL = (*MOMENTUM, *BACKTEST, *BENCHMARKS, "data/summary.json")
+
+# What a portfolio is held against: the beginning of its figures' names, and how a sentence calls it.
+HELD_AGAINST = {
+    "backtest": "the index",
+    "benchmarks/equal_weight": "the universe at equal weight",
+    "benchmarks/value_weight": "the universe weighted by value",
+}
 
 
 OVER = (
@@ -65,11 +71,22 @@ def has(run: RunArtifacts, paths: Sequence[str]) -> bool:
 def estimates(run: RunArtifacts) -> dict[str, Estimate]:
     """Every headline figure with its interval, as the records of ranking, momentum and backtest left them.
 
-    Names are those of the metrics on MLflow, and `precision/<N>/over_base`, `momentum/over_persistence`: differences
+    Names are those of the metrics on MLflow (`benchmarks/equal_weight/annualised_excess_return`), and `precision/<N>/over_base`, `momentum/over_persistence`: differences
     to what chance and persistence reach.
     """
-    tables = [run.table(paths[0]) for paths in (REQUIRES, MOMENTUM, BACKTEST) if has(run, paths)]
-    return {str(row.Index): Estimate(row.value, row.low, row.high) for row in pd.concat(tables).itertuples()}
+    return read_estimates(
+        run, *(paths[0] for paths in (REQUIRES, MOMENTUM, BACKTEST, BENCHMARKS) if has(run, paths))
+    )
+
+
+def read_estimates(run: RunArtifacts, *paths: str) -> dict[str, Estimate]:
+    """The figures with their intervals of some tables of a run, as `records.estimates` wrote them; those that it has."""
+    tables = [run.table(path) for path in paths if run.has(path)]
+    return {
+        str(row.Index): Estimate(row.value, row.low, row.high)
+        for table in tables
+        for row in table.itertuples()
+    }
 
 
 def groups(run: RunArtifacts, known: Mapping[str, Estimate] | None = None) -> list[Group]:
@@ -89,6 +106,15 @@ def groups(run: RunArtifacts, known: Mapping[str, Estimate] | None = None) -> li
     if has(run, BACKTEST):
         found.append(_backtest(run, known))
     return found
+
+
+def excesses(known: Mapping[str, Estimate], figure: str = "annualised_excess_return") -> dict[str, Estimate]:
+    """A figure over each of `HELD_AGAINST` that the run was held against, by what a sentence calls it."""
+    return {
+        called: known[f"{name}/{figure}"]
+        for name, called in HELD_AGAINST.items()
+        if f"{name}/{figure}" in known
+    }
 
 
 def tops(run: RunArtifacts) -> list[int]:
@@ -204,8 +230,14 @@ def _backtest(run: RunArtifacts, known: Mapping[str, Estimate]) -> Group:
         ratio = [number_row("Information ratio, after cost", of("information_ratio"), beside, 2)]
         index = f"index {html.percent(m('backtest/annualised_benchmark_return'), signed=True)}"
         fall = f"index {html.percent(m('backtest/benchmark_max_drawdown'))}"
+    over = [
+        percent_row(f"Over {called}, after cost", estimate, signed=True)
+        for called, estimate in excesses(known).items()
+        if called != HELD_AGAINST["backtest"]
+    ]
     rows = [
         *excess,
+        *over,
         percent_row("Return a year, after cost", of("annualised_return"), index, signed=True),
         *ratio,
         number_row("Sharpe ratio, after cost", of("sharpe_ratio"), "", 2),

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from qlib_ext.files import load_yaml
 from qlib_ext.market.store import synthetic_note
 from qlib_ext.report import html
-from qlib_ext.report.headline import Estimate, between
+from qlib_ext.report.headline import Estimate, between, excesses
 from qlib_ext.tracking.artifacts import RunArtifacts
 
 FEW_DAYS = 250  # about a trading year
@@ -31,6 +31,7 @@ OPTIONAL = (
     "lookahead/audit.json",
     "config.yaml",
     "backtest/setup.json",
+    "benchmarks/setup.json",
 )
 
 RULES = (
@@ -74,7 +75,7 @@ class Remark:
 
 
 def claims(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Claim]:
-    """Does the score rank, does the portfolio beat the index after cost, is momentum forecast better than by habit.
+    """Does the score rank, does the portfolio beat the hardest of its benchmarks after cost, is momentum forecast better than by habit.
 
     Parameters
     ----------
@@ -84,7 +85,7 @@ def claims(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Claim]:
         From `qlib_ext.report.headline.estimates`.
     """
     found = [_ranks(run, known["RankIC"])]
-    if "backtest/annualised_excess_return" in known:
+    if excesses(known):
         found.append(_earns(run, known))
     elif "backtest/annualised_return" in known:
         found.append(_gains(known))
@@ -129,25 +130,50 @@ def _ranks(run: RunArtifacts, rank_ic: Estimate) -> Claim:
 
 
 def _earns(run: RunArtifacts, known: Mapping[str, Estimate]) -> Claim:
-    after = known["backtest/annualised_excess_return"]
-    before = known["backtest/annualised_excess_return_without_cost"]
-    ends = between(html.percent(after.low, 1, signed=True), html.percent(after.high, 1, signed=True))
+    """Whether the portfolio beat the hardest of what it is held against."""
+    over, before_cost = excesses(known), excesses(known, "annualised_excess_return_without_cost")
+    hardest, *others = sorted(over, key=lambda called: over[called].value)
+    after, before = over[hardest], before_cost[hardest]
+    ends = _ends(after)
     because = (
-        f"Over the index {html.percent(after.value, 1, signed=True)} a year after cost"
+        f"Over {hardest}{', the hardest to beat,' if others else ''} {html.percent(after.value, 1, signed=True)} a year after "
+        "cost"
         + (f", 95% interval {ends}" if ends else ", too few days for an interval")
         + f"; before cost {html.percent(before.value, 1, signed=True)}, with a turnover of "
         f"{html.percent(known['backtest/turnover'].value, 1)} a day that costs "
         f"{html.percent(known['backtest/annual_cost'].value, 1)} a year."
+        + "".join(f" Over {called} {_a_year(over[called])}." for called in others)
+        + _by_chance(run)
     )
     if after.sign > 0:
-        return Claim("yes", "The portfolio beat the index after cost.", because)
+        return Claim("yes", f"The portfolio beat {' and '.join([hardest, *others])} after cost.", because)
     if after.sign < 0:
-        return Claim("no", "The portfolio fell short of the index after cost.", because)
+        return Claim("no", f"The portfolio fell short of {hardest} after cost.", because)
     if before.sign > 0:
         return Claim(
-            "unclear", "The portfolio beat the index before cost; after cost it is not clear.", because
+            "unclear", f"The portfolio beat {hardest} before cost; after cost it is not clear.", because
         )
-    return Claim("unclear", "Whether the portfolio beats the index after cost is not clear.", because)
+    return Claim("unclear", f"Whether the portfolio beats {hardest} after cost is not clear.", because)
+
+
+def _a_year(excess: Estimate) -> str:
+    ends = _ends(excess)
+    return html.percent(excess.value, 1, signed=True) + (f" ({ends})" if ends else "")
+
+
+def _ends(excess: Estimate) -> str:
+    return between(html.percent(excess.low, 1, signed=True), html.percent(excess.high, 1, signed=True))
+
+
+def _by_chance(run: RunArtifacts) -> str:
+    """How the portfolio stands among lists drawn by chance."""
+    if not run.has("benchmarks/setup.json"):
+        return ""
+    setup = run.json("benchmarks/setup.json")
+    return (
+        f" Of {setup['draws']} lists drawn by chance, with the same turnover and cost, "
+        f"{html.percent(setup['random_below'], 0)} ended below it."
+    )
 
 
 def _gains(known: Mapping[str, Estimate]) -> Claim:

@@ -97,6 +97,26 @@ class TestVerdict:
         assert (claim.answer, claim.said) == (answer, sentence)
         assert "+5.0% a year after cost" in claim.because
 
+    def test_the_hardest_benchmark_decides(self, run: Any, known: dict[str, Estimate]) -> None:
+        run.put("benchmarks/setup.json", json.dumps({"draws": 200, "random_below": 0.93}))
+        figure = "annualised_excess_return"
+        changed = known | {
+            f"backtest/{figure}": Estimate(0.05, 0.01, 0.1),
+            f"benchmarks/equal_weight/{figure}": Estimate(0.02, -0.01, 0.05),
+            f"benchmarks/equal_weight/{figure}_without_cost": Estimate(0.03, 0.01, 0.06),
+        }
+        claim = verdict.claims(run.view(), changed)[1]
+        assert claim.answer == "unclear"
+        assert claim.said.startswith("The portfolio beat the universe at equal weight before cost")
+        assert "Over the index +5.0% (+1.0% to +10.0%)." in claim.because
+        assert (
+            "Of 200 lists drawn by chance, with the same turnover and cost, 93% ended below it."
+            in claim.because
+        )
+        changed[f"benchmarks/equal_weight/{figure}"] = Estimate(0.02, 0.01, 0.05)
+        said = verdict.claims(run.view(), changed)[1].said
+        assert said == "The portfolio beat the universe at equal weight and the index after cost."
+
     @pytest.mark.parametrize(
         ("low", "high", "answer"), [(0.01, 0.02, "yes"), (-0.01, 0.02, "unclear"), (-0.02, -0.01, "no")]
     )

@@ -26,6 +26,7 @@ SIGNAL: dict[str, Written] = {
 }
 PORTFOLIO: dict[str, Written] = {
     "backtest/annualised_excess_return": ("Excess return a year", "percent", 2),
+    "benchmarks/equal_weight/annualised_excess_return": ("Over equal weight a year", "percent", 2),
     "backtest/information_ratio": ("Information ratio", "number", 2),
     "backtest/annualised_return": ("Return a year", "percent", 2),
     "backtest/sharpe_ratio": ("Sharpe ratio", "number", 2),

@@ -23,7 +23,7 @@ class Summary(Section):
     title = "Summary"
     place = 10
     open = True
-    answers = "Does the score rank? Does the portfolio beat the index after cost?"
+    answers = "Does the score rank? Does the portfolio beat its benchmarks after cost?"
     requires = headline.REQUIRES
     optional = tuple(dict.fromkeys((*headline.OPTIONAL, *verdict.OPTIONAL, *VALUES)))
 
