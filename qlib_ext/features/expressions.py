@@ -23,6 +23,7 @@ NORMS = ("robust", "zscore", "day", "none")
 MAD_TO_STD = 1.4826  # the standard deviation of a normal variable is 1.4826 median absolute deviations
 EPSILON = np.float32(1e-12)  # Qlib's guard against division by zero
 COLUMNS_AT_ONCE = 16
+ROWS_AT_ONCE = 1 << 9
 YEAR_DAYS = 250
 
 
@@ -149,9 +150,9 @@ class Expressions(FeatureSet):
         places = self._joined(market)[self.lookback_days - 1 :]
         padded = np.empty(self.padded_shape(market), np.float32)
         padded[-1] = np.nan
-        evaluated = self.program.evaluate(market, self._groups.__getitem__)
-        for (days, stocks), block in itertools.groupby(evaluated, key=lambda x: (x.days, x.stocks)):
-            _fill(padded, places[days, stocks], block)
+        evaluated = self.program.evaluate(market, self._groups.__getitem__, places < len(padded) - 1)
+        for (days, _), block in itertools.groupby(evaluated, key=lambda x: (x.days, int(x.stocks[0]))):
+            _fill(padded, places[days], block)
         if self.normalise == "day":
             _normalise_days(padded, places, market.present)
         return padded
@@ -236,13 +237,23 @@ def window_rows(market: MarketPanel, lookback_days: int) -> np.ndarray:
 
 
 def _fill(padded: np.ndarray, places: np.ndarray, block: Iterable[Values]) -> None:
-    """Write the values of one block to their rows; `places` are those of the block."""
-    of_block = places.reshape(-1)
+    """Write the values of one block to their rows; `places` are those of the block's days."""
+    block = iter(block)
+    first = next(block)
+    of_block = places[:, first.stocks].reshape(-1)
     source = np.flatnonzero(of_block < len(padded) - 1)
     held = np.empty((padded.shape[1], len(source)), np.float32)
-    for values in block:
+    for values in itertools.chain([first], block):
         held[values.expression] = values.plane.reshape(-1)[source]
-    padded[of_block[source]] = held.T
+    rows = of_block[source]
+    for part in range(0, len(rows), ROWS_AT_ONCE):
+        chosen = slice(part, part + ROWS_AT_ONCE)
+        padded[_run(rows[chosen])] = np.ascontiguousarray(held[:, chosen].T)
+
+
+def _run(rows: np.ndarray) -> np.ndarray | slice:
+    """Ascending positions, as a slice where none is left out: that needs no copy."""
+    return slice(int(rows[0]), int(rows[-1]) + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
 
 
 def _groups(store: QlibStore, market: MarketPanel, name: str) -> np.ndarray:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qlib_ext.features.engine.graph import FIELD, Constant, Node
-from qlib_ext.features.engine.rolling import Plane, Series, Windows
+from qlib_ext.features.engine.rolling import Known, Lengths, Plane, Series, Windows, windows_of
 
 
 @dataclass
@@ -43,8 +43,9 @@ class Block:
         self._values: dict[Node, Plane] = {}
         self._series: dict[Node, Plane] = {}
         self._masked: dict[Node, Series] = {}
-        self._windows: dict[Node, dict[int, Windows]] = {}
-        self._pairs: dict[tuple[Node, Node], tuple[Series, Series]] = {}
+        self._windows: dict[Node, Lengths[Windows]] = {}
+        self._pairs: dict[tuple[Node, Node], tuple[Lengths[Windows], Lengths[Windows]]] = {}
+        self._known: Known = []
 
     @property
     def first(self) -> Plane:
@@ -83,17 +84,23 @@ class Block:
         """The series as windows see it."""
         assert isinstance(node, Node)
         if node not in self._masked:
-            self._masked[node] = Series(self.series(node), self.listed, self.age)
+            self._masked[node] = self.as_series(self.series(node))
         return self._masked[node]
+
+    def as_series(self, values: Plane) -> Series:
+        """Values of these stocks and days, as windows see them."""
+        return Series(values, self.listed, self.age, self._known)
 
     def windows(self, node: Node | Constant, days: Node | Constant) -> Windows:
         """The last days of a node."""
-        assert isinstance(node, Node)
         assert isinstance(days, int)
-        held = self._windows.setdefault(node, {})
-        if days not in held:
-            held[days] = Windows(self.masked(node), days, tuple(self.shares.get((node, days), ())))
-        return held[days]
+        assert isinstance(node, Node)
+        return self._windows_of(node)(days)
+
+    def _windows_of(self, node: Node) -> Lengths[Windows]:
+        if node not in self._windows:
+            self._windows[node] = windows_of(self.masked(node))
+        return self._windows[node]
 
     def paired(
         self, left: Node | Constant, right: Node | Constant, days: Node | Constant
@@ -103,19 +110,19 @@ class Block:
         assert isinstance(right, Node)
         assert isinstance(days, int)
         if (left, right) not in self._pairs:
-            one, other = self.masked(left), self.masked(right)
-            both = one.valid & other.valid
-            self._pairs[left, right] = (
-                Series(one.values, both, self.age),
-                Series(other.values, both, self.age),
-            )
+            both = self.masked(left).valid & self.masked(right).valid
+            self._pairs[left, right] = self._among(left, both), self._among(right, both)
         first, second = self._pairs[left, right]
-        return Windows(first, days), Windows(second, days)
+        return first(days), second(days)
 
-    def forget(self, nodes: Collection[Node], windows: Collection[tuple[Node, int]]) -> None:
+    def _among(self, node: Node, valid: Plane) -> Lengths[Windows]:
+        """The windows of a node, of certain days alone."""
+        if np.array_equal(self.masked(node).valid, valid):
+            return self._windows_of(node)
+        return windows_of(Series(self.masked(node).values, valid, self.age, self._known))
+
+    def forget(self, nodes: Collection[Node]) -> None:
         """Drop what nobody asks for any more."""
-        for node, days in windows:
-            self._windows.get(node, {}).pop(days, None)
         for node in nodes:
             for held in (self._values, self._series, self._masked, self._windows):
                 held.pop(node, None)

@@ -26,8 +26,8 @@ from qlib_ext.features.engine.rolling import Plane
 from qlib_ext.features.market_panel import MarketPanel
 
 CELLS = (
-    1 << 17
-)  # days times stocks that are evaluated at a time: what is held of them stays in the processor's cache
+    1 << 16
+)  # days times stocks that are evaluated at a time: a plane of them stays in the processor's cache
 WIDEST = 512  # stocks of a block, where its days can be few
 HISTORY = 4  # of the days that windows reach back, a block has so many times as much
 
@@ -43,14 +43,14 @@ class Values:
     expression
         Position of the expression.
     days, stocks
-        Positions in the market.
+        Positions in the market; `[n]` of stocks, ascending.
     plane
         `[days, stocks]`; what a stock has before its first bar and after its last is nobody's.
     """
 
     expression: int
     days: slice
-    stocks: slice
+    stocks: Plane
     plane: Plane
 
 
@@ -91,11 +91,11 @@ class Program:
             dict.fromkeys(str(node.args[1]) for node in self._across if len(node.args) > 1)
         )
         self._steps = _steps(self.roots)
-        self._shares: dict[tuple[Node, int], set[float]] = {}
+        self._shares: dict[tuple[Node, int], dict[float, None]] = {}
         for node in self.nodes:
             kind = _operator(node)
             if isinstance(kind, Rolling) and (share := kind.share(node)) is not None:
-                self._shares.setdefault((node.children[0], days_of(node)), set()).add(share)
+                self._shares.setdefault((node.children[0], days_of(node)), {})[share] = None
 
     def check_fields(self, market: MarketPanel, optional: Sequence[str] = ()) -> None:
         """Raise a UserError if the market lacks a field that is not optional."""
@@ -107,40 +107,54 @@ class Program:
                         f"{text!r} needs the field `{node.args[0]}`; the panel has {', '.join(has)}"
                     )
 
-    def evaluate(self, market: MarketPanel, groups: Groups | None = None) -> Iterator[Values]:
-        """The values of every expression, some stocks and days at a time.
+    def evaluate(
+        self, market: MarketPanel, groups: Groups | None = None, wanted: Plane | None = None
+    ) -> Iterator[Values]:
+        """The values of every expression, some days at a time, and of these some stocks at a time.
 
         Parameters
         ----------
         groups
             From the name of side data to the groups of its stocks.
+        wanted
+            `[D, S]` bool: the days and stocks that are asked for; others may be left out. By default all that are
+            listed.
         """
         across: dict[Node, Plane] = {}
         for node in self._across:  # each after those that it holds
             across[node] = self._of_the_day(node, market, across, groups)
-        yield from self._values(self._steps, market, across, self.reach)
+        yield from self._values(
+            self._steps, market, across, self.reach, market.listed if wanted is None else wanted
+        )
 
     def _values(
-        self, steps: Sequence[Step], market: MarketPanel, across: Mapping[Node, Plane], reach: Reach
+        self,
+        steps: Sequence[Step],
+        market: MarketPanel,
+        across: Mapping[Node, Plane],
+        reach: Reach,
+        wanted: Plane,
     ) -> Iterator[Values]:
-        for days, read, stocks in blocks(market, reach):
-            block = self._block(market, read, stocks, across)
+        begun = first_days(market.listed)
+        for days, read, stocks in blocks(wanted, reach):
+            block = self._block(market, read, stocks, begun, across)
             inside = slice(days.start - read.start, days.stop - read.start)
             for step in steps:
                 with np.errstate(all="ignore"):
                     plane = block.value(step.root)
                 assert isinstance(plane, np.ndarray)
                 yield Values(step.position, days, stocks, plane[inside])
-                block.forget(step.nodes, step.windows)
+                block.forget(step.nodes)
 
     def _of_the_day(
         self, node: Node, market: MarketPanel, across: Mapping[Node, Plane], groups: Groups | None
     ) -> Plane:
-        inner = np.empty(market.members.shape)
+        inner = np.full(market.members.shape, np.nan)
         roots = [node.children[0]]
-        for values in self._values(_steps(roots), market, across, reach_of(roots)):
+        wanted = market.members & market.listed
+        for values in self._values(_steps(roots), market, across, reach_of(roots), wanted):
             inner[values.days, values.stocks] = values.plane
-        inner[~(np.isfinite(inner) & market.members & market.listed)] = np.nan
+        inner[~(np.isfinite(inner) & wanted)] = np.nan
         operator = _operator(node)
         assert isinstance(operator, CrossSection)
         names = [str(name) for name in node.args[1:]]
@@ -148,20 +162,24 @@ class Program:
             raise UserError(f"`{node}` groups stocks by side data, which only features can")
         return operator.statistic(inner, *(groups(name) for name in names))  # type: ignore[misc]
 
-    def _block(self, market: MarketPanel, days: slice, stocks: slice, across: Mapping[Node, Plane]) -> Block:
-        listed = market.listed[days, stocks]
+    def _block(
+        self, market: MarketPanel, days: slice, stocks: Plane, begun: Plane, across: Mapping[Node, Plane]
+    ) -> Block:
+        listed = market.listed[days][:, stocks]
         missing = np.full(listed.shape, np.nan, np.float32)
         planes = {
-            name: np.ascontiguousarray(market.field(name)[days, stocks]) if name in market.fields else missing
+            name: np.ascontiguousarray(market.field(name)[days][:, stocks])
+            if name in market.fields
+            else missing
             for name in self.fields
         }
         return Block(
             planes,
             listed,
-            ages(market.listed[:, stocks])[days],
+            ages(days, begun[stocks]),
             _compute,
-            {node: plane[days, stocks] for node, plane in across.items()},
-            self._shares,
+            {node: plane[days][:, stocks] for node, plane in across.items()},
+            {windows: tuple(shares) for windows, shares in self._shares.items()},
         )
 
 
@@ -172,7 +190,6 @@ class Step:
     position: int
     root: Node
     nodes: Collection[Node]
-    windows: Collection[tuple[Node, int]]
 
 
 def _steps(roots: Sequence[Node]) -> list[Step]:
@@ -180,17 +197,10 @@ def _steps(roots: Sequence[Node]) -> list[Step]:
     windows = [sorted({(str(child), days) for child, days in _windows(root)}, reverse=True) for root in roots]
     order = sorted(range(len(roots)), key=lambda i: windows[i])
     last_node: dict[Node, int] = {}
-    last_window: dict[tuple[Node, int], int] = {}
     for place, position in enumerate(order):
         last_node.update(dict.fromkeys(walk([roots[position]]), place))
-        last_window.update(dict.fromkeys(_windows(roots[position]), place))
     return [
-        Step(
-            position,
-            roots[position],
-            [node for node, last in last_node.items() if last == place],
-            [window for window, last in last_window.items() if last == place],
-        )
+        Step(position, roots[position], [node for node, last in last_node.items() if last == place])
         for place, position in enumerate(order)
     ]
 
@@ -213,24 +223,31 @@ def _compute(node: Node, block: Block) -> Plane:
     return OPERATORS[node.operator].compute(node, block)
 
 
-def ages(listed: Plane) -> Plane:
-    """How many days each stock's series has by each day, `[D, S]` int32: 1 on its first, below 1 before."""
-    begun = np.where(listed.any(axis=0), np.argmax(listed, axis=0), len(listed)).astype(np.int32)
-    return np.arange(1, len(listed) + 1, dtype=np.int32)[:, None] - begun
+def first_days(listed: Plane) -> Plane:
+    """Position of the first day of each stock, `[S]` int32; D where it has none."""
+    return np.where(listed.any(axis=0), np.argmax(listed, axis=0), len(listed)).astype(np.int32)
 
 
-def blocks(market: MarketPanel, reach: Reach) -> Iterator[tuple[slice, slice, slice]]:
-    """Days to evaluate, days to read for that, and stocks."""
-    days, stocks = market.members.shape
+def ages(days: slice, begun: Plane) -> Plane:
+    """How many days each stock's series has by each day, `[days, S]` int32: 1 on its first, below 1 before."""
+    return np.arange(days.start + 1, days.stop + 1, dtype=np.int32)[:, None] - begun
+
+
+def blocks(wanted: Plane, reach: Reach) -> Iterator[tuple[slice, slice, Plane]]:
+    """Days to evaluate, days to read for that, and those stocks of which some of the days are wanted.
+
+    Which days belong together does not follow from what is wanted.
+    """
+    days = len(wanted)
     back, ahead = (int(min(each, days)) for each in reach)
-    wide = min(WIDEST, max(16, CELLS // max(1, HISTORY * (back + ahead))))
-    wide = max(1, -(-stocks // -(-max(1, stocks) // wide)))  # of equal parts
-    long = days if back + ahead >= days else max(1, CELLS // wide - back - ahead)
-    for first_stock in range(0, stocks, wide):
-        for first in range(0, days, long):
-            stop = min(first + long, days)
-            read = slice(max(0, first - back), min(days, stop + ahead))
-            yield slice(first, stop), read, slice(first_stock, min(first_stock + wide, stocks))
+    long = days if back + ahead >= days else max(CELLS // WIDEST, HISTORY * (back + ahead))
+    wide = min(WIDEST, max(16, CELLS // (long + back + ahead)))
+    for first in range(0, days, long):
+        stop = min(first + long, days)
+        read = slice(max(0, first - back), min(days, stop + ahead))
+        stocks = np.flatnonzero(wanted[first:stop].any(axis=0))
+        for part in np.array_split(stocks, -(-len(stocks) // wide)) if len(stocks) else []:
+            yield slice(first, stop), read, part
 
 
 # -- one expression ----------------------------------------------------------------------------------------
@@ -302,7 +319,10 @@ def evaluator(expression: str, panel: MarketPanel) -> Callable[[slice], np.ndarr
         fields = {name: np.ascontiguousarray(panel.field(name)[first:stop]) for name in program.fields}
         with np.errstate(all="ignore"):
             listed = panel.listed[first:stop]
-            values = Block(fields, listed, ages(listed), _compute).series(program.roots[0])
+            begun = first_days(listed)
+            values = Block(fields, listed, ages(slice(0, len(listed)), begun), _compute).series(
+                program.roots[0]
+            )
         return values[days.start - first : days.stop - first].astype(np.float32)
 
     return of

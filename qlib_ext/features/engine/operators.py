@@ -18,7 +18,7 @@ import numpy as np
 from qlib_ext.features.engine import cross_section, statistics
 from qlib_ext.features.engine.block import Block
 from qlib_ext.features.engine.graph import Constant, Node
-from qlib_ext.features.engine.rolling import Plane, Series, Windows
+from qlib_ext.features.engine.rolling import Plane, Windows, windows_of
 
 PLANE, ANY, DAYS, NUMBER, TEXT = "expression", "expression or number", "days", "number", "text"
 WINDOWED: Mapping[str, str] = {"feature": PLANE, "N": DAYS}
@@ -112,7 +112,7 @@ class Rolling(Operator):
     Of a share of a day between 0 and 1, Qlib takes the exponentially weighted mean, whatever the statistic.
     """
 
-    statistic: Callable[..., Plane]
+    statistic: Callable[..., Any]
     least: int = 1
     shares: bool = True
     parameters: Mapping[str, str] = field(default_factory=lambda: WINDOWED)
@@ -139,8 +139,10 @@ class Rolling(Operator):
         feature, days = node.args[:2]
         if not _is_whole(days):
             return statistics.smoothed(block.masked(feature), float(days))  # type: ignore[arg-type]
-        share = self.share(node)
-        return self.statistic(block.windows(feature, days), *([] if share is None else [share]))
+        windows, share = block.windows(feature, days), self.share(node)
+        if share is None:
+            return self.statistic(windows)
+        return self.statistic(windows, block.shares[feature, days])[share]  # type: ignore[index]
 
 
 @dataclass(frozen=True)
@@ -179,11 +181,10 @@ class Count(Operator):
 
     def compute(self, node: Node, block: Block) -> Plane:
         there = (~np.isnan(block.series(node.args[0]))).astype(np.float64)
-        series = Series(there, block.listed, block.age)
-        days = node.args[1]
+        series, days = block.as_series(there), node.args[1]
         if not _is_whole(days):
             return statistics.smoothed(series, float(days))  # type: ignore[arg-type]
-        return Windows(series, days_of(node)).total
+        return windows_of(series)(days_of(node)).total
 
 
 @dataclass(frozen=True)
@@ -304,11 +305,11 @@ OPERATORS: dict[str, Operator] = {
     "Kurt": Rolling(statistics.kurtosis, least=4, shares=False),
     "Max": Rolling(attrgetter("maximum")),
     "Min": Rolling(attrgetter("minimum")),
-    "Med": Median(Windows.quantile),
+    "Med": Median(Windows.quantiles),
     "Mad": Rolling(statistics.absolute_deviation, shares=False),
     "Rank": Rolling(statistics.rank, shares=False),
     "Quantile": Quantile(
-        Windows.quantile, shares=False, parameters={"feature": PLANE, "N": DAYS, "qscore": NUMBER}
+        Windows.quantiles, shares=False, parameters={"feature": PLANE, "N": DAYS, "qscore": NUMBER}
     ),
     "Count": Count(),
     "IdxMax": Rolling(statistics.place_of_maximum, shares=False),

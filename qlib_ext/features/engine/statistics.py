@@ -12,19 +12,16 @@ LEVEL = 1e-14  # pandas calls no skewness or kurtosis of a variance that is not 
 
 def skewness(windows: Windows) -> Plane:
     """Fisher's, corrected for bias; of at least three values, and 0 where all are equal."""
-    number, first = windows.count.astype(np.float64), windows.moment(1)
-    shift, second = first / number, windows.spread / number
-    third = windows.moment(3) / number - 3 * shift * windows.moment(2) / number + 2 * shift**3
+    number = windows.span.number
+    second, third = windows.spread / number, windows.higher[0] / number
     found = np.sqrt(number * (number - 1)) * third / ((number - 2) * second**1.5)
     return _shaped(windows, found, 3, 0.0, second)
 
 
 def kurtosis(windows: Windows) -> Plane:
     """Excess, corrected for bias; of at least four values, and -3 where all are equal."""
-    number, first = windows.count.astype(np.float64), windows.moment(1)
-    shift, second = first / number, windows.spread / number
-    raw2, raw3, raw4 = (windows.moment(power) / number for power in (2, 3, 4))
-    fourth = raw4 - 4 * shift * raw3 + 6 * shift**2 * raw2 - 3 * shift**4
+    number = windows.span.number
+    second, fourth = windows.spread / number, windows.higher[1] / number
     found = (number**2 - 1) * fourth / second**2 - 3 * (number - 1) ** 2
     return _shaped(windows, found / ((number - 2) * (number - 3)), 4, -3.0, second)
 
@@ -38,10 +35,10 @@ def _shaped(windows: Windows, found: Plane, least: int, equal: float, second: Pl
 
 def absolute_deviation(windows: Windows) -> Plane:
     """Mean distance to the mean."""
-    days, values = windows.days, windows.lagged(np.nan)
-    length, centre = len(windows.mean), windows.mean
+    values, centre = windows.lagged(np.nan), windows.mean
+    length = len(centre)
     found = np.zeros_like(centre)
-    for k in range(days):
+    for k in range(len(values) - length + 1):
         distance = np.abs(values[k : k + length] - centre)
         np.add(found, distance, out=found, where=~np.isnan(distance))
     return found / np.where(windows.count > 0, windows.count, np.nan)
@@ -49,65 +46,49 @@ def absolute_deviation(windows: Windows) -> Plane:
 
 def rank(windows: Windows) -> Plane:
     """Of the newest value among the valid ones, ties by their mean, over their number; NaN where the newest is missing."""
-    days, values = windows.days, windows.lagged(np.nan)
-    newest = windows.series.values
-    places = np.zeros(newest.shape, np.uint8 if days < 128 else np.uint32)
+    values, newest = windows.lagged(np.nan), windows.series.values
+    days = len(values) - len(newest) + 1
+    places: Plane = np.zeros(newest.shape, np.uint8 if days < 128 else np.uint32)
     holds = np.empty(newest.shape, dtype=bool)
     for k in range(days):
         aged = values[k : k + len(newest)]
         for compare in (np.less, np.less_equal):
             compare(aged, newest, out=holds)
             places += holds
-    return np.where(windows.series.valid, (places + 1.0) / (2.0 * np.maximum(windows.count, 1)), np.nan)
+    return np.where(windows.series.valid, (places + 1.0) / (2.0 * windows.span.number), np.nan)
 
 
 def place_of_maximum(windows: Windows) -> Plane:
     """Place of the first of the largest values, 1 for the oldest day; a missing value counts as the largest."""
-    return _place(windows, np.inf, np.greater_equal, np.maximum)
+    return _place(windows, np.inf)
 
 
 def place_of_minimum(windows: Windows) -> Plane:
     """Place of the first of the smallest values, 1 for the oldest day; a missing value counts as the smallest."""
-    return _place(windows, -np.inf, np.less_equal, np.minimum)
+    return _place(windows, -np.inf)
 
 
-def _place(windows: Windows, missing: float, compare: np.ufunc, keep: np.ufunc) -> Plane:
-    # what lies before the series is never the best, and so is no part of a short window
-    series, days = windows.series, windows.days
-    values = windows.lagged(-missing)
-    inside = values[days - 1 :]
-    inside[~series.valid & (series.age > 0)] = missing
-    inside[series.age <= 0] = -missing
-    length = len(inside)
-    best, back = inside.copy(), np.zeros(inside.shape, np.int16)
-    better, farthest = np.empty(inside.shape, dtype=bool), np.empty_like(back)
-    for lag in range(1, days):
-        aged = values[days - 1 - lag : days - 1 - lag + length]
-        compare(aged, best, out=better)
-        keep(best, aged, out=best)
-        np.multiply(better, lag, out=farthest, casting="unsafe")  # a masked copy waits for every branch
-        np.maximum(back, farthest, out=back)
-    return np.where(windows.count > 0, windows.length - back, np.nan).astype(np.float64)
+def _place(windows: Windows, missing: float) -> Plane:
+    _, back = windows.outermost(missing)
+    return np.where(windows.count > 0, windows.length - back, np.nan)
 
 
 def slope(windows: Windows) -> Plane:
     """Of the regression on the days of the window."""
-    covariance, spread, _ = windows.line
-    return _without_infinite(windows, covariance / spread)
+    return _without_infinite(windows, windows.trend / windows.span.places[1])
 
 
 def residual(windows: Windows) -> Plane:
     """Of the newest value."""
-    covariance, spread, place = windows.line
-    distance = np.where(windows.equal, 0.0, windows.newest - windows.moment(1) / windows.count)
-    found = distance - covariance / spread * (windows.days - place)
+    place, spread = windows.span.places
+    distance = np.where(windows.equal, 0.0, windows.series.values - windows.average)
+    found = distance - windows.trend / spread * (windows.days - place)
     return _without_infinite(windows, np.where(windows.series.valid, found, np.nan))
 
 
 def r_square(windows: Windows) -> Plane:
     """Of the regression on the days of the window; NaN where the values hardly differ."""
-    covariance, spread, _ = windows.line
-    found = covariance**2 / (spread * windows.count * windows.spread)
+    found = windows.trend**2 / (windows.span.places[1] * windows.spread)
     if not windows.expanding:
         found[windows.deviation <= FLAT] = np.nan
     return _without_infinite(windows, found)
@@ -124,7 +105,7 @@ def _without_infinite(windows: Windows, found: Plane) -> Plane:
 def weighted_mean(windows: Windows) -> Plane:
     """Qlib's: values times place over the sum of places, and the mean of that (not its sum) over the valid ones."""
     length = windows.length.astype(np.float64)
-    summed = windows.placed_total - (windows.days - length) * np.nan_to_num(windows.total, nan=0.0)
+    summed = windows.placed_sum - (windows.days - length) * windows.sum
     return summed / (length * (length + 1) / 2) / np.where(windows.count > 0, windows.count, np.nan)
 
 
@@ -157,15 +138,9 @@ def smoothed_over_all(series: Series) -> Plane:
 
 def covariance(left: Windows, right: Windows) -> Plane:
     """Of days on which both are valid."""
-    return _product(left, right) / left.degrees
+    return left.product(right) / left.span.degrees
 
 
 def correlation(left: Windows, right: Windows) -> Plane:
     """Of days on which both are valid."""
     return covariance(left, right) / np.sqrt(left.variance * right.variance)
-
-
-def _product(left: Windows, right: Windows) -> Plane:
-    """Sum of the products of distances to the means."""
-    product = left.product(right)
-    return product - left.moment(1) * right.moment(1) / np.maximum(left.count, 1)

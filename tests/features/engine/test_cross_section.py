@@ -53,7 +53,7 @@ def test_blocks_of_stocks_see_all_of_a_day(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(evaluation, "WIDEST", 16)
     monkeypatch.setattr(evaluation, "CELLS", 64)
     np.testing.assert_allclose(evaluate(text, market), whole, rtol=1e-6)
-    assert len({(v.days.start, v.stocks.start) for v in Program([text]).evaluate(market)}) > 10
+    assert len({(v.days.start, v.stocks[0]) for v in Program([text]).evaluate(market)}) > 10
 
 
 def test_groups_are_side_data() -> None:

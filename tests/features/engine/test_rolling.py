@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from qlib_ext.features.engine import statistics
-from qlib_ext.features.engine.rolling import Series, Windows
+from qlib_ext.features.engine.rolling import Known, Series, split, windows_of
 
 DAYS, STOCKS = 37, 4
 LINE = {
@@ -60,7 +60,7 @@ def test_against_loops(
     name: str, of: Callable[[np.ndarray], float], least: int, days: int, series: Series
 ) -> None:
     expected = naive(series, days, of, least)
-    found = np.where(series.age > 0, getattr(Windows(series, days), name), np.nan)
+    found = np.where(series.age > 0, getattr(windows_of(series)(days), name), np.nan)
     np.testing.assert_allclose(found, np.where(series.age > 0, expected, np.nan), rtol=1e-7, atol=1e-20)
 
 
@@ -83,7 +83,7 @@ def test_statistics_against_scipy(
 ) -> None:
     stock = [0, 3]  # of the others Qlib's rules for what hardly differs decide
     with np.errstate(all="ignore"):
-        found = getattr(statistics, name)(Windows(series, days))[:, stock]
+        found = getattr(statistics, name)(windows_of(series)(days))[:, stock]
     expected = naive(series, days, of, least)[:, stock]
     there = ~np.isnan(expected)
     assert there.sum() > 40
@@ -93,7 +93,7 @@ def test_statistics_against_scipy(
 @pytest.mark.parametrize("days", [1, 4, 20, 0])
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.5, 1.0])
 def test_quantiles_against_numpy(days: int, share: float, series: Series) -> None:
-    found = Windows(series, days, (share, 0.8)).quantile(share)
+    found = windows_of(series)(days).quantiles((share, 0.8))[share]
     np.testing.assert_allclose(
         found[:, :3], naive(series, days, lambda x: np.nanquantile(x, share))[:, :3], rtol=1e-12
     )
@@ -101,7 +101,7 @@ def test_quantiles_against_numpy(days: int, share: float, series: Series) -> Non
 
 def test_equal_values_have_no_spread(series: Series) -> None:
     inside = slice(25, 30)
-    windows = Windows(series, 10)
+    windows = windows_of(series)(10)
     assert (windows.spread[inside, 2] == 0).all()
     with np.errstate(all="ignore"):
         assert (statistics.slope(windows)[inside, 2] == 0).all()
@@ -110,7 +110,42 @@ def test_equal_values_have_no_spread(series: Series) -> None:
 def test_an_infinite_value_is_missing_but_for_lines_as_with_qlib() -> None:
     values = np.array([[1.0], [np.inf], [3.0], [4.0], [5.0]])
     listed, age = np.ones((5, 1), dtype=bool), np.arange(1, 6)[:, None]
-    windows = Windows(Series(values, listed, age), 2)
+    windows = windows_of(Series(values, listed, age))(2)
     np.testing.assert_array_equal(windows.total[:, 0], [1, 1, 3, 7, 9])
     with np.errstate(all="ignore"):
         assert np.isnan(statistics.slope(windows)).all()
+
+
+def test_a_window_follows_from_its_own_days_alone(series: Series) -> None:
+    begun, days = 11, 13
+    later = Series(series.values[begun:], series.valid[begun:], series.age[begun:])
+    for of in (
+        lambda w: w.total,
+        lambda w: w.spread,
+        lambda w: w.trend,
+        lambda w: w.higher[1],
+        lambda w: w.placed_sum,
+        lambda w: w.outermost(np.inf)[1],
+        lambda w: w.quantiles([0.3])[0.3],
+        lambda w: w.span.places[1],
+    ):
+        whole, part = of(windows_of(series)(days)), of(windows_of(later)(days))
+        np.testing.assert_array_equal(part[days - 1 :], whole[begun + days - 1 :])
+
+
+def test_what_is_known_of_windows_is_shared_where_the_same_days_have_values(series: Series) -> None:
+    known: Known = []
+    one = Series(series.values, series.valid, series.age, known)
+    other = Series(series.values * 2, series.valid, series.age, known)
+    third = Series(series.values, series.valid & (series.values > 20), series.age, known)
+    assert one.presence is other.presence
+    assert one.spans(5) is other.spans(5)
+    assert third.presence is not one.presence
+    assert len(known) == 2
+
+
+@pytest.mark.parametrize("days", [2, 3, 5, 7, 60, 250, 256])
+def test_both_parts_make_the_window(days: int) -> None:
+    older, newer = split(days)
+    assert older + newer == days
+    assert older >= newer > 0
