@@ -186,7 +186,7 @@ def _tests(comparison: Comparison) -> Table:
         if rows:
             made.add_section()
             made.add_row(f"[bold]{cell(name)}[/bold]")
-        for group, amount, interval, _, corrected, _, kept in rows:
+        for group, amount, interval, _, _, corrected, _, kept in rows:
             made.add_row(*map(cell, (group, amount, interval, corrected, kept)))
     return made
 

@@ -212,6 +212,67 @@ def bootstrap_seeds(
     return Interval(float(low), float(high))
 
 
+def bootstrap_trainings(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    level: float = 0.95,
+    *,
+    block_days: float | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Confidence interval for the difference of two methods, with the trainings of both and the days drawn.
+
+    As `bootstrap_seeds`, for trainings that are no pairs: each resampled difference draws as many trainings of either
+    method as there are, with replacement, and the same days for all.
+
+    Parameters
+    ----------
+    first, second
+        ``[R, D]`` each: a figure of R trainings, which may be as many or not, on the same days; days on which one has none
+        are left out.
+    level, block_days, draws, seed
+        As in `bootstrap_mean`.
+
+    Returns
+    -------
+    `Interval` of low and high, of the first less the second; with fewer than two days NaN.
+
+    Raises
+    ------
+    UserError
+        If an argument lies outside its range, or the days differ.
+
+    Examples
+    --------
+    >>> bootstrap_trainings([[0.3, 0.2, 0.4], [0.1, 0.0, 0.2]], [[0.2, 0.1, 0.3]]).low < 0
+    True
+    """
+    between("level", level, 0, 1, open_low=True, open_high=True)
+    check_drawing(block_days, draws, seed)
+    sides = [matrix(name, values) for name, values in (("first", first), ("second", second))]
+    if sides[0].shape[1] != sides[1].shape[1]:
+        raise UserError(
+            f"`first` and `second` must be of the same days, found {sides[0].shape[1]} and {sides[1].shape[1]}"
+        )
+    there = ~np.isnan(np.concatenate(sides)).any(axis=0)
+    sides = [side[:, there] for side in sides]
+    days = int(there.sum())
+    if days < 2:
+        return Interval(math.nan, math.nan)
+    sums = [np.zeros((draws, len(side))) for side in sides]  # of each training, over the days drawn
+    for day in day_by_day(days, block_days=block_days, draws=draws, seed=seed):
+        for total, side in zip(sums, sides, strict=True):
+            total += side.T[day]
+    rng = np.random.default_rng([seed, 1])
+    means = [
+        np.take_along_axis(total, rng.integers(total.shape[1], size=total.shape), axis=1).mean(axis=1) / days
+        for total in sums
+    ]
+    low, high = np.quantile(means[0] - means[1], [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
 def holm(p_values: npt.ArrayLike) -> Floats:
     r"""Adjust the p-values of several comparisons, so that one wrong finding among all of them stays rare.
 

@@ -14,6 +14,7 @@ from qlib_ext.metrics.significance import (
     bootstrap_difference,
     bootstrap_mean,
     bootstrap_seeds,
+    bootstrap_trainings,
     deflated_sharpe_ratio,
     expected_maximum_sharpe,
     holm,
@@ -143,6 +144,30 @@ class TestBootstrapSeeds:
         whole = bootstrap_seeds(np.delete(differences, 1, axis=1), seed=2)
         assert bootstrap_seeds(differences, seed=2) == whole
         assert np.isnan(bootstrap_seeds(differences[:, :2])).all()
+
+
+class TestBootstrapTrainings:
+    def test_one_training_of_each_is_the_bootstrap_of_their_difference(self):
+        a, b = persistent(120, seed=1), persistent(120, seed=2)
+        np.testing.assert_allclose(
+            bootstrap_trainings([a], [b], seed=4), bootstrap_difference(a, b, seed=4)[1:3], atol=1e-12
+        )
+
+    def test_width_equals_the_closed_form_of_all_sources(self):
+        """Constants set trainings of either method apart: their variances add up with that of the days."""
+        daily, offsets = persistent(300), np.linspace(-0.5, 0.5, 12)
+        first, second = 2 * daily + offsets[:, None], daily + 2 * offsets[:8, None]
+        low, high = bootstrap_trainings(first, second, 0.9, block_days=5, draws=20000)
+        variance = variance_of_the_mean(daily, 5) + offsets.var() / 12 + 4 * offsets[:8].var() / 8
+        assert high - low == pytest.approx(2 * stats.norm.ppf(0.95) * math.sqrt(variance), rel=0.04)
+
+    def test_days_that_one_lacks_are_left_out(self):
+        first, second = np.array([[0.1, 0.2, 0.4], [0.2, np.nan, 0.1]]), np.array([[0.1, 0.1, 0.3]])
+        whole = bootstrap_trainings(first[:, [0, 2]], second[:, [0, 2]], seed=2)
+        assert bootstrap_trainings(first, second, seed=2) == whole
+        assert np.isnan(bootstrap_trainings(first[:, :2], second[:, :2])).all()
+        with pytest.raises(UserError, match="same days"):
+            bootstrap_trainings(first, second[:, :2])
 
 
 class TestBootstrapDifference:

@@ -14,6 +14,7 @@ from qlib_ext.checks import UserError, nearest
 from qlib_ext.metrics.moments import moments
 from qlib_ext.metrics.significance import (
     bootstrap_difference,
+    bootstrap_trainings,
     deflated_sharpe_ratio,
     expected_maximum_sharpe,
     holm,
@@ -25,6 +26,7 @@ from qlib_ext.report.comparison.runs import EXCESS, IC, RANK_IC, RETURN, Compare
 from qlib_ext.report.comparison.settings import ABSENT, canonical, find_key, path, shown
 
 LEVEL = 0.05  # of the tests, after Holm's correction
+FEW_TRAININGS = 3  # with fewer of either method nothing is said of other seeds
 SET_LEVEL = 0.10  # of the model confidence set
 DAYS_PER_YEAR = 243  # where a run does not say it
 
@@ -91,7 +93,8 @@ class Comparison:
         A row a group: runs, seeds, and `<metric>` and `<metric>, sd` (over runs, divisor n - 1) of each metric.
     tests
         A row a measure and group other than the baseline: `difference` to the baseline, `low` and `high` of its 95%
-        interval, `p`, `p, Holm` and `days`; and of every group `p, confidence set`.
+        interval, `p`, `p, Holm` and `days`; `low, seeds` and `high, seeds` of the interval that draws trainings too, and
+        `trainings`, the number of runs of the group with fewer; and of every group `p, confidence set`.
     spa
         Measure -> p-value that no group is better than the baseline.
     configuration
@@ -319,10 +322,13 @@ def _measures(groups: Sequence[Group]) -> list[str]:
 def _tests(groups: Sequence[Group], baseline: Group, draws: int) -> pd.DataFrame:
     columns = [
         "measure", "group", "difference", "low", "high", "p", "p, Holm", "days", "p, confidence set",
+        "low, seeds", "high, seeds", "trainings",
     ]  # fmt: skip
     rows = []
     for measure in _measures(groups):
-        daily = {group.name: group.mean(measure) for group in groups if not group.table(measure).empty}
+        tables = {group.name: group.table(measure) for group in groups}
+        tables = {name: table for name, table in tables.items() if not table.empty}
+        daily = {name: table.mean(axis=1) for name, table in tables.items()}
         own = []
         for name, series in daily.items():
             row: dict[str, object] = {"measure": measure, "group": name}
@@ -331,6 +337,9 @@ def _tests(groups: Sequence[Group], baseline: Group, draws: int) -> pd.DataFrame
                 found = bootstrap_difference(both.iloc[:, 0], both.iloc[:, 1], draws=draws)
                 row |= {"difference": found.mean, "low": found.low, "high": found.high}
                 row |= {"p": found.p, "days": len(both)}
+                pair = [tables[each].loc[both.index].to_numpy().T for each in (name, baseline.name)]
+                ends = bootstrap_trainings(*pair, draws=draws)
+                row |= {"low, seeds": ends.low, "high, seeds": ends.high, "trainings": min(map(len, pair))}
             own.append(row)
         adjusted = holm([row.get("p", math.nan) for row in own])  # type: ignore[arg-type]
         kept = model_confidence_set(pd.DataFrame(daily), draws=draws)

@@ -33,7 +33,8 @@ METHOD = (
     f"In the set: whether the group stays in the model confidence set at {SET_LEVEL:.0%} (Hansen, Lunde and Nason), which "
     "holds the best group in nine of ten samples. SPA is Hansen's test that no group is better than the baseline. All of "
     "them resample days, not seeds: they say whether these trained models differ on such days, not whether another "
-    "training would do so again. For that look at the deviation over seeds."
+    "training would do so again. The interval with seeds drawn says that, roughly: it draws the runs of both groups with the "
+    "days. A difference is called sure only where it excludes zero too, with three runs of either group or more."
 )
 
 
@@ -121,9 +122,18 @@ def _differences(comparison: Comparison, drawn: Mapping[str, Chart]) -> str:
         if measure not in {*comparison.tests["measure"]}:
             continue
         unit = " in basis points" if measure == RETURN else ""
-        header = ["Group", "Difference", "95% interval", "p", "p, Holm", "Days", "In the set (p)"]
+        header = [
+            "Group",
+            "Difference",
+            "95% interval",
+            "with seeds drawn",
+            "p",
+            "p, Holm",
+            "Days",
+            "In the set (p)",
+        ]
         parts.append(html.heading(f"{name[0].upper() + name[1:]}{unit}"))
-        parts.append(html.table(header, rows_of_tests(comparison, measure), numbers=range(1, 7)))
+        parts.append(html.table(header, rows_of_tests(comparison, measure), numbers=range(1, 8)))
     parts.append(html.beside(_shown("difference_ic", drawn), _shown("difference_return", drawn)))
     return (
         "".join(parts) + html.paragraph(METHOD, "note")

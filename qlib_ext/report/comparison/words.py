@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import pandas as pd
+
 from qlib_ext.report import html
-from qlib_ext.report.comparison.compared import LEVEL, SET_LEVEL, TESTED, Comparison
+from qlib_ext.report.comparison.compared import FEW_TRAININGS, LEVEL, SET_LEVEL, TESTED, Comparison
 from qlib_ext.report.comparison.runs import RETURN
 from qlib_ext.report.verdict import Claim
 
@@ -92,16 +94,14 @@ def rows_of_tests(comparison: Comparison, measure: str) -> list[list[str]]:
         is_baseline = row["group"] == comparison.baseline.name
         kept = row["p, confidence set"]
         inside = html.NONE if math.isnan(kept) else "yes" if kept > SET_LEVEL else "no"
-        interval = (
-            html.NONE
-            if math.isnan(row["low"])
-            else f"{difference(measure, row['low'], unit=False)} to {difference(measure, row['high'], unit=False)}"
-        )
         rows.append(
             [
                 f"{row['group']} (baseline)" if is_baseline else str(row["group"]),
                 difference(measure, row["difference"]),
-                interval,
+                _interval(measure, row["low"], row["high"]),
+                _interval(measure, row["low, seeds"], row["high, seeds"])
+                if row["trainings"] > 1
+                else html.NONE,
                 p_value(row["p"]),
                 p_value(row["p, Holm"]),
                 html.count(row["days"]),
@@ -109,6 +109,23 @@ def rows_of_tests(comparison: Comparison, measure: str) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _interval(measure: str, low: float, high: float) -> str:
+    if math.isnan(low):
+        return html.NONE
+    return f"{difference(measure, low, unit=False)} to {difference(measure, high, unit=False)}"
+
+
+def _of_other_seeds(found: pd.DataFrame) -> tuple[bool, str]:
+    """Whether what differs on these days would with other seeds too, and what is said where that is not known."""
+    fewest = int(found["trainings"].min())
+    if fewest < FEW_TRAININGS:
+        count = "one training" if fewest == 1 else f"{fewest} trainings"
+        return False, f" This is of {count} of a method, and says nothing of other seeds"
+    if ((found["low, seeds"] <= 0) & (found["high, seeds"] >= 0)).any():
+        return False, " Other seeds may turn it: with trainings drawn too, an interval includes zero"
+    return True, ""
 
 
 def claims(comparison: Comparison) -> list[Claim]:
@@ -136,8 +153,12 @@ def claims(comparison: Comparison) -> list[Claim]:
         )
         title = name[0].upper() + name[1:]
         if said:
+            holds, but = _of_other_seeds(sure)
+            answer: Literal["yes", "no", "unclear"] = "unclear"
+            if holds:
+                answer = "yes" if len(better) else "no"
             made.append(
-                Claim("yes" if len(better) else "no", f"{title} is {'. It is '.join(said)}.", because)
+                Claim(answer, f"{title} is {'. It is '.join(said)}.{but}{'.' if but else ''}", because)
             )
         else:
             smallest = p_value(float(tests["p, Holm"].min()))
@@ -151,7 +172,6 @@ def claims(comparison: Comparison) -> list[Claim]:
             )
     trials = comparison.trials
     if trials is not None:
-        answer: Literal["yes", "no", "unclear"]
         answer = "yes" if trials.probability > 1 - LEVEL else "unclear" if trials.ratio > 0 else "no"
         word = "is more than the luck of" if answer == "yes" else "may be the luck of"
         count = f"{trials.count} {'trial' if trials.count == 1 else 'trials'}"

@@ -80,6 +80,26 @@ class TestWords:
         assert "Of 1 comparisons, p below 0.05 after Holm's correction" in said[0].because
         assert "luck of 6 trials" in said[-1].said
 
+    def test_what_one_training_says_is_called_so(self, shelf: Shelf) -> None:
+        shelf.run(skill=0.2)
+        shelf.run(skill=0.0, params=EQUAL)
+        said = claims(shelf.compared(baseline="EqualWeighting"))[0]
+        assert said.answer == "unclear"
+        assert "is higher than that of EqualWeighting: CQB" in said.said
+        assert said.said.endswith("This is of one training of a method, and says nothing of other seeds.")
+
+    def test_seeds_that_differ_more_than_the_groups_leave_it_open(self, shelf: Shelf) -> None:
+        for seed, skill in enumerate((0.0, 0.0, 0.3)):
+            shelf.run(skill=skill, seed=seed)
+            shelf.run(skill=0.0, seed=seed, params=EQUAL)
+        comparison = shelf.compared(baseline="EqualWeighting")
+        row = comparison.tests.query("measure == 'RankIC' and group == 'CQB'").iloc[0]
+        assert row["p, Holm"] < 0.05
+        assert row["low, seeds"] <= 0 < row["high, seeds"]
+        said = claims(comparison)[0]
+        assert said.answer == "unclear"
+        assert "Other seeds may turn it" in said.said
+
     def test_a_worse_group_is_said_to_be(self, full_shelf: Shelf) -> None:
         said = claims(full_shelf.compared(baseline="CQB"))
         assert said[0].answer == "no"
