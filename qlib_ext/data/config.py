@@ -183,6 +183,7 @@ class DatasetConfig:
             num_features=len(handler.features.names),
             raw_labels=raw,
             labels=learned,
+            features=tuple(handler.features.feature_places()),
         )
         for name in segments:
             spec.require_days(name)

@@ -30,6 +30,8 @@ class DatasetSpec:
         T and F, the sizes of a stock's window.
     raw_labels, labels
         Names of the labels as records judge by and as tasks learn, or None where only the data will tell.
+    features
+        Names of the features, or None where only the data will tell.
     tasks
         Task of the model -> whether it is a classification; empty for a model that has no such tasks.
     """
@@ -42,6 +44,7 @@ class DatasetSpec:
     num_features: int
     raw_labels: tuple[str, ...] | None = None
     labels: tuple[str, ...] | None = None
+    features: tuple[str, ...] | None = None
     tasks: Mapping[str, bool] = field(default_factory=dict)
 
     def require_segment(self, name: str, reader: str) -> None:

@@ -132,3 +132,12 @@ class Alpha158(Expressions):
         super().__init__(
             {name: known[name] for name in chosen}, lookback_days, normalise, clip, optional_fields
         )
+
+    def families(self) -> dict[str, tuple[str, ...]]:
+        """The candle, the prices, and each rolling feature with all its windows."""
+        family = dict.fromkeys(CANDLE, "KBAR") | dict.fromkeys(PRICE, "PRICE")
+        found: dict[str, tuple[str, ...]] = {}
+        for name in self.names:
+            key = family.get(name, name.rstrip("0123456789"))
+            found[key] = (*found.get(key, ()), name)
+        return found

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from qlib_ext.checks import UserError, words
-from qlib_ext.features.base import FeatureSet
+from qlib_ext.features.base import FeatureSet, prices_and_volume
 from qlib_ext.features.lag_ratios import LagRatios, sample_rows
 from qlib_ext.features.market_panel import MarketPanel
 
@@ -69,6 +69,10 @@ class Alpha360(FeatureSet):
 
     def identity(self) -> dict[str, Any]:
         return {"class": type(self).__name__, "fields": self.fields, "lookback_days": self.lookback_days}
+
+    def families(self) -> dict[str, tuple[str, ...]]:
+        """The prices, of which each tells much of the others, and the volume."""
+        return prices_and_volume(self.names)
 
     def pad(self, market: MarketPanel) -> np.ndarray:
         """The bars themselves, `[D + T - 1, S, F]`."""

@@ -16,6 +16,13 @@ from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore
 
 
+def prices_and_volume(fields: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The families of fields of bars."""
+    prices = tuple(field for field in fields if field != "volume")
+    families = {"prices": prices, "volume": ("volume",) if "volume" in fields else ()}
+    return {name: family for name, family in families.items() if family}
+
+
 class FeatureSet(Rebuildable, ABC):
     """Windows of T days over F features, normalised by statistics of the training days.
 
@@ -88,6 +95,14 @@ class FeatureSet(Rebuildable, ABC):
         """Qlib's column names, feature by feature, oldest lag first: CLOSE59, ..., CLOSE0, OPEN59, ..."""
         lags = range(self.lookback_days - 1, -1, -1)
         return [f"{name.upper()}{lag}" for name in self.names for lag in lags]
+
+    def feature_places(self) -> dict[str, tuple[int, ...]]:
+        """Feature -> its places among `names`: one, but where the lags of a feature are names of their own."""
+        return {name: (place,) for place, name in enumerate(self.names)}
+
+    def families(self) -> dict[str, tuple[str, ...]]:
+        """Features that tell much the same, by the name of their family; empty where the set knows of none."""
+        return {}
 
     # -- what it needs beside bars -------------------------------------------------------------------------
 

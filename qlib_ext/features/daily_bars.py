@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qlib_ext.checks import UserError, above, integer, one_of
 from qlib_ext.config.build import build
-from qlib_ext.features.base import FeatureSet
+from qlib_ext.features.base import FeatureSet, prices_and_volume
 from qlib_ext.features.market_panel import MarketPanel, day_blocks
 from qlib_ext.features.side_data.macro import Macro
 from qlib_ext.market.store import QlibStore
@@ -136,6 +136,10 @@ class DailyBars(FeatureSet):
             **({} if self._macro_facts is None else {"macro": self._macro_facts}),
             "look_ahead": self.look_ahead(),
         }
+
+    def families(self) -> dict[str, tuple[str, ...]]:
+        """The prices, the volume, and the indicators."""
+        return prices_and_volume(self.bars) | ({"macro": self.indicators} if self.indicators else {})
 
     def look_ahead(self) -> list[str]:
         """What of the features is known only later, as sentences; empty where nothing is."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,6 +76,28 @@ class Union(FeatureSet):
         if self.flat:
             return list(self.names)
         return [name for each in self.members for name in each.column_names()]
+
+    def feature_places(self) -> dict[str, tuple[int, ...]]:
+        found: dict[str, tuple[int, ...]] = {}
+        first = 0
+        for each, names in zip(self.members, self._features, strict=True):
+            lags = each.lookback_days if self.flat else 1
+            for name, places in zip(names, each.feature_places().values(), strict=True):
+                found[name] = tuple(first + place * lags + lag for place in places for lag in range(lags))
+            first += len(each.names) * lags
+        return found
+
+    def families(self) -> dict[str, tuple[str, ...]]:
+        """The features of each member, by its class."""
+        classes = _told_apart([type(each).__name__ for each in self.members])
+        return dict(zip(classes, self._features, strict=True))
+
+    @property
+    def _features(self) -> list[tuple[str, ...]]:
+        """Names of each member's features; where lags are names of their own, two members may share a feature's."""
+        given = [[*each.feature_places()] for each in self.members]
+        rest = iter(_told_apart([name for names in given for name in names]))
+        return [tuple(itertools.islice(rest, len(names))) for names in given]
 
     def check_store(self, store: QlibStore) -> None:
         """Raise a UserError if the store lacks what a member needs beside bars."""
@@ -149,3 +173,13 @@ class Union(FeatureSet):
             padded[stop - size : stop].reshape(shape)
             for stop, size, shape in zip(stops, sizes, self._shapes, strict=True)
         ]
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """The names, the second of a kind as `name 2`."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name} {seen[name]}")
+    return found

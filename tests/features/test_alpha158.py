@@ -49,3 +49,16 @@ def test_some_of_them_in_windows() -> None:
     assert Alpha158(names=["ROC7"], windows=[7]).expressions == {"ROC7": "Ref($close, 7)/$close"}
     with pytest.raises(UserError, match=r"must be features of Alpha158, found 'ROC7' \(did you mean ROC"):
         Alpha158(names=["ROC7"])
+
+
+def test_families_are_the_candle_the_prices_and_a_formula_with_all_its_days() -> None:
+    families = Alpha158().families()
+    assert list(families)[:4] == ["KBAR", "PRICE", "ROC", "MA"]
+    assert families["PRICE"] == ("OPEN0", "HIGH0", "LOW0", "VWAP0")
+    assert families["ROC"] == ("ROC5", "ROC10", "ROC20", "ROC30", "ROC60")
+    assert len(families) == 2 + 29
+    assert [name for family in families.values() for name in family] == list(Alpha158().names)
+    assert Alpha158(["ROC7", "KMID", "ROC3"], windows=[3, 7]).families() == {
+        "ROC": ("ROC7", "ROC3"),
+        "KBAR": ("KMID",),
+    }

@@ -158,6 +158,10 @@ class TestArguments:
     def test_names_are_qlibs(self) -> None:
         assert Alpha360().column_names() == Alpha360DL.get_feature_config()[1]
 
+    def test_families_are_prices_and_volume(self) -> None:
+        assert Alpha360(FIELDS).families() == {"prices": ("close", "high"), "volume": ("volume",)}
+        assert Alpha360(FIELDS).feature_places() == {"close": (0,), "high": (1,), "volume": (2,)}
+
     def test_close_is_needed(self) -> None:
         with pytest.raises(UserError, match=r"`fields` must hold `close`.* found .'open', 'volume'."):
             Alpha360(["open", "volume"])

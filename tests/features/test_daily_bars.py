@@ -237,6 +237,15 @@ class TestArguments:
             DailyBars(**arguments)
         assert str(caught.value) == message
 
+    def test_families(self) -> None:
+        given = Given(["cpi"], np.zeros((1, 1)))
+        assert DailyBars(macro=given).families() == {
+            "prices": ("open", "high", "low", "close"),
+            "volume": ("volume",),
+            "macro": ("cpi",),
+        }
+        assert DailyBars(["close"]).families() == {"prices": ("close",)}
+
     def test_nothing_to_fit_on(self) -> None:
         features = DailyBars(lookback_days=T)
         with pytest.raises(UserError, match="hold no stock"):

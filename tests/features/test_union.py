@@ -67,3 +67,16 @@ def test_errors() -> None:
         Union([])
     with pytest.raises(UserError, match="found twice: ROC"):
         Union([Expressions(ROC), Expressions(ROC)])
+
+
+def test_features_and_families() -> None:
+    windows, flat = Union(members(4)), Union(members(1))
+    assert windows.feature_places() == {"close": (0,), "open": (1,), "ROC": (2,)}
+    assert flat.feature_places() == {"close": (0, 1, 2, 3), "open": (4, 5, 6, 7), "ROC": (8,)}
+    assert flat.names[4:8] == ("OPEN3", "OPEN2", "OPEN1", "OPEN0")
+    assert windows.families() == flat.families() == {"Alpha360": ("close", "open"), "Expressions": ("ROC",)}
+    nested = Union([Union(members(1)), Expressions({"close": "$close"}, lookback_days=2)])
+    assert nested.families() == {"Union": ("close", "open", "ROC"), "Expressions": ("close 2",)}
+    places = nested.feature_places()
+    assert [nested.names[k] for k in places["close 2"]] == ["close_LAG1", "close_LAG0"]
+    assert [k for each in places.values() for k in each] == list(range(len(nested.names)))
