@@ -324,6 +324,20 @@ class MultiTaskModel(Model):
         network.load_state_dict(weights)
         self._network = network.to(self.device)
 
+    def score_day(self, panel: DailyPanel) -> np.ndarray:
+        """Scores `[N]` of one day, in float32, of the features that the panel has: those of the market, or changed ones.
+
+        Raises
+        ------
+        UserError
+            As from `predict`.
+        """
+        if self._network is None:
+            raise RuntimeError("the model has no weights yet: call `fit` first")
+        self._network.eval()
+        with torch.inference_mode(), oom_as_user_error(f"scoring {panel.date:%Y-%m-%d}"):
+            return _finite(SCORE, self._network(panel)[SCORE].cpu().numpy(), panel)
+
     def predict(self, dataset: DailyPanelDataset, segment: str = "test") -> pd.DataFrame:
         """Score every stock of every day of a segment, in float32.
 

@@ -373,6 +373,16 @@ class TestPredict:
         trained.fit(dataset)
         assert list(trained.predict(dataset).columns) == ["score", "next"]
 
+    def test_a_day_alone_has_the_scores_of_its_segment(self, fitted, dataset):
+        panel = dataset.panels("test")[3]
+        codes = [dataset.instruments[k] for k in panel.instruments]
+        expected = fitted.predict(dataset)["score"].loc[panel.date].reindex(codes)
+        np.testing.assert_array_equal(fitted.score_day(panel), expected)
+        other = replace(panel, features=panel.features.flip(0))
+        np.testing.assert_allclose(fitted.score_day(other), expected[::-1], rtol=1e-5)
+        with pytest.raises(RuntimeError, match="no weights yet"):
+            model().score_day(panel)
+
     def test_each_stock_has_its_own_score(self, fitted, dataset):
         """Scores are where their (date, instrument) says, worked out stock by stock."""
         found = fitted.predict(dataset)
