@@ -102,9 +102,9 @@ class SignalRecord(Record):
 
     def _save_booster(self) -> None:
         """Keep what Qlib's LightGBM model learned, without a pickle."""
-        booster = getattr(self.model, "model", None)
+        booster = booster_of(self.model)
         features = getattr(getattr(self.dataset, "handler", None), "features", None)
-        if features is None or booster is None or not type(booster).__module__.startswith("lightgbm."):
+        if features is None or booster is None:
             return
         self.save_text("model/booster.txt", booster.model_to_string())  # as many trees as it predicts with
         statistics = {"windows.median": features.median, "windows.scale": features.scale}
@@ -137,6 +137,12 @@ def as_predictions(predicted: pd.Series | pd.DataFrame) -> pd.DataFrame:
     frame = predicted.to_frame() if isinstance(predicted, pd.Series) else predicted.copy()
     frame.columns = ["score", *map(str, frame.columns[1:])]
     return _on_days_and_stocks("predictions", frame)
+
+
+def booster_of(model: Any) -> Any:
+    """LightGBM's booster of a model that holds its trees as Qlib's does; None of any other."""
+    booster = getattr(model, "model", None)
+    return booster if type(booster).__module__.startswith("lightgbm.") else None
 
 
 def versions() -> dict[str, str]:
