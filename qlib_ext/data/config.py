@@ -18,9 +18,17 @@ from qlib_ext.data.segments import SPLIT, Segments, check_segments, check_shares
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.data.store_check import require
 from qlib_ext.features.side_data.concepts import Concepts
+from qlib_ext.features.side_data.market_status import MarketStatus
 from qlib_ext.features.side_data.market_value import MarketValue
 from qlib_ext.features.side_data.source import Source
 from qlib_ext.market.store import QlibStore
+
+# What a dataset adds to its panels beside bars: argument -> what it must be.
+SOURCES: Mapping[str, type[Source]] = {
+    "market_value": MarketValue,
+    "concepts": Concepts,
+    "market_status": MarketStatus,
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,9 @@ class DatasetConfig:
         Where the panels' market values come from, a `MarketValue` or `{class, kwargs}` of one; None: they have none.
     concepts
         Where the panels' concepts come from, a `Concepts` or `{class, kwargs}` of one; None: they have none.
+    market_status
+        Where the features of the whole market come from, a `MarketStatus` or `{class, kwargs}` of one; None: the panels
+        have none. They are normalised by the days on which the handler fits.
     cache
         Directory in which the handler keeps what it prepares for later runs, or `off`; None leaves it to the
         handler's own argument of that name.
@@ -73,6 +84,7 @@ class DatasetConfig:
     table_labels: Sequence[str] = ("RETURN",)
     market_value: Mapping[str, Any] | MarketValue | None = None
     concepts: Mapping[str, Any] | Concepts | None = None
+    market_status: Mapping[str, Any] | MarketStatus | None = None
     cache: str | Path | None = None
     shares: tuple[float, ...] | None = dataclasses.field(init=False, default=None)
 
@@ -110,7 +122,7 @@ class DatasetConfig:
         instance("purge", self.purge, bool)
         for name in ("record_fields", "table_labels"):
             self._set(name, words(name, getattr(self, name)))
-        for name, kind in (("market_value", MarketValue), ("concepts", Concepts)):
+        for name, kind in SOURCES.items():
             given = getattr(self, name)
             self._set(name, None if given is None else build(given, kind, name=name))
 
@@ -120,8 +132,13 @@ class DatasetConfig:
     @property
     def sources(self) -> dict[str, Source]:
         """The sources of side data that are named."""
-        named = {"market_value": self.market_value, "concepts": self.concepts}
+        named = {name: getattr(self, name) for name in SOURCES}
         return {name: source for name, source in named.items() if isinstance(source, Source)}
+
+    @property
+    def num_market(self) -> int:
+        """M, the number of features of the whole market; 0 where the dataset names none."""
+        return len(self.market_status.names) if isinstance(self.market_status, MarketStatus) else 0
 
     def open_store(self) -> QlibStore:
         """The store that Qlib reads.
@@ -141,8 +158,7 @@ class DatasetConfig:
             reason = source.lacks(store)
             if reason is not None:
                 raise UserError(
-                    f"`{name}` ({type(source).__name__}) does not fit the store {store.root}: {reason}; "
-                    f"bring a table in (`qlib-ext data side-data DIR NAME FILE`), or take FirstAvailable"
+                    f"`{name}` ({type(source).__name__}) does not fit the store {store.root}: {reason}; {source.way_out}"
                 )
         return store
 
@@ -181,6 +197,7 @@ class DatasetConfig:
             segments,
             lookback_days=handler.features.lookback_days,
             num_features=len(handler.features.names),
+            num_market=self.num_market,
             raw_labels=raw,
             labels=learned,
             features=tuple(handler.features.feature_places()),

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from qlib.data.dataset import DatasetH
@@ -21,6 +22,11 @@ from qlib_ext.data.side import SidePlanes
 from qlib_ext.data.spec import DatasetSpec
 
 logger = logging.getLogger(__name__)
+
+WINDOWS, MARKET_STATUS = (
+    "windows.",
+    "market_status.",
+)  # before the names of statistics that are kept with a model
 
 
 class DailyPanelDataset(DatasetH):
@@ -82,7 +88,13 @@ class DailyPanelDataset(DatasetH):
         found, notes = find_days(self.handler, self.segments)
         self.days = purged(found, self.handler.horizon_days) if self.arguments.purge else found
         self.purged_days = {name: len(found[name]) - len(days) for name, days in self.days.items()}
-        self._side = SidePlanes(self.arguments.sources, self.store, self.handler.panel)
+        self._side = SidePlanes(
+            self.arguments.sources,
+            self.store,
+            self.handler.panel,
+            self.handler.fit_days(),
+            refit=(handler_kwargs or {}).get("init_type", DataHandlerLP.IT_LS) != DataHandlerLP.IT_LS,
+        )
         self.notes = [*self.handler.notes(), *notes, *self._side.notes]
         for note in self.notes:
             logger.warning(note)
@@ -111,6 +123,16 @@ class DailyPanelDataset(DatasetH):
     def label_names(self) -> tuple[str, ...]:
         """Labels that a task can name."""
         return tuple(self.handler.label_planes(DataHandlerLP.DK_L))
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """All that was fitted to the training days, by name: of the windows `[T, F]`, of the market's status `[M]`."""
+        fitted: dict[str, Any] = {WINDOWS: self.handler.features, MARKET_STATUS: self.arguments.market_status}
+        return {
+            f"{name}{key}": getattr(part, key)
+            for name, part in fitted.items()
+            if part is not None
+            for key in ("median", "scale")
+        }
 
     def identity(self) -> dict[str, Any]:
         """What decides the numbers that a model sees, ready for JSON: equal for equal data, wherever they lie."""
@@ -146,6 +168,7 @@ class DailyPanelDataset(DatasetH):
             raw_labels=self.handler.label_planes(DataHandlerLP.DK_R),
             market_value=self._side.market_value,
             concepts=self._side.concepts(torch.device(device)),
+            market_status=self._side.market_status,
         )
 
     def _padded(self, device: torch.device) -> torch.Tensor:

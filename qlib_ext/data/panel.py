@@ -36,6 +36,9 @@ class DailyPanel:
         `[N, G]` float32, 1 where a stock belongs to a concept or an industry and 0 elsewhere, as known at the close
         of `date`; a stock may have none, and a concept may have no stock that day. None where the dataset names no
         concepts, or the store has none.
+    market_status
+        `[M]` float32, finite: features of the whole market, known at the close of `date`. None where the dataset names
+        none.
     rows
         Label name -> what `labelled` says of it, found beforehand so that a step need not wait for the device.
     """
@@ -47,6 +50,7 @@ class DailyPanel:
     labels: Mapping[str, Tensor]
     raw_labels: Mapping[str, Tensor]
     concepts: Tensor | None = None
+    market_status: Tensor | None = None
     rows: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -84,6 +88,8 @@ class DailyPanels:
     concepts
         From the position of a day and the positions `[N]` of its stocks to their concepts `[N, G]` float32, all on
         `device`; None where there are none.
+    market_status
+        `[D, M]` float32, finite; None where there is none.
     """
 
     def __init__(
@@ -99,6 +105,7 @@ class DailyPanels:
         raw_labels: Mapping[str, np.ndarray],
         market_value: np.ndarray | None = None,
         concepts: Callable[[int, Tensor], Tensor] | None = None,
+        market_status: np.ndarray | None = None,
     ) -> None:
         self.features = features
         self.calendar = calendar
@@ -112,6 +119,7 @@ class DailyPanels:
         self._has_label: dict[str, np.ndarray] = {}
         self._market_value = None if market_value is None else _segment(market_value, days, self.device)
         self._concepts = concepts
+        self._market_status = None if market_status is None else _segment(market_status, days, self.device)
 
     def __len__(self) -> int:
         return len(self.days)
@@ -128,6 +136,7 @@ class DailyPanels:
             labels={name: values[position, columns] for name, values in self._labels.items()},
             raw_labels={name: values[position, columns] for name, values in self._raw_labels.items()},
             concepts=None if self._concepts is None else self._concepts(day, columns),
+            market_status=None if self._market_status is None else self._market_status[position],
             rows={
                 name: _upload(np.flatnonzero(self._known(name)[position, stocks]), self.device)
                 for name in self._labels

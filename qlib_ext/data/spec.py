@@ -28,6 +28,8 @@ class DatasetSpec:
         Name -> first and last day that the workflow asks for, both included.
     lookback_days, num_features
         T and F, the sizes of a stock's window.
+    num_market
+        M, how many features of the whole market a day has.
     raw_labels, labels
         Names of the labels as records judge by and as tasks learn, or None where only the data will tell.
     features
@@ -46,6 +48,7 @@ class DatasetSpec:
     labels: tuple[str, ...] | None = None
     features: tuple[str, ...] | None = None
     tasks: Mapping[str, bool] = field(default_factory=dict)
+    num_market: int = 0
 
     def require_segment(self, name: str, reader: str) -> None:
         """Raise a UserError where the dataset has no such segment."""

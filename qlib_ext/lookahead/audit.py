@@ -176,7 +176,7 @@ class _Audit:
         self.findings += known.batches(subject, self.dates[:: max(1, len(self.dates) // 5)][:5])
         self.columns, self.label_columns = subject.columns, subject.label_columns()
         self.handed = {name: subject.handed(name, HANDED_DAYS) for name in subject.segments}
-        self.state = fitted_state(subject.handler)
+        self.state = fitted_state(subject.dataset)
         self.model = fresh_model(self.task, subject) if self.given is None else self.given(subject.dataset)
         self._check_scoring()
         self._refit()
@@ -232,7 +232,7 @@ class _Audit:
                     self._compare(other.observe([d for d in near if d > t]), [d for d in near if d > t])
                 )
                 reach = max(reach, self._reach(other, t))
-                names = moved(self.state, fitted_state(other.handler))
+                names = moved(self.state, fitted_state(other.dataset))
                 same = self._check_handed(other, t, max(reach, declared or 0))
                 # Else a model is trained on other numbers; that labels reach into the next segment is told by `purge`.
                 purged = (

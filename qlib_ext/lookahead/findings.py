@@ -87,6 +87,11 @@ KINDS = {
             "take the spell that covers the day; fit clusters on the days before",
         ),
         Kind(
+            "market-status-looks-ahead",
+            "features of the whole market change with what was known later",
+            "take bars of the indices up to the day, and fit on the training days only",
+        ),
+        Kind(
             "levels-hold-later-splits",
             "features change when a share is split after all days",
             "use ratios of prices (`form: change`, or divide by the day's close): vendors adjust old prices for "

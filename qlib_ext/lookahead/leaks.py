@@ -14,6 +14,7 @@ from qlib_ext.lookahead.observation import (
     CONCEPTS,
     FEATURES,
     LABELS,
+    MARKET_STATUS,
     MARKET_VALUE,
     ROWS,
     Day,
@@ -94,6 +95,7 @@ def finding(
     kind, subject = {
         MARKET_VALUE: ("market-value-looks-ahead", "market values follow"),
         CONCEPTS: ("concepts-look-ahead", "industries or concepts follow"),
+        MARKET_STATUS: ("market-status-looks-ahead", "features of the whole market follow"),
         LABELS: ("label-longer-than-declared", "labels follow beyond their reach"),
     }.get(what, ("score-looks-ahead", "scores follow"))
     return Finding(kind, f"{subject} from {follows}", first, len(leak.dates), size)

@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from qlib.data.dataset import DatasetH
 
+from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.handlers.panel import PanelHandler
 
-FEATURES, ROWS, MARKET_VALUE, CONCEPTS, SCORES, LABELS = (
+FEATURES, ROWS, MARKET_VALUE, CONCEPTS, MARKET_STATUS, SCORES, LABELS = (
     "features",
     "rows",
     "market_value",
     "concepts",
+    "market_status",
     "scores",
     "labels",
 )
@@ -29,7 +32,8 @@ class Day:
     codes
         `[N]` codes of its stocks, ascending.
     planes
-        What each stock has, as `[N, X]` float: `features`, and where there are any `market_value` and `concepts`.
+        What each stock has, as `[N, X]` float: `features`, and where there are any `market_value`, `concepts` and
+        `market_status`, which all stocks have in common.
     scores
         `[N, K]` float: what the model says of each stock; None where it was not asked.
     """
@@ -46,7 +50,7 @@ class Difference:
     Attributes
     ----------
     what
-        `features`, `rows`, `market_value`, `concepts`, `scores` or `labels`.
+        `features`, `rows`, `market_value`, `concepts`, `market_status`, `scores` or `labels`.
     columns
         Positions of the columns that differ.
     stocks, of
@@ -126,10 +130,13 @@ def by_day(table: pd.DataFrame | pd.Series) -> dict[pd.Timestamp, tuple[np.ndarr
     return {days[a]: (codes[a:b], values[a:b]) for a, b in zip(starts, stops, strict=True)}
 
 
-def fitted_state(handler: Any) -> dict[str, np.ndarray]:
-    """Everything that a handler was fitted to: numbers and arrays of its features and of its processors, by name."""
+def fitted_state(dataset: DatasetH) -> dict[str, np.ndarray]:
+    """Everything that a dataset was fitted to: numbers and arrays of its features, sources and processors, by name."""
     found: dict[str, np.ndarray] = {}
     holders: list[tuple[str, Any]] = []
+    handler = dataset.handler
+    if isinstance(dataset, DailyPanelDataset):
+        holders += dataset.arguments.sources.items()
     if isinstance(handler, PanelHandler):
         holders.append(("features", handler.features))
     for kind in ("shared", "infer", "learn"):

@@ -21,7 +21,7 @@ from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.features.base import FeatureSet
 from qlib_ext.features.engine import evaluation
-from qlib_ext.lookahead.observation import CONCEPTS, FEATURES, MARKET_VALUE, Day, by_day
+from qlib_ext.lookahead.observation import CONCEPTS, FEATURES, MARKET_STATUS, MARKET_VALUE, Day, by_day
 from qlib_ext.lookahead.provider import unrecorded
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.multi_task import MultiTaskModel
@@ -167,6 +167,8 @@ class Subject:
                 planes[MARKET_VALUE] = panel.market_value.numpy()[order, None]
             if panel.concepts is not None:
                 planes[CONCEPTS] = panel.concepts.numpy()[order]
+            if panel.market_status is not None:
+                planes[MARKET_STATUS] = panel.market_status.expand(len(panel), -1).numpy()
             found[int(self.calendar.get_loc(panel.date))] = Day(codes[order], planes)
         return found
 

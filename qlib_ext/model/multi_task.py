@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from qlib_ext.checks import LARGEST_SEED, UserError, at_most, brief, instance, integer, nearest, one_of
 from qlib_ext.config.build import build, check_config
-from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.data.dataset import MARKET_STATUS, WINDOWS, DailyPanelDataset
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.model import checkpoint, schedule
@@ -41,7 +41,6 @@ from qlib_ext.paths import writable
 logger = logging.getLogger(__name__)
 
 MOST_PARAMETERS = 1_000_000_000  # 4 GB of them, and as much again for what Adam keeps of each, twice
-STATISTICS = "windows."  # before the names of the features' medians and scales, beside the weights
 
 
 class MultiTaskModel(Model):
@@ -156,12 +155,16 @@ class MultiTaskModel(Model):
                     f"the balancer does not work with phases[{i}] ({', '.join(phase.tasks)}): {error}"
                 ) from error
 
-    def _check_network(self, num_features: int, lookback_days: int) -> None:
+    def _check_network(self, num_features: int, lookback_days: int, num_market: int) -> None:
         """Build the network where it takes neither memory nor random numbers: on torch's device without data."""
         classes = {task.name: task.classes or 2 for task in self._tasks if task.classification}
         with torch.device("meta"):
             network = MultiTaskNetwork(
-                self.backbone, self._sized(classes), num_features=num_features, lookback_days=lookback_days
+                self.backbone,
+                self._sized(classes),
+                num_features=num_features,
+                lookback_days=lookback_days,
+                num_market=num_market,
             )
         at_most(
             "parameters of the network", sum(part.numel() for part in network.parameters()), MOST_PARAMETERS
@@ -181,7 +184,7 @@ class MultiTaskModel(Model):
             spec.require_segment(segment, "MultiTaskModel")
         for task in self._tasks:
             spec.require_label(f"tasks.{task.name}.label", task.label)
-        self._check_network(spec.num_features, spec.lookback_days)
+        self._check_network(spec.num_features, spec.lookback_days, spec.num_market)
 
     def check_places(self) -> None:
         """Raise a UserError where no checkpoint could be written."""
@@ -204,7 +207,7 @@ class MultiTaskModel(Model):
             if segment not in dataset.segments:
                 raise UserError(f"`segments` must hold `{segment}`, found {', '.join(dataset.segments)}")
         features = dataset.handler.features
-        self._check_network(len(features.names), features.lookback_days)
+        self._check_network(len(features.names), features.lookback_days, dataset.arguments.num_market)
         for task in self._tasks:
             _check_label(task, dataset)
         torch.manual_seed(self.seed)
@@ -312,7 +315,9 @@ class MultiTaskModel(Model):
             task.name: int(described["classes"][task.name]) for task in self._tasks if task.classification
         }
         network = self._build_network(dataset, self._sized(self.classes))
-        weights = {name: value for name, value in weights.items() if not name.startswith(STATISTICS)}
+        weights = {
+            name: value for name, value in weights.items() if not name.startswith((WINDOWS, MARKET_STATUS))
+        }
         expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
         found = {name: tuple(value.shape) for name, value in weights.items()}
         if expected != found:
@@ -415,7 +420,11 @@ class MultiTaskModel(Model):
     def _build_network(self, dataset: DailyPanelDataset, tasks: list[Task]) -> MultiTaskNetwork:
         features = dataset.handler.features
         return MultiTaskNetwork(
-            self.backbone, tasks, num_features=len(features.names), lookback_days=features.lookback_days
+            self.backbone,
+            tasks,
+            num_features=len(features.names),
+            lookback_days=features.lookback_days,
+            num_market=dataset.arguments.num_market,
         )
 
     def _identity(self, dataset: DailyPanelDataset) -> dict[str, Any]:
@@ -448,9 +457,8 @@ class MultiTaskModel(Model):
             weights = {
                 name: value.cpu().clone().contiguous() for name, value in self._network.state_dict().items()
             }
-            statistics = {f"{STATISTICS}median": features.median, f"{STATISTICS}scale": features.scale}
             weights.update(
-                {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in statistics.items()}
+                {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in dataset.statistics().items()}
             )
             checkpoint.write_tensors(root / "weights.safetensors", weights)
             description["weights_checksum"] = checkpoint.checksum("", weights)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qlib_ext.config.build import build
 from qlib_ext.data.panel import DailyPanel
-from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.base import build_backbone
 from qlib_ext.model.memory import ChunkedEmbedding
 from qlib_ext.model.task import Task
 
@@ -25,16 +25,22 @@ class MultiTaskNetwork(nn.Module):
         `{class, kwargs}` of a `Backbone`.
     tasks
         K tasks; the heads carry their names.
-    num_features, lookback_days
-        F and T of the panels.
+    num_features, lookback_days, num_market
+        F, T and M of the panels.
     """
 
     def __init__(
-        self, backbone: Mapping[str, Any], tasks: Sequence[Task], *, num_features: int, lookback_days: int
+        self,
+        backbone: Mapping[str, Any],
+        tasks: Sequence[Task],
+        *,
+        num_features: int,
+        lookback_days: int,
+        num_market: int = 0,
     ) -> None:
         super().__init__()
-        self.backbone = build(
-            backbone, Backbone, name="backbone", num_features=num_features, lookback_days=lookback_days
+        self.backbone = build_backbone(
+            backbone, num_features=num_features, lookback_days=lookback_days, num_market=num_market
         )
         self.heads = nn.ModuleDict(
             {

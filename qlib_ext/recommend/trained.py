@@ -19,10 +19,11 @@ from qlib_ext.checks import UserError, brief
 from qlib_ext.config.build import build, in_one_form
 from qlib_ext.config.renamed import SINCE, RenamedError
 from qlib_ext.config.security import check_classes
-from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.data.dataset import MARKET_STATUS, WINDOWS, DailyPanelDataset
 from qlib_ext.data.handlers.panel import PanelHandler
+from qlib_ext.features.side_data.market_status import MarketStatus
 from qlib_ext.files import load_yaml
-from qlib_ext.model.multi_task import STATISTICS, MultiTaskModel
+from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.tracking.artifacts import RunArtifacts, stored
 
 NETWORK = ("training/weights.safetensors", "training/network.json")
@@ -129,12 +130,12 @@ class TrainedRun:
         """A Parquet artifact; None where the run has it not."""
         return self.artifacts.table(path) if self.artifacts.has(path) else None
 
-    def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Median and scale `[T, F]` of the features, as the training fitted them."""
+    def statistics(self, name: str = WINDOWS) -> tuple[np.ndarray, np.ndarray]:
+        """Median and scale of the features `[T, F]`, or of the market's status `[M]`, as the training fitted them."""
         path = NETWORK[0] if self.artifacts.has(NETWORK[0]) else BOOSTER[0]
         try:
             tensors = load_file(self.artifacts.root / path)
-            return tensors[f"{STATISTICS}median"], tensors[f"{STATISTICS}scale"]
+            return tensors[f"{name}median"], tensors[f"{name}scale"]
         except (SafetensorError, KeyError, OSError) as error:
             raise UserError(
                 f"the run {self.run_id} has no statistics of its features in {path} ({error}): {AGAIN}"
@@ -164,6 +165,10 @@ class TrainedRun:
         handler_config = in_one_form(kwargs.pop("handler", None), "dataset.handler")
         for name in ("segments", "cache", "benchmark", "purge"):
             kwargs.pop(name, None)
+        if kwargs.get("market_status") is not None:
+            status = build(kwargs["market_status"], MarketStatus, name="dataset.market_status")
+            status.restore(*self.statistics(MARKET_STATUS))
+            kwargs["market_status"] = status
         begin = min(first for first, _ in days.values())
         end = max(last for _, last in days.values())
         given = {"start_time": begin, "end_time": end, "init_data": False, "cache": None}

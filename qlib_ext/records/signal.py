@@ -107,8 +107,7 @@ class SignalRecord(Record):
         if features is None or booster is None:
             return
         self.save_text("model/booster.txt", booster.model_to_string())  # as many trees as it predicts with
-        statistics = {"windows.median": features.median, "windows.scale": features.scale}
-        content = {name: np.ascontiguousarray(values) for name, values in statistics.items()}
+        content = {name: np.ascontiguousarray(values) for name, values in self.dataset.statistics().items()}
         self.save_bytes("model/windows.safetensors", save(content))
 
     def _labels(self, rows: pd.MultiIndex) -> pd.DataFrame:

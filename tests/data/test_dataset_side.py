@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import re
@@ -26,6 +27,10 @@ MARKET_VALUE = {
     "kwargs": {"limit_days": 5},
 }
 CONCEPTS = {"class": "qlib_ext.features.side_data.concepts.SideConcepts", "kwargs": {"name": "theme"}}
+STATUS = {
+    "class": "qlib_ext.features.side_data.market_status.IndexStatus",
+    "kwargs": {"indices": ["SH000300"], "windows": [5, 20]},
+}
 FALLBACKS = {
     "market_value": {"class": "qlib_ext.features.side_data.market_value.FirstAvailable"},
     "concepts": {"class": "qlib_ext.features.side_data.concepts.FirstAvailable"},
@@ -66,7 +71,7 @@ def sided(tiny: Any, tmp_path_factory: pytest.TempPathFactory, qlib_reads_the_st
 @pytest.fixture
 def with_side(sided: QlibStore, make_dataset: Make, use: Callable[[Any], None]) -> DailyPanelDataset:
     use(sided)
-    return make_dataset(market_value=MARKET_VALUE, concepts=CONCEPTS)
+    return make_dataset(market_value=MARKET_VALUE, concepts=CONCEPTS, market_status=STATUS)
 
 
 def test_the_workflow_of_the_page_is_one(make_dataset: Make) -> None:
@@ -122,12 +127,49 @@ class TestPanels:
                 assert panel.concepts.dtype == torch.float32
                 np.testing.assert_array_equal(panel.concepts, np.array(expected, dtype=np.float32))
 
+    def test_the_market_is_that_of_the_day_normalised_by_the_training_days(
+        self, with_side: DailyPanelDataset, tiny: Any
+    ) -> None:
+        first, last = tiny.segments["train"]
+        close = pd.Series(tiny.bars["close"][:, tiny.codes.index("SH000300")])
+        returns = close.pct_change()
+        fitted = returns.iloc[first : last + 1].dropna()
+        scale = 1.4826 * (fitted - fitted.median()).abs().median()
+        expected = ((returns - fitted.median()) / scale).clip(-3, 3).fillna(0.0)
+        seen = 0
+        for name in tiny.segments:
+            for panel in with_side.panels(name):
+                day = tiny.calendar.get_loc(panel.date)
+                assert panel.market_status is not None
+                assert panel.market_status.shape == (9,)
+                assert panel.market_status[0].item() == pytest.approx(expected[day], abs=1e-3)
+                seen += 1
+        assert seen > 150
+        assert with_side.arguments.num_market == 9
+        assert [(name, x.shape) for name, x in with_side.statistics().items()] == [
+            ("windows.median", (60, 6)),
+            ("windows.scale", (60, 6)),
+            ("market_status.median", (9,)),
+            ("market_status.scale", (9,)),
+        ]
+
+    def test_the_markets_statistics_are_kept_and_fitted_anew_as_those_of_the_windows(
+        self, with_side: DailyPanelDataset, tiny: Any, tmp_path: Path, use: Callable[[Any], None]
+    ) -> None:
+        before = with_side.statistics()
+        use(tiny.moved(slice(0, None)).write(tmp_path / "store"))
+        with_side.arguments = dataclasses.replace(with_side.arguments, market_value=None, concepts=None)
+        for init_type, kept in ((DataHandlerLP.IT_LS, True), (DataHandlerLP.IT_FIT_SEQ, False)):
+            with_side.setup_data(handler_kwargs={"init_type": init_type})
+            for name, values in with_side.statistics().items():
+                assert np.array_equal(values, before[name]) is kept, name
+
     def test_features_and_labels_stay_as_they_are(
         self, with_side: DailyPanelDataset, sided: QlibStore, make_dataset: Make
     ) -> None:
         plain = make_dataset()
         for ours, theirs in zip(with_side.panels("test"), plain.panels("test"), strict=True):
-            assert theirs.market_value is theirs.concepts is None
+            assert theirs.market_value is theirs.concepts is theirs.market_status is None
             assert torch.equal(ours.features, theirs.features)
             torch.testing.assert_close(ours.labels, theirs.labels, rtol=0, atol=0, equal_nan=True)
 
@@ -192,7 +234,7 @@ class TestDescription:
 class TestIdentity:
     def test_without_sources_it_is_as_it_was(self, dataset: DailyPanelDataset) -> None:
         """Runs of before can be resumed: not a key is new."""
-        assert not {"market_value", "concepts", "side"} & set(dataset.identity())
+        assert not {"market_value", "concepts", "market_status", "side"} & set(dataset.identity())
 
     def test_side_data_that_nobody_reads_do_not_change_it(
         self, dataset: DailyPanelDataset, sided: QlibStore, make_dataset: Make, use: Callable[[Any], None]
@@ -221,7 +263,7 @@ class TestIdentity:
             (frame.iloc[:-1] if path.name == file else frame).to_parquet(other.root / "side" / path.name)
         before = with_side.identity()
         use(other)
-        after = make_dataset(market_value=MARKET_VALUE, concepts=CONCEPTS).identity()
+        after = make_dataset(market_value=MARKET_VALUE, concepts=CONCEPTS, market_status=STATUS).identity()
         assert {name for name in before if before[name] != after[name]} == {key}
 
     def test_another_source_or_argument_is_another_identity(
@@ -255,6 +297,13 @@ class TestErrors:
             UserError, match=r"`concepts` \(SideConcepts\) .*; bring a table in \(`qlib-ext data side-data"
         ):
             make_dataset(concepts=CONCEPTS)
+        other = {**STATUS, "kwargs": {"indices": ["SH000905"]}}
+        with pytest.raises(
+            UserError,
+            match=r"`market_status` \(IndexStatus\) does not fit the store .*: it has no bars of SH000905; of indices it "
+            r"has SH000300; name indices that it has in `indices`",
+        ):
+            make_dataset(market_status=other)
 
     def test_sources_are_checked(self, make_dataset: Make) -> None:
         with pytest.raises(UserError, match=r"`market_value.class` must be a MarketValue"):
@@ -274,6 +323,7 @@ class TestPickling:
         for ours, theirs in zip(with_side.panels("test"), again.panels("test"), strict=True):
             assert torch.equal(ours.market_value, theirs.market_value)
             assert torch.equal(ours.concepts, theirs.concepts)
+            assert torch.equal(ours.market_status, theirs.market_status)
 
     def test_set_up_on_another_store_it_takes_what_is_there(
         self, make_dataset: Make, sided: QlibStore, use: Callable[[Any], None]

@@ -140,6 +140,10 @@ class TestStatistics:
             pd.testing.assert_frame_equal(first, second, check_exact=True)
 
 
+STATUS = {
+    "class": "qlib_ext.features.side_data.market_status.IndexStatus",
+    "kwargs": {"indices": ["SH000300"], "windows": [5, 20]},
+}
 SOURCES: dict[str, dict[str, Any]] = {
     "from files": {
         "market_value": {"class": "qlib_ext.features.side_data.market_value.SideMarketValue"},
@@ -156,6 +160,8 @@ SOURCES: dict[str, dict[str, Any]] = {
         },
     },
 }
+for sources in SOURCES.values():
+    sources["market_status"] = STATUS
 
 
 def write_side(root: Path, tiny: Any, t: int | None) -> None:
@@ -217,7 +223,7 @@ class TestSideData:
 
     def test_everything_after_t_may_change_and_side_data_up_to_t_stay_bit_equal(self, sided: Twins) -> None:
         calendar = sided.before.handler.panel.calendar
-        later = {"market_value": [], "concepts": []}  # type: dict[str, list[bool]]
+        later = {"market_value": [], "concepts": [], "market_status": []}  # type: dict[str, list[bool]]
         for name in sided.before.segments:
             for ours, theirs in zip(sided.before.panels(name), sided.after.panels(name), strict=True):
                 for what, equal in later.items():

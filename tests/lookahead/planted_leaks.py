@@ -20,6 +20,7 @@ from qlib_ext.features.alpha360 import Alpha360
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.features.side_data.concepts import ConceptSpells, SideConcepts
 from qlib_ext.features.side_data.macro import Macro
+from qlib_ext.features.side_data.market_status import IndexStatus
 from qlib_ext.features.side_data.market_value import SideMarketValue
 from qlib_ext.market.store import QlibStore
 
@@ -156,6 +157,14 @@ class SmoothsLabels(Processor):
 
 
 # -- side data -----------------------------------------------------------------------------------------------------
+
+
+class TomorrowsStatus(IndexStatus):
+    """The state of the market a day too early."""
+
+    def load(self, store: QlibStore) -> np.ndarray:
+        values = super().load(store)
+        return np.concatenate([values[1:], values[-1:]])
 
 
 class TomorrowsValue(SideMarketValue):

@@ -17,6 +17,7 @@ from qlib_ext.lookahead.findings import KINDS, Result
 from qlib_ext.market.store import QlibStore
 
 BARS = "qlib_ext.features.daily_bars.DailyBars"
+STATUS = {"indices": ["SH600000", "SH600001"], "windows": [2, 3]}
 MACRO = {"class": "qlib_ext.features.side_data.macro.Macro", "kwargs": {"series": ["cpi"]}}
 
 
@@ -53,6 +54,10 @@ class TestNoFalseAlarm:
         side = {
             "market_value": {"class": "qlib_ext.features.side_data.market_value.SideMarketValue"},
             "concepts": {"class": "qlib_ext.features.side_data.concepts.SideConcepts"},
+            "market_status": {
+                "class": "qlib_ext.features.side_data.market_status.IndexStatus",
+                "kwargs": STATUS,
+            },
         }
         assert audited(task(dataset=side)).findings == ()
 
@@ -251,6 +256,12 @@ class TestSideData:
         result = audited(task(dataset={"concepts": config("TodaysIndustry")}))
         assert kinds(result) == {"concepts-look-ahead"}
         assert "rows of `industry`" in told(result, "concepts-look-ahead")
+
+    def test_tomorrows_state_of_the_market_and_what_is_fitted_to_it(self, task: Any, audited: Any) -> None:
+        result = audited(task(dataset={"market_status": config("TomorrowsStatus", **STATUS)}))
+        assert kinds(result) == {"market-status-looks-ahead", "statistics-look-ahead"}
+        assert "bars of later days" in told(result, "market-status-looks-ahead")
+        assert "market_status.median moves" in told(result, "statistics-look-ahead")
 
 
 class TestSegments:

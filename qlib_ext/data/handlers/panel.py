@@ -200,9 +200,7 @@ class PanelHandler(DataHandlerLP):
             self._padded = self.features.pad(market)
         if init_type != self.IT_LS:
             with TimeInspector.logt("Fitting the features"):
-                calendar = market.calendar
-                days = np.asarray((calendar >= self.fit_start_time) & (calendar <= self.fit_end_time))
-                self.features.fit(market, market.present & days[:, None], self._padded)
+                self.features.fit(market, market.present & self.fit_days()[:, None], self._padded)
         with TimeInspector.logt("Making the labels"):
             self._labels = self._label_table(init_type) if self._whole_table() else self._label_planes()
 
@@ -285,6 +283,13 @@ class PanelHandler(DataHandlerLP):
         )
 
     # -- what was loaded -----------------------------------------------------------------------------------
+
+    def fit_days(self) -> np.ndarray:
+        """`[D]` bool: the days of the training, by which features are normalised; none where it has no such days."""
+        calendar = self.panel.calendar
+        if self.fit_start_time is None:
+            return np.zeros(len(calendar), dtype=bool)
+        return np.asarray((calendar >= self.fit_start_time) & (calendar <= self.fit_end_time))
 
     def notes(self) -> list[str]:
         """What a reader of the results should know of the features, as sentences."""

@@ -11,7 +11,15 @@ from qlib_ext.market.store import QlibStore
 
 
 class Source(ABC):
-    """One way to come by side data."""
+    """One way to come by side data.
+
+    Attributes
+    ----------
+    way_out
+        What to do where a store lacks what it takes, as the end of a sentence.
+    """
+
+    way_out = "bring a table in (`qlib-ext data side-data DIR NAME FILE`), or take FirstAvailable"
 
     def lacks(self, store: QlibStore) -> str | None:
         """What the store would need for it, as the rest of a sentence; None where it has everything."""

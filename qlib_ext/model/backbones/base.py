@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from qlib_ext.config.build import build, locate
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.data.panel import DailyPanel
 
@@ -19,7 +22,7 @@ class Backbone(Rebuildable, nn.Module, ABC):
     """From one day's panel to one embedding a stock.
 
     A subclass takes `num_features` (F) and `lookback_days` (T) first: they come from the dataset, everything else
-    from the workflow. No other size may be taken for granted. What T or F are too small for is a `UserError` of
+    from the workflow. One that looks at the whole market takes `num_market` (M) too. No other size may be taken for granted. What T or F are too small for is a `UserError` of
     the constructor. A workflow is checked with a backbone on torch's device `meta`: the constructor reads no value of a
     tensor. Nor does `forward`, as far as that can be: on a GPU each would wait for all that is still to be computed.
 
@@ -38,6 +41,14 @@ class Backbone(Rebuildable, nn.Module, ABC):
     @abstractmethod
     def forward(self, panel: DailyPanel) -> Tensor:
         """Embeddings `[N, E]` of the day's N stocks, in the panel's order."""
+
+
+def build_backbone(config: Mapping[str, Any] | Backbone, *, name: str = "backbone", **sizes: int) -> Backbone:
+    """Build the backbone that `config` describes, with the sizes of the dataset; `num_market` where its class takes it."""
+    if isinstance(config, Mapping) and "class" in config:
+        taken = inspect.signature(locate(config["class"], name=name)).parameters
+        sizes = {size: value for size, value in sizes.items() if size != "num_market" or size in taken}
+    return build(config, Backbone, name=name, **sizes)
 
 
 def full_precision(states: Tensor) -> AbstractContextManager[Any]:
