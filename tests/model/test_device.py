@@ -35,7 +35,7 @@ from qlib_ext.model.options import TrainerOptions
 from qlib_ext.model.task import Task
 from qlib_ext.model.trainer import LOOK_EVERY, Trainer
 
-STOCKS, DAYS, FEATURES, CLASSES = 7, 4, 3, 5
+STOCKS, DAYS, FEATURES, MARKET, CLASSES = 7, 4, 3, 2, 5
 META = torch.device("meta")
 
 
@@ -55,6 +55,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "TorchJDAggregator": {"method": {"class": "torchjd.aggregation.Mean"}},
     "TorchJDScalarizer": {"method": {"class": "torchjd.scalarization.UW"}},
     "WeightedSum": {"losses": [CrossEntropy(), CrossEntropy()]},
+    "Gated": {"backbone": {"class": "qlib_ext.model.backbones.gru.GRU"}},
 }
 BACKBONES = every(backbones, Backbone)
 BALANCERS = every(balancers, Balancer)
@@ -111,6 +112,7 @@ def day() -> DailyPanel:
         labels=labels,
         raw_labels=labels,
         concepts=torch.empty(STOCKS, 3, device=META),
+        market_status=torch.empty(MARKET, device=META),
         rows=dict.fromkeys(labels, rows),
     )
 
@@ -146,9 +148,11 @@ def train(monkeypatch):
     monkeypatch.setattr(phase_state, "Adam", NoOptimizer)
 
     def run(backbone, balancer, tasks, position=1):
-        config = {"class": f"{backbone.__module__}.{backbone.__name__}"}
+        kwargs = ARGUMENTS.get(backbone.__name__, {})
+        config = {"class": f"{backbone.__module__}.{backbone.__name__}", "kwargs": kwargs}
+        sizes = {"num_features": FEATURES, "lookback_days": DAYS, "num_market": MARKET}
         with META:
-            network = MultiTaskNetwork(config, tasks, num_features=FEATURES, lookback_days=DAYS).train()
+            network = MultiTaskNetwork(config, tasks, **sizes).train()
         trainer = Trainer(network, tasks, balancer, TrainerOptions(), seed=0, device=META)
         days = dict.fromkeys([position], day())
         trainer._step(days, position)

@@ -11,18 +11,23 @@ import torch
 
 from qlib_ext.data.panel import DailyPanel
 
-CONCEPTS = 5
+CONCEPTS, MARKET = 5, 7  # concepts, and features of the whole market
 
 
 def known_of(stocks: int, seed: int) -> dict[str, torch.Tensor]:
-    """Market values and concepts of some stocks: one without a concept, one concept without a stock."""
+    """Market values and concepts of some stocks, one without a concept, one concept without a stock; and the market's."""
     draw = torch.Generator().manual_seed(seed)
     concepts = (torch.rand(stocks, CONCEPTS, generator=draw) < 0.4).float()
     concepts[1] = 0
     concepts[:, 3] = 0
     if stocks > 2:
         concepts[0, 0] = concepts[2, 0] = 1
-    return {"concepts": concepts, "market_value": torch.randn(stocks, generator=draw).mul(2).exp() * 1e9}
+    value = torch.randn(stocks, generator=draw).mul(2).exp() * 1e9
+    return {
+        "concepts": concepts,
+        "market_value": value,
+        "market_status": torch.randn(MARKET, generator=draw).clamp(-3, 3),
+    }
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from qlib_ext.model.backbones.dsn import DSN
 from qlib_ext.model.backbones.gats import GATs
 from qlib_ext.model.backbones.gru import GRU
 from qlib_ext.model.backbones.hist import HIST
+from qlib_ext.model.backbones.master import MASTER
 from qlib_ext.model.backbones.mccnn import MCCNN
 from qlib_ext.model.backbones.resnext import ResNeXt
 from qlib_ext.model.backbones.rsr import RSR
@@ -36,6 +37,8 @@ GOLDEN = [
     (ResNeXt, {**RESNEXT, "norm": "batch", "pooling": "attention"}, (4.5742865, 0.4224346)),
     (DSN, {"layer_sizes": (3,)}, (1.4955173, 0.5380614)),
     (MCCNN, {"layers": 1, "filters": 3, "filter_days": 3}, (0.0, 0.8352555)),
+    (MASTER, {"num_heads": 2, "num_market": 3}, (6.0071812, -1.1650960)),
+    (MASTER, {"num_heads": 2, "num_stock_heads": 4, "beta": None}, (6.0069408, -1.1649057)),
 ]
 
 
@@ -53,6 +56,7 @@ def embeddings(kind, kwargs):
         labels={},
         raw_labels={},
         concepts=torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [0.0, 1.0]]),
+        market_status=torch.tensor([0.5, -1.0, 2.0]),
     )
     backbone = kind(num_features=2, lookback_days=3, hidden_size=4, **kwargs).eval()
     with torch.no_grad():

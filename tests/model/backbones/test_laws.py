@@ -14,17 +14,22 @@ from qlib_ext.model import backbones
 from qlib_ext.model.backbones.alstm import ALSTM
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.backbones.dsn import DSN
+from qlib_ext.model.backbones.gated import Gated
 from qlib_ext.model.backbones.gats import GATs
 from qlib_ext.model.backbones.gru import GRU
 from qlib_ext.model.backbones.hist import HIST
 from qlib_ext.model.backbones.lstm import LSTM
+from qlib_ext.model.backbones.master import MASTER
 from qlib_ext.model.backbones.mccnn import MCCNN
 from qlib_ext.model.backbones.resnext import ResNeXt
 from qlib_ext.model.backbones.rsr import RSR
 from qlib_ext.model.backbones.transformer import Transformer
+from tests.model.backbones.conftest import MARKET
 
 SMALL = {"hidden_size": 6}
 RESNEXT = {"hidden_size": 8, "cardinality": 4, "width": 8, "stem_channels": 6, "stem_days": 3}
+GATED_LSTM = {"class": "qlib_ext.model.backbones.lstm.LSTM", "kwargs": SMALL}
+GATED_GATS = {"class": "qlib_ext.model.backbones.gats.GATs", "kwargs": SMALL}
 KINDS = {
     "LSTM": (LSTM, SMALL),
     "GRU": (GRU, SMALL),
@@ -46,6 +51,10 @@ KINDS = {
     "ResNeXt of the last day": (ResNeXt, {**RESNEXT, "norm": "group", "pooling": "last", "stages": 2}),
     "DSN": (DSN, {**SMALL, "layer_sizes": (9, 7), "dropout": 0.2}),
     "MCCNN": (MCCNN, {**SMALL, "filters": 4, "filter_days": 3, "layers": 1}),
+    "MASTER": (MASTER, {"hidden_size": 8, "dropout": 0.2, "num_market": MARKET}),
+    "MASTER without a gate": (MASTER, {"hidden_size": 8, "beta": None}),
+    "LSTM behind a gate": (Gated, {"backbone": GATED_LSTM, "beta": 2.0, "num_market": MARKET}),
+    "GATs behind a gate": (Gated, {"backbone": GATED_GATS, "num_market": MARKET}),
 }
 DEVICES = [
     "cpu",
@@ -168,7 +177,7 @@ class TestLaws:
         backbone = built(kind, panel).eval()
         before = copy.deepcopy(panel)
         assert torch.equal(backbone(panel), backbone(panel))
-        for name in ("features", "concepts", "market_value", "instruments"):
+        for name in ("features", "concepts", "market_value", "market_status", "instruments"):
             assert torch.equal(getattr(panel, name), getattr(before, name))
 
     def test_the_same_twice_in_training_to_the_last_bit(self, kind, make_day):

@@ -40,12 +40,17 @@ BACKBONES = {
     },
     "DSN": {"class": f"{FAMILY}.dsn.DSN", "kwargs": {"hidden_size": 6, "layer_sizes": [8]}},
     "MCCNN": {"class": f"{FAMILY}.mccnn.MCCNN", "kwargs": {"hidden_size": 6, "filters": 4}},
+    "MASTER": {"class": f"{FAMILY}.master.MASTER", "kwargs": {"hidden_size": 8, "dropout": 0.1}},
+    "Gated": {
+        "class": f"{FAMILY}.gated.Gated",
+        "kwargs": {"backbone": {"class": f"{FAMILY}.lstm.LSTM", "kwargs": SMALL}},
+    },
 }
 each_backbone = pytest.mark.parametrize("name", BACKBONES)
 
 
 class WithConcepts:
-    """Daily panels that know three concepts and a market value of each stock."""
+    """Daily panels that know three concepts and a market value of each stock, and two features of the market."""
 
     def __init__(self, panels):
         self.panels = panels
@@ -60,13 +65,14 @@ class WithConcepts:
         panel = self.panels[position]
         concepts = torch.stack([panel.instruments % 2, panel.instruments % 3, panel.instruments // 4]) == 1
         market_value = 1.0 + panel.instruments.float()
-        return replace(panel, concepts=concepts.T.float(), market_value=market_value)
+        status = torch.tensor([0.1 * position, -1.0])
+        return replace(panel, concepts=concepts.T.float(), market_value=market_value, market_status=status)
 
 
 def trained(name, make_panels, balancer, **options):
     torch.manual_seed(0)
     tasks = [Task("score", "RETURN", MSE()), Task("momentum", "MOMENTUM", CrossEntropy(), classes=5)]
-    network = MultiTaskNetwork(BACKBONES[name], tasks, num_features=6, lookback_days=4)
+    network = MultiTaskNetwork(BACKBONES[name], tasks, num_features=6, lookback_days=4, num_market=2)
     settings = TrainerOptions(**{"n_epochs": 2, "learning_rate": 1e-2, **options})
     trainer = Trainer(network, tasks, balancer, settings, seed=0, device=torch.device("cpu"))
     trainer.fit(WithConcepts(make_panels(days=9)), WithConcepts(make_panels(days=6, seed=1)))
@@ -119,6 +125,10 @@ SIDE = {
         "class": "qlib_ext.features.side_data.concepts.CorrelationClusters",
         "kwargs": {"n_clusters": 3, "window_days": 60, "min_days": 40, "refit_every_days": 20},
     },
+    "market_status": {
+        "class": "qlib_ext.features.side_data.market_status.IndexStatus",
+        "kwargs": {"indices": ["SH000300"], "windows": [5]},
+    },
 }
 
 
@@ -166,11 +176,14 @@ def model(name):
     )
 
 
+NEED_SIDE = ("RSR", "MASTER", "Gated")
+
+
 class TestModel:
     @pytest.mark.parametrize(
         ("name", "dataset"),
-        [(name, "plain") for name in BACKBONES if name != "RSR"]
-        + [("RSR", "with_side"), ("HIST", "with_side")],
+        [(name, "plain") for name in BACKBONES if name not in NEED_SIDE]
+        + [(name, "with_side") for name in [*NEED_SIDE, "HIST"]],
     )
     def test_fits_and_predicts(self, name, dataset, request):
         dataset = request.getfixturevalue(dataset)
@@ -190,3 +203,20 @@ class TestModel:
     def test_rsr_says_what_it_misses(self, plain):
         with pytest.raises(UserError, match="RSR relates stocks by the concepts that they share"):
             model("RSR").fit(plain)
+
+    @pytest.mark.parametrize("name", ["MASTER", "Gated"])
+    def test_a_gate_says_what_it_misses(self, name, plain):
+        with pytest.raises(UserError, match="needs features of the market, found none: name `market_status`"):
+            model(name).fit(plain)
+
+    def test_master_goes_by_the_market(self, with_side):
+        fitted = model("MASTER")
+        fitted.fit(with_side)
+        before = fitted.predict(with_side)["score"]
+        planes = with_side._side.market_status
+        with_side._side.market_status = -planes
+        try:
+            after = fitted.predict(with_side)["score"]
+        finally:
+            with_side._side.market_status = planes
+        assert ((before - after).abs() > 1e-6).mean() > 0.9
