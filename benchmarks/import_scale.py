@@ -35,7 +35,7 @@ def make_file(path: Path, stocks: int, start: str, end: str) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from qlib_ext.market.importing.calendars import exchange_days
+    from qlib_ext.market.exchange_days import exchange_days
 
     days = exchange_days("XSHG", pd.Timestamp(start), pd.Timestamp(end))
     codes = [f"{600000 + i}.SH" if i < stocks / 2 else f"{i - stocks // 2:06d}.SZ" for i in range(stocks)]

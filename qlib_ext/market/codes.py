@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from qlib_ext.checks import UserError, brief, one_of
 
@@ -25,6 +25,9 @@ _FIRST_DIGITS = {
     for exchange, beginnings in {"SH": "5 6 9", "SZ": "0 1 2 3", "BJ": "4 8 92"}.items()
     for digits in beginnings.split()
 }
+_INDEX = re.compile(r"^(SH000\d{3}|SZ399\d{3}|BJ899\d{3}|CSI\d+|\^.+)$")
+_CN_CODE = re.compile(r"^(SH|SZ|BJ)\d{6}$")
+_US_CODE = re.compile(r"^[A-Z]{1,5}([.\-_][A-Z]{1,3})?$")
 _SAFE = re.compile(r"[A-Z0-9^][A-Z0-9^._=&+-]{0,99}")  # it becomes the name of a folder
 
 
@@ -101,3 +104,16 @@ def code_in_store(code: str, known: Collection[str]) -> str:
     number = _BARE.fullmatch(plain)[1].zfill(6)  # type: ignore[index]
     there = [exchange + number for exchange in ("SH", "SZ", "BJ") if exchange + number in known]
     return there[0] if len(there) == 1 else normalise_code(plain, region)
+
+
+def is_index(code: str) -> bool:
+    """Whether a code is that of an index by its form: `SH000300`, `SZ399006`, `^GSPC`."""
+    return _INDEX.match(code) is not None
+
+
+def region(codes: Sequence[str]) -> str | None:
+    """`cn` or `us` where most codes look like it, None otherwise."""
+    for name, form in (("cn", _CN_CODE), ("us", _US_CODE)):
+        if codes and sum(form.match(code) is not None for code in codes) > 0.8 * len(codes):
+            return name
+    return None

@@ -12,6 +12,7 @@ import pandas as pd
 from qlib_ext.checks import UserError
 from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.columns import REQUIRED, STATUSES
+from qlib_ext.market.exchange_days import exchange_days, exchange_timezone
 from qlib_ext.market.importing.adjustment import (
     Actions,
     adjusted,
@@ -21,7 +22,6 @@ from qlib_ext.market.importing.adjustment import (
     read_actions,
 )
 from qlib_ext.market.importing.bars import Bars
-from qlib_ext.market.importing.calendars import exchange_days, exchange_timezone
 from qlib_ext.market.importing.decision import BY_SUBTRACTION, Decision, actions_of_columns, decide
 from qlib_ext.market.importing.evidence import STOCKS
 from qlib_ext.market.importing.files import SourceFile, bad_sentence, day_reader, scan

@@ -7,9 +7,10 @@ from functools import partial
 
 import numpy as np
 
+from qlib_ext.market.codes import is_index
 from qlib_ext.market.finding import Findings, Kind, listed
 from qlib_ext.market.quality.series import Series
-from qlib_ext.market.quality.source import PRICES, Block, Source, is_index
+from qlib_ext.market.quality.source import PRICES, Block, Source
 
 # Prices are float32 and adjusted ones are rounded by whoever adjusts them: four digits of agreement are asked for.
 RANGE_TOLERANCE = 1e-4

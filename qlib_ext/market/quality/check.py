@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from qlib_ext.checks import UserError
-from qlib_ext.market.codes import code_in_store
+from qlib_ext.market.codes import code_in_store, is_index, region
 from qlib_ext.market.finding import Finding, Findings, Kind, QualityReport
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.quality import bars, calendar, cross_section, files, prices, universes
 from qlib_ext.market.quality import benchmark as benchmarks
 from qlib_ext.market.quality import side_data as side
 from qlib_ext.market.quality.series import Series
-from qlib_ext.market.quality.source import Source, is_index, region
+from qlib_ext.market.quality.source import Source
 
 __all__ = ["FAMILIES", "KINDS", "Finding", "Kind", "QualityReport", "check_store"]
 

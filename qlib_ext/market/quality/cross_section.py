@@ -8,10 +8,11 @@ from collections import defaultdict
 import numpy as np
 
 from qlib_ext.checks import counted
+from qlib_ext.market.codes import is_index
 from qlib_ext.market.finding import Findings, Kind, listed
 from qlib_ext.market.quality.bars import on
 from qlib_ext.market.quality.series import Series
-from qlib_ext.market.quality.source import FIELDS, Source, is_index
+from qlib_ext.market.quality.source import FIELDS, Source
 
 # Fewer stocks than this say nothing of the market.
 STOCKS = 5

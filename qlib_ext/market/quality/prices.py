@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, counted
+from qlib_ext.market.codes import is_index
 from qlib_ext.market.finding import Findings, Kind, listed
 from qlib_ext.market.quality.bars import Say, cells, on, sentence
 from qlib_ext.market.quality.series import Series, runs
-from qlib_ext.market.quality.source import Source, is_index
+from qlib_ext.market.quality.source import Source
 from qlib_ext.market.rules.exchange_rules import ExchangeRules, read_rules
 
 WIDEST_LIMIT = 0.20  # of funds and indices, which the table of rules does not have

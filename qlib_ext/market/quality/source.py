@@ -21,10 +21,11 @@ import numpy as np
 
 from qlib_ext.checks import UserError
 from qlib_ext.files import open_file, read_bytes
+from qlib_ext.market.codes import is_index, region
+from qlib_ext.market.exchange_days import EXCHANGES
 from qlib_ext.market.store import LIST_SIZE, MOST_DAYS, SUFFIX, bin_size
 from qlib_ext.paths import is_stray, leads_out
 
-EXCHANGES = {"cn": "XSHG", "us": "XNYS"}
 PRICES = ("open", "high", "low", "close", "vwap")
 FIELDS = (*PRICES, "volume", "amount", "factor", "change")
 # Cells [stocks, days] of one block: an array of float64 takes 4 MB, all that a block's checks hold about 200 MB.
@@ -34,22 +35,6 @@ MOST_STOCKS_PER_BLOCK = 256
 _PREFIX = "_qlib_"  # before names that Windows reserves, such as `con`
 _FREQUENCY = re.compile(r"^(.+)\.(day|week|month|\d*min)\.bin$", re.IGNORECASE)
 _DAY = re.compile(r"^(\d{4})(?:-(\d{2})-|/?(\d{1,2})/?|-(\d{1,2})-)(\d{1,2})(?:[T ]+(.*))?$")
-_INDEX = re.compile(r"^(SH000\d{3}|SZ399\d{3}|BJ899\d{3}|CSI\d+|\^.+)$")
-_CN_CODE = re.compile(r"^(SH|SZ|BJ)\d{6}$")
-_US_CODE = re.compile(r"^[A-Z]{1,5}([.\-_][A-Z]{1,3})?$")
-
-
-def is_index(code: str) -> bool:
-    """Whether a code is that of an index by its form: `SH000300`, `SZ399006`, `^GSPC`."""
-    return _INDEX.match(code) is not None
-
-
-def region(codes: Sequence[str]) -> str | None:
-    """`cn` or `us` where most codes look like it, None otherwise."""
-    for name, form in (("cn", _CN_CODE), ("us", _US_CODE)):
-        if codes and sum(form.match(code) is not None for code in codes) > 0.8 * len(codes):
-            return name
-    return None
 
 
 def parse_day(text: str) -> tuple[np.datetime64, bool]:

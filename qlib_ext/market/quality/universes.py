@@ -9,8 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from qlib_ext.checks import brief
+from qlib_ext.market.codes import is_index
 from qlib_ext.market.finding import Findings, Kind, listed
-from qlib_ext.market.quality.source import Membership, Source, Spell, is_index
+from qlib_ext.market.quality.source import Membership, Source, Spell
 from qlib_ext.market.store import SAMPLE
 
 ALL, ALL_FILE = "all", "instruments/all.txt"

@@ -12,8 +12,8 @@ from qlib.utils import fname_to_code
 
 from qlib_ext.checks import UserError
 from qlib_ext.files import open_file
+from qlib_ext.market.exchange_days import exchange_days
 from qlib_ext.market.importing.bars import Bars
-from qlib_ext.market.importing.calendars import exchange_days
 from qlib_ext.market.importing.import_settings import REGIONS, ImportSettings
 from qlib_ext.market.importing.ingest import ORDER
 from qlib_ext.market.importing.notes import Notes

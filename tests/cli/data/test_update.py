@@ -11,7 +11,7 @@ import pytest
 from qlib_ext.cli import main as cli
 from qlib_ext.cli.data.import_bars import import_bars
 from qlib_ext.cli.data.update import update
-from qlib_ext.market.importing.calendars import exchange_days
+from qlib_ext.market.exchange_days import exchange_days
 from qlib_ext.market.store import QlibStore
 
 DAYS = exchange_days("XSHG", pd.Timestamp("2020-01-02"), pd.Timestamp("2020-03-31"))

@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
+from qlib_ext.market.codes import is_index, region
 from qlib_ext.market.finding import SEVERITIES, Findings, Kind
 from qlib_ext.market.quality.check import KINDS, QualityReport, check_store
 from qlib_ext.market.quality.cross_section import neighbour_median
 from qlib_ext.market.quality.prices import price_limit
 from qlib_ext.market.quality.repair import repair
 from qlib_ext.market.quality.series import Series, last_before, run_lengths, runs
-from qlib_ext.market.quality.source import Block, Source, is_index, parse_day, region
+from qlib_ext.market.quality.source import Block, Source, parse_day
 from qlib_ext.market.store import QlibStore
 from qlib_ext.market.synthetic.sample import SampleMarket
 

@@ -17,8 +17,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from qlib_ext.checks import UserError
+from qlib_ext.market.exchange_days import exchange_days
 from qlib_ext.market.importing.bars import Bars
-from qlib_ext.market.importing.calendars import exchange_days
 from qlib_ext.market.importing.import_bars import import_bars
 from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.replace import locked

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.market.importing.calendars import exchange_days, exchange_timezone
+from qlib_ext.market.exchange_days import day_of_knowing, exchange_days, exchange_timezone
 from qlib_ext.market.store import QlibStore
 
 
@@ -38,3 +38,29 @@ class TestExchangeDays:
 
 def test_time_zones() -> None:
     assert (exchange_timezone("XSHG"), exchange_timezone("XNYS")) == ("Asia/Shanghai", "America/New_York")
+
+
+class TestDayOfKnowing:
+    def known(self, exchange: str, *moments: str | None) -> list[str]:
+        found = day_of_knowing(pd.DatetimeIndex(moments), exchange)
+        return [str(day.date()) for day in found]
+
+    def test_what_comes_after_the_close_is_known_the_day_after(self) -> None:
+        assert self.known("XSHG", "2020-01-02", "2020-01-02 15:00:00", "2020-01-02 15:00:01") == [
+            "2020-01-02",
+            "2020-01-02",
+            "2020-01-03",
+        ]
+
+    def test_a_close_may_be_early(self) -> None:
+        """New York closes at 13:00 on the day after Thanksgiving."""
+        moments = "2010-11-24 15:00", "2010-11-24 17:00", "2010-11-26 12:59", "2010-11-26 15:00"
+        assert self.known("XNYS", *moments) == ["2010-11-24", "2010-11-25", "2010-11-26", "2010-11-27"]
+
+    def test_a_day_without_trading_or_that_nobody_knows_has_the_usual_close(self) -> None:
+        moments = "2020-01-04 12:00", "2020-01-05 20:00", "2070-01-01 15:01"
+        assert self.known("XSHG", *moments) == ["2020-01-04", "2020-01-06", "2070-01-02"]
+
+    def test_no_time_is_none_after_the_close(self) -> None:
+        assert self.known("XNYS", None, "2020-01-02") == ["NaT", "2020-01-02"]
+        assert self.known("XSHG", "2070-01-01 15:01") == ["2070-01-02"]
