@@ -12,6 +12,8 @@ from qlib_ext.cli.options import pairs, words
 from qlib_ext.terminal import say
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from qlib_ext.market.side_data.table import SideTable
 
 
@@ -22,7 +24,7 @@ def side_data(
     ],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or Parquet.")],
     shape: Annotated[
-        str | None, typer.Option(help="spells, values or series, where the columns do not tell.")
+        str | None, typer.Option(help="spells, values, market or series, where the columns do not tell.")
     ] = None,
     column: Annotated[
         list[str] | None,
@@ -47,10 +49,24 @@ def side_data(
     until: Annotated[
         str, typer.Option(help="What the end of a spell is: last-day or first-day-out.")
     ] = "last-day",
+    exchange: Annotated[
+        str | None,
+        typer.Option(
+            help="Name in exchange_calendars, such as XSHG: times of day after its close count for the next day. By "
+            "default that of the store."
+        ),
+    ] = None,
+    several: Annotated[
+        str,
+        typer.Option(help="Which of the rows that were known for the same close counts: newest or mean."),
+    ] = "newest",
+    after_close: Annotated[
+        bool, typer.Option("--after-close", help="Days without a time are known on the next day.")
+    ] = False,
     encoding: Annotated[str, typer.Option(help="Of a CSV file, such as gbk.")] = "utf-8",
     replace: Annotated[bool, typer.Option("--replace", help="Replace a table of this name.")] = False,
 ) -> None:
-    """Bring market values, industries, concepts or macro series into a store, with the day each was known."""
+    """Bring market values, industries, macro series or any other numbers into a store, with the day each was known."""
     from qlib_ext.market.side_data import import_table  # here, so that `qlib-ext --help` stays quick
 
     done = import_table.import_table(
@@ -62,6 +78,9 @@ def side_data(
         lags=pairs("--lag", words(lag), "SERIES=LAG", alone=True),
         frequencies=pairs("--frequency", words(frequency), "SERIES=FREQUENCY", alone=True),
         until=until,
+        exchange=exchange,
+        several=several,
+        after_close=after_close,
         encoding=encoding,
         replace=replace,
     )
@@ -79,14 +98,18 @@ def _told(table: SideTable) -> str:
             f"{counted(len(rows), 'figure')}, {len(series):,} series ({', '.join(series)}), released from "
             f"{known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}"
         )
+    if table.shape == "market":
+        return f"{_span(rows['datetime'])}: {', '.join(table.columns)}"
     stocks = counted(rows["instrument"].nunique(), "stock")
     if table.shape == "spells":
         names = counted(rows[table.column].nunique(), "name")
         return (
             f"{counted(len(rows), 'spell')}, {stocks}, {names}, the first from {rows['start'].min():%Y-%m-%d}"
         )
-    days = rows["datetime"]
-    return (
-        f"{counted(len(rows), 'value')}, {stocks}, {counted(days.nunique(), 'day')} from {days.min():%Y-%m-%d} to "
-        f"{days.max():%Y-%m-%d}"
-    )
+    if len(table.columns) > 1:
+        return f"{counted(len(rows), 'row')}, {stocks}, {_span(rows['datetime'])}: {', '.join(table.columns)}"
+    return f"{counted(len(rows), 'value')}, {stocks}, {_span(rows['datetime'])}"
+
+
+def _span(days: pd.Series) -> str:
+    return f"{counted(days.nunique(), 'day')} from {days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}"

@@ -12,6 +12,7 @@ import pandas as pd
 
 from qlib_ext.checks import UserError, brief, one_of, short
 from qlib_ext.market.replace import check_place, copy_store, locked
+from qlib_ext.market.side_data.known_rows import SEVERAL, exchange_of
 from qlib_ext.market.side_data.problems import beside_store
 from qlib_ext.market.side_data.release_dates import released
 from qlib_ext.market.side_data.rows import Rows
@@ -25,6 +26,7 @@ from qlib_ext.market.store import QlibStore
 ORDER = {
     "spells": ["instrument", "start"],
     "values": ["datetime", "instrument"],
+    "market": ["datetime"],
     "series": ["series", "release_date", "period"],
 }
 
@@ -58,6 +60,9 @@ def import_table(
     lags: Mapping[str, str] | None = None,
     frequencies: Mapping[str, str] | None = None,
     until: str = "last-day",
+    exchange: str | None = None,
+    several: str = "newest",
+    after_close: bool = False,
     encoding: str = "utf-8",
     replace: bool = False,
 ) -> ImportedTable:
@@ -68,11 +73,12 @@ def import_table(
     root
         The store.
     name
-        What the table is to be called: `market_value`, `industry`, `concepts`, `macro`, or any other name.
+        What the table is to be called: `market_value`, `industry`, `concepts`, `macro`, or any other name. Expressions
+        read a number of it as `side.NAME.FIELD`.
     source
         CSV (`.csv`, `.tsv`, `.txt`, `.gz` too) or Parquet.
     shape
-        spells, values or series; by default as the columns tell.
+        spells, values, market or series; by default as the columns tell.
     columns
         Field to column of the source, for those that are not recognised: one of `user_table.NAMES`, `name` itself for
         the column that the table is about, or a series to be called so. An empty column says that there is none, or
@@ -85,6 +91,13 @@ def import_table(
         Series to day, month, quarter or year: what the periods are, where the source writes them as days.
     until
         What the `end` of a spell is in the source: its `last-day`, or the `first-day-out`.
+    exchange
+        Name in `exchange_calendars`, such as XSHG: a time of day after its close counts for the next day. By default
+        that of the store.
+    several
+        Which of the rows of values that were known for the same close counts: the `newest`, or their `mean`.
+    after_close
+        Whether days without a time are those on which a row of values came out after the close.
     encoding
         Of a CSV file.
     replace
@@ -101,10 +114,24 @@ def import_table(
     if shape is not None:
         one_of("shape", shape, KEYS)
     one_of("until", until, UNTIL)
+    one_of("several", several, SEVERAL)
     lagged = bool(lags or frequencies)
     user = UserTable(
-        path, name, shape, dict(columns or {}), encoding, set(store.instruments()), lagged=lagged
+        path,
+        name,
+        shape,
+        dict(columns or {}),
+        encoding,
+        set(store.instruments()),
+        lagged=lagged,
+        exchange=exchange or exchange_of(store),
+        several=several,
+        after_close=after_close,
     )
+    if (several != "newest" or after_close) and user.shape not in ("values", "market"):
+        raise UserError(
+            f"`several` and `after_close` are for tables of values, found one of {user.shape} in `{path}`"
+        )
     frame = user.frame()
     if until == "first-day-out":
         if user.shape != "spells" or "end" not in user.found:

@@ -13,9 +13,9 @@ from qlib_ext.market.finding import Finding
 from qlib_ext.market.side_data.faults import fault
 from qlib_ext.market.side_data.rows import FAR
 from qlib_ext.market.side_data.side_data import side_files, two_files, within
-from qlib_ext.market.side_data.table import SideTable, read_table
+from qlib_ext.market.side_data.table import KEYS, KNOWN_FROM, SideTable, read_table
 
-ENDS_EARLY_DAYS = {"spells": 30, "values": 30, "series": 200}  # calendar days
+ENDS_EARLY_DAYS = {"spells": 30, "values": 30, "market": 30, "series": 200}  # calendar days
 OF_FEW = ("status", "st", "suspended")  # a stock without a row has no status of its own
 
 
@@ -69,7 +69,7 @@ def beside_store(
 
 def _beside_codes(table: SideTable, instruments: Sequence[str] | None) -> list[Finding]:
     """What only the codes that have bars show."""
-    if instruments is None or table.shape == "series":
+    if instruments is None or "instrument" not in KEYS[table.shape]:
         return []
     known = {code.upper() for code in instruments}
     codes = set(table.frame["instrument"].cat.remove_unused_categories().cat.categories)
@@ -97,7 +97,7 @@ def _beside_calendar(table: SideTable, calendar: pd.DatetimeIndex | None) -> lis
     if calendar is None or not len(calendar):
         return []
     rows, start, end = table.frame, calendar[0], calendar[-1]
-    first = rows[{"spells": "start", "values": "datetime", "series": "release_date"}[table.shape]]
+    first = rows[KNOWN_FROM[table.shape]]
     last = rows["end"].fillna(FAR) if table.shape == "spells" else first
     outside = (first > end).to_numpy()
     # A figure of before is known on the first day, and what changes are taken from.

@@ -1,6 +1,6 @@
 """Side data: what a store knows beside its bars, each table with the day on which it was known.
 
-A table `<store>/side/<name>.parquet` (or `.csv`) has one of three shapes, told by its columns:
+A table `<store>/side/<name>.parquet` (or `.csv`) has one of four shapes, told by its columns:
 
 ========  ===========================================================  ===========================================
 shape     columns                                                      known
@@ -8,14 +8,15 @@ shape     columns                                                      known
 spells    instrument, start, end (both days included; no end: still    from `start` on
           in force) and what the stock belongs to, such as `industry`;
           a stock may have several at once
-values    datetime, instrument and a number, such as `market_value`    at the close of `datetime`
+values    datetime, instrument and numbers, such as `market_value`     at the close of `datetime`
+market    datetime and numbers of the whole market                     at the close of `datetime`
 series    series, period (1998, 1998Q1, 1998-01 or 1998-01-31),        from `release_date` on; a later release of
           value, release_date; `stated_lag` says where release dates   the same period is a revision
           were made from a lag
 ========  ===========================================================  ===========================================
 
-The last column of spells and values has the name of the table; where there is but one more column, it may have any.
-Other files in the folder are left alone.
+The last column of spells has the name of the table; where there is but one more column, it may have any. All further
+columns of values are numbers, each of which may be missing. Other files in the folder are left alone.
 """
 
 from __future__ import annotations
@@ -88,6 +89,21 @@ class SideData:
 
     def shape(self, name: str) -> str:
         """The shape of a table by its columns; its rows are not read. SideDataError where they fit none."""
+        return self._form(name)[0]
+
+    def fields(self, name: str) -> list[str]:
+        """The numbers of a table, by name: columns of values, or series. SideDataError for a table of spells."""
+        shape, columns = self._form(name)
+        if shape == "spells":
+            raise SideDataError(
+                f"the side data {brief(name)} of `{self.root}` must hold numbers, found spells, which group stocks: "
+                f"`CSNeutralize(x, {name})`"
+            )
+        if shape == "series":
+            return [str(series) for series in self.read(name).frame["series"].unique()]
+        return list(columns)
+
+    def _form(self, name: str) -> tuple[str, tuple[str, ...]]:
         path = self.path(name)
         try:
             columns = read_header(path)
@@ -98,7 +114,7 @@ class SideData:
         found = shape_of(name, columns, f"`{within(path)}`")
         if isinstance(found, Finding):
             raise self._error(found)
-        return found[0]
+        return found
 
     def read(self, name: str, shape: str | None = None) -> SideTable:
         """Read a table; it is kept for the next time.

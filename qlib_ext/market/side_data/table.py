@@ -5,7 +5,7 @@ What the shapes mean is told in `qlib_ext.market.side_data.side_data`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from qlib_ext.checks import UserError, brief
 from qlib_ext.files import open_table
 from qlib_ext.market.finding import Finding
 from qlib_ext.market.side_data.faults import JUMP, fault
@@ -23,8 +24,11 @@ from qlib_ext.market.text_files import check_parquet
 KEYS = {
     "spells": ("instrument", "start", "end"),
     "values": ("datetime", "instrument"),
+    "market": ("datetime",),
     "series": ("series", "period", "value", "release_date"),
 }
+# The column that says since when a row was known.
+KNOWN_FROM = {"spells": "start", "values": "datetime", "market": "datetime", "series": "release_date"}
 MARKET_VALUE = "market_value"  # the one table whose meaning is fixed: it must be positive
 LAG = "stated_lag"  # where release dates were made from a lag, says which
 INDUSTRY = "industry"  # and the one of which a stock has one at a time
@@ -36,18 +40,31 @@ class SideTable:
 
     Attributes
     ----------
-    name, shape, column
-        The file's name without suffix; spells, values or series; the column that holds what the table is about.
+    name, shape
+        The file's name without suffix; spells, values, market or series.
+    columns : tuple of str
+        The columns that hold what the table is about; several of values and market.
     frame : DataFrame
-        The columns of `KEYS[shape]` and `column`, in the order of the file. Codes are upper-case and categories,
-        days are Timestamps; an `end` that is open is NaT. Rows of values and series whose number is blank are left
-        out.
+        The columns of `KEYS[shape]` and `columns`, in the order of the file. Codes are upper-case and categories,
+        days are Timestamps; an `end` that is open is NaT. Rows without a number are left out.
     """
 
     name: str
     shape: str
-    column: str
+    columns: tuple[str, ...]
     frame: pd.DataFrame
+
+    @property
+    def column(self) -> str:
+        """The column of a table that is about one thing: that of its name, or the only one."""
+        if self.name in self.columns:
+            return self.name
+        if len(self.columns) > 1:
+            raise UserError(
+                f"the side data {brief(self.name)} must have a column {self.name} where one number is asked for, "
+                f"found {', '.join(self.columns)}"
+            )
+        return self.columns[0]
 
 
 def read_table(path: Path, file: str) -> tuple[SideTable | None, list[Finding]]:
@@ -126,27 +143,32 @@ def check_frame(name: str, frame: pd.DataFrame, where: str) -> tuple[SideTable |
     found = shape_of(name, list(frame.columns), where)
     if isinstance(found, Finding):
         return None, [found]
-    shape, column = found
+    shape, columns_about = found
     if frame.empty:
         return None, [fault("side-empty", f"{where} has no rows: remove it, or bring the table in again")]
     frame = frame.copy(deep=False)
     frame.index = pd.RangeIndex(len(frame))
     rows = Rows(frame, where)
-    check = {"spells": _check_spells, "values": _check_values, "series": _check_series}[shape]
-    table = check(name, column, rows)
+    check = {
+        "spells": _check_spells,
+        "values": _check_values,
+        "market": _check_market,
+        "series": _check_series,
+    }[shape]
+    table = check(name, columns_about, rows)
     if table is not None and table.frame.empty:
         return None, [*rows.found, fault("side-empty", f"{where} has no number in any of its rows")]
     return table, rows.found
 
 
-def shape_of(name: str, columns: Sequence[str], where: str) -> tuple[str, str] | Finding:
-    """Shape and value column of a table with these columns, or what is wrong with them."""
+def shape_of(name: str, columns: Sequence[str], where: str) -> tuple[str, tuple[str, ...]] | Finding:
+    """Shape of a table with these columns and what it is about, or what is wrong with them."""
     if {"series", "release_date", "period"} & set(columns):
         shape = "series"
     elif {"start", "end"} & set(columns):
         shape = "spells"
     elif "datetime" in columns:
-        shape = "values"
+        shape = "values" if "instrument" in columns or name == MARKET_VALUE else "market"
     else:
         forms = "; ".join(f"{', '.join(_needed(shape, name))} ({shape})" for shape in KEYS)
         return fault(
@@ -155,9 +177,12 @@ def shape_of(name: str, columns: Sequence[str], where: str) -> tuple[str, str] |
         )
     missing = [key for key in KEYS[shape] if key not in columns]
     rest = [column for column in columns if column not in KEYS[shape]]
-    column = "value" if shape == "series" else name if name in rest else rest[0] if len(rest) == 1 else None
-    if column is not None and not missing:
-        return shape, column
+    if shape == "series":
+        rest = ["value"]
+    elif (shape == "spells" or name == MARKET_VALUE) and len(rest) > 1:
+        rest = [column for column in rest if column == name]
+    if rest and not missing:
+        return shape, tuple(rest)
     missing = missing or [name]
     way_out = ""
     if "release_date" in missing:
@@ -177,7 +202,8 @@ def _needed(shape: str, name: str) -> tuple[str, ...]:
     return KEYS[shape] if shape == "series" else (*KEYS[shape], name)
 
 
-def _check_spells(name: str, column: str, rows: Rows) -> SideTable | None:
+def _check_spells(name: str, columns: tuple[str, ...], rows: Rows) -> SideTable | None:
+    (column,) = columns
     codes, names = rows.texts("instrument", upper=True), rows.texts(column)
     start, end = rows.days("start"), rows.days("end", open_ended=True)
     if rows.found:
@@ -193,11 +219,12 @@ def _check_spells(name: str, column: str, rows: Rows) -> SideTable | None:
             "side-overlapping-spells",
             f"begins before an earlier spell of the stock{'' if name == INDUSTRY else ' and name'} has ended",
         )
-    return SideTable(name, "spells", column, table)
+    return SideTable(name, "spells", columns, table)
 
 
-def _check_values(name: str, column: str, rows: Rows) -> SideTable | None:
-    days, codes, numbers = rows.days("datetime"), rows.texts("instrument", upper=True), rows.numbers(column)
+def _check_values(name: str, columns: tuple[str, ...], rows: Rows) -> SideTable | None:
+    days, codes = rows.days("datetime"), rows.texts("instrument", upper=True)
+    numbers = {column: rows.numbers(column) for column in columns}
     if rows.found:
         return None
     rows.label(codes, days)
@@ -211,14 +238,14 @@ def _check_values(name: str, column: str, rows: Rows) -> SideTable | None:
     repeats = np.zeros(len(day), dtype=bool)
     repeats[order] = same_stock & (days_since == 0)
     rows.report(repeats, "side-doubled-row", "repeats a stock and day; keep one row for each")
-    there = ~np.isnan(numbers)
     if name == MARKET_VALUE:
+        (value,) = numbers.values()
         rows.report(
-            there & ~(numbers > 0),
+            ~np.isnan(value) & ~(value > 0),
             "side-bad-market-value",
             "has a market value that is not above 0; leave rows without a known one out",
         )
-        ordered = numbers[order]
+        ordered = value[order]
         with np.errstate(invalid="ignore", divide="ignore"):
             ratio = np.divide(ordered[1:], ordered[:-1])
         jumps = np.zeros(len(day), dtype=bool)
@@ -230,11 +257,27 @@ def _check_values(name: str, column: str, rows: Rows) -> SideTable | None:
             "side-market-value-jump",
             f"has a market value {JUMP:g} times larger or smaller than a week before or less; are units mixed?",
         )
-    table = pd.DataFrame({"datetime": days, "instrument": codes, column: numbers}, copy=False)
-    return SideTable(name, "values", column, table if there.all() else table[there])
+    table = pd.DataFrame({"datetime": days, "instrument": codes, **numbers}, copy=False)
+    return SideTable(name, "values", columns, _with_a_number(table, numbers))
 
 
-def _check_series(name: str, column: str, rows: Rows) -> SideTable | None:
+def _check_market(name: str, columns: tuple[str, ...], rows: Rows) -> SideTable | None:
+    days, numbers = rows.days("datetime"), {column: rows.numbers(column) for column in columns}
+    if rows.found:
+        return None
+    rows.report(days.duplicated().to_numpy(), "side-doubled-row", "repeats a day; keep one row for each")
+    table = pd.DataFrame({"datetime": days, **numbers}, copy=False)
+    return SideTable(name, "market", columns, _with_a_number(table, numbers))
+
+
+def _with_a_number(table: pd.DataFrame, numbers: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """The rows in which some column has a number."""
+    there = np.logical_or.reduce([~np.isnan(each) for each in numbers.values()])
+    return table if there.all() else table[there]
+
+
+def _check_series(name: str, columns: tuple[str, ...], rows: Rows) -> SideTable | None:
+    (column,) = columns
     names, periods = rows.texts("series"), rows.periods("period")
     numbers, released = rows.numbers(column), rows.days("release_date")
     if rows.found:
@@ -261,7 +304,7 @@ def _check_series(name: str, column: str, rows: Rows) -> SideTable | None:
     )
     if LAG in rows.frame:
         table[LAG] = rows.frame[LAG].astype(str)
-    return SideTable(name, "series", "value", table[~np.isnan(numbers)])
+    return SideTable(name, "series", columns, table[~np.isnan(numbers)])
 
 
 def _overlaps(table: pd.DataFrame, keys: list[str]) -> np.ndarray:

@@ -1,30 +1,36 @@
 """A user's table in a shape that a store holds: its columns recognised, its codes written as the store has them.
 
-Beside the shapes of a store (`qlib_ext.market.side_data.side_data`), three more are read:
+Beside the shapes of a store (`qlib_ext.market.side_data.side_data`), more are read:
 
 - snapshots: a date, a code and an industry or concept, a row for each stock of each date; one holds until the day
   before the next;
 - values in wide form: a date, and a column a stock;
-- series in wide form: a period, and a column a series.
+- series in wide form: a period, and a column a series;
+- values and figures of the whole market with a time of day, and figures of reports with the day on which they were
+  announced (`qlib_ext.market.side_data.known_rows`).
 
-Industries without a day from which they were known would look ahead, and are refused.
+What does not say since when it was known would look ahead, and is refused.
 """
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.checks import UserError, brief, nearest
 from qlib_ext.files import open_table
 from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.columns import recognise
+from qlib_ext.market.side_data.known_rows import known_days, one_row_a_day
+from qlib_ext.market.side_data.release_dates import SPACED_DAYS
 from qlib_ext.market.side_data.rows import BLANK, Rows
 from qlib_ext.market.side_data.side_data import SideDataError
-from qlib_ext.market.side_data.table import INDUSTRY, KEYS, LAG, read_frame, read_header
+from qlib_ext.market.side_data.table import INDUSTRY, KEYS, LAG, MARKET_VALUE, read_frame, read_header
 from qlib_ext.market.text_files import reading, separator
 
 # Names under which columns are known, without case and punctuation; others are named by the user.
@@ -32,26 +38,45 @@ NAMES: Mapping[str, tuple[frozenset[str], ...]] = {
     field: (frozenset(names.split()),)
     for field, names in {
         "instrument": "instrument code symbol ticker tscode stockcode secucode wincode 代码 股票代码 证券代码",
-        "datetime": "datetime date day tradedate tradingdate snapshot 日期 交易日期",
+        "datetime": "datetime date day tradedate tradingdate time snapshot 日期 交易日期",
         "start": "start startdate from fromdate begin begindate indate datein effectivedate 纳入日期",
-        "end": "end enddate to todate outdate dateout 剔除日期",
+        "end": "end enddate to todate outdate dateout 剔除日期 报告期",
         "series": "series seriesid indicator variable",
-        "period": "period referenceperiod referencedate quarter month observationdate",
+        "period": "period referenceperiod referencedate quarter month observationdate statdate reportperiod",
         "value": "value figure",
-        "release_date": "releasedate released publicationdate publishdate published anndate announcementdate vintage",
+        "release_date": "releasedate released publicationdate publishdate published anndate announcementdate vintage "
+        "pubdate publishtime publishedat timestamp 公告日期",
         LAG: "statedlag",
     }.items()
 }
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 
 
+def _of_values(found: dict[str, str]) -> dict[str, str]:
+    """The columns that say of what stock, period and day a value is; a day beside one of announcement is a period."""
+    given = dict(found)
+    if "release_date" in given:
+        for other in ("datetime", "end"):
+            if other in given and "period" not in given:
+                given["period"] = given.pop(other)
+        given["datetime"] = given.pop("release_date")
+    return {field: column for field, column in given.items() if field in ("instrument", "datetime", "period")}
+
+
 class UserTable:
     """A user's file, and the frame in a shape of the store that it becomes.
+
+    Parameters
+    ----------
+    exchange
+        Whose close a time of day is held against.
+    several, after_close
+        As `known_rows.one_row_a_day` takes them.
 
     Attributes
     ----------
     shape
-        spells, values or series.
+        spells, values, market or series.
     notes
         What was changed.
     """
@@ -65,8 +90,12 @@ class UserTable:
         encoding: str,
         codes: set[str],
         lagged: bool,
+        exchange: str | None = None,
+        several: str = "newest",
+        after_close: bool = False,
     ) -> None:
         self.path, self.name, self.columns, self.encoding, self.codes = path, name, columns, encoding, codes
+        self.exchange, self.several, self.after_close = exchange, several, after_close
         self.notes: list[str] = []
         self.header = self._header()
         given = {field: column for field, column in columns.items() if field in NAMES}
@@ -76,36 +105,53 @@ class UserTable:
         if shape == "series" and "period" not in found and "datetime" in found:
             found["period"] = found.pop("datetime")
         self.found = found
+        # The columns that the table is about, with the names that they shall have.
+        self.rest = self._rest(columns)
+        self.shape = shape or self._guess()
+        self._dated = "release_date" in found or shape is not None or name == MARKET_VALUE
+        if self.shape in ("values", "market"):
+            self.found = _of_values(found)
+            self.rest = self._rest(columns)
+
+    def _rest(self, columns: dict[str, str]) -> dict[str, str]:
+        """Columns that have no meaning of their own, with the names that they shall have."""
         own = {field: column for field, column in columns.items() if field not in NAMES}
         for field, column in own.items():
             if (column or field) not in self.header:
                 raise UserError(
-                    f"`--column {field}={column}` must name a column of `{path}`"
+                    f"`--column {field}={column}` must name a column of `{self.path}`"
                     f"{nearest(column or field, self.header)}, which has {', '.join(self.header)}"
                 )
         left_out = {field for field, column in own.items() if not column}
         renamed = {column: field for field, column in own.items() if column}
-        # The columns that the table is about, with the names that they shall have.
-        self.rest = {
+        return {
             column: renamed.get(column, column)
             for column in self.header
-            if column not in found.values() and column not in left_out
+            if column not in self.found.values() and column not in left_out
         }
-        self.shape = shape or self._guess()
 
     def frame(self) -> pd.DataFrame:
         """The whole table, with the columns of its shape."""
         raw = self._read()
         fields = {column: field for field, column in self.found.items()}
         frame = raw[[*fields, *self.rest]].rename(columns={**fields, **self.rest})
-        frame = {"spells": self._spells, "values": self._values, "series": self._series}[self.shape](frame)
         if "instrument" in frame:
             frame["instrument"] = self._spelled(frame["instrument"])
-        return frame
+        make = {
+            "spells": self._spells,
+            "values": self._values,
+            "market": self._values,
+            "series": self._series,
+        }
+        return make[self.shape](frame)
 
     def _guess(self) -> str:
         """The shape, by the columns that there are."""
         found = set(self.found)
+        if {"instrument"} < found and found & {"period", "release_date"} and "series" not in found:
+            return "values"  # of reports
+        if "release_date" in found and not found & {"period", "series", "datetime"}:
+            return "market"
         if found & {"period", "series", "release_date"}:
             return "series"
         if found & {"start", "end"}:
@@ -117,8 +163,9 @@ class UserTable:
             return "values"
         raise UserError(
             f"`{self.path}` has the columns {', '.join(self.header)}, and they tell no shape: name them with "
-            "`--column FIELD=COLUMN` (instrument and datetime for values; instrument, start and end for spells; "
-            "period and release_date for series), or say `--shape`"
+            "`--column FIELD=COLUMN` (instrument and datetime for values; instrument, start and end for "
+            "spells; period and release_date for series), or say `--shape`: market for values of the whole market that "
+            "were known on the day that they are dated"
         )
 
     def _spells(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -167,12 +214,63 @@ class UserTable:
         )
 
     def _values(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Values as they are, or a column a stock turned into rows."""
+        """Values of stocks or of the whole market, by the day on which they were known; a column a stock becomes rows."""
+        if "period" in self.found and "datetime" not in self.found:
+            raise UserError(
+                f"`{self.path}` does not say when the figures of a period were announced: taken as known in their "
+                "period, they would look ahead. Name the column with the day of announcement, "
+                "`--column release_date=COLUMN`; it has " + ", ".join(self.header)
+            )
         self._require("datetime")
-        if "instrument" not in self.found:
+        if self.shape == "values" and "instrument" not in self.found:
             frame = frame.melt("datetime", var_name="instrument", value_name=self.name)
-            return frame[frame[self.name].notna() & ~frame[self.name].isin(BLANK)].reset_index(drop=True)
-        return frame.rename(columns={self._about(): self.name})[["datetime", "instrument", self.name]]
+            frame = frame[frame[self.name].notna() & ~frame[self.name].isin(BLANK)].reset_index(drop=True)
+            frame["instrument"] = self._spelled(frame["instrument"])
+            fields = [self.name]
+        elif self.name == MARKET_VALUE:
+            frame, fields = frame.rename(columns={self._about(): self.name}), [self.name]
+        else:
+            fields = self._fields(frame)
+        if not self._dated:
+            self._check_days(frame["datetime"])
+        where = f"`{self.path}`"
+        table, notes = one_row_a_day(frame, fields, self.exchange, self.several, self.after_close, where)
+        self.notes += notes
+        return table
+
+    def _fields(self, frame: pd.DataFrame) -> list[str]:
+        """The columns that hold numbers, by names that an expression can say."""
+        blank = [*BLANK, None]
+        texts = [
+            name
+            for name in self.rest.values()
+            if not pd.api.types.is_numeric_dtype(frame[name].dtype)
+            and pd.to_numeric(frame[name].astype(object), errors="coerce").isna().all()
+            and not frame[name].isin(blank).all()
+        ]
+        fields = [name for name in self.rest.values() if name not in texts]
+        if texts:
+            self.notes.append(f"left out, as they hold no number: {', '.join(texts)}")
+        if not fields:
+            raise UserError(f"`{self.path}` has no column with numbers, found {', '.join(self.header)}")
+        for name in fields:
+            if not name.isidentifier() or keyword.iskeyword(name):
+                raise UserError(
+                    f"a field of side data must have a name of letters, digits and `_`, found {brief(name)}: call it "
+                    f"otherwise, such as `--column {re.sub(r'[^0-9A-Za-z]+', '_', name).strip('_') or 'field'}={name}`"
+                )
+        return fields
+
+    def _check_days(self, column: pd.Series) -> None:
+        """Refuse days that are ends of reports' periods, from the look of them."""
+        days, _ = known_days(column, self.exchange, f"`{self.path}`")
+        apart = days.dropna().dt.normalize().drop_duplicates().sort_values().diff().dt.days
+        if len(apart) > 2 and apart.median() >= SPACED_DAYS:
+            raise UserError(
+                f"the days of `{self.path}` lie {apart.median():.0f} days apart, such as {days.min():%Y-%m-%d}: if they are "
+                "those of reports' periods, the figures are known later than it seems. Name the column with the day of "
+                f"announcement, `--column release_date=COLUMN`, or say `--shape {self.shape}` if they were known on these days"
+            )
 
     def _series(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Series as they are, or a column a series turned into rows; release dates may be missing."""
@@ -188,6 +286,9 @@ class UserTable:
         for key in ("release_date", LAG):
             if key not in frame:
                 frame[key] = ""
+        days, moments = known_days(frame["release_date"], self.exchange, f"`{self.path}`")
+        if (days != moments).any() or (moments.dropna() != moments.dropna().dt.normalize()).any():
+            frame["release_date"] = days.where(days.notna(), frame["release_date"].astype(object))
         return frame[[*KEYS["series"], LAG]]
 
     def _require(self, field: str) -> None:

@@ -70,7 +70,7 @@ class TestSide:
             (["--lag", "60d", "--frequency", "gdp=decade"], "must be one of day, month, quarter, year"),
             (
                 ["--lag", "60d", "--shape", "table"],
-                "`shape` must be one of series, spells, values, found 'table'",
+                "`shape` must be one of market, series, spells, values, found 'table'",
             ),
         ],
     )

@@ -316,7 +316,7 @@ class TestSeries:
             ({"frequencies": {EVERY: "week"}}, "frequency of gdp` must be one of day, month, quarter, year"),
             (
                 {"lags": {EVERY: "60d"}, "shape": "values"},
-                "must have a column datetime to be a table of values",
+                "does not say when the figures of a period were announced",
             ),
         ],
     )
@@ -382,7 +382,7 @@ class TestStore:
                 ["datetime,instrument,market_value", "2020-06-30,SH600000,5", "2020-06-30,600000,6"],
                 "repeats a stock",
             ),
-            (["datetime,instrument,market_value", "2020-06-30 15:00,SH600000,5"], "must have a day"),
+            (["datetime,instrument,market_value", "2020-06-30 25:00,SH600000,5"], "must have a day"),
             (
                 ["datetime,instrument,market_value", "2020-06-30,!,x"],
                 "there are 1 other kinds of fault|finite number",

@@ -34,8 +34,16 @@ PLANTED: list[tuple[str, str | bytes, str, int, str | None, str | None, str]] = 
         None,
         "datetime, instrument, size (values)",
     ),
-    ("size.csv", "datetime,size\n", "side-missing-column", 1, None, None, "no column instrument"),
-    ("size.csv", "datetime,instrument,a,b\n", "side-missing-column", 1, None, None, "no column size"),
+    (
+        "market_value.csv",
+        "datetime,market_value\n",
+        "side-missing-column",
+        1,
+        None,
+        None,
+        "no column instrument",
+    ),
+    ("size.csv", "datetime,instrument\n", "side-missing-column", 1, None, None, "no column size"),
     (
         "cpi.csv",
         "series,period,value\n",
