@@ -13,6 +13,7 @@ from torch import Tensor
 from qlib_ext.checks import UserError, integer
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.side_data.known_field import KnownField
 from qlib_ext.market.store import QlibStore
 
 
@@ -111,6 +112,10 @@ class FeatureSet(Rebuildable, ABC):
 
     def join(self, store: QlibStore, market: MarketPanel) -> None:
         """Load what the features need beside bars, for the days and stocks of `market`."""
+
+    def side_fields(self) -> dict[str, KnownField]:
+        """The side data that expressions name, once they are joined: `side.NAME.FIELD` -> what is known of it."""
+        return {}
 
     # -- the windows ---------------------------------------------------------------------------------------
 

@@ -17,6 +17,9 @@ from qlib_ext.features.engine.evaluation import Program, Values, reach_of
 from qlib_ext.features.lag_ratios import median_of
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.features.side_data.concepts import SideConcepts
+from qlib_ext.features.side_data.known_field import KnownField, check_field
+from qlib_ext.market.side_data.problems import ENDS_EARLY_DAYS
+from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.store import QlibStore
 
 NORMS = ("robust", "zscore", "day", "none")
@@ -25,6 +28,7 @@ EPSILON = np.float32(1e-12)  # Qlib's guard against division by zero
 COLUMNS_AT_ONCE = 16
 ROWS_AT_ONCE = 1 << 9
 YEAR_DAYS = 250
+LITTLE = 0.8  # of stocks and days; where less is known, a note says so
 
 
 class Expressions(FeatureSet):
@@ -57,7 +61,8 @@ class Expressions(FeatureSet):
 
     Notes
     -----
-    A missing value is 0 after normalising. A window holds the days before a stock became a member too. Nothing is held
+    A missing value is 0 after normalising. `IsMissing(x)` is 1 or 0 and is not normalised: beside x, it tells a model
+    which of its zeros are none. `side.NAME.FIELD` is side data as it was known at the close of the day. A window holds the days before a stock became a member too. Nothing is held
     of stocks and days that no window looks at.
 
     Departures
@@ -81,9 +86,13 @@ class Expressions(FeatureSet):
         super().__init__(
             list(self.expressions), lookback_days, fields=self.program.fields, optional_fields=optional
         )
+        self._indicators = [i for i, root in enumerate(self.program.roots) if root.operator == "IsMissing"]
         self._places: np.ndarray | None = None
         self._places_on: Tensor | None = None
         self._groups: dict[str, np.ndarray] = {}
+        self._side: dict[tuple[str, str], KnownField] = {}
+        self._side_facts: dict[str, str] = {}
+        self._side_notes: list[str] = []
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -92,11 +101,20 @@ class Expressions(FeatureSet):
             "lookback_days": self.lookback_days,
             "normalise": self.normalise,
             "clip": self.clip,
+            **self._side_described(),
         }
 
     def describe(self) -> dict[str, Any]:
-        """The formulas, and how they are normalised."""
-        return {"expressions": self.expressions, "normalise": self.normalise, "clip": self.clip}
+        """The formulas, how they are normalised, and the fingerprints of the side data that they read."""
+        settings = {"expressions": self.expressions, "normalise": self.normalise, "clip": self.clip}
+        return settings | self._side_described()
+
+    def _side_described(self) -> dict[str, Any]:
+        return {"side_data": self._side_facts} if self._side_facts else {}
+
+    def notes(self, store: QlibStore) -> list[str]:
+        """What looks ahead, and which side data are thin or old."""
+        return [*super().notes(store), *self._side_notes]
 
     def look_ahead(self) -> list[str]:
         """The features that read later days."""
@@ -123,7 +141,10 @@ class Expressions(FeatureSet):
     # -- what it needs beside bars -------------------------------------------------------------------------
 
     def check_store(self, store: QlibStore) -> None:
-        """Raise a UserError if there is no table of a group that an expression names."""
+        """Raise a UserError if the store lacks a table or field of side data that an expression names."""
+        side = SideData(store)
+        for name, field in self.program.side_fields:
+            check_field(side, name, field)
         for name in self.program.group_names:
             reason = SideConcepts(name).lacks(store)
             if reason is not None:
@@ -131,12 +152,25 @@ class Expressions(FeatureSet):
                     f"`CSNeutralize(..., {name})` does not fit the store {store.root}: {reason}; bring a table in "
                     "(`qlib-ext data side-data DIR NAME FILE`)"
                 )
+        # what is read now, whatever becomes of the files: a run tells of this, and another file is another cache entry
+        names = {*self.program.group_names, *(name for name, _ in self.program.side_fields)}
+        self._side_facts = {name: side.fingerprint([name]) for name in sorted(names)}
 
     def join(self, store: QlibStore, market: MarketPanel) -> None:
-        """Find the rows that windows look at, and read the groups that expressions name."""
+        """Find the rows that windows look at, and read the side data that expressions name."""
         self._places = window_rows(market, self.lookback_days)
         self._places_on = None
         self._groups = {name: _groups(store, market, name) for name in self.program.group_names}
+        side = SideData(store)
+        self._side = {key: KnownField.read(side, *key, market) for key in self.program.side_fields}
+        self._side_notes = [
+            note
+            for (name, field), known in self._side.items()
+            for note in _notes(side, name, field, known, market)
+        ]
+
+    def side_fields(self) -> dict[str, KnownField]:
+        return {f"side.{name}.{field}": known for (name, field), known in self._side.items()}
 
     # -- the windows ---------------------------------------------------------------------------------------
 
@@ -150,11 +184,16 @@ class Expressions(FeatureSet):
         places = self._joined(market)[self.lookback_days - 1 :]
         padded = np.empty(self.padded_shape(market), np.float32)
         padded[-1] = np.nan
-        evaluated = self.program.evaluate(market, self._groups.__getitem__, places < len(padded) - 1)
+        evaluated = self.program.evaluate(
+            market,
+            self._groups.__getitem__,
+            places < len(padded) - 1,
+            {key: field.at for key, field in self._side.items()},
+        )
         for (days, _), block in itertools.groupby(evaluated, key=lambda x: (x.days, int(x.stocks[0]))):
             _fill(padded, places[days], block)
         if self.normalise == "day":
-            _normalise_days(padded, places, market.present)
+            _normalise_days(padded, places, market.present, self._indicators)
         return padded
 
     def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,7 +212,8 @@ class Expressions(FeatureSet):
             for first in range(0, shape[1], COLUMNS_AT_ONCE):
                 columns = slice(first, first + COLUMNS_AT_ONCE)
                 for i, values in enumerate(held[:, columns][fitted].T.copy(), first):
-                    centre[i], scale[i] = statistic(values)
+                    if i not in self._indicators:
+                        centre[i], scale[i] = statistic(values)
         return np.broadcast_to(centre, shape).copy(), np.broadcast_to(scale, shape).copy()
 
     def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
@@ -184,8 +224,8 @@ class Expressions(FeatureSet):
 
     def _joined(self, market: MarketPanel) -> np.ndarray:
         if self._places is None:
-            if self.program.group_names:
-                raise RuntimeError("the features have no groups yet: call `join` first")
+            if self.program.group_names or self.program.side_fields:
+                raise RuntimeError("the features have no side data yet: call `join` first")
             self._places = window_rows(market, self.lookback_days)
         return self._places
 
@@ -198,7 +238,15 @@ class Expressions(FeatureSet):
 
     def __getstate__(self) -> dict[str, object]:
         # rows belong to a market: whoever loads one again joins them again
-        return {**super().__getstate__(), "_places": None, "_places_on": None, "_groups": {}}
+        gone: dict[str, object] = {
+            "_places": None,
+            "_places_on": None,
+            "_groups": {},
+            "_side": {},
+            "_side_facts": {},
+            "_side_notes": [],
+        }
+        return {**super().__getstate__(), **gone}
 
 
 def named_expressions(given: Any) -> dict[str, str]:
@@ -267,8 +315,25 @@ def _groups(store: QlibStore, market: MarketPanel, name: str) -> np.ndarray:
     return groups
 
 
-def _normalise_days(padded: np.ndarray, places: np.ndarray, present: np.ndarray) -> None:
-    """Every day's rows less the mean of its present stocks, over their standard deviation."""
+def _notes(side: SideData, name: str, field: str, known: KnownField, market: MarketPanel) -> list[str]:
+    """Whether a number of side data is known of few stocks and days, or ends before the bars."""
+    notes = []
+    share = known.coverage(market)
+    if share < LITTLE:
+        notes.append(
+            f"`side.{name}.{field}` is known for about {share:.0%} of the stocks and days; it is missing elsewhere"
+        )
+    behind = (market.calendar[-1] - known.newest).days
+    if behind > ENDS_EARLY_DAYS[side.shape(name)]:
+        notes.append(
+            f"`side.{name}.{field}` ends on {known.newest:%Y-%m-%d}, {behind} days before the bars: its last values are "
+            "carried forward"
+        )
+    return notes
+
+
+def _normalise_days(padded: np.ndarray, places: np.ndarray, present: np.ndarray, kept: Sequence[int]) -> None:
+    """Every day's rows less the mean of its present stocks, over their standard deviation, but the columns `kept`."""
     padded[~np.isfinite(padded)] = np.nan
     for day in range(len(places)):
         rows = places[day][places[day] < len(padded) - 1]
@@ -279,6 +344,7 @@ def _normalise_days(padded: np.ndarray, places: np.ndarray, present: np.ndarray)
         number = np.maximum((~np.isnan(there)).sum(axis=0), 1)
         mean = np.nansum(there, axis=0) / number
         deviation = np.sqrt(np.nansum((there - mean) ** 2, axis=0) / np.maximum(number - 1, 1))
+        mean[kept], deviation[kept] = 0.0, 1.0
         padded[inside] = (padded[inside] - mean) / np.where(deviation > 0, deviation, 1.0)
 
 

@@ -15,6 +15,7 @@ from qlib_ext.checks import UserError, brief
 from qlib_ext.config.build import build
 from qlib_ext.features.base import FeatureSet
 from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.side_data.known_field import KnownField
 from qlib_ext.market.store import QlibStore
 
 
@@ -109,6 +110,9 @@ class Union(FeatureSet):
         for each in self.members:
             each.join(store, market)
         self._shapes = [each.padded_shape(market) for each in self.members]
+
+    def side_fields(self) -> dict[str, KnownField]:
+        return {name: known for each in self.members for name, known in each.side_fields().items()}
 
     def padded_shape(self, market: MarketPanel) -> tuple[int, ...]:
         """One dimension: the members' arrays, one after the other."""

@@ -40,7 +40,9 @@ class TestCompare:
         monkeypatch.setenv("COLUMNS", "80")
         status, text, _ = run("main")
         assert status == 0
-        tables, _, _ = text.partition("\n? ")  # the first claim: two runs of a group are too few for a sure one
+        tables, _, _ = text.partition(
+            "\n? "
+        )  # the first claim: two runs of a group are too few for a sure one
         assert max(map(len, tables.splitlines())) <= 80
         assert "\N{HORIZONTAL ELLIPSIS}" not in tables
         assert "EqualWeighting " in tables

@@ -16,7 +16,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.features.engine.evaluation import evaluate
 from qlib_ext.features.expressions import Expressions, window_rows
 from qlib_ext.features.market_panel import MarketPanel
-from qlib_ext.market.store import write_store
+from qlib_ext.market.store import QlibStore, write_store
 from tests.features.arrays import market_of
 
 TEXTS = {"ROC3": "Ref($close, 3) / $close", "SPAN": "($high - $close) / $close"}
@@ -166,3 +166,140 @@ def test_what_reads_later_days_is_told() -> None:
 )
 def test_history_is_the_window_and_what_a_formula_reaches_back(text: str, days: int) -> None:
     assert Expressions([text], lookback_days=4).history_days == days
+
+
+CODES = ("SH600000", "SH600001", "SH600002")
+
+
+@pytest.fixture
+def valued(tmp_path: Path) -> QlibStore:
+    """Ten days from Wednesday, January 1; the third stock is listed on the fourth day."""
+    calendar = pd.bdate_range("2020-01-01", periods=10)
+    close = np.tile(np.array([1.0, 2.0, 4.0]), (10, 1))
+    close[:3, 2] = np.nan
+    spells = pd.DataFrame({"instrument": CODES, "start": calendar[0], "end": calendar[-1]})
+    store = write_store(tmp_path / "store", calendar, CODES, {"close": close}, {"few": spells})
+    (store.root / "side").mkdir()
+    rows = [
+        ("2019-06-03", 0, 10.0),
+        ("2020-01-04", 1, 30.0),
+        ("2020-01-08", 0, 20.0),
+        ("2020-01-01", 2, 50.0),
+    ]
+    valuation = pd.DataFrame(rows, columns=["datetime", "instrument", "pe"])
+    valuation["instrument"] = np.array(CODES)[valuation["instrument"]]
+    valuation.to_parquet(store.root / "side" / "valuation.parquet")
+    mood = pd.DataFrame({"datetime": calendar[[1, 6]], "score": [0.5, -0.5]})
+    mood.to_parquet(store.root / "side" / "mood.parquet")
+    industry = pd.DataFrame(
+        {"instrument": CODES, "start": calendar[0], "end": pd.NaT, "industry": ["bank", "bank", "steel"]}
+    )
+    industry.to_parquet(store.root / "side" / "industry.parquet")
+    return store
+
+
+def side_planes(store: QlibStore, *texts: str) -> list[np.ndarray]:
+    """Each expression, `[D, S]`, 0 where it is missing; the last day's window of all days."""
+    features = Expressions(texts, lookback_days=10, normalise="none", clip=None)
+    features.check_store(store)
+    market = MarketPanel.load(store, "few", features.fields, empty_days=9)
+    features.join(store, market)
+    features.fit(market, market.present)
+    return [*windows(features, market, 9).transpose(2, 1, 0)]
+
+
+class TestSideData:
+    def test_a_number_is_carried_forward_from_the_day_on_which_it_was_known(self, valued: QlibStore) -> None:
+        pe, mood = side_planes(valued, "side.valuation.pe", "side.mood.score")
+        np.testing.assert_array_equal(pe[:, 0], [10] * 5 + [20] * 5)
+        np.testing.assert_array_equal(pe[:, 1], [0] * 3 + [30] * 7)  # of a Saturday
+        np.testing.assert_array_equal(pe[:, 2], [0] * 3 + [50] * 7)  # known before it was listed
+        np.testing.assert_array_equal(mood[:, 0], [0] + [0.5] * 5 + [-0.5] * 4)
+        np.testing.assert_array_equal(mood[3:], np.tile(mood[3:, :1], 3))
+
+    def test_it_is_an_expression_like_any_other(self, valued: QlibStore) -> None:
+        texts = [
+            "Ref(side.valuation.pe, 2)",
+            "Mean(side.valuation.pe, 2)",
+            "$close / side.valuation.pe",
+            "CSRank(side.valuation.pe)",
+            "CSNeutralize(side.valuation.pe, industry)",
+            "If(side.mood.score > 0, $close, 0)",
+        ]
+        lagged, mean, ratio, rank, neutral, switched = side_planes(valued, *texts)
+        np.testing.assert_array_equal(lagged[:, 0], [0] * 2 + [10] * 5 + [20] * 3)
+        np.testing.assert_array_equal(mean[4:7, 0], [10, 15, 20])
+        np.testing.assert_allclose(ratio[9], [1 / 20, 2 / 30, 4 / 50])
+        np.testing.assert_allclose(rank[9], [1 / 3, 2 / 3, 1])
+        np.testing.assert_allclose(neutral[9], [-5, 5, 0])
+        np.testing.assert_array_equal(switched[:, 1], [0] + [2] * 5 + [0] * 4)
+
+    def test_age_and_what_is_fresh_count_calendar_days(self, valued: QlibStore) -> None:
+        age, fresh = side_planes(valued, "Age(side.valuation.pe)", "Fresh(side.valuation.pe, 3)")
+        np.testing.assert_array_equal(age[:, 0], [212, 213, 214, 217, 218, 0, 1, 2, 5, 6])
+        np.testing.assert_array_equal(fresh[:, 0], [0] * 5 + [20] * 3 + [0] * 2)
+        np.testing.assert_array_equal(fresh[:, 1], [0] * 3 + [30] * 2 + [0] * 5)
+
+    @pytest.mark.parametrize("normalise", ["robust", "zscore", "day", "none"])
+    def test_what_is_missing_has_an_indicator_that_nothing_normalises(
+        self, normalise: str, valued: QlibStore
+    ) -> None:
+        texts = {"PE": "side.valuation.pe", "PE_MISSING": "IsMissing(side.valuation.pe)"}
+        features = Expressions(texts, normalise=normalise, clip=None)
+        features.check_store(valued)
+        market = MarketPanel.load(valued, "few", features.fields)
+        features.join(valued, market)
+        features.fit(market, market.present)
+        found = windows(features, market, 1)[:, 0]
+        np.testing.assert_array_equal(found[:, 1], [0, 1])
+        assert found[1, 0] == 0
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("side.valuation", "`side.valuation` at character 1 is no field such as"),
+            ("Mean(size.valuation.pe, 5)", "no side data such as `side.valuation.pe`"),
+            ("Age($close)", r"takes side data such as `side.valuation.pe`, found `\$close`"),
+            ("Fresh(side.valuation.pe, 0.5)", "must take a whole number of days, found 0.5"),
+            ("Fresh(side.valuation.pe)", r"must be Fresh\(x, N\)"),
+            ("IsMissing(1)", "must be an expression over a field"),
+        ],
+    )
+    def test_what_is_no_expression_is_told(self, text: str, message: str) -> None:
+        with pytest.raises(UserError, match=message):
+            Expressions([text])
+
+    def test_a_store_that_lacks_it_is_told_before_anything_is_loaded(self, valued: QlibStore) -> None:
+        for text, message in (
+            ("side.valuations.pe", r"no side data 'valuations' \(did you mean valuation\?\)"),
+            ("side.valuation.pb", "have no pb.*, they have pe"),
+        ):
+            with pytest.raises(UserError, match=message):
+                Expressions([text]).check_store(valued)
+        market = MarketPanel.load(valued, "few", ("close",))
+        with pytest.raises(UserError, match=r"`side.valuation.pe` is side data, which only features read"):
+            evaluate("side.valuation.pe", market)
+
+    def test_another_table_is_another_feature(self, valued: QlibStore) -> None:
+        features = Expressions(["side.valuation.pe", "CSNeutralize($close, industry)"])
+        features.check_store(valued)
+        before = features.identity()
+        assert set(before["side_data"]) == {"valuation", "industry"}
+        assert features.describe()["side_data"] == before["side_data"]
+        table = pd.read_parquet(valued.root / "side" / "valuation.parquet")
+        table.assign(pe=table["pe"] + 1).to_parquet(valued.root / "side" / "valuation.parquet")
+        features.check_store(valued)
+        assert features.identity() != before
+        assert features.identity()["side_data"]["industry"] == before["side_data"]["industry"]
+
+    def test_what_is_thin_or_old_is_noted(self, valued: QlibStore) -> None:
+        for file, column in (("valuation", "pe"), ("mood", "score")):
+            table = pd.read_parquet(valued.root / "side" / f"{file}.parquet")
+            table["datetime"] = pd.to_datetime(table["datetime"]) - pd.Timedelta(days=40)
+            table[:1].to_parquet(valued.root / "side" / f"{file}.parquet")
+            features = Expressions([f"side.{file}.{column}"])
+            features.join(valued, MarketPanel.load(valued, "few", features.fields))
+            (*thin, old) = features.notes(valued)
+            assert "days before the bars: its last values are carried forward" in old
+            assert len(thin) == (file == "valuation")
+            assert all("known for about 37% of the stocks and days" in note for note in thin)

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from qlib_ext.checks import UserError
 from qlib_ext.features.engine.graph import FIELD, Constant, Node
 from qlib_ext.features.engine.rolling import Known, Lengths, Plane, Series, Windows, windows_of
+
+
+def no_side_data(name: str, field: str) -> tuple[Plane, Plane]:
+    """What a block without side data says of it."""
+    raise UserError(f"`side.{name}.{field}` is side data, which only features read")
 
 
 @dataclass
@@ -28,6 +34,9 @@ class Block:
         From a node that is no field, and the block, to its values.
     across
         Nodes that look at all stocks of a day -> their values `[D, S]` for the stocks of this block.
+    side
+        From the table and field of side data to its values `[D, S]` for this block, and how many calendar days ago each
+        became known.
     shares
         Node and days -> shares of the quantiles that will be asked of these windows.
     """
@@ -37,6 +46,7 @@ class Block:
     age: Plane
     compute: Callable[[Node, Block], Plane]
     across: Mapping[Node, Plane] = dataclasses.field(default_factory=dict)
+    side: Callable[[str, str], tuple[Plane, Plane]] = no_side_data
     shares: Mapping[tuple[Node, int], Collection[float]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

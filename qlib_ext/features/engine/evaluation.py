@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qlib_ext.checks import UserError
-from qlib_ext.features.engine.block import Block
-from qlib_ext.features.engine.graph import FIELD, Graph, Node, walk
+from qlib_ext.features.engine.block import Block, no_side_data
+from qlib_ext.features.engine.graph import FIELD, SIDE, Graph, Node, walk
 from qlib_ext.features.engine.operators import (
     OPERATORS,
     CrossSection,
@@ -32,6 +32,8 @@ WIDEST = 512  # stocks of a block, where its days can be few
 HISTORY = 4  # of the days that windows reach back, a block has so many times as much
 
 Groups = Callable[[str], Plane]  # from the name of side data to the group `[D, S]` of each stock and day
+# From table and field, days and stocks to what was known of side data then, and how many days ago it became so.
+Side = Mapping[tuple[str, str], Callable[[slice, Plane], tuple[Plane, Plane]]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Program:
         The node of each expression.
     fields
         Names of the fields that they read.
+    side_fields
+        Name and field of the side data that they read.
     group_names
         Names of the side data that they group stocks by.
     reach
@@ -85,6 +89,11 @@ class Program:
         self.roots = [parse(text, graph) for text in expressions]
         self.nodes = list(walk(self.roots))
         self.fields = tuple(dict.fromkeys(str(node.args[0]) for node in self.nodes if node.operator == FIELD))
+        self.side_fields = tuple(
+            dict.fromkeys(
+                (str(node.args[0]), str(node.args[1])) for node in self.nodes if node.operator == SIDE
+            )
+        )
         self.reach = reach_of(self.roots)
         self._across = [node for node in self.nodes if isinstance(_operator(node), CrossSection)]
         self.group_names = tuple(
@@ -108,7 +117,11 @@ class Program:
                     )
 
     def evaluate(
-        self, market: MarketPanel, groups: Groups | None = None, wanted: Plane | None = None
+        self,
+        market: MarketPanel,
+        groups: Groups | None = None,
+        wanted: Plane | None = None,
+        side: Side | None = None,
     ) -> Iterator[Values]:
         """The values of every expression, some days at a time, and of these some stocks at a time.
 
@@ -119,12 +132,14 @@ class Program:
         wanted
             `[D, S]` bool: the days and stocks that are asked for; others may be left out. By default all that are
             listed.
+        side
+            What was known of each of `side_fields`.
         """
         across: dict[Node, Plane] = {}
         for node in self._across:  # each after those that it holds
-            across[node] = self._of_the_day(node, market, across, groups)
+            across[node] = self._of_the_day(node, market, across, groups, side)
         yield from self._values(
-            self._steps, market, across, self.reach, market.listed if wanted is None else wanted
+            self._steps, market, across, side, self.reach, market.listed if wanted is None else wanted
         )
 
     def _values(
@@ -132,12 +147,13 @@ class Program:
         steps: Sequence[Step],
         market: MarketPanel,
         across: Mapping[Node, Plane],
+        side: Side | None,
         reach: Reach,
         wanted: Plane,
     ) -> Iterator[Values]:
         begun = first_days(market.listed)
         for days, read, stocks in blocks(wanted, reach):
-            block = self._block(market, read, stocks, begun, across)
+            block = self._block(market, read, stocks, begun, across, side)
             inside = slice(days.start - read.start, days.stop - read.start)
             for step in steps:
                 with np.errstate(all="ignore"):
@@ -147,12 +163,17 @@ class Program:
                 block.forget(step.nodes)
 
     def _of_the_day(
-        self, node: Node, market: MarketPanel, across: Mapping[Node, Plane], groups: Groups | None
+        self,
+        node: Node,
+        market: MarketPanel,
+        across: Mapping[Node, Plane],
+        groups: Groups | None,
+        side: Side | None,
     ) -> Plane:
         inner = np.full(market.members.shape, np.nan)
         roots = [node.children[0]]
         wanted = market.members & market.listed
-        for values in self._values(_steps(roots), market, across, reach_of(roots), wanted):
+        for values in self._values(_steps(roots), market, across, side, reach_of(roots), wanted):
             inner[values.days, values.stocks] = values.plane
         inner[~(np.isfinite(inner) & wanted)] = np.nan
         operator = _operator(node)
@@ -163,7 +184,13 @@ class Program:
         return operator.statistic(inner, *(groups(name) for name in names))  # type: ignore[misc]
 
     def _block(
-        self, market: MarketPanel, days: slice, stocks: Plane, begun: Plane, across: Mapping[Node, Plane]
+        self,
+        market: MarketPanel,
+        days: slice,
+        stocks: Plane,
+        begun: Plane,
+        across: Mapping[Node, Plane],
+        side: Side | None,
     ) -> Block:
         listed = market.listed[days][:, stocks]
         missing = np.full(listed.shape, np.nan, np.float32)
@@ -179,6 +206,7 @@ class Program:
             ages(days, begun[stocks]),
             _compute,
             {node: plane[days][:, stocks] for node, plane in across.items()},
+            no_side_data if side is None else lambda name, field: side[name, field](days, stocks),
             {windows: tuple(shares) for windows, shares in self._shares.items()},
         )
 

@@ -15,7 +15,7 @@ class Node:
     Attributes
     ----------
     operator
-        Its name in the language; `FIELD` for a field of the bars.
+        Its name in the language; `FIELD` for a field of the bars, `SIDE` for one of side data.
     args
         Nodes, numbers, and texts such as the name of a field.
     """
@@ -31,10 +31,12 @@ class Node:
     def __str__(self) -> str:
         if self.operator == FIELD:
             return f"${self.args[0]}"
+        if self.operator == SIDE:
+            return f"side.{self.args[0]}.{self.args[1]}"
         return f"{self.operator}({', '.join(str(arg) for arg in self.args)})"
 
 
-FIELD = "$"
+FIELD, SIDE = "$", "side"
 
 
 @dataclass

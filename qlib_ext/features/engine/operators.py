@@ -1,7 +1,7 @@
 """The operators of the language: what they take, what they read, and what they make of planes.
 
-The names, arguments and rules are Qlib's; those whose names begin with `CS` are this package's own, and look at all stocks
-of a day.
+The names, arguments and rules are Qlib's. This package's own are those whose names begin with `CS`, which look at all
+stocks of a day, those of side data, and `IsMissing`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from qlib_ext.features.engine import cross_section, statistics
 from qlib_ext.features.engine.block import Block
-from qlib_ext.features.engine.graph import Constant, Node
+from qlib_ext.features.engine.graph import SIDE, Constant, Node
 from qlib_ext.features.engine.rolling import Plane, Windows, windows_of
 
 PLANE, ANY, DAYS, NUMBER, TEXT = "expression", "expression or number", "days", "number", "text"
@@ -248,6 +248,28 @@ class CrossSection(Operator):
         return block.ready(node)
 
 
+@dataclass(frozen=True)
+class Side(Operator):
+    """A number of side data as it was known at the close of a day, or what follows from its age."""
+
+    function: Callable[..., Plane]
+    parameters: Mapping[str, str] = field(default_factory=lambda: {"x": PLANE})
+
+    def wrong(self, node: Node) -> str | None:
+        leaf, *numbers = node.args
+        if not isinstance(leaf, Node) or leaf.operator != SIDE:
+            return f"takes side data such as `side.valuation.pe`, found `{leaf}`"
+        for days in numbers:
+            if not _is_whole(days) or days < 0:  # type: ignore[operator]
+                return f"must take a whole number of days, found {days!r}"
+        return None
+
+    def compute(self, node: Node, block: Block) -> Plane:
+        leaf, *numbers = [node] if node.operator == SIDE else node.args
+        assert isinstance(leaf, Node)
+        return self.function(*block.side(*map(str, leaf.args)), *numbers)
+
+
 def days_of(node: Node) -> int:
     """The window or shift of a node, which was checked to be whole."""
     days = node.args[1]
@@ -261,7 +283,19 @@ def _is_whole(days: Node | Constant) -> bool:
 
 def is_condition(node: Node) -> bool:
     """Whether its values are true or false."""
-    return node.operator in (*COMPARISONS, "And", "Or", "Not")
+    return node.operator in (*COMPARISONS, "And", "Or", "Not", "IsMissing")
+
+
+def _value(values: Plane, age: Plane) -> Plane:
+    return values
+
+
+def _age(values: Plane, age: Plane) -> Plane:
+    return age
+
+
+def _fresh(values: Plane, age: Plane, days: int) -> Plane:
+    return np.where(age <= days, values, np.float32(np.nan))
 
 
 def _sign(values: Plane) -> Plane:
@@ -321,6 +355,10 @@ OPERATORS: dict[str, Operator] = {
     "EMA": Smoothed(),
     "Corr": Pair(statistics.correlation, flat=True),
     "Cov": Pair(statistics.covariance, flat=False),
+    "IsMissing": Elementwise(np.isnan, ONE),
+    SIDE: Side(_value, {"NAME": TEXT, "FIELD": TEXT}),
+    "Age": Side(_age),
+    "Fresh": Side(_fresh, {"x": PLANE, "N": DAYS}),
     "CSRank": CrossSection(cross_section.rank),
     "CSZScore": CrossSection(cross_section.zscore),
     "CSNeutralize": CrossSection(cross_section.neutralize, {"x": PLANE, "groups": TEXT}),

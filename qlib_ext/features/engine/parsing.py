@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 
 from qlib_ext.checks import UserError, brief, nearest
-from qlib_ext.features.engine.graph import FIELD, Constant, Graph, Node
+from qlib_ext.features.engine.graph import FIELD, SIDE, Constant, Graph, Node
 from qlib_ext.features.engine.operators import ANY, OPERATORS, PLANE, TEXT, Operator
 
 LONGEST = 10_000  # characters: Python's parser has a stack of its own
@@ -110,6 +110,9 @@ class _Parser:
             return node.value
         if isinstance(node, ast.Name):
             return self.field(node)
+        match node:
+            case ast.Attribute(ast.Attribute(ast.Name("side"), name), field):
+                return self.graph.node(SIDE, name, field)
         if isinstance(node, ast.BinOp) and type(node.op) in SYMBOLS:
             left, right = self.read(node.left, depth + 1), self.read(node.right, depth + 1)
             return self.binary(node, type(node.op), left, right)
@@ -124,8 +127,8 @@ class _Parser:
             return self.call(node, depth)
         raise self.fail(
             node,
-            "is no field such as `$close`, no operator such as `Ref(...)`, no number, nor arithmetic or a comparison "
-            "of them",
+            "is no field such as `$close`, no side data such as `side.valuation.pe`, no operator such as `Ref(...)`, no "
+            "number, nor arithmetic or a comparison of them",
         )
 
     def field(self, node: ast.Name) -> Node:

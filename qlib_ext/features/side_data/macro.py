@@ -126,7 +126,7 @@ class Macro(Source):
             limit = self._limit(series)
             for transform in transforms:
                 names.append(_indicator(series, transform))
-                columns.append(self._on_days(_releases(series, rows, transform), days, limit))
+                columns.append(self._on_days(releases(series, rows, transform), days, limit))
         values = np.stack(columns, axis=1) if columns else np.empty((len(days), 0))
         return MacroFigures(days, tuple(names), values, reads_future=self.fill == "linear")
 
@@ -224,7 +224,7 @@ def _transforms(series: Sequence[str] | Mapping[str, str | Sequence[str]]) -> di
     return checked
 
 
-def _releases(series: str, rows: pd.DataFrame, transform: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def releases(series: str, rows: pd.DataFrame, transform: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What is known after each day with a release: these R days, the figure, and when its newest part was released.
 
     Days are int64 since 1970. The releases are gone through in their order, as a reader of the newspapers would.
