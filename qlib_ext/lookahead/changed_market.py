@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.market.side_data.side_data import SideData, SideDataError
-from qlib_ext.market.side_data.table import KEYS, LAG, SideTable
+from qlib_ext.market.side_data.table import KEYS, LAG, MARKET_VALUE, SideTable
 from qlib_ext.market.store import QlibStore, StoreError, read_bin
 from qlib_ext.paths import is_stray
 
@@ -31,8 +31,8 @@ class ChangedMarkets:
     """Versions of a store in which some days are others, as they might have come instead.
 
     Bars get other prices and volumes, some go missing and some that were missing are there; members leave and others
-    join; market values, industries and concepts become others from the first day of a block to its last, and figures
-    of series that are released in it become others (after it, a revision gives the figure back). Nothing that is known
+    join; industries and concepts become others from the first day of a block to its last, and values and figures of
+    series that become known in it are others (on the day after it, what they were is given back). Nothing that is known
     at the close of the day before a block is touched: neither a value nor the end of a spell.
 
     Parameters
@@ -92,7 +92,12 @@ class ChangedMarkets:
         for name in self._side.names():
             if f"{SIDE}{name}" in changed and name in self._tables:
                 table = self._tables[name]
-                changes = {"values": _change_values, "spells": _change_spells, "series": _change_series}
+                changes = {
+                    "values": _change_values,
+                    "market": _change_values,
+                    "spells": _change_spells,
+                    "series": _change_series,
+                }
                 frame = changes[table.shape](table, self.calendar, blocks, self._draw(name))
                 frame.to_parquet(root / "side" / f"{name}.parquet", index=False)
             else:
@@ -227,7 +232,7 @@ def _in_blocks(dates: pd.Series, calendar: pd.DatetimeIndex, blocks: Sequence[Bl
 
 
 def _plain(table: SideTable) -> pd.DataFrame:
-    columns = [*KEYS[table.shape], *([] if table.shape == "series" else [table.column])]
+    columns = [*KEYS[table.shape], *([] if table.shape == "series" else table.columns)]
     frame = table.frame[[*columns, *([LAG] if LAG in table.frame else [])]].copy()
     for name in frame:
         if isinstance(frame[name].dtype, pd.CategoricalDtype):
@@ -239,9 +244,39 @@ def _change_values(
     table: SideTable, calendar: pd.DatetimeIndex, blocks: Sequence[Block], draw: np.random.Generator
 ) -> pd.DataFrame:
     frame = _plain(table)
+    given = frame.copy()
     there = _in_blocks(frame["datetime"], calendar, blocks)
-    times = np.exp(draw.normal(0, 0.5, len(frame)))
-    frame[table.column] = np.where(there, frame[table.column] * times, frame[table.column])
+    for column in table.columns:
+        value = frame[column].to_numpy(dtype=float)
+        other = value * np.exp(draw.normal(0, 0.5, len(frame)))
+        if table.name != MARKET_VALUE:  # which is above 0, and always there where its row is
+            other += 0.1 * np.nanstd(value) * draw.normal(size=len(frame))
+            other[draw.random(len(frame)) < GONE] = np.nan
+        frame[column] = np.where(there, other, value)
+    return _given_back(frame, given, list(table.columns), calendar, blocks)
+
+
+def _given_back(
+    frame: pd.DataFrame,
+    given: pd.DataFrame,
+    columns: list[str],
+    calendar: pd.DatetimeIndex,
+    blocks: Sequence[Block],
+) -> pd.DataFrame:
+    """The table with a row on the first day after each block, of what would be known then had the block not been."""
+    stocks = [key for key in ("instrument",) if key in given]
+    for block in blocks:
+        after, last = _dates(calendar, block)
+        if last == pd.Timestamp.max:
+            continue
+        day = calendar[block[1]]
+        inside = given[(given["datetime"] > after) & (given["datetime"] <= day)]
+        newest = inside.sort_values("datetime", kind="stable").assign(datetime=day)
+        restored = newest.groupby(["datetime", *stocks], sort=False)[columns].last().reset_index()
+        told = frame["datetime"] == day
+        if stocks:
+            told &= frame["instrument"].isin(restored["instrument"])
+        frame = pd.concat([frame[~told | restored.empty], restored], ignore_index=True)
     return frame
 
 

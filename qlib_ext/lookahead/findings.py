@@ -82,6 +82,12 @@ KINDS = {
             "date each market value with the day whose close it was made of",
         ),
         Kind(
+            "side-of-a-later-day",
+            "numbers of side data move with the return of the day after",
+            "date each row with the day at whose close it was known: bring the table in with its time stamps, or with "
+            "`qlib-ext data side-data ... --after-close`",
+        ),
+        Kind(
             "concepts-look-ahead",
             "industries or concepts of a day change with what was known later",
             "take the spell that covers the day; fit clusters on the days before",

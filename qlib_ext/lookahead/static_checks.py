@@ -82,7 +82,12 @@ def declared(subject: Subject) -> list[Finding]:
 
 def data(subject: Subject, store: QlibStore) -> list[Finding]:
     """Dates in the data that cannot be those on which a thing was known."""
-    return [*_listing(subject, store), *_releases(subject, store), *_market_values(subject, store)]
+    return [
+        *_listing(subject, store),
+        *_releases(subject, store),
+        *_market_values(subject, store),
+        *_side_fields(subject),
+    ]
 
 
 def batches(subject: Subject, days: Sequence[int]) -> list[Finding]:
@@ -191,6 +196,32 @@ def _market_values(subject: Subject, store: QlibStore) -> list[Finding]:
         )
         return [Finding("market-value-of-a-later-day", said, _day(subject, 1))]
     return []
+
+
+def _side_fields(subject: Subject) -> list[Finding]:
+    """Numbers of side data that go with the return of the day after rather than of the day: dated a day early."""
+    if subject.features is None:
+        return []
+    found = []
+    market = subject.handler.panel
+    with np.errstate(invalid="ignore", divide="ignore"):
+        returns = np.diff(np.log(market.field("close").astype(float)), axis=0)
+    for name, known in subject.features.side_fields().items():
+        values = known.at(slice(0, len(market.calendar)), np.arange(len(market.instruments)))[0].astype(float)
+        moves = returns
+        if known.everyone:
+            values, moves = values[:, :1], np.nanmean(returns, axis=1, keepdims=True)
+        change = np.diff(np.log(values) if np.nanmin(values) > 0 else values, axis=0)
+        for what, numbers in (("changes", change), ("numbers", values[1:])):
+            same, ahead = (abs(_correlation(*pair)) for pair in ((numbers, moves), (numbers[:-1], moves[1:])))
+            if ahead > AHEAD and ahead > same:
+                said = (
+                    f"{what} of `{name}` go with the next day's returns (correlation {ahead:.2f}, with those of the day "
+                    f"{same:.2f})"
+                )
+                found.append(Finding("side-of-a-later-day", said, _day(subject, 1)))
+                break
+    return found
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:

@@ -80,6 +80,16 @@ def write_market(root: Path) -> QlibStore:
         figures.append(("cpi", str(month), 100 + draw.normal(), released))
     macro = pd.DataFrame(figures, columns=["series", "period", "value", "release_date"])
     macro.to_parquet(side / "macro.parquet", index=False)
+    reports = [
+        (calendar[day] + pd.Timedelta(days=int(draw.integers(7))), code, draw.normal(), draw.normal())
+        for code in codes
+        for day in range(int(draw.integers(30)), DAYS, 30)
+    ]
+    report = pd.DataFrame(reports, columns=["datetime", "instrument", "roe", "growth"])
+    report.loc[draw.random(len(report)) < 0.2, "growth"] = np.nan
+    report.to_parquet(side / "report.parquet", index=False)
+    mood = pd.DataFrame({"datetime": calendar[::4], "score": draw.normal(size=len(calendar[::4]))})
+    mood.to_parquet(side / "mood.parquet", index=False)
     return store
 
 

@@ -17,6 +17,7 @@ from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.labels.base import Labels
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.features.alpha360 import Alpha360
+from qlib_ext.features.expressions import Expressions
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.features.side_data.concepts import ConceptSpells, SideConcepts
 from qlib_ext.features.side_data.macro import Macro
@@ -104,6 +105,16 @@ class StillThereTomorrow(Alpha360):
     def join(self, store: QlibStore, market: MarketPanel) -> None:
         there = ~np.isnan(market.field("close"))
         market.members[:-1] &= there[1:]
+
+
+class KnownEarly(Expressions):
+    """Side data count two days before they are known."""
+
+    def join(self, store: QlibStore, market: MarketPanel) -> None:
+        super().join(store, market)
+        self._side = {
+            key: dataclasses.replace(known, days=known.days + 2) for key, known in self._side.items()
+        }
 
 
 # -- processors ----------------------------------------------------------------------------------------------------

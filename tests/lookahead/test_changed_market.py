@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.side_data.known_field import KnownField
 from qlib_ext.features.side_data.macro import Macro
 from qlib_ext.lookahead.changed_market import BARS, MEMBERSHIP, ChangedMarkets, remove, write_split
 from qlib_ext.market.side_data.side_data import SideData
@@ -100,8 +102,22 @@ class TestSideData:
         moved = unequal(one, other).any(axis=1)
         assert moved[T + 1 : STOP].all()
         assert not moved[: T + 1].any()
-        # a gap after the block carries on the last value in it
-        assert not unequal(one, other)[STOP + 7 :].any()
+        assert not unequal(one, other)[STOP:].any()
+
+    @pytest.mark.parametrize(("name", "field"), [("report", "roe"), ("report", "growth"), ("mood", "score")])
+    def test_numbers(
+        self, name: str, field: str, store: QlibStore, block: QlibStore, after: QlibStore
+    ) -> None:
+        planes = []
+        for each in (store, block, after):
+            market = MarketPanel.load(each, "few", ["close"])
+            known = KnownField.read(SideData(each), name, field, market)
+            planes.append(known.at(slice(0, len(market.calendar)), np.arange(len(market.instruments)))[0])
+        for other, stop in zip(planes[1:], (STOP, len(store.calendar)), strict=True):
+            moved = unequal(planes[0], other).any(axis=1)
+            assert moved[T + 1 : stop].any()
+            assert not moved[: T + 1].any()
+            assert not moved[stop:].any()
 
     def test_industries(self, store: QlibStore, block: QlibStore, after: QlibStore) -> None:
         for other, stop in ((block, STOP), (after, len(store.calendar))):
@@ -125,7 +141,15 @@ class TestSideData:
 
 class TestSources:
     def test_one_at_a_time(self, store: QlibStore, markets: ChangedMarkets, tmp_path: Path) -> None:
-        assert markets.sources == (BARS, MEMBERSHIP, "side/industry", "side/macro", "side/market_value")
+        assert markets.sources == (
+            BARS,
+            MEMBERSHIP,
+            "side/industry",
+            "side/macro",
+            "side/market_value",
+            "side/mood",
+            "side/report",
+        )
         markets.write(tmp_path / "m", [(T + 1, STOP)], (MEMBERSHIP,))
         other = QlibStore(tmp_path / "m")
         assert not unequal(bars(store), bars(other)).any()

@@ -21,6 +21,18 @@ STATUS = {"indices": ["SH600000", "SH600001"], "windows": [2, 3]}
 MACRO = {"class": "qlib_ext.features.side_data.macro.Macro", "kwargs": {"series": ["cpi"]}}
 
 
+EXPRESSIONS = "qlib_ext.features.expressions.Expressions"
+SIDE_FEATURES = [
+    "$close / Ref($close, 1)",
+    "side.report.roe",
+    "CSRank(Fresh(side.report.growth, 60))",
+    "Age(side.report.growth)",
+    "IsMissing(side.report.growth)",
+    "Ref(side.mood.score, 2)",
+    "side.macro.cpi",
+]
+
+
 def config(name: str, **kwargs: Any) -> dict[str, Any]:
     """A class of planted_leaks.py, as a workflow names it."""
     return {"class": f"planted_leaks.{name}", "kwargs": kwargs}
@@ -63,6 +75,9 @@ class TestNoFalseAlarm:
 
     def test_daily_bars_beside_macro_figures(self, task: Any, audited: Any) -> None:
         assert audited(task(features=BARS, macro=MACRO)).findings == ()
+
+    def test_numbers_of_side_data(self, task: Any, audited: Any) -> None:
+        assert audited(task(features=EXPRESSIONS, expressions=SIDE_FEATURES)).findings == ()
 
     def test_features_that_remember_longer_than_the_days_between(self, task: Any, audited: Any) -> None:
         """Market values over 60 days: a batch takes the day before for the future, its own market does not."""
@@ -251,6 +266,34 @@ class TestSideData:
         use(root)
         side = {"market_value": {"class": "qlib_ext.features.side_data.market_value.SideMarketValue"}}
         assert kinds(audited(task(dataset=side))) == {"market-value-of-a-later-day"}
+
+    def test_numbers_of_tomorrow(self, task: Any, audited: Any) -> None:
+        features = ["$close / Ref($close, 1)", "Ref(side.report.roe, -1)"]
+        result = audited(task(features=EXPRESSIONS, expressions=features))
+        assert kinds(result) == {"declared-look-ahead", "side-looks-ahead"}
+        assert "rows of `report` that were known later" in told(result, "side-looks-ahead")
+
+    def test_numbers_that_count_before_they_are_known(self, task: Any, audited: Any) -> None:
+        result = audited(task(features="planted_leaks.KnownEarly", expressions=SIDE_FEATURES))
+        assert kinds(result) == {"side-looks-ahead"}
+
+    def test_scores_that_are_dated_a_day_early(
+        self, task: Any, audited: Any, store: QlibStore, use: Callable[[Path], None], tmp_path: Path
+    ) -> None:
+        """News of a day move with the return of that day; stamped a day before, they foresee it."""
+        root = _copy(store, tmp_path)
+        close = pd.DataFrame(
+            store.read(["close"], store.instruments())[0], store.calendar, store.instruments()
+        )
+        news = close.pct_change().clip(-0.1, 0.1).stack().rename("score").reset_index()
+        news.columns = ["datetime", "instrument", "score"]
+        news["score"] += np.random.default_rng(0).normal(0, 0.01, len(news))
+        made = task(features=EXPRESSIONS, expressions=["$close / $open", "side.news.score"])
+        for days, expected in ((0, set()), (1, {"side-of-a-later-day"})):
+            dated = news.assign(datetime=news["datetime"] - days * pd.offsets.BDay())
+            dated[dated["datetime"] >= store.calendar[0]].to_parquet(root / "side" / "news.parquet")
+            use(root)
+            assert kinds(audited(made, dates=4, refits=1)) == expected
 
     def test_industries_of_the_last_day_for_the_past(self, task: Any, audited: Any) -> None:
         result = audited(task(dataset={"concepts": config("TodaysIndustry")}))
