@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,3 +53,28 @@ def lagged_correlation(
         if days > 0:
             found[row, :days] = correlation(s[:days], r[lag:])
     return found
+
+
+def half_life(decay: npt.ArrayLike) -> float:
+    """Days until the mean correlation has fallen to half of what it was at lag 0, for good or not.
+
+    Parameters
+    ----------
+    decay
+        Mean correlation ``[L + 1]`` at the lags 0 ... L.
+
+    Returns
+    -------
+    The first lag at which it is at most half of that at lag 0, or of the other sign; infinite where there is none among
+    the lags, NaN where lag 0 has none.
+
+    Examples
+    --------
+    >>> half_life([-0.04, -0.03, -0.015])
+    2.0
+    """
+    values = np.asarray(decay, dtype=np.float64)
+    if not len(values) or np.isnan(values[0]) or values[0] == 0:
+        return math.nan
+    below = np.flatnonzero(values[1:] / values[0] <= 0.5)
+    return float(below[0] + 1) if len(below) else math.inf

@@ -1,21 +1,22 @@
 """Risk as it was measured at the end of each day, over the days just before it.
 
-Each function takes daily simple returns ``[D]``, none missing (`risk`), and a window of W days. The value of a day is
-that of the function of the same name over the W days that end with it; NaN on the first W - 1 days, and where the window
-has no spread.
+But for `trailing_beta`, each function takes daily simple returns ``[D]``, none missing (`risk`), and a window of W days.
+The value of a day is that of the function of the same name over the W days that end with it; NaN on the first W - 1 days,
+and where the window has no spread.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from qlib_ext.checks import above, integer
-from qlib_ext.metrics.cross_section import Floats
+from qlib_ext.checks import UserError, above, integer
+from qlib_ext.metrics.cross_section import Floats, matrix
 from qlib_ext.metrics.risk import daily_series, same_days
 
 
@@ -85,6 +86,50 @@ def rolling_beta(returns: npt.ArrayLike, benchmark: npt.ArrayLike, window_days: 
         return (deviation * r).sum(axis=1) / variance
 
     return _rolling(figure, window_days, *same_days(returns, benchmark))
+
+
+def trailing_beta(
+    returns: npt.ArrayLike, market: npt.ArrayLike, window_days: int = 60, min_days: int = 40
+) -> Floats:
+    """Slope of each stock's daily returns on those of the market, over the W days that end with each day.
+
+    Parameters
+    ----------
+    returns
+        Daily returns ``[D, S]`` (days x stocks), NaN where there is none.
+    market
+        Daily returns of the market ``[D]``, NaN where there is none.
+    window_days
+        Days W of a window, at least 2.
+    min_days
+        Days of a window on which both must have a return, at least 2.
+
+    Returns
+    -------
+    ``[D, S]``, NaN with fewer days, or where the market does not move on them.
+
+    Raises
+    ------
+    UserError
+        If a window is out of its range, or the two are of different days.
+    """
+    r, m = matrix("returns", returns), np.asarray(market, dtype=np.float64)
+    integer("window_days", window_days, 2)
+    integer("min_days", min_days, 2)
+    if m.shape != r.shape[:1]:
+        raise UserError(f"`market` must be [days] as `returns` {r.shape}, found the shape {m.shape}")
+    there = ~np.isnan(r) & ~np.isnan(m)[:, None]
+    x, y = np.where(there, m[:, None], 0.0), np.where(there, r, 0.0)
+    n, sx, sy, sxx, sxy = (_trailing_sum(each, window_days) for each in (there, x, y, x * x, x * y))
+    spread = sxx - sx * sx / np.maximum(n, 1)
+    known = (n >= min_days) & (spread > 1e-10 * sxx)
+    return np.where(known, (sxy - sx * sy / np.maximum(n, 1)) / np.where(known, spread, 1.0), np.nan)
+
+
+def _trailing_sum(values: npt.NDArray[Any], window_days: int) -> Floats:
+    total = np.cumsum(values, axis=0, dtype=np.float64)
+    total[window_days:] -= total[:-window_days].copy()
+    return total
 
 
 def _rolling(figure: Callable[..., Floats], window_days: int, *series: Floats) -> Floats:

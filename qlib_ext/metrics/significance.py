@@ -85,6 +85,57 @@ def bootstrap_mean(
     return Interval(float(low), float(high))
 
 
+def bootstrap_means(
+    daily: npt.ArrayLike,
+    level: float = 0.95,
+    *,
+    block_days: float | None = None,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[Floats, Floats]:
+    """Confidence intervals for the means of many daily series, all from the same resampled days.
+
+    Parameters
+    ----------
+    daily
+        ``[D, M]`` in the order of time; a day on which a series is NaN counts for nothing in it.
+    level, block_days, draws, seed
+        As in `bootstrap_mean`.
+
+    Returns
+    -------
+    low, high : ``[M]``
+        NaN for a series with fewer than two values. Where a series has a value on every day they are those of
+        `bootstrap_mean`.
+
+    Raises
+    ------
+    UserError
+        If an argument lies outside its range.
+
+    Examples
+    --------
+    >>> low, high = bootstrap_means([[0.02, 0.1], [0.01, -0.1], [0.03, 0.0], [0.04, 0.1]])
+    >>> (low > 0).tolist()
+    [True, False]
+    """
+    between("level", level, 0, 1, open_low=True, open_high=True)
+    check_drawing(block_days, draws, seed)
+    values = matrix("daily", daily)
+    days, series = values.shape
+    there = ~np.isnan(values)
+    if days < 2 or series == 0:
+        return np.full(series, math.nan), np.full(series, math.nan)
+    drawn = stationary_days(days, block_days=block_days, draws=draws, seed=seed)
+    times = np.stack([np.bincount(each, minlength=days) for each in drawn]).astype(np.float64)  # [draws, D]
+    weight = times @ there
+    means = times @ np.where(there, values, 0.0) / np.where(weight > 0, weight, np.nan)
+    known = there.sum(axis=0) > 1
+    means[:, ~known] = 0.0
+    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.where(known, low, np.nan), np.where(known, high, np.nan)
+
+
 class Difference(NamedTuple):
     """How far one series lies above another on average, with its interval and its p-value."""
 
@@ -300,17 +351,61 @@ def holm(p_values: npt.ArrayLike) -> Floats:
     >>> holm([0.01, 0.04, 0.03]).tolist()
     [0.03, 0.06, 0.06]
     """
-    p = np.asarray(p_values, dtype=np.float64)
-    if p.ndim != 1:
-        raise UserError(f"`p_values` must be a list [M], found the shape {p.shape}")
-    there = np.flatnonzero(~np.isnan(p))
-    if ((p[there] < 0) | (p[there] > 1)).any():
-        raise UserError(f"`p_values` must lie in [0, 1], found {p[there].min():g} to {p[there].max():g}")
+    p, there = _p_values(p_values)
     adjusted = np.full(len(p), np.nan)
     order = there[np.argsort(p[there], kind="stable")]
     scaled = np.minimum(1.0, p[order] * np.arange(len(order), 0, -1))
     adjusted[order] = np.maximum.accumulate(scaled)
     return adjusted
+
+
+def benjamini_hochberg(p_values: npt.ArrayLike) -> Floats:
+    r"""Adjust the p-values of several findings, so that few of those that are called true are wrong on average.
+
+    Source: Benjamini and Hochberg (1995), "Controlling the False Discovery Rate", Journal of the Royal Statistical
+    Society B 57; it holds for findings that are independent or go together (Benjamini and Yekutieli 2001). With the M
+    values in ascending order,
+
+    .. math:: q_{(i)} = \min_{j \ge i} \min(1, M\, p_{(j)} / j).
+
+    Of the findings with q below 5% about one in twenty is chance.
+
+    Parameters
+    ----------
+    p_values
+        ``[M]`` in [0, 1]; NaN is no finding: it stays NaN and does not count.
+
+    Returns
+    -------
+    ``[M]`` in the order given.
+
+    Raises
+    ------
+    UserError
+        If a value lies outside [0, 1].
+
+    Examples
+    --------
+    >>> benjamini_hochberg([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.04, 0.04]
+    """
+    p, there = _p_values(p_values)
+    adjusted = np.full(len(p), np.nan)
+    order = there[np.argsort(p[there], kind="stable")]
+    scaled = np.minimum(1.0, p[order] * len(order) / np.arange(1, len(order) + 1))
+    adjusted[order] = np.minimum.accumulate(scaled[::-1])[::-1]
+    return adjusted
+
+
+def _p_values(given: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.intp]]:
+    """The p-values ``[M]``, checked, and the positions of those that are there."""
+    p = np.asarray(given, dtype=np.float64)
+    if p.ndim != 1:
+        raise UserError(f"`p_values` must be a list [M], found the shape {p.shape}")
+    there = np.flatnonzero(~np.isnan(p))
+    if ((p[there] < 0) | (p[there] > 1)).any():
+        raise UserError(f"`p_values` must lie in [0, 1], found {p[there].min():g} to {p[there].max():g}")
+    return p, there
 
 
 def superior_predictive_ability(

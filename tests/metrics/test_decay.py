@@ -4,7 +4,7 @@ from scipy import stats
 
 from qlib_ext.checks import UserError
 from qlib_ext.metrics.cross_section import pearson, spearman
-from qlib_ext.metrics.decay import lagged_correlation
+from qlib_ext.metrics.decay import half_life, lagged_correlation
 
 
 def market(days=25, stocks=20, missing=0.15, seed=0):
@@ -67,3 +67,20 @@ def test_more_lags_than_days():
 def test_lags_are_whole_numbers_from_0(lag):
     with pytest.raises(UserError, match="`lags` must be"):
         lagged_correlation(*market(), [lag])
+
+
+@pytest.mark.parametrize(
+    ("decay", "days"),
+    [
+        ([0.04, 0.03, 0.02, 0.01], 2),
+        ([-0.04, -0.03, -0.021, -0.01], 3),
+        ([0.04, -0.01, 0.04], 1),
+        ([0.04, 0.05, 0.03], np.inf),
+        ([0.04, np.nan, 0.01], 2),
+        ([np.nan, 0.01], np.nan),
+        ([0.0, 0.01], np.nan),
+        ([], np.nan),
+    ],
+)
+def test_half_life(decay, days):
+    np.testing.assert_equal(half_life(decay), days)

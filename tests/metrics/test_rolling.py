@@ -59,3 +59,30 @@ def test_checks():
             function(OWN, 5, 0)
     with pytest.raises(UserError, match="must cover the same days"):
         rolling.rolling_beta(OWN, INDEX[:-1], 5)
+
+
+class TestTrailingBeta:
+    def test_is_the_slope_of_a_regression_over_the_days_that_both_have(self):
+        draw = np.random.default_rng(1)
+        market = draw.normal(0, 0.01, 50)
+        returns = market[:, None] * [0.5, 1.0, 2.0] + draw.normal(0, 0.01, (50, 3))
+        market[7], returns[draw.random(returns.shape) < 0.2] = np.nan, np.nan
+        found = rolling.trailing_beta(returns, market, 12, 8)
+        for day in range(50):
+            for stock in range(3):
+                part = slice(max(0, day - 11), day + 1)
+                both = ~np.isnan(returns[part, stock]) & ~np.isnan(market[part])
+                if both.sum() < 8:
+                    assert np.isnan(found[day, stock])
+                else:
+                    slope = np.polyfit(market[part][both], returns[part, stock][both], 1)[0]
+                    assert found[day, stock] == pytest.approx(slope, rel=1e-6)
+
+    def test_a_market_that_does_not_move_gives_none(self):
+        assert np.isnan(rolling.trailing_beta(np.ones((9, 2)), np.full(9, 0.1), 4, 2)).all()
+
+    def test_other_days(self):
+        with pytest.raises(
+            UserError, match=r"`market` must be \[days\] as `returns` \(4, 2\), found the shape \(3,\)"
+        ):
+            rolling.trailing_beta(np.ones((4, 2)), np.ones(3), 2, 2)

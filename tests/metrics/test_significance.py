@@ -11,8 +11,10 @@ from statsmodels.stats.multitest import multipletests
 from qlib_ext.checks import UserError
 from qlib_ext.metrics.bootstrap import stationary_days
 from qlib_ext.metrics.significance import (
+    benjamini_hochberg,
     bootstrap_difference,
     bootstrap_mean,
+    bootstrap_means,
     bootstrap_seeds,
     bootstrap_trainings,
     deflated_sharpe_ratio,
@@ -266,6 +268,43 @@ class TestHolm:
     def test_no_probability(self):
         with pytest.raises(UserError, match=r"must lie in \[0, 1\], found -0.1 to 0.5"):
             holm([0.5, -0.1])
+
+
+class TestBenjaminiHochberg:
+    def test_equals_statsmodels(self):
+        p = np.random.default_rng(0).random(15) ** 3
+        np.testing.assert_allclose(benjamini_hochberg(p), multipletests(p, method="fdr_bh")[1], atol=1e-15)
+
+    def test_nan_is_no_finding(self):
+        np.testing.assert_allclose(benjamini_hochberg([0.02, np.nan, 0.03]), [0.03, np.nan, 0.03])
+        assert benjamini_hochberg([]).shape == (0,)
+
+    def test_no_probability(self):
+        with pytest.raises(UserError, match=r"must lie in \[0, 1\], found 0.5 to 1.5"):
+            benjamini_hochberg([0.5, 1.5])
+
+
+class TestBootstrapMeans:
+    def test_each_is_that_of_the_series_alone(self):
+        table = np.stack([persistent(seed=seed) for seed in range(3)], axis=1)
+        found = bootstrap_means(table, 0.9, block_days=5, draws=200, seed=4)
+        for series, low, high in zip(table.T, *found, strict=True):
+            assert (low, high) == pytest.approx(
+                bootstrap_mean(series, 0.9, block_days=5, draws=200, seed=4), abs=1e-12
+            )
+
+    def test_a_day_without_a_value_counts_for_nothing(self):
+        table = np.stack([persistent(), persistent()], axis=1)
+        table[::7, 1] = np.nan
+        low, high = bootstrap_means(table, block_days=4, draws=50)
+        drawn = stationary_days(300, block_days=4, draws=50)
+        means = [np.nanmean(table[days, 1]) for days in drawn]
+        assert (low[1], high[1]) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+
+    def test_a_series_without_days_has_none(self):
+        found = bootstrap_means([[1.0, np.nan], [2.0, 1.0], [1.0, np.nan]], draws=20)
+        assert [np.isnan(end).tolist() for end in found] == [[False, True], [False, True]]
+        assert np.isnan(bootstrap_means([[1.0]])[0]).all()
 
 
 def spa_by_hand(benchmark, rivals, draws=3000):
