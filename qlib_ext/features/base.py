@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -63,6 +64,16 @@ class FeatureSet(Rebuildable, ABC):
         self.median: np.ndarray | None = None
         self.scale: np.ndarray | None = None
         self._on_device: tuple[Tensor, Tensor] | None = None
+        self._plain = False
+
+    def unnormalised(self) -> FeatureSet:
+        """A copy whose `gather` gives features as they are: not centred, scaled or clipped, NaN where missing.
+
+        For those who judge features one by one. It needs no fit, and joins a market of its own.
+        """
+        twin = copy.copy(self)
+        twin._plain = True
+        return twin
 
     # -- what it is made of --------------------------------------------------------------------------------
 
@@ -204,6 +215,8 @@ class FeatureSet(Rebuildable, ABC):
 
     def normalised(self, window: Tensor, clip: float | None) -> Tensor:
         """A window `[T, N, F]` less the median, over the scale, clipped, and 0 where missing: `[N, T, F]`."""
+        if self._plain:
+            return window.transpose(0, 1)
         median, scale = self._fitted(window.device)
         features = (window - median) / scale
         if clip is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,12 @@ class Union(FeatureSet):
             optional_fields=[field for field in fields if field not in required],
         )
         self._shapes: list[tuple[int, ...]] = []
+
+    def unnormalised(self) -> Union:
+        """A copy whose members give their features as they are."""
+        twin = copy.copy(self)
+        twin.members = [each.unnormalised() for each in self.members]
+        return twin
 
     def identity(self) -> dict[str, Any]:
         return {"class": type(self).__name__, "members": [each.identity() for each in self.members]}

@@ -115,6 +115,23 @@ class TestLaws:
             assert made(kind, lookback_days=7).identity() != made(kind, lookback_days=8).identity()
         assert locate(f"{kind.__module__}.{kind.__name__}", name="features") is kind
 
+    def test_unnormalised_it_gives_what_it_normalises(
+        self, kind: Any, market_for: Callable[..., MarketPanel]
+    ) -> None:
+        features = made(kind)
+        market = market_for(features)
+        padded = torch.from_numpy(features.pad(market))
+        features.fit(market, rows(DAYS))
+        plain = features.unnormalised()
+        day, columns = DAYS - 1, torch.tensor([3, 0, 2])
+        found = plain.gather(torch.from_numpy(plain.pad(market)), day, columns)
+        given = features.gather(padded, day, columns)
+        assert found.shape == given.shape
+        expected = (found - torch.from_numpy(features.median)) / torch.from_numpy(features.scale)
+        inside = expected.abs() < 2.9  # what is beyond may have been clipped
+        torch.testing.assert_close(given[inside], expected[inside], rtol=1e-4, atol=1e-5)
+        assert (given[expected.isnan()] == 0).all()
+
     def test_close_is_always_read(self, kind: Any) -> None:
         features = made(kind)
         assert "close" in features.fields
