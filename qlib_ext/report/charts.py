@@ -15,6 +15,8 @@ import pandas as pd
 
 from qlib_ext.checks import UserError
 
+CROWDED = 30  # columns of a table in colours
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
@@ -143,6 +145,11 @@ class Heatmap(Chart):
 
     def __post_init__(self) -> None:
         _some("values", self.values.columns)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it has more columns than numbers have room for: colours alone are drawn."""
+        return len(self.values.columns) > CROWDED
 
     def limit(self) -> float:
         """The largest absolute value, where a diverging colour is deepest; 1 where there is none."""

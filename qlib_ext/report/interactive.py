@@ -111,5 +111,7 @@ def _height(chart: Chart) -> int:
     if isinstance(chart, Heatmap):
         around = 60 + (20 if chart.xlabel else 0)
         rows = len(chart.values)
+        if chart.crowded:
+            return around + min(22 * rows, max(500, 5 * rows))
         return max(22 * rows + around, min(chart.height, 44 * rows + around))
     return chart.height

@@ -327,6 +327,9 @@ def _heatmap(chart: Heatmap) -> dict[str, Any]:
         "hovertemplate": f"%{{y}}, %{{x}}: %{{z:{digits}}}<extra></extra>",
         "hoverongaps": False,
     }
+    if chart.crowded:
+        trace |= {"xgap": 0, "ygap": 0}
+        del trace["texttemplate"]
     if chart.diverging:
         limit = chart.limit()
         trace |= {"zmin": -limit, "zmax": limit}

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qlib_ext.report.charts import Bars, Heatmap, Histogram, Lines, Points
+from qlib_ext.report.charts import CROWDED, Bars, Heatmap, Histogram, Lines, Points
 from qlib_ext.report.interactive import fragment
 from qlib_ext.report.plotly_charts import description
 from tests.report.drawn import DAYS, TOLD, lines, numbers
@@ -106,6 +106,12 @@ class TestBars:
 
 
 class TestHeatmap:
+    def test_of_many_columns_the_colours_stand_alone(self) -> None:
+        few, many = (Heatmap(values=pd.DataFrame(np.eye(size)), **TOLD) for size in (CROWDED, CROWDED + 1))
+        assert "texttemplate" in description(few)["traces"][0]
+        assert "texttemplate" not in description(many)["traces"][0]
+        assert description(many)["traces"][0]["xgap"] == 0
+
     def test_zero_is_the_middle(self) -> None:
         values = pd.DataFrame([[0.1, -0.4], [np.nan, 0.2]])
         trace = description(Heatmap(values=values, percent=True, **TOLD))["traces"][0]
