@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("model", "backtest"),
     ("strategy", "lookahead"),
     ("records",),
-    ("workflow", "recommend"),
+    ("workflow", "recommend", "factors"),
     ("cli",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -41,6 +41,7 @@ QLIB_AT_HOME = (
     "records",
     "workflow",
     "recommend",
+    "factors",
 )
 
 FAMILIES = ("backbones", "heads", "losses", "balancers", "augmentations")

@@ -18,6 +18,7 @@ from qlib_ext.cli.data.sample import sample
 from qlib_ext.cli.data.side_data import side_data
 from qlib_ext.cli.data.universe import universe
 from qlib_ext.cli.data.update import update
+from qlib_ext.cli.factors import factors
 from qlib_ext.cli.lookahead import lookahead
 from qlib_ext.cli.recommend import recommend
 from qlib_ext.cli.relocate import relocate
@@ -38,6 +39,7 @@ app.add_typer(data, name="data")
 
 app.command("check")(check_workflow)
 app.command("lookahead")(lookahead)
+app.command("factors")(factors)
 app.command("compare")(compare)
 app.command("recommend")(recommend)
 app.command("send")(send)
