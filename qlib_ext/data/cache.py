@@ -16,6 +16,7 @@ it is opened.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -25,18 +26,21 @@ import secrets
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 import qlib_ext
+from qlib_ext.features.allocation import in_memory
 from qlib_ext.market.store import QlibStore, Signature, StoreError, signature
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FORMAT = 1
 LIMIT_BYTES = 10 * 10**9  # of all entries together
@@ -168,37 +172,55 @@ class PanelCache:
         logger.warning("the panel cache at %s is damaged, so it is made again: %s", folder, what)
         self._write(lambda: _remove(folder))
 
-    def save(self, key: str, entry: Entry) -> None:
-        """Make an entry; one that another run has made meanwhile is left as it is."""
-        self._write(lambda: self._save(key, entry))
-
-    def _save(self, key: str, entry: Entry) -> None:
-        self._make_folders()
-        panels = self.root / "panels"
-        self._tidy(panels)
-        new = panels / f".new-{secrets.token_hex(8)}"
-        new.mkdir()
+    @contextlib.contextmanager
+    def draft(self) -> Iterator[Draft]:
+        """A place for arrays that are too large for memory, until `save` makes an entry of them; gone afterwards."""
+        draft = Draft(self)
         try:
-            written: dict[int, dict[str, Any]] = {}
-            for array in entry.arrays.values():
-                if id(array) not in written:  # two names of one array are one file
-                    written[id(array)] = _write_array(new / f"{len(written)}.npy", array)
-            manifest = {
-                "format": FORMAT,
-                "key": key,
-                "facts": entry.facts,
-                "arrays": {name: written[id(array)] for name, array in entry.arrays.items()},
-            }
-            content = json.dumps({**manifest, "check": _hash(manifest)})
-            (new / MANIFEST).write_text(content, encoding="utf-8")
-            (new / USED).touch()
-            try:
-                new.rename(panels / key)
-            except OSError:
-                if not (panels / key / MANIFEST).is_file():
-                    raise
+            yield draft
         finally:
-            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(draft.folder, ignore_errors=True)
+
+    def save(self, key: str, entry: Entry, draft: Draft | None = None) -> None:
+        """Make an entry; one that another run has made meanwhile is left as it is.
+
+        Parameters
+        ----------
+        key
+            From `key_of`.
+        entry
+            What it holds.
+        draft
+            In whose files some of the arrays lie already; they become those of the entry.
+        """
+        if draft is None:
+            with self.draft() as draft:
+                self.save(key, entry, draft)
+        else:
+            self._write(lambda: self._save(key, entry, draft))
+
+    def _save(self, key: str, entry: Entry, draft: Draft) -> None:
+        new = draft.make_folder()
+        written: dict[int, dict[str, Any]] = {}
+        for array in entry.arrays.values():
+            if id(array) not in written:  # two names of one array are one file
+                written[id(array)] = draft.write(array)
+        draft.keep({described["file"] for described in written.values()})
+        manifest = {
+            "format": FORMAT,
+            "key": key,
+            "facts": entry.facts,
+            "arrays": {name: written[id(array)] for name, array in entry.arrays.items()},
+        }
+        content = json.dumps({**manifest, "check": _hash(manifest)})
+        (new / MANIFEST).write_text(content, encoding="utf-8")
+        (new / USED).touch()
+        panels = new.parent
+        try:
+            new.rename(panels / key)
+        except OSError:
+            if not (panels / key / MANIFEST).is_file():
+                raise
         self._make_room(panels, keep=key)
 
     def _make_folders(self) -> None:
@@ -228,11 +250,12 @@ class PanelCache:
             if time.time() - _modified(folder) > LEFTOVER_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _write(self, work: Callable[[], None]) -> None:
+    def _write(self, work: Callable[[], T]) -> T | None:
+        """Do what writes; None, with a warning the first time, where the directory cannot be written."""
         if not self._writable:
-            return
+            return None
         try:
-            work()
+            return work()
         except OSError as error:
             self._writable = False
             logger.warning(
@@ -241,6 +264,74 @@ class PanelCache:
                 self.root,
                 error,
             )
+            return None
+
+
+class Draft:
+    """An entry that is being made: a folder beside the others, which are moved into place as a whole.
+
+    Parameters
+    ----------
+    cache
+        That it will be an entry of.
+
+    Attributes
+    ----------
+    folder
+        Made when something is written.
+    """
+
+    def __init__(self, cache: PanelCache) -> None:
+        self.cache = cache
+        self.folder = cache.root / "panels" / f".new-{secrets.token_hex(8)}"
+        self._files = 0
+        self._mapped: list[tuple[np.ndarray, Path]] = []
+
+    def make_folder(self) -> Path:
+        """Its folder; leftovers of others are removed first."""
+        if not self.folder.is_dir():
+            self.cache._make_folders()
+            self.cache._tidy(self.folder.parent)
+            self.folder.mkdir()
+        return self.folder
+
+    def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
+        """A float32 array in a file of the draft, which is mapped; in memory where that cannot be written.
+
+        The disk has room for all of it then: a page that found none later would end the process.
+        """
+        mapped = self.cache._write(lambda: self._map(shape))
+        return in_memory(shape) if mapped is None else mapped
+
+    def _map(self, shape: tuple[int, ...]) -> np.ndarray:
+        path = self._new_file()
+        array = np.lib.format.open_memmap(path, "w+", np.dtype(np.float32), shape)
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        self._mapped.append((array, path))
+        return array
+
+    def _new_file(self) -> Path:
+        self._files += 1
+        return self.make_folder() / f"{self._files - 1}.npy"
+
+    def keep(self, names: Collection[str]) -> None:
+        """Remove the files of arrays that were not used after all."""
+        for _, path in self._mapped:
+            if path.name not in names:
+                path.unlink()
+
+    def write(self, array: np.ndarray) -> dict[str, Any]:
+        """Write an array, or what of it is not on the disk yet, and describe its file."""
+        for mapped, path in self._mapped:
+            if mapped is array:
+                mapped.flush()  # type: ignore[attr-defined]
+                return _describe(path, array)
+        path = self._new_file()
+        with path.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        return _describe(path, array)
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
@@ -278,11 +369,9 @@ def _read_fingerprint(path: Path) -> str | None:
     return fingerprint
 
 
-def _write_array(path: Path, array: np.ndarray) -> dict[str, Any]:
-    """Write an array, and describe its file."""
-    with path.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-        file.flush()
+def _describe(path: Path, array: np.ndarray) -> dict[str, Any]:
+    """The file of an array, all of which is on the disk then."""
+    with path.open("rb") as file:
         os.fsync(file.fileno())  # or a power cut could leave an entry in place whose bytes are not there
     found = path.stat()
     return {

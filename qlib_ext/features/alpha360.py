@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from qlib_ext.checks import UserError, words
+from qlib_ext.features.allocation import Allocate, in_memory
 from qlib_ext.features.base import FeatureSet, prices_and_volume
 from qlib_ext.features.lag_ratios import LagRatios, sample_rows
 from qlib_ext.features.market_panel import MarketPanel
@@ -74,14 +75,16 @@ class Alpha360(FeatureSet):
         """The prices, of which each tells much of the others, and the volume."""
         return prices_and_volume(self.names)
 
-    def pad(self, market: MarketPanel) -> np.ndarray:
+    def pad(self, market: MarketPanel, allocate: Allocate = in_memory) -> np.ndarray:
         """The bars themselves, `[D + T - 1, S, F]`."""
         held, days = market.padded, len(market.calendar) + self.lookback_days - 1
         if held is not None and len(held) == days and market.fields == self.names:
             return held  # it was read in this layout
-        return self.padded_planes(market, market.field, self.names)
+        return self.padded_planes(market, market.field, self.names, allocate)
 
-    def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def statistics(
+        self, market: MarketPanel, rows: np.ndarray, padded: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         fitted = np.flatnonzero(rows.any(axis=1))
         first, stop = int(fitted[0]), int(fitted[-1]) + 1
         rows = rows[first:stop]

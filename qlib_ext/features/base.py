@@ -13,6 +13,7 @@ from torch import Tensor
 
 from qlib_ext.checks import UserError, integer
 from qlib_ext.config.rebuildable import Rebuildable
+from qlib_ext.features.allocation import Allocate, in_memory
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.features.side_data.known_field import KnownField
 from qlib_ext.market.store import QlibStore
@@ -131,8 +132,16 @@ class FeatureSet(Rebuildable, ABC):
     # -- the windows ---------------------------------------------------------------------------------------
 
     @abstractmethod
-    def pad(self, market: MarketPanel) -> np.ndarray:
-        """The market as `gather` reads it, float32 of the shape `padded_shape`."""
+    def pad(self, market: MarketPanel, allocate: Allocate = in_memory) -> np.ndarray:
+        """The market as `gather` reads it, float32 of the shape `padded_shape`.
+
+        Parameters
+        ----------
+        market
+            The bars.
+        allocate
+            Makes the array from its shape; a large one may be a file that is mapped.
+        """
 
     def padded_shape(self, market: MarketPanel) -> tuple[int, ...]:
         """Shape of what `pad` gives: `[D + T - 1, S, F]`, T - 1 empty days first, so that each day has a window."""
@@ -149,7 +158,7 @@ class FeatureSet(Rebuildable, ABC):
         rows
             `[D, S]` bool: the rows (day, stock) of the training days.
         padded
-            From `pad`, where it is there already: some sets fit by it.
+            From `pad`, where it is there already.
 
         Raises
         ------
@@ -161,21 +170,17 @@ class FeatureSet(Rebuildable, ABC):
                 "the days to fit on hold no stock: widen `fit_start_time` and `fit_end_time`, "
                 "or take a store whose universe covers them"
             )
-        self.restore(*self.statistics_of(market, rows, padded))
+        self.restore(*self.statistics(market, rows, self.pad(market) if padded is None else padded))
         return self
 
     @abstractmethod
-    def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`median` and `scale` `[T, F]` of the rows `[D, S]`, of which there is at least one.
+    def statistics(
+        self, market: MarketPanel, rows: np.ndarray, padded: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`median` and `scale` `[T, F]` of the rows `[D, S]`, of which there is at least one; `padded` is what `pad` made.
 
         Nothing that comes after the last day with a row may reach them.
         """
-
-    def statistics_of(
-        self, market: MarketPanel, rows: np.ndarray, padded: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """`statistics`, of a set that takes them from what `pad` made."""
-        return self.statistics(market, rows)
 
     def restore(self, median: np.ndarray, scale: np.ndarray) -> None:
         """Take statistics `[T, F]` that were fitted before."""
@@ -204,11 +209,16 @@ class FeatureSet(Rebuildable, ABC):
     # -- for subclasses ------------------------------------------------------------------------------------
 
     def padded_planes(
-        self, market: MarketPanel, plane: Callable[[str], np.ndarray], names: Sequence[str]
+        self,
+        market: MarketPanel,
+        plane: Callable[[str], np.ndarray],
+        names: Sequence[str],
+        allocate: Allocate = in_memory,
     ) -> np.ndarray:
         """`plane(name)` `[D, S]` of each name, with T - 1 empty days in front: `[D + T - 1, S, names]`."""
         days, stocks = market.members.shape
-        padded = np.full((days + self.lookback_days - 1, stocks, len(names)), np.nan, np.float32)
+        padded = allocate((days + self.lookback_days - 1, stocks, len(names)))
+        padded[: self.lookback_days - 1] = np.nan
         for i, name in enumerate(names):
             padded[self.lookback_days - 1 :, :, i] = plane(name)
         return padded

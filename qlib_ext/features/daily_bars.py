@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qlib_ext.checks import UserError, above, integer, one_of
 from qlib_ext.config.build import build
+from qlib_ext.features.allocation import Allocate, in_memory
 from qlib_ext.features.base import FeatureSet, prices_and_volume
 from qlib_ext.features.market_panel import MarketPanel, day_blocks
 from qlib_ext.features.side_data.macro import Macro
@@ -187,12 +188,14 @@ class DailyBars(FeatureSet):
         days, stocks = market.members.shape
         return days + self.lookback_days - 1, stocks, len(self.bars)
 
-    def pad(self, market: MarketPanel) -> np.ndarray:
+    def pad(self, market: MarketPanel, allocate: Allocate = in_memory) -> np.ndarray:
         """The bars' features before they are normalised, `[D + T - 1, S, bars]`."""
         days = len(market.calendar)
-        return self.padded_planes(market, lambda name: self._feature(market, name, days), self.bars)
+        return self.padded_planes(market, lambda name: self._feature(market, name, days), self.bars, allocate)
 
-    def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def statistics(
+        self, market: MarketPanel, rows: np.ndarray, padded: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation; a UserError names a feature that is missing or the same on all the rows."""
         # What comes after the last day to fit on must not reach it, not even by a line that is drawn to a later bar.
         stop = int(np.flatnonzero(rows.any(axis=1))[-1]) + 1

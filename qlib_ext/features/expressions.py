@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from qlib_ext.checks import UserError, above, brief, instance, one_of, words
+from qlib_ext.features.allocation import Allocate, forget_pages, in_memory
 from qlib_ext.features.base import FeatureSet
 from qlib_ext.features.engine.evaluation import Program, Values, reach_of
-from qlib_ext.features.lag_ratios import median_of
 from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.medians import column_medians, sample_size
 from qlib_ext.features.side_data.concepts import SideConcepts
 from qlib_ext.features.side_data.known_field import KnownField, check_field
 from qlib_ext.market.side_data.problems import ENDS_EARLY_DAYS
@@ -25,8 +27,7 @@ from qlib_ext.market.store import QlibStore
 NORMS = ("robust", "zscore", "day", "none")
 MAD_TO_STD = 1.4826  # the standard deviation of a normal variable is 1.4826 median absolute deviations
 EPSILON = np.float32(1e-12)  # Qlib's guard against division by zero
-COLUMNS_AT_ONCE = 16
-ROWS_AT_ONCE = 1 << 9
+FILLED_AT_ONCE, FITTED_AT_ONCE = 1 << 9, 1 << 13  # rows that stay in the processor's cache
 YEAR_DAYS = 250
 LITTLE = 0.8  # of stocks and days; where less is known, a note says so
 
@@ -178,11 +179,11 @@ class Expressions(FeatureSet):
         """`[R + 1, F]`: a row for each stock and day that a window looks at, and one that is missing."""
         return int(self._joined(market).max()) + 1, len(self.names)
 
-    def pad(self, market: MarketPanel) -> np.ndarray:
+    def pad(self, market: MarketPanel, allocate: Allocate = in_memory) -> np.ndarray:
         """The features of all rows, day by day, before they are normalised by the training days."""
         self.program.check_fields(market, self.optional_fields)
         places = self._joined(market)[self.lookback_days - 1 :]
-        padded = np.empty(self.padded_shape(market), np.float32)
+        padded = allocate(self.padded_shape(market))
         padded[-1] = np.nan
         evaluated = self.program.evaluate(
             market,
@@ -192,28 +193,22 @@ class Expressions(FeatureSet):
         )
         for (days, _), block in itertools.groupby(evaluated, key=lambda x: (x.days, int(x.stocks[0]))):
             _fill(padded, places[days], block)
+            forget_pages(padded)
         if self.normalise == "day":
             _normalise_days(padded, places, market.present, self._indicators)
         return padded
 
-    def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.statistics_of(market, rows, None)
-
-    def statistics_of(
-        self, market: MarketPanel, rows: np.ndarray, padded: np.ndarray | None
+    def statistics(
+        self, market: MarketPanel, rows: np.ndarray, padded: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Of the rows that `pad` made."""
+        """Of the rows that `pad` made; they are read some at a time, since not all of them may be in memory."""
         shape = self.lookback_days, len(self.names)
         centre, scale = np.zeros(shape[1], np.float32), np.ones(shape[1], np.float32)
         statistic = {"robust": _robust, "zscore": _moments}.get(self.normalise)
         if statistic is not None:
-            held = self.pad(market) if padded is None else padded
-            fitted = self._joined(market)[self.lookback_days - 1 :][rows]
-            for first in range(0, shape[1], COLUMNS_AT_ONCE):
-                columns = slice(first, first + COLUMNS_AT_ONCE)
-                for i, values in enumerate(held[:, columns][fitted].T.copy(), first):
-                    if i not in self._indicators:
-                        centre[i], scale[i] = statistic(values)
+            fitted = Rows(padded, self._joined(market)[self.lookback_days - 1 :][rows])
+            centre, scale = statistic(fitted)
+            centre[self._indicators], scale[self._indicators] = 0.0, 1.0
         return np.broadcast_to(centre, shape).copy(), np.broadcast_to(scale, shape).copy()
 
     def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
@@ -277,26 +272,58 @@ def window_rows(market: MarketPanel, lookback_days: int) -> np.ndarray:
     looked_at = market.present.copy()
     for lag in range(1, min(lookback_days, len(looked_at))):
         looked_at[:-lag] |= market.present[lag:]
-    looked_at &= market.listed
+    if lookback_days > 1:
+        looked_at &= market.listed
     number = int(looked_at.sum())
     places = np.full((len(looked_at) + lookback_days - 1, looked_at.shape[1]), number, np.int32)
     places[lookback_days - 1 :][looked_at] = np.arange(number, dtype=np.int32)
     return places
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of an array that may be a mapped file, read some at a time.
+
+    Attributes
+    ----------
+    padded
+        `[R + 1, F]`.
+    places
+        `[n]`: which rows, ascending.
+    """
+
+    padded: np.ndarray
+    places: np.ndarray
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All of them, in order."""
+        for first in range(0, len(self.places), FITTED_AT_ONCE):
+            yield self.padded[_run(self.places[first : first + FITTED_AT_ONCE])]
+            forget_pages(self.padded)
+
+    def sample(self) -> np.ndarray | None:
+        """Random ones, to bracket medians; None where there are few."""
+        size = sample_size(len(self.places))
+        if size is None:
+            return None
+        drawn = np.sort(np.random.default_rng(0).integers(0, len(self.places), size))
+        return self.padded[self.places[drawn]]
+
+
 def _fill(padded: np.ndarray, places: np.ndarray, block: Iterable[Values]) -> None:
     """Write the values of one block to their rows; `places` are those of the block's days."""
     block = iter(block)
     first = next(block)
-    of_block = places[:, first.stocks].reshape(-1)
-    source = np.flatnonzero(of_block < len(padded) - 1)
-    held = np.empty((padded.shape[1], len(source)), np.float32)
+    rows = places[:, first.stocks].reshape(-1)
+    held = np.empty((padded.shape[1], len(rows)), np.float32)
     for values in itertools.chain([first], block):
-        held[values.expression] = values.plane.reshape(-1)[source]
-    rows = of_block[source]
-    for part in range(0, len(rows), ROWS_AT_ONCE):
-        chosen = slice(part, part + ROWS_AT_ONCE)
-        padded[_run(rows[chosen])] = np.ascontiguousarray(held[:, chosen].T)
+        held[values.expression] = values.plane.reshape(-1)
+    for part in range(0, len(rows), FILLED_AT_ONCE):
+        chosen = slice(part, part + FILLED_AT_ONCE)
+        wanted = rows[chosen] < len(padded) - 1
+        if wanted.any():
+            beside = np.ascontiguousarray(held[:, chosen].T)
+            padded[_run(rows[chosen][wanted])] = beside if wanted.all() else beside[wanted]
 
 
 def _run(rows: np.ndarray) -> np.ndarray | slice:
@@ -334,31 +361,40 @@ def _notes(side: SideData, name: str, field: str, known: KnownField, market: Mar
 
 def _normalise_days(padded: np.ndarray, places: np.ndarray, present: np.ndarray, kept: Sequence[int]) -> None:
     """Every day's rows less the mean of its present stocks, over their standard deviation, but the columns `kept`."""
-    padded[~np.isfinite(padded)] = np.nan
     for day in range(len(places)):
         rows = places[day][places[day] < len(padded) - 1]
         if not len(rows):
             continue
-        inside = slice(int(rows[0]), int(rows[-1]) + 1)  # the rows of a day follow each other
+        inside = padded[int(rows[0]) : int(rows[-1]) + 1]  # the rows of a day follow each other
+        inside[~np.isfinite(inside)] = np.nan
         there = padded[places[day][present[day]]].astype(np.float64)
         number = np.maximum((~np.isnan(there)).sum(axis=0), 1)
         mean = np.nansum(there, axis=0) / number
         deviation = np.sqrt(np.nansum((there - mean) ** 2, axis=0) / np.maximum(number - 1, 1))
         mean[kept], deviation[kept] = 0.0, 1.0
-        padded[inside] = (padded[inside] - mean) / np.where(deviation > 0, deviation, 1.0)
+        inside[...] = (inside - mean) / np.where(deviation > 0, deviation, 1.0)
+        forget_pages(padded)
 
 
-def _robust(values: np.ndarray) -> tuple[np.floating, np.floating]:
-    values = values[~np.isnan(values)]
-    centre = median_of(values)
-    with np.errstate(invalid="ignore"):
-        distance = np.abs(values - centre)
-    return centre, np.float32((median_of(distance[~np.isnan(distance)]) + EPSILON) * np.float32(MAD_TO_STD))
+def _robust(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Median, and what a median absolute deviation makes of the standard deviation, of each column."""
+    sample, columns = rows.sample(), rows.padded.shape[1]
+    centre = column_medians(rows.blocks, columns, sample)
+    deviation = column_medians(rows.blocks, columns, sample, centre)
+    return centre, (deviation + EPSILON) * np.float32(MAD_TO_STD)
 
 
-def _moments(values: np.ndarray) -> tuple[np.floating, np.floating]:
-    values = values[np.isfinite(values)].astype(np.float64)
-    if not len(values):
-        return np.float32(np.nan), np.float32(np.nan)
-    deviation = values.std()
-    return np.float32(values.mean()), np.float32(deviation if deviation > 0 else 1.0)
+def _moments(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the finite values of each column; a deviation of 0 counts as 1."""
+    number, total, squares = (np.zeros(rows.padded.shape[1]) for _ in range(3))
+    for block in rows.blocks():
+        there = np.isfinite(block)
+        number += there.sum(axis=0)
+        total += np.where(there, block, 0).sum(axis=0, dtype=np.float64)
+    number[number == 0] = np.nan
+    mean = total / number
+    for block in rows.blocks():
+        squares += (np.where(np.isfinite(block), block - mean, 0.0) ** 2).sum(axis=0)
+    deviation = np.sqrt(squares / number)
+    deviation[deviation == 0] = 1.0
+    return mean.astype(np.float32), deviation.astype(np.float32)

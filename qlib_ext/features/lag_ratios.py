@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from qlib_ext.features.market_panel import day_blocks
+from qlib_ext.features.medians import EVERYTHING, Count, bracket_of, median_of, sample_size, select
 
-SMALL = 1 << 16  # rows; fewer are looked at all at once
 BLOCK_CELLS = 1 << 16  # days times stocks; what is computed on them fits into a core's cache
-EVERYTHING = np.float32(-np.inf), np.float32(np.inf)
 
 
 class LagRatios:
@@ -51,27 +48,20 @@ class LagRatios:
         """`[T]` float32: the median at each lag, of the ratios or of their distances to `center` `[T]`."""
         brackets = list(self.pool.map(lambda step: self._bracket(step, center), range(self.steps)))
         counts = self._scan(range(self.steps), brackets, center)
-        found = list(self.pool.map(_select, counts))
+        found = list(self.pool.map(select, counts))
         for step in [step for step, value in enumerate(found) if value is None]:
             (count,) = self._scan([step], [EVERYTHING], center)
             found[step] = median_of(np.concatenate(count.inside))
         return np.array(found, dtype=np.float32)
 
     def _bracket(self, step: int, center: np.ndarray | None) -> tuple[np.floating, np.floating]:
-        """Two values of the sample that have the median between them, but for one chance in a million."""
         if self._sampled is None:
             return EVERYTHING
         ratio = self._sampled[step]
         if center is not None:
             with np.errstate(all="ignore"):
                 ratio = np.abs(ratio - center[step])
-        there = len(ratio) - int(np.count_nonzero(np.isnan(ratio)))
-        margin = int(2.5 * there**0.5) + 1  # the median's rank in a sample of n has the deviation sqrt(n) / 2
-        low, high = there // 2 - margin, there // 2 + margin
-        if low < 0 or high >= there:
-            return EVERYTHING
-        part = np.partition(ratio, (low, high))  # NaN last
-        return part[low], part[high]
+        return bracket_of(ratio)
 
     def _ratios_of(self, sample: np.ndarray) -> np.ndarray:
         base = self.base.reshape(-1).take(sample)
@@ -89,12 +79,12 @@ class LagRatios:
         steps: Sequence[int],
         brackets: Sequence[tuple[np.floating, np.floating]],
         center: np.ndarray | None,
-    ) -> list[_Count]:
+    ) -> list[Count]:
         blocks = list(day_blocks(self.base.shape, BLOCK_CELLS))
         shares = -(-len(blocks) // (4 * torch.get_num_threads()))
         parts = [blocks[i : i + shares] for i in range(0, len(blocks), shares)]
         counted = self.pool.map(lambda part: self._scan_blocks(part, steps, brackets, center), parts)
-        return [_Count.merge(of_lag) for of_lag in zip(*counted, strict=True)]
+        return [Count.merge(of_lag) for of_lag in zip(*counted, strict=True)]
 
     def _scan_blocks(
         self,
@@ -102,8 +92,8 @@ class LagRatios:
         steps: Sequence[int],
         brackets: Sequence[tuple[np.floating, np.floating]],
         center: np.ndarray | None,
-    ) -> list[_Count]:
-        counts = [_Count(*bracket) for bracket in brackets]
+    ) -> list[Count]:
+        counts = [Count(*bracket) for bracket in brackets]
         size = max((block.stop - block.start) * self.base.shape[1] for block in blocks)
         buffer = np.empty(size, np.float32)
         masks = np.empty((2, size), dtype=bool)
@@ -121,85 +111,12 @@ class LagRatios:
         return counts
 
 
-@dataclass
-class _Count:
-    """How many values of a lag there are, how many lie below its bracket, and those inside it."""
-
-    lower: np.floating
-    upper: np.floating
-    there: int = 0
-    below: int = 0
-    within: int = 0
-    inside: list[np.ndarray] = dataclasses.field(default_factory=list)
-
-    def add(self, values: np.ndarray, first: np.ndarray, second: np.ndarray) -> None:
-        """Count `values`; `first` and `second` are bool arrays of their length to work in."""
-        np.equal(values, values, out=first)  # not NaN
-        self.there += int(np.count_nonzero(first))
-        np.less(values, self.lower, out=first)
-        below = int(np.count_nonzero(first))
-        np.less_equal(values, self.upper, out=second)
-        within = int(np.count_nonzero(second)) - below
-        self.below += below
-        self.within += within
-        if within and self.lower != self.upper:  # of equal values their number is enough
-            np.not_equal(first, second, out=first)
-            self.inside.append(values[first])
-
-    @classmethod
-    def merge(cls, parts: Sequence[_Count]) -> _Count:
-        """Of all parts together; all have the same bracket."""
-        whole = cls(parts[0].lower, parts[0].upper)
-        for part in parts:
-            whole.there += part.there
-            whole.below += part.below
-            whole.within += part.within
-            whole.inside += part.inside
-        return whole
-
-
-def _select(count: _Count) -> np.floating | None:
-    """The median, or None where the bracket does not hold it: the mean of the two middle values of an even number."""
-    if count.there == 0:
-        return np.float32(np.nan)
-    low, high = (count.there - 1) // 2 - count.below, count.there // 2 - count.below
-    if low < 0 or high >= count.within:
-        return None
-    if count.lower == count.upper:
-        values = np.array([count.lower, count.upper])
-        low, high = 0, int(high > low)
-    else:
-        values = np.partition(np.concatenate(count.inside), (low, high))
-    return values[low] if low == high else np.mean(values[[low, high]])
-
-
 def sample_rows(rows: np.ndarray) -> np.ndarray | None:
-    """Flat positions of random rows, about as many as make the bracket and its content the least work together."""
+    """Flat positions of random rows; None where all of them are few."""
     number = int(np.count_nonzero(rows))
-    if number < SMALL:
+    size = sample_size(number)
+    if size is None:
         return None
-    cells = int(3 * number ** (2 / 3) * rows.size / number)
+    cells = int(size * rows.size / number)
     drawn = np.sort(np.random.default_rng(0).integers(0, rows.size, cells))
     return drawn[rows.reshape(-1)[drawn]]
-
-
-def median_of(values: np.ndarray, sample: int = 4096) -> np.floating:
-    """Median of an array without NaN, exactly: the mean of the two middle values where their number is even.
-
-    A small strided sample brackets the median; only the few values inside the bracket are then partitioned.
-    When the bracket misses, the whole array is partitioned.
-    """
-    n = len(values)
-    if n == 0:
-        return np.float32(np.nan)
-    low, high = (n - 1) // 2, n // 2
-    if n > 16 * sample:
-        probe = np.sort(values[:: n // sample])
-        middle, margin = len(probe) // 2, len(probe) // 32
-        lower, upper = probe[middle - margin], probe[middle + margin]
-        below = int(np.count_nonzero(values < lower))
-        inside = values[(values >= lower) & (values <= upper)]
-        if below <= low and high < below + len(inside):
-            values, low, high = inside, low - below, high - below
-    part = np.partition(values, (low, high))
-    return part[low] if low == high else np.mean(part[[low, high]])

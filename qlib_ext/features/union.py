@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qlib_ext.checks import UserError, brief
 from qlib_ext.config.build import build
+from qlib_ext.features.allocation import Allocate, in_memory
 from qlib_ext.features.base import FeatureSet
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.features.side_data.known_field import KnownField
@@ -125,23 +126,22 @@ class Union(FeatureSet):
         """One dimension: the members' arrays, one after the other."""
         return (sum(int(np.prod(each.padded_shape(market))) for each in self.members),)
 
-    def pad(self, market: MarketPanel) -> np.ndarray:
+    def pad(self, market: MarketPanel, allocate: Allocate = in_memory) -> np.ndarray:
         self._shapes = [each.padded_shape(market) for each in self.members]
-        padded = np.empty(self.padded_shape(market), np.float32)
+        padded = allocate(self.padded_shape(market))
         for each, part in zip(self.members, self._parts(padded), strict=True):
-            part[...] = each.pad(market)
+            made = each.pad(market, lambda shape, part=part: part)
+            if made is not part:  # it had one already
+                part[...] = made
         return padded
 
-    def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.statistics_of(market, rows, None)
-
-    def statistics_of(
-        self, market: MarketPanel, rows: np.ndarray, padded: np.ndarray | None
+    def statistics(
+        self, market: MarketPanel, rows: np.ndarray, padded: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """The members', side by side."""
-        parts = [None] * len(self.members) if padded is None else self._parts(padded)
         found = [
-            each.statistics_of(market, rows, part) for each, part in zip(self.members, parts, strict=True)
+            each.statistics(market, rows, part)
+            for each, part in zip(self.members, self._parts(padded), strict=True)
         ]
         median, scale = zip(*found, strict=True)
         return self._joined(median), self._joined(scale)

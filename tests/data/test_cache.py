@@ -20,6 +20,7 @@ import pytest
 from qlib_ext import files as files_module
 from qlib_ext.data import cache as module
 from qlib_ext.data.cache import Entry, PanelCache, code_digest, key_of
+from qlib_ext.features.allocation import forget_pages
 from qlib_ext.market import store as store_module
 from qlib_ext.market.store import QlibStore, signature
 
@@ -115,6 +116,29 @@ class TestEntries:
         cache.save(KEY, entry)
         tag = (cache.root / "CACHEDIR.TAG").read_text()
         assert tag.startswith("Signature: 8a477f597d28d172789f06886806bc55")
+
+    def test_a_large_array_is_made_in_its_file(self, cache: PanelCache, entry: Entry) -> None:
+        large = entry.arrays["large"]
+        with cache.draft() as draft:
+            unused, array = draft.allocate((3, 2)), draft.allocate(large.shape)
+            array[:20] = large[:20]
+            forget_pages(array[3:, 1])  # whichever part
+            array[20:] = large[20:]
+            cache.save(KEY, Entry({}, {"a": array, "b": large}), draft)
+        assert sorted(path.name for path in folder_of(cache).glob("*.npy")) == ["1.npy", "2.npy"]
+        found = cache.load(KEY)
+        assert found is not None
+        for each in (array, found.arrays["a"], found.arrays["b"]):
+            np.testing.assert_array_equal(each, large)
+        assert unused.shape == (3, 2)
+
+    def test_a_draft_that_is_not_saved_is_gone_and_its_arrays_stay(self, cache: PanelCache) -> None:
+        with cache.draft() as draft:
+            array = draft.allocate((100,))
+            array[:] = 7
+            assert draft.folder.is_dir()
+        assert not list((cache.root / "panels").iterdir())
+        assert (array == 7).all()
 
     def test_nothing_is_made_before_there_is_something_to_keep(self, cache: PanelCache) -> None:
         cache.load(KEY)
@@ -227,7 +251,7 @@ class TestDamage:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(module, "_write_array", die)
+            patch.setattr(module.Draft, "write", die)
             with pytest.raises(KeyboardInterrupt):
                 cache.save(KEY, entry)
         assert not list((cache.root / "panels").iterdir())
@@ -294,6 +318,21 @@ class TestNotWritable:
         monkeypatch.setattr(np, "save", full)
         cache.save(KEY, entry)
         assert "No space left on device" in caplog.text
+        assert not list((cache.root / "panels").iterdir())
+
+    def test_without_room_for_a_large_array_it_is_in_memory(
+        self, cache: PanelCache, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    ) -> None:
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with cache.draft() as draft:
+            array = draft.allocate((4, 5))
+            assert (array.shape, array.dtype) == ((4, 5), np.float32)
+            assert not isinstance(array, np.memmap)
+            cache.save(KEY, Entry({}, {"a": array}), draft)
+        assert caplog.text.count("No space left on device") == 1
         assert not list((cache.root / "panels").iterdir())
 
 

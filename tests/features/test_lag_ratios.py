@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from qlib_ext.features import lag_ratios
 from qlib_ext.features.alpha360 import Alpha360
-from qlib_ext.features.lag_ratios import median_of
+from qlib_ext.features.medians import SMALL
 from tests.features.arrays import market_of
 
 T = 5
@@ -67,7 +64,7 @@ class TestFitOfManyRows:
         self, kind: str, cells: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         values, rows = self.market(kind)
-        assert rows.sum() > lag_ratios.SMALL
+        assert rows.sum() > SMALL
         monkeypatch.setattr(lag_ratios, "BLOCK_CELLS", cells)
         features = Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
         median, scale = self.expected(values, rows)
@@ -77,10 +74,8 @@ class TestFitOfManyRows:
     def test_few_values_are_looked_at_closely(self, monkeypatch: pytest.MonkeyPatch) -> None:
         values, rows = self.market("as it comes")
         kept: list[int] = []
-        select = lag_ratios._select
-        monkeypatch.setattr(
-            lag_ratios, "_select", lambda count: (kept.append(count.within), select(count))[1]
-        )
+        select = lag_ratios.select
+        monkeypatch.setattr(lag_ratios, "select", lambda count: (kept.append(count.within), select(count))[1])
         Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows)
         assert max(kept[: T - 1]) < rows.sum() / 10  # but today's close over itself is always 1
 
@@ -118,92 +113,3 @@ class TestFitOfManyRows:
             monkeypatch.setattr(lag_ratios.torch, "get_num_threads", lambda threads=threads: threads)
             found.append(Alpha360(FIELDS, T).fit(market_of(values, FIELDS), rows).scale)
         np.testing.assert_array_equal(*found)
-
-
-class TestMedian:
-    """Bit-equal to numpy's, by whichever way it is found."""
-
-    @pytest.fixture
-    def partitioned(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """The sizes of what numpy has had to partition since."""
-        sizes: list[int] = []
-        partition = np.partition
-        monkeypatch.setattr(np, "partition", lambda a, kth: (sizes.append(len(a)), partition(a, kth))[1])
-        return sizes
-
-    @given(
-        hnp.arrays(
-            np.float32,
-            st.integers(1, 60),
-            elements=st.floats(-(2.0**90), 2.0**90, width=32) | st.sampled_from([0.0, 1.0, np.inf, -np.inf]),
-        )
-    )
-    def test_small(self, values: np.ndarray) -> None:
-        self.check(values)
-
-    @given(
-        data=st.data(),
-        size=st.integers(65_536, 65_536 + 9_000),
-        kind=st.sampled_from(
-            ["normal", "ties", "constant", "heavy tails", "two values", "sorted", "periodic"]
-        ),
-        seed=st.integers(0, 2**16),
-    )
-    def test_large(self, data: st.DataObject, size: int, kind: str, seed: int) -> None:
-        draw = np.random.default_rng(seed)
-        values = {
-            "normal": lambda: draw.normal(1, 0.1, size),
-            "ties": lambda: draw.integers(0, 7, size),
-            "constant": lambda: np.full(size, draw.normal()),
-            "heavy tails": lambda: draw.standard_cauchy(size),
-            "two values": lambda: draw.random(size) < data.draw(st.sampled_from([0.01, 0.5, 0.999])),
-            "sorted": lambda: np.sort(draw.normal(size=size)),
-            "periodic": lambda: np.arange(size) % (size // 4096),
-        }[kind]()
-        self.check(np.asarray(values, dtype=np.float32))
-
-    @pytest.mark.parametrize("extra", [0, 1])
-    def test_where_the_sample_misleads(self, extra: int, partitioned: list[int]) -> None:
-        """Every value that the sample sees is far above the median: the bracket misses it."""
-        values = np.random.default_rng(0).normal(size=16 * 4096 + 2 + extra).astype(np.float32)
-        values[:: len(values) // 4096] += 100
-        median_of(values)
-        assert partitioned == [len(values)]
-        self.check(values)
-
-    def test_where_the_sample_serves_only_the_bracket_is_partitioned(self, partitioned: list[int]) -> None:
-        values = np.random.default_rng(0).normal(size=16 * 4096 + 2).astype(np.float32)
-        median_of(values)
-        assert len(partitioned) == 1
-        assert partitioned[0] < len(values) / 6
-        median_of(values[: 16 * 4096])  # small enough to be partitioned whole
-        assert partitioned[1:] == [16 * 4096]
-
-    @pytest.mark.parametrize("shift", [0.45, 0.47, 0.53, 0.55])
-    def test_at_the_edges_of_the_bracket(self, shift: float) -> None:
-        """The sample's share of small values puts the true median near an end of the bracket."""
-        n = 16 * 4096 + 2
-        values = np.sort(np.random.default_rng(1).normal(size=n)).astype(np.float32)
-        step = n // 4096
-        seen, unseen = np.arange(0, n, step), np.setdiff1d(np.arange(n), np.arange(0, n, step))
-        low, high = (
-            np.random.default_rng(2).permutation(n // 2),
-            n // 2 + np.random.default_rng(3).permutation(n // 2),
-        )
-        chosen = np.concatenate([low[: int(shift * len(seen))], high[: len(seen) - int(shift * len(seen))]])
-        mixed = np.empty_like(values)
-        mixed[seen] = values[chosen]
-        mixed[unseen] = np.delete(values, chosen)
-        self.check(mixed)
-
-    def test_of_nothing_is_missing(self) -> None:
-        assert np.isnan(median_of(np.empty(0, np.float32)))
-
-    @staticmethod
-    def check(values: np.ndarray) -> None:
-        before = values.copy()
-        with np.errstate(invalid="ignore"):
-            found = median_of(values)
-            np.testing.assert_array_equal(found, np.median(values))
-        assert found.dtype == values.dtype
-        np.testing.assert_array_equal(values, before)

@@ -88,8 +88,10 @@ class FilledBackwards(Alpha360):
 class FittedOnAll(Alpha360):
     """Statistics of all rows, whatever days it is told to fit on."""
 
-    def statistics(self, market: MarketPanel, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return super().statistics(market, ~np.isnan(market.field("close")))
+    def statistics(
+        self, market: MarketPanel, rows: np.ndarray, padded: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return super().statistics(market, ~np.isnan(market.field("close")), padded)
 
 
 class TodaysMembers(Alpha360):

@@ -32,6 +32,7 @@ from qlib_ext.data.labels.label_planes import LabelPlanes, run, works_per_day
 from qlib_ext.data.labels.label_table import LabelTable
 from qlib_ext.data.prepared import Prepared, can_be_keyed, class_path
 from qlib_ext.data.store_check import require
+from qlib_ext.features.allocation import Allocate, in_memory
 from qlib_ext.features.alpha360 import Alpha360
 from qlib_ext.features.base import FeatureSet
 from qlib_ext.features.engine import evaluation
@@ -191,13 +192,13 @@ class PanelHandler(DataHandlerLP):
         """The processors that need all days at once."""
         return [x for x in [*self.infer_processors, *self.learn_processors] if not works_per_day(x)]
 
-    def _prepare(self, init_type: str) -> None:
+    def _prepare(self, init_type: str, allocate: Allocate = in_memory) -> None:
         """Read the market, fit the features where asked to, and make the labels."""
         with TimeInspector.logt("Reading the market"):
             market = self.data_loader.load_panel(self.store, self.instruments, self.features)
             self.features.join(self.store, market)
         with TimeInspector.logt("Computing the features"):
-            self._padded = self.features.pad(market)
+            self._padded = self.features.pad(market, allocate)
         if init_type != self.IT_LS:
             with TimeInspector.logt("Fitting the features"):
                 self.features.fit(market, market.present & self.fit_days()[:, None], self._padded)
@@ -237,14 +238,19 @@ class PanelHandler(DataHandlerLP):
             if fits:
                 self.features.restore(prepared.median, prepared.scale)
             return
-        self._prepare(init_type)
         if not fits:  # the statistics were fitted on other data, and belong to no entry of these
+            self._prepare(init_type)
             return
-        with TimeInspector.logt("Writing the panel cache"):
-            if look.unchanged():
-                cache.save(key, self._prepared().entry())
-            else:
+        with cache.draft() as draft:
+            self._prepare(init_type, draft.allocate)
+            if not look.unchanged():
                 logger.warning("%s was changed while it was read, so nothing is cached", self.store.root)
+                return
+            with TimeInspector.logt("Writing the panel cache"):
+                cache.save(key, self._prepared().entry(), draft)
+        saved = cache.load(key) if isinstance(self._padded, np.memmap) else None
+        if saved is not None:  # what is written to it from now on stays in this process
+            self._padded = Prepared.of(saved, self.learn_processors).padded
 
     def _prepared(self) -> Prepared:
         assert isinstance(self._labels, LabelPlanes)
