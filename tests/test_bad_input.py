@@ -138,6 +138,7 @@ def _step(place: Any, step: str) -> Any:
 
 MODEL, DATASET, HANDLER = "task/model/kwargs", "task/dataset/kwargs", "task/dataset/kwargs/handler/kwargs"
 FEATURES = f"{HANDLER}/features/kwargs"
+EXPRESSIONS = "qlib_ext.features.expressions.Expressions"
 TRAINER = f"{MODEL}/trainer"
 STRATEGY = "task/record/BacktestRecord/kwargs/strategy"
 BACKTEST = "task/record/BacktestRecord/kwargs/backtest"
@@ -275,6 +276,10 @@ CASES: list[tuple[str, str, Any, str]] = [
     (RESNEXT, f"{HANDLER}/start_time", 2008, "`start_time` must be a day such as 2014-12-31, found 2008"),
     (MAIN, f"{HANDLER}/labels", {}, "`columns` must be labels of the handler (MOMENTUM, MOMENTUM_PERSISTENCE), found 'RETURN'"),
     (MAIN, f"{HANDLER}/labels", ["RETURN"], "`labels` must be a mapping from names to Qlib expressions"),
+    (MAIN, f"{HANDLER}/labels/RETURN", "Ref(side.valuation.pe, -1)", "`labels.RETURN` must be made of bars, found `side.valuation.pe`"),
+    (MAIN, f"{HANDLER}/features", {"class": EXPRESSIONS, "kwargs": {"expressions": ["side.planted_scores.score"]}}, "no side data 'planted_scores' (did you mean planted_score?)"),
+    (MAIN, f"{HANDLER}/features", {"class": EXPRESSIONS, "kwargs": {"expressions": ["side.planted_score.scor"]}}, "have no scor"),
+    (MAIN, f"{HANDLER}/features", {"class": EXPRESSIONS, "kwargs": {"expressions": ["side.industry.bank"]}}, "must hold numbers, found spells"),
     (MAIN, f"{HANDLER}/labels/RETURN", "Reff($close, -2)", "`Reff` at character 1 is no operator (did you mean Ref?)"),
     (MAIN, f"{HANDLER}/labels/RETURN", "Ref($closing, -2) / Ref($closing, -1) - 1", "needs the field `closing`"),
     (MAIN, f"{HANDLER}/labels/RETURN", "Ref($close, -2", "is no Qlib expression"),

@@ -27,6 +27,7 @@ from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.labels.label_planes import works_per_day
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.features.base import FeatureSet
+from qlib_ext.features.expressions import Expressions
 from qlib_ext.features.side_data.source import Source
 from qlib_ext.market.store import write_store
 from qlib_ext.model.augment import augmented
@@ -151,6 +152,17 @@ class TestExamples:
         change = np.log(close[0, 20:30] / close[0, :10])  # over 20 days, of the days to fit on
         expected = (np.log(close[0, 35, [4, 1]] / close[0, 15, [4, 1]]) - change.mean()) / change.std()
         np.testing.assert_allclose(found[:, 0, 1], expected, rtol=1e-4)
+
+    def test_features_of_ones_own_data(self) -> None:
+        """They are expressions, over tables that the page on side data brings in."""
+        pages = [
+            (ROOT / "docs" / name).read_text(encoding="utf-8")
+            for name in ("features.md", "data/side-data.md")
+        ]
+        (text,) = [text for text in blocks(pages[0], "yaml") if "side." in text]
+        features = build(yaml.safe_load(text)["features"], Expressions, name="features")
+        for name, field in features.program.side_fields:
+            assert re.search(rf"side-data DIR {name} .*\b{field}\b", pages[1]), f"side.{name}.{field}"
 
     def test_label(self, examples: Mapping[str, Any], tmp_path: Path) -> None:
         qlib.init(provider_uri=str(tmp_path), kernels=1)  # who reads expressions; no store is opened

@@ -28,6 +28,7 @@ from qlib_ext.market.store import QlibStore
 from tests.data.conftest import alpha360
 
 Make = Callable[..., DailyPanelDataset]
+EXPRESSIONS = "qlib_ext.features.expressions.Expressions"
 NORM = "qlib_ext.data.processors.cross_section_norm.CrossSectionNorm"
 
 
@@ -266,6 +267,27 @@ class TestAChangedStore:
         assert len(entries(cache)) == 2
         assert after.fingerprint == QlibStore(own_store).fingerprint() != before.fingerprint
         assert_equal(after, make_dataset())
+
+    def test_nor_is_one_of_other_side_data(self, make_dataset: Make, cache: Path, own_store: Path) -> None:
+        """Its fingerprint is that of the bars alone; those of the tables that features read are in the key."""
+        (own_store / "side").mkdir()
+        store = QlibStore(own_store)
+        codes = store.instruments()
+        spells = pd.DataFrame({"instrument": codes, "start": store.calendar[0], "end": pd.NaT})
+        values = pd.DataFrame(
+            {"datetime": store.calendar[5], "instrument": codes, "pe": np.arange(len(codes))}
+        )
+        features = ["side.valuation.pe", "CSNeutralize($close, industry)", "IsMissing(side.valuation.pe)"]
+        settings = {"features": {"class": EXPRESSIONS, "kwargs": {"expressions": features}}}
+        for count, (price, groups) in enumerate([(1.0, 2), (1.0, 3), (2.0, 3)], 1):
+            values.assign(pe=values["pe"] * price).to_parquet(own_store / "side" / "valuation.parquet")
+            names = [f"group {i % groups}" for i in range(len(codes))]
+            spells.assign(industry=names).to_parquet(own_store / "side" / "industry.parquet")
+            fresh, writing, reading = (make_dataset(settings, cache=x) for x in (None, cache, cache))
+            assert len(entries(cache)) == count
+            assert_equal(fresh, writing)
+            assert_equal(fresh, reading)
+            assert set(fresh.describe()["side_data"]) == {"valuation", "industry"}
 
     def test_while_it_is_read_is_not_written_to_the_cache(
         self,

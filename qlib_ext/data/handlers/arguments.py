@@ -12,6 +12,7 @@ from qlib.data.dataset.processor import Processor
 from qlib_ext.checks import UserError, brief, short
 from qlib_ext.config.build import build
 from qlib_ext.data.days import as_day
+from qlib_ext.features.engine.evaluation import Program
 
 
 def label_expressions(labels: Any, processors: Sequence[Processor]) -> dict[str, str]:
@@ -25,6 +26,11 @@ def label_expressions(labels: Any, processors: Sequence[Processor]) -> dict[str,
             named.update(zip(names, texts, strict=True))
     if not named:
         raise UserError("`labels` must name at least one label, found none")
+    for name, text in named.items():
+        for table, field in Program([text]).side_fields:
+            raise UserError(
+                f"`labels.{name}` must be made of bars, found `side.{table}.{field}`: side data are for features"
+            )
     return named
 
 

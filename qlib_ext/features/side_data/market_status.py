@@ -16,7 +16,7 @@ from qlib_ext.features.engine.evaluation import Program
 from qlib_ext.features.expressions import EPSILON, MAD_TO_STD
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.features.side_data.source import Source
-from qlib_ext.market.quality.source import is_index
+from qlib_ext.market.codes import is_index
 from qlib_ext.market.store import QlibStore
 
 INDICES = ("SH000300", "SH000903", "SH000016")  # CSI300, CSI100 and SSE50
