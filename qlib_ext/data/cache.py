@@ -52,6 +52,7 @@ CHUNKS_LOOKED_AT = 4
 SOURCES = (
     "*.py",
     "config/*.py",
+    "market/codes.py",
     "market/store.py",
     "market/finding.py",
     "market/progress.py",
