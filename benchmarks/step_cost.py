@@ -3,10 +3,11 @@
     python benchmarks/step_cost.py backbones
     python benchmarks/step_cost.py balancers
     python benchmarks/step_cost.py sizes
+    python benchmarks/step_cost.py stocks
 
 A step is one trading day, on random features of the size of Alpha360: of a backbone forward and backward, of a
 balancer all that the trainer does. `sizes` shows all that the trainer does for ResNeXt and its baselines, by the number
-of fields and of tasks. Times are minima over repeats, in which the contestants take turns, so that a busy
+of fields and of tasks; `stocks` shows MASTER by the number of stocks, beside the same with the whole matrix of attention. Times are minima over repeats, in which the contestants take turns, so that a busy
 moment of the machine strikes all of them. Peak memory is what the tensors of a step take at once, beyond the model and
 the day's features.
 
@@ -38,13 +39,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import leaky_relu
 
 from qlib_ext.checks import UserError, integer
 from qlib_ext.config.build import build
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.model.backbones import gats
-from qlib_ext.model.backbones.base import Backbone
+from qlib_ext.model.backbones.base import Backbone, build_backbone
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.options import TrainerOptions
@@ -487,6 +489,66 @@ def _sized(name: str, fields: int, tasks: int, balancer: str) -> str:
     return f"{name} F{fields} K{tasks} {balancer}"
 
 
+# ---- stocks -------------------------------------------------------------------------------------------------------
+
+FUSED, WHOLE = "MASTER", "MASTER, N × N scores"
+MASTER_DAYS, MASTER_FIELDS, MASTER_MARKET, MASTER_SIZE, STOCK_HEADS = (
+    8,
+    158,
+    63,
+    64,
+    2,
+)  # Alpha158, and three indices
+LARGEST_SCORES_GB = 0.5  # a step holds several of that size
+
+
+def master_step(name: str, stocks: int, setup: Setup) -> Step:
+    """Forward and backward of MASTER on one day; of `WHOLE` with every matrix of attention written out."""
+    torch.manual_seed(setup.seed)
+    status = torch.randn(MASTER_MARKET).to(setup.device)
+    panel = replace(day(stocks, setup, shape=(MASTER_DAYS, MASTER_FIELDS)), market_status=status)
+    backbone = build_backbone(
+        {
+            "class": "qlib_ext.model.backbones.master.MASTER",
+            "kwargs": {"hidden_size": MASTER_SIZE, "num_stock_heads": STOCK_HEADS},
+        },
+        num_features=MASTER_FIELDS,
+        lookback_days=MASTER_DAYS,
+        num_market=MASTER_MARKET,
+    ).to(setup.device)
+
+    def step() -> None:
+        backbone.zero_grad(set_to_none=True)
+        with sdpa_kernel(SDPBackend.MATH) if name == WHOLE else contextlib.nullcontext():
+            embedding = backbone(panel)
+        embedding.square().sum().backward()
+
+    return step
+
+
+def measure_stocks(given: argparse.Namespace, setup: Setup, say: Callable[[str], None]) -> Report:
+    """MASTER by the number of stocks."""
+    rows: list[Row] = []
+    for stocks in given.stocks:
+        integer("stocks", stocks, 1)
+        say(f"{stocks:,} stocks ...")
+        scores = 4 * stocks**2 * MASTER_DAYS * STOCK_HEADS / 1e9
+        note = f"not run: one tensor of {scores:.1f} GB" if scores > LARGEST_SCORES_GB else ""
+        names = [FUSED] if note else [FUSED, WHOLE]
+        peaks = {name: peak_megabytes(master_step(name, stocks, setup), setup) for name in names}
+        times = seconds({name: master_step(name, stocks, setup) for name in names}, setup)
+        rows += [
+            Row(
+                name, stocks, times[name], peaks[name], times[name] / times[FUSED], peaks[name] / peaks[FUSED]
+            )
+            for name in names
+        ]
+        if note:
+            rows.append(Row(WHOLE, stocks, None, None, None, None, note))
+    title = f"A step of MASTER of width {MASTER_SIZE} on {MASTER_DAYS} days of {MASTER_FIELDS} fields"
+    return Report(title, FUSED, tuple(rows), ())
+
+
 # ---- the report ---------------------------------------------------------------------------------------------------
 
 
@@ -546,6 +608,9 @@ def _parser() -> argparse.ArgumentParser:
     sizes.add_argument("--features", type=int, nargs="+", default=[5, 20, 80], help="F, fields of a day")
     sizes.add_argument("--tasks", type=int, nargs="+", default=[1, 2, 4, 8], help="K")
     sizes.set_defaults(measure=measure_sizes)
+    stocks = parts.add_parser("stocks", parents=[common], help="MASTER by the number of stocks")
+    stocks.add_argument("--stocks", type=int, nargs="+", default=[300, 1000, 2000, 5000])
+    stocks.set_defaults(measure=measure_stocks)
     return parser
 
 

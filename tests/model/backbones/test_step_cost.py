@@ -135,6 +135,23 @@ class TestMain:
         assert [bar["found"] for bar in found["bars"]] == [ours["time_ratio"], ours["memory_ratio"]]
         assert "peak memory of a GATs step at 8 stocks" in capsys.readouterr().out
 
+    def test_master_by_the_number_of_stocks(self, step_cost, monkeypatch, tmp_path, capsys):
+        sizes = {"MASTER_DAYS": 3, "MASTER_FIELDS": 4, "MASTER_SIZE": 8, "LARGEST_SCORES_GB": 5e-4}
+        for name, value in sizes.items():
+            monkeypatch.setattr(step_cost, name, value)
+        out = tmp_path / "found.json"
+        arguments = ["stocks", "--stocks", "50", "100", "200", "--repeats", "1", "--json", str(out)]
+        assert step_cost.main(arguments) == 0
+        megabytes = {
+            (row["name"], row["stocks"]): row["megabytes"] for row in json.loads(out.read_text())["rows"]
+        }
+        fused = [megabytes["MASTER", stocks] for stocks in (50, 100, 200)]
+        assert fused[2] - fused[1] == pytest.approx(2 * (fused[1] - fused[0]), rel=0.05)  # linear
+        whole = [megabytes["MASTER, N × N scores", stocks] for stocks in (50, 100, 200)]
+        assert whole[1] > 3 * whole[0]
+        assert whole[2] is None
+        assert "not run: one tensor of 0.0 GB" in capsys.readouterr().out
+
     @pytest.mark.parametrize(("ratio", "status"), [(1e9, 0), (1e-9, 1)])
     def test_the_exit_status_tells_of_the_bars(self, step_cost, tiny, monkeypatch, ratio, status):
         monkeypatch.setattr(step_cost, "GATS_RATIO", ratio)
