@@ -138,7 +138,7 @@ def measure(
             noise.add(pearson(ranks, rank(moved)))
             noise_ic[row] = rank_correlations(moved, target)
         today = _Day.of(int(day), ranks, columns, market.members.shape[1])
-        autocorrelation.add(_with_past(today, past))
+        autocorrelation.add(_with_past(today, past, columns))
         turnover.add(_entered(today, past[-1] if past else None))
         past.append(today)
     told(len(days), len(days), "measuring the factors")
@@ -179,13 +179,13 @@ class _Day:
         return cls(day, whole, ends)
 
 
-def _with_past(today: _Day, past: deque[_Day]) -> np.ndarray:
+def _with_past(today: _Day, past: deque[_Day], columns: np.ndarray) -> np.ndarray:
     found = np.full((len(today.ranks), len(AUTOCORRELATION_DAYS)), np.nan)
     by_day = {each.day: each for each in past}
     for k, lag in enumerate(AUTOCORRELATION_DAYS):
         before = by_day.get(today.day - lag)
         if before is not None:
-            found[:, k] = pearson(today.ranks, before.ranks)
+            found[:, k] = pearson(today.ranks[:, columns], before.ranks[:, columns])
     return found
 
 

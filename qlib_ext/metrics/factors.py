@@ -131,16 +131,17 @@ def residuals(values: npt.ArrayLike, exposures: npt.ArrayLike, group: npt.ArrayL
     design = np.concatenate([e, dummies]).T  # [N, P + G]
     left = np.full(v.shape, np.nan)
     there = ~np.isnan(v)
-    for mask in np.unique(there[there.any(axis=1)], axis=0):  # factors of one history lack the same stocks
-        rows = (there == mask).all(axis=1)
+    alike: dict[bytes, list[int]] = {}  # factors of one history lack the same stocks
+    for row in np.flatnonzero(there.any(axis=1)):
+        alike.setdefault(there[row].tobytes(), []).append(row)
+    for rows in alike.values():
+        mask = there[rows[0]]
         given = v[rows][:, mask]
         basis = _basis(design[mask])
         rest = given - (given @ basis) @ basis.T
         size = ((given - given.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
         rest[(rest**2).sum(axis=1) <= LEAST_LEFT * size + TINY * (given**2).sum(axis=1)] = np.nan
-        block = np.full((int(rows.sum()), len(mask)), np.nan)
-        block[:, mask] = rest
-        left[rows] = block
+        left[np.ix_(rows, mask)] = rest
     return left
 
 
