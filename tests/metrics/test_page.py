@@ -36,6 +36,8 @@ COMPLETE = (
     "bootstrap",
     "holdings",
     "costs",
+    "factors",
+    "diversity",
 )
 SHAPES = {
     "matrix",

@@ -76,7 +76,7 @@ class TestTrailingBeta:
                     assert np.isnan(found[day, stock])
                 else:
                     slope = np.polyfit(market[part][both], returns[part, stock][both], 1)[0]
-                    assert found[day, stock] == pytest.approx(slope, rel=1e-6)
+                    assert found[day, stock] == pytest.approx(slope, rel=1e-10)
 
     def test_a_market_that_does_not_move_gives_none(self):
         assert np.isnan(rolling.trailing_beta(np.ones((9, 2)), np.full(9, 0.1), 4, 2)).all()
