@@ -35,6 +35,7 @@ QLIB_AT_HOME = (
     "features.expression_text",
     "data",
     "model.multi_task",
+    "model.given_scores",
     "backtest",
     "strategy",
     "lookahead",

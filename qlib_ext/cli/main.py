@@ -8,6 +8,7 @@ import traceback
 import typer
 
 from qlib_ext.checks import UserError, foreign_error
+from qlib_ext.cli.backtest import backtest
 from qlib_ext.cli.check import check as check_workflow
 from qlib_ext.cli.compare import compare
 from qlib_ext.cli.data.check import check
@@ -18,6 +19,7 @@ from qlib_ext.cli.data.sample import sample
 from qlib_ext.cli.data.side_data import side_data
 from qlib_ext.cli.data.universe import universe
 from qlib_ext.cli.data.update import update
+from qlib_ext.cli.evaluate import evaluate
 from qlib_ext.cli.factors import factors
 from qlib_ext.cli.lookahead import lookahead
 from qlib_ext.cli.recommend import recommend
@@ -39,6 +41,8 @@ app.add_typer(data, name="data")
 
 app.command("check")(check_workflow)
 app.command("lookahead")(lookahead)
+app.command("evaluate")(evaluate)
+app.command("backtest")(backtest)
 app.command("factors")(factors)
 app.command("compare")(compare)
 app.command("recommend")(recommend)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,56 @@ TrackingUri = Annotated[
         metavar="URI",
         help="MLflow store: a database or a server. MLFLOW_TRACKING_URI or sqlite:///mlflow.db by default.",
     ),
+]
+
+# Of scores, and of how they are traded.
+Store = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The store, in Qlib's format; of a run that of its data by default."),
+]
+Universe = Annotated[
+    str | None, typer.Option(help="Universe to choose from; by default the only one of the store.")
+]
+Benchmark = Annotated[
+    str | None,
+    typer.Option(help="Index to compare with, or `none`; by default the only one of the store."),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        metavar="EXPRESSION",
+        help="Return to hold the scores against; by default that from the close of t + 1 to that of t + 2.",
+    ),
+]
+Horizon = Annotated[
+    int | None, typer.Option(min=1, help="Or: the return over so many days from the close of t + 1.")
+]
+Start = Annotated[str | None, typer.Option(help="First day of the scores to take.")]
+End = Annotated[str | None, typer.Option(help="Last day of the scores to take.")]
+Portfolio = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="YAML with `strategy` and where needed `backtest`, as under BacktestRecord in a workflow.",
+    ),
+]
+TopK = Annotated[int | None, typer.Option("--topk", min=1, help="Stocks to hold, in the strategy.")]
+NDrop = Annotated[int | None, typer.Option("--n-drop", min=0, help="Stocks to replace a day at most.")]
+Name = Annotated[
+    str | None,
+    typer.Option(help="Experiment on MLflow that gets the run; by default named after the scores."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIELD=NAME",
+        help="Column of the file of scores that is datetime, instrument or score, where it is not recognised.",
+        show_default=False,
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(help="Of a CSV file of scores, such as gbk; utf-8 by default.", show_default=False),
 ]
 
 

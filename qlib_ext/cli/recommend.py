@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qlib_ext.checks import UserError
-from qlib_ext.cli.options import TrackingUri
+from qlib_ext.cli.options import Columns, Encoding, TrackingUri, pairs
 from qlib_ext.paths import writable
 from qlib_ext.terminal import cell, console, empty_table, say
 
@@ -39,6 +39,12 @@ def recommend(
     store: Annotated[
         Path | None, typer.Option(help="Store to score; that of the training by default.")
     ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="CSV or Parquet file of scores, in the place of the run's model; its newest day."),
+    ] = None,
+    column: Columns = None,
+    encoding: Encoding = None,
     out: Annotated[
         Path | None, typer.Option(help="CSV file to write; recommendations/DAY-RUN.csv by default.")
     ] = None,
@@ -60,7 +66,17 @@ def recommend(
         way_out="name another",
     )
     with contextlib.redirect_stdout(io.StringIO()):
-        found = run_recommend(connect(tracking_uri), run, store, date=date, current=current, cash=cash)
+        found = run_recommend(
+            connect(tracking_uri),
+            run,
+            store,
+            date=date,
+            current=current,
+            cash=cash,
+            scores=scores,
+            columns=pairs("--column", column, "score=alpha", empty=False),
+            encoding=encoding,
+        )
     terminal = console()
     source = found.source
     for warning in found.warnings:

@@ -18,7 +18,8 @@ from qlib.data.dataset import DatasetH
 from qlib.model.base import Model
 
 from qlib_ext.checks import UserError, integer
-from qlib_ext.lookahead import changed_market, leaks
+from qlib_ext.config.build import build, in_one_form, locate
+from qlib_ext.lookahead import changed_market, given_scores, leaks
 from qlib_ext.lookahead import static_checks as known
 from qlib_ext.lookahead.batches import BLOCK_DAYS, blocks, choose, plan
 from qlib_ext.lookahead.changed_market import Block, ChangedMarkets
@@ -41,6 +42,7 @@ from qlib_ext.lookahead.sampled_market import sampled
 from qlib_ext.lookahead.subject import Labels, Subject, build_dataset, check_task, fresh_model
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.store import QlibStore
+from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.model.multi_task import MultiTaskModel
 
 DATES = 200
@@ -64,6 +66,8 @@ def audit(
     progress: Progress | None = None,
 ) -> Result:
     """Look for the future in what a workflow calls known.
+
+    Scores that were given (`GivenScores`) cannot be made again, and are looked at as `given_scores.look` does.
 
     Everything after a day t becomes another market: bars, membership, and each table of side data; then what is said
     of day t must be equal bit for bit. The statistics of the training are kept, since a day of the training is
@@ -96,6 +100,11 @@ def audit(
     integer("dates", dates, 1)
     integer("refits", refits, 1)
     store = QlibStore(C.dpm.get_data_uri("day"))
+    described = in_one_form(task["model"], "task.model")
+    if issubclass(locate(described["class"], name="task.model"), GivenScores):
+        dataset = build_dataset(task)
+        given = build(described, GivenScores, name="task.model") if model is None else model(dataset)
+        return given_scores.look(given, dataset, store)
     with tempfile.TemporaryDirectory(prefix="lookahead-") as folder:
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)  # the same notes and warnings, for every market that is loaded

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from qlib_ext.tracking.artifacts import reading
+
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
@@ -165,6 +167,12 @@ KINDS = {
             "let the handler read the store: a file or a cache of its own may hold anything",
         ),
         Kind(
+            "scores-too-good",
+            "given scores go with the returns of later days more closely than forecasts do",
+            "look for prices, returns or members of later days in what made the scores: a score dated t must be known at "
+            "the close of t",
+        ),
+        Kind(
             "declared-look-ahead",
             "the workflow says itself that its features read the future",
             "keep it for comparison with a paper that does so, and trust no backtest of it",
@@ -239,6 +247,17 @@ class Result:
     findings: tuple[Finding, ...]
     checks: tuple[Check, ...]
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], note: str) -> Result:
+        """An audit as `to_json` gave it, with one more note; a UserError where it is none."""
+        own = {"dates", "alarms", "findings", "checks", "notes"}
+        facts = {name: value for name, value in content.items() if name not in own}
+        with reading("the audit", ["lookahead/audit.json"]):
+            names = [field.name for field in dataclasses.fields(Finding)]
+            findings = tuple(Finding(**{name: each[name] for name in names}) for each in content["findings"])
+            checks = tuple(Check(**each) for each in content["checks"])
+            return cls(facts, int(content["dates"]), findings, checks, (*content["notes"], note))
 
     def to_json(self) -> dict[str, Any]:
         """Everything, ready for JSON."""

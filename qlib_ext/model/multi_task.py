@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import torch
 from qlib.model.base import Model
-from qlib.workflow import R
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -37,6 +36,7 @@ from qlib_ext.model.step_log import NonFiniteError
 from qlib_ext.model.task import Task
 from qlib_ext.model.trainer import Epoch, Trainer
 from qlib_ext.paths import writable
+from qlib_ext.tracking.active import active_recorder
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +217,7 @@ class MultiTaskModel(Model):
         tasks = self._count_classes(train, valid)
         network = self._build_network(dataset, tasks)
         trainer = Trainer(network, tasks, self._balancer, self.options, seed=self.seed, device=device)
-        recorder = _active_recorder()
+        recorder = active_recorder()
         if recorder is not None:
             recorder.set_tags(device=self.device, precision=self.options.precision)
         folder = None
@@ -553,10 +553,3 @@ def _device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
-
-
-def _active_recorder() -> Any:
-    """Qlib's recorder of the running experiment, or None outside of one."""
-    manager = getattr(R, "exp_manager", None) if R.__dict__.get("_provider") is not None else None
-    experiment = getattr(manager, "active_experiment", None)
-    return None if experiment is None else experiment.active_recorder

@@ -41,7 +41,7 @@ def daily_list(run: TrainedRun, store: QlibStore, scored: Scored) -> pd.DataFram
         run's backtest; `training_days`, on how many days of the training the stock was seen (missing where the
         store does not reach back to the training), and `new`, that it was on none.
     """
-    panel = scored.dataset.handler.panel
+    panel = scored.panel
     day = panel.calendar.get_loc(scored.day)
     members = pd.Index(panel.instruments)[panel.members[day]]
     predicted = scored.predictions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from qlib_ext.market.store import QlibStore, synthetic_note
 from qlib_ext.recommend.daily_list import daily_list
 from qlib_ext.recommend.holdings import Holdings, check_cash, read_holdings
 from qlib_ext.recommend.orders import next_orders
-from qlib_ext.recommend.scoring import find_day, score
+from qlib_ext.recommend.scoring import find_day, score, score_from_file
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.tracking.artifacts import unchecked_note
 from qlib_ext.tracking.runs import find_run
@@ -58,6 +59,9 @@ def recommend(
     date: str | None = None,
     current: Path | None = None,
     cash: float | None = None,
+    scores: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
 ) -> Recommendation:
     """Score a day with a trained run, and ask its strategy for the orders of the next. Sets Qlib up on the store.
 
@@ -75,6 +79,11 @@ def recommend(
         CSV file of holdings, as `qlib_ext.recommend.holdings.read_holdings` reads it.
     cash
         In currency; without `current` the account holds nothing else.
+    scores
+        A file of scores, in the place of the run's model; `date` is then by default the file's newest day. A run that was
+        given the scores of another run is scored by the model of that one.
+    columns, encoding
+        Of that file, as `qlib_ext.data.score_file.read_scores` takes them.
 
     Raises
     ------
@@ -84,14 +93,14 @@ def recommend(
     if cash is not None:
         check_cash(cash)
     with tempfile.TemporaryDirectory() as folder:
-        run = TrainedRun.open(client, find_run(client, wanted), Path(folder))
+        run = TrainedRun.open(client, find_run(client, wanted), Path(folder) / "run", learned=False)
+        scorer = None if scores is not None else _scorer(client, run, Path(folder))
         root = store_path if store_path is not None else run.artifacts.tags.get("store")
         if root is None:
             raise UserError(
                 f"the run {run.run_id} does not say where its data lay: name the store by `--store DIR`"
             )
         store = QlibStore(root)
-        day = find_day(store, date)
         account = None
         if current is not None:
             account = read_holdings(current, store, cash)
@@ -105,7 +114,12 @@ def recommend(
             logging_level=logging.ERROR,
             clear_mem_cache=True,
         )
-        scored = score(run, store, day, asked=date is not None)
+        if scores is not None:
+            scored = score_from_file(run, store, scores, date, columns=columns, encoding=encoding)
+        else:
+            assert scorer is not None
+            scored = score(scorer, store, find_day(store, date), asked=date is not None)
+        day = scored.day
         listed = daily_list(run, store, scored)
         notes, warnings = scored.notes, scored.warnings
         if run.artifacts.unchecked:
@@ -118,7 +132,7 @@ def recommend(
             notes.append(
                 f"{len(unseen)} of the scored stocks have no day in the training, the model has never seen them: {shown}"
             )
-        if listed["training_days"].isna().all():
+        if run.segment("train") is not None and listed["training_days"].isna().all():
             notes.append(
                 "the store does not reach back to the training: which stocks are new to the model is unknown"
             )
@@ -129,9 +143,23 @@ def recommend(
         source = {
             "run": run.run_id,
             "run_name": run.name,
+            "scores": scores.name if scores is not None else scorer.run_id if scorer is not None else None,
             "store": str(store.root),
             "day": f"{day:%Y-%m-%d}",
             "universe": run.summary["universe"],
             "cash": None if account is None else account.cash,
         }
     return Recommendation(day, listed, orders, notes, warnings, source)
+
+
+def _scorer(client: MlflowClient, run: TrainedRun, folder: Path) -> TrainedRun:
+    """The run whose model scores for a run: itself, or where it was given the scores of another one, that one."""
+    met = [run.run_id]
+    while (given := run.given_scores()) is not None and given.run is not None:
+        found = find_run(client, given.run)
+        if found.info.run_id in met:
+            raise UserError(f"the runs {' and '.join(met)} name each other as the one that made their scores")
+        met.append(found.info.run_id)
+        run = TrainedRun.open(client, found, folder / f"scorer{len(met)}", learned=False)
+    run.check_learned()
+    return run

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from qlib.model.base import Model
 
-from qlib_ext.checks import UserError, brief
+from qlib_ext.checks import UserError, brief, counted
 from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.data.score_file import read_scores
 from qlib_ext.features.engine import evaluation
+from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.records.signal import as_predictions
@@ -32,8 +35,8 @@ class Scored:
         The day t at whose close the scores are known.
     predictions
         Indexed by instrument, sorted; `score` first, then what else the model predicts, as in the run.
-    dataset
-        What they were made of.
+    panel
+        The market, with the universe's members of each day.
     notes
         What a reader should know.
     warnings
@@ -42,7 +45,7 @@ class Scored:
 
     day: pd.Timestamp
     predictions: pd.DataFrame
-    dataset: DailyPanelDataset
+    panel: MarketPanel
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -133,13 +136,112 @@ def score(run: TrainedRun, store: QlibStore, day: pd.Timestamp, *, asked: bool =
         before = run.table("signal/predictions.parquet")
         assert before is not None
         _compare_scores(before.loc[check], again, check, notes, warnings)
+    _compare_store(run, store, dataset, notes, warnings)
+    return Scored(day, predictions, dataset.handler.panel, notes, warnings)
+
+
+def score_from_file(
+    run: TrainedRun,
+    store: QlibStore,
+    path: Path,
+    date: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
+) -> Scored:
+    """The scores that a file has of a day, for the members of the run's universe.
+
+    Parameters
+    ----------
+    run
+        Whose universe is scored and whose strategy will trade. Where it was given its own scores by a file, the new one is
+        read the same way.
+    store
+        The store that Qlib reads.
+    path
+        As `qlib_ext.data.score_file.read_scores` takes it.
+    date
+        A day; by default the newest of the file.
+    columns, encoding
+        As `read_scores` takes them, in the place of those of the run.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, the day is none of the store or has no score of a member.
+    """
+    given = run.given_scores()
+    found = read_scores(
+        path,
+        store,
+        columns=columns or (None if given is None else given.columns),
+        encoding=encoding or ("utf-8" if given is None else given.encoding),
+    )
+    days = found.scores.index.get_level_values("datetime").unique()
+    if date is None and days[-1] > store.calendar[-1]:
+        raise UserError(
+            f"{path} has scores of {days[-1]:%Y-%m-%d}, and the store {store.root} ends on {store.calendar[-1]:%Y-%m-%d}: bring "
+            "newer days in with `qlib-ext data update`, or ask for a day that both have with `--date`"
+        )
+    day = find_day(store, f"{days[-1]:%Y-%m-%d}" if date is None else date)
+    _check_members(run, store, day)
+    if day not in days:
+        raise UserError(
+            f"{path} has no score of {day:%Y-%m-%d}: its days are {days[0]:%Y-%m-%d} to {days[-1]:%Y-%m-%d}, {len(days):,} of "
+            "them"
+        )
+    dataset = run.dataset({DAY: (day, day)}, features=False)
+    panel = dataset.handler.panel
+    present = pd.Index(panel.instruments)[panel.present[panel.calendar.get_loc(day)]]
+    scored = found.scores.loc[day]
+    predictions = scored[scored.index.isin(present)].to_frame()
+    if predictions.empty:
+        raise UserError(
+            f"{path} has scores of {counted(len(scored), 'stock')} on {day:%Y-%m-%d}, none of which is a member of "
+            f"`{run.summary['universe']}` with a close that day"
+        )
+    notes, warnings = _about_store(run, store, day)
+    notes += found.notes
+    if len(scored) > len(predictions):
+        others = counted(len(scored) - len(predictions), "score")
+        notes.append(f"{others} of stocks that the universe does not have that day, or without a close")
+    _compare_file(run, found.scores, day, notes, warnings)
+    _compare_store(run, store, dataset, notes, warnings)
+    return Scored(day, predictions, panel, notes, warnings)
+
+
+def _compare_file(
+    run: TrainedRun, scores: pd.Series, day: pd.Timestamp, notes: list[str], warnings: list[str]
+) -> None:
+    """Hold the newest day before `day` that the file and the run both have against each other."""
+    before = run.table("signal/predictions.parquet")
+    if before is None:
+        return
+    both = before.index.get_level_values("datetime").intersection(scores.index.get_level_values("datetime"))
+    both = both[both <= day]
+    if both.empty:
+        notes.append("the file has no day that the run has scored, so it cannot be compared with the run")
+        return
+    shared = before.loc[both.max(), "score"].to_frame("before").join(scores.loc[both.max()].to_frame("now"))
+    other = ~(np.abs(shared["before"] - shared["now"]) <= SAME_SCORE * float(shared["before"].std(ddof=0)))
+    where = f"on {both.max():%Y-%m-%d}, which the run has too,"
+    if not other.any():
+        notes.append(f"{where} the file has the same scores of all {len(shared)} stocks")
+        return
+    warnings.append(
+        f"{where} the file has other scores of {int(other.sum())} of {len(shared)} stocks: is it of the same model?"
+    )
+
+
+def _compare_store(
+    run: TrainedRun, store: QlibStore, dataset: DailyPanelDataset, notes: list[str], warnings: list[str]
+) -> None:
     if store.calendar[-1] == pd.Timestamp(run.summary["store_end"]) and (
         store.fingerprint() == run.summary["fingerprint"]
     ):
         notes.append("the store is the one that the run was made with")
     else:
         compare_past(run, dataset, notes, warnings)
-    return Scored(day, predictions, dataset, notes, warnings)
 
 
 def _predict(model: Model, dataset: DailyPanelDataset, segment: str) -> pd.DataFrame:
@@ -163,6 +265,22 @@ def _age(run: TrainedRun, store: QlibStore, day: pd.Timestamp, *, asked: bool) -
             f"the model was trained and chosen on days up to {max(learned):%Y-%m-%d}: it has seen what followed "
             f"{day:%Y-%m-%d}"
         )
+    of_store = _about_store(run, store, day)
+    notes, warnings = [*notes, *of_store[0]], [*warnings, *of_store[1]]
+    lookback = int(run.summary["lookback_days"])
+    before = int(store.calendar.get_loc(day)) + 1
+    if before < lookback:
+        warnings.append(
+            f"the store has {before} days up to this one, and the model looks at {lookback}: what is missing counts as "
+            "average"
+        )
+    return notes, warnings
+
+
+def _about_store(run: TrainedRun, store: QlibStore, day: pd.Timestamp) -> tuple[list[str], list[str]]:
+    """What the end of the store says about the run and about the day: notes and warnings."""
+    notes: list[str] = []
+    warnings: list[str] = []
     end = pd.Timestamp(run.summary["store_end"])
     if store.calendar[-1] < end:
         warnings.append(
@@ -172,13 +290,6 @@ def _age(run: TrainedRun, store: QlibStore, day: pd.Timestamp, *, asked: bool) -
     if day < store.calendar[-1]:
         notes.append(
             f"the store has {int((store.calendar > day).sum())} days after this one; none of them is looked at"
-        )
-    lookback = int(run.summary["lookback_days"])
-    before = int(store.calendar.get_loc(day)) + 1
-    if before < lookback:
-        warnings.append(
-            f"the store has {before} days up to this one, and the model looks at {lookback}: what is missing counts as "
-            "average"
         )
     return notes, warnings
 

@@ -16,13 +16,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from qlib_ext.checks import UserError, brief
-from qlib_ext.config.build import build, in_one_form
+from qlib_ext.config.build import build, in_one_form, locate
 from qlib_ext.config.renamed import SINCE, RenamedError
 from qlib_ext.config.security import check_classes
 from qlib_ext.data.dataset import MARKET_STATUS, WINDOWS, DailyPanelDataset
 from qlib_ext.data.handlers.panel import PanelHandler
+from qlib_ext.data.scores_only import scores_only
 from qlib_ext.features.side_data.market_status import MarketStatus
 from qlib_ext.files import load_yaml
+from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.tracking.artifacts import RunArtifacts, stored
 
@@ -72,8 +74,8 @@ class TrainedRun:
     artifacts: RunArtifacts
 
     @classmethod
-    def open(cls, client: MlflowClient, run: Run, root: Path) -> TrainedRun:
-        """Fetch what scoring needs into the empty folder `root`.
+    def open(cls, client: MlflowClient, run: Run, root: Path, *, learned: bool = True) -> TrainedRun:
+        """Fetch what scoring needs into the empty folder `root`; `learned` says whether its model is to score.
 
         Raises
         ------
@@ -93,11 +95,6 @@ class TrainedRun:
             raise UserError(
                 f"{called} keeps no {', '.join(missing)}: a run of a workflow with SignalRecord is needed"
             )
-        if not any(have.issuperset(learned) for learned in (NETWORK, BOOSTER)):
-            raise UserError(
-                f"{called} keeps nothing that a model could be loaded from without running a pickle, neither "
-                f"{' and '.join(NETWORK)} nor {' and '.join(BOOSTER)}: {AGAIN}"
-            )
         artifacts = RunArtifacts.download(client, run.info.run_id, sorted(have), root)
         try:
             config = load_yaml(artifacts.text("config.yaml"))
@@ -115,7 +112,33 @@ class TrainedRun:
             raise UserError(f"{called} was made by a version before {SINCE}: {error}; {AGAIN}") from error
         summary = artifacts.json("data/summary.json")
         check_summary(summary, called)
-        return cls(run.info.run_id, run.info.run_name, config, summary, artifacts)
+        opened = cls(run.info.run_id, run.info.run_name, config, summary, artifacts)
+        if learned:
+            opened.check_learned()
+        return opened
+
+    def check_learned(self) -> None:
+        """Raise a UserError where the run keeps nothing that a model could score a later day with."""
+        if any(all(map(self.artifacts.has, learned)) for learned in (NETWORK, BOOSTER)):
+            return
+        called = f"the run `{self.name}` ({self.run_id})"
+        given = self.given_scores()
+        if given is not None:
+            raise UserError(
+                f"{called} has no model, its scores are of {given.called}: give newer ones by `--scores FILE`"
+            )
+        raise UserError(
+            f"{called} keeps nothing that a model could be loaded from without running a pickle, neither "
+            f"{' and '.join(NETWORK)} nor {' and '.join(BOOSTER)}: give the scores of the day as a file, by `--scores "
+            f"FILE`, or where the model is a MultiTaskModel or an LGBModel, {AGAIN}"
+        )
+
+    def given_scores(self) -> GivenScores | None:
+        """What the run's scores were given by; None where a model made them."""
+        described = in_one_form(self.config["model"], "model")
+        if not issubclass(locate(described["class"], name="model"), GivenScores):
+            return None
+        return build(described, GivenScores, name="model")
 
     @property
     def region(self) -> str:
@@ -146,13 +169,17 @@ class TrainedRun:
         found = self.summary["segments"].get(name)
         return None if found is None else (pd.Timestamp(found["start"]), pd.Timestamp(found["end"]))
 
-    def dataset(self, days: Mapping[str, tuple[pd.Timestamp, pd.Timestamp]]) -> DailyPanelDataset:
+    def dataset(
+        self, days: Mapping[str, tuple[pd.Timestamp, pd.Timestamp]], *, features: bool = True
+    ) -> DailyPanelDataset:
         """The run's dataset on the store that Qlib reads now, with other segments and the statistics of the training.
 
         Parameters
         ----------
         days
             Segment -> first and last day, both included.
+        features
+            Whether it has what a model sees, or members and labels only.
 
         Raises
         ------
@@ -160,7 +187,8 @@ class TrainedRun:
             If the store lacks a field that the run's features had, its universe, or a day, or the run's configuration is of
             another shape.
         """
-        config = in_one_form(self.config["dataset"], "dataset")
+        own = self.config["dataset"]
+        config = in_one_form(own if features else scores_only(own), "dataset")
         kwargs = config["kwargs"]
         handler_config = in_one_form(kwargs.pop("handler", None), "dataset.handler")
         for name in ("segments", "cache", "benchmark", "purge"):
@@ -178,9 +206,10 @@ class TrainedRun:
             name="dataset.handler",
         )
         trained, now = list(self.summary["fields"]), list(handler.features.names)
-        if trained != now:
+        if features and trained != now:
             raise UserError(f"the model was trained on the fields {trained}, found {now}: {AGAIN}")
-        handler.features.restore(*self.statistics())
+        if handler.features.names:
+            handler.features.restore(*self.statistics())
         handler.setup_data(init_type=PanelHandler.IT_LS)
         gone = set(handler.panel.missing_fields) - set(self.summary["missing_fields"])
         if gone:

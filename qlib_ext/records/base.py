@@ -50,6 +50,8 @@ class Record(RecordTemp, ABC):
         Artifact paths that it writes where the run has what they are made from.
     asks : tuple of str
         Methods of the dataset that it calls, beside those of Qlib's datasets.
+    of_model : bool
+        Whether it looks into the model itself, so that a run of scores that were given has nothing for it.
 
     Departures
     ----------
@@ -61,6 +63,7 @@ class Record(RecordTemp, ABC):
     makes: tuple[str, ...] = ()
     may_make: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
+    of_model: bool = False
 
     def __init__(self, recorder: Any):
         super().__init__(recorder=recorder)

@@ -85,6 +85,7 @@ class ImportanceRecord(Record):
     makes = tuple(f"{FOLDER}/{name}" for name in ("features.csv", "daily.parquet", "summary.json"))
     may_make = (f"{FOLDER}/groups.csv",)
     asks = ("panels",)
+    of_model = True
 
     def __init__(
         self,

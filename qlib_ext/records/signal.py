@@ -18,6 +18,7 @@ from safetensors.numpy import save
 import qlib_ext
 from qlib_ext.checks import UserError
 from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.records.base import Record
 
 PACKAGES = ("pyqlib", "torch", "numpy", "pandas", "scipy", "lightgbm", "mlflow")
@@ -76,6 +77,8 @@ class SignalRecord(Record):
                 )
         predictions = self._predictions()
         summary = self.dataset.describe()
+        if isinstance(self.model, GivenScores):
+            summary["notes"] = [*summary["notes"], *self.model.notes]
         self.save_table("signal/predictions.parquet", predictions)
         self.save_table("signal/labels.parquet", self._labels(predictions.index))
         self.save_json("data/summary.json", summary)

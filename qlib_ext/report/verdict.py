@@ -225,6 +225,14 @@ def _look_ahead(run: RunArtifacts) -> list[Remark]:
         return [Remark("note", said)]
     found = run.json("lookahead/audit.json")
     findings, dates = found["findings"], _counted(int(found["dates"]), "date")
+    if "given" in found:
+        return [
+            *_given(findings),
+            *(
+                Remark("warning" if k == 0 else "note", _sentence(note))
+                for k, note in enumerate(found["notes"])
+            ),
+        ]
     if not findings:
         return [
             Remark(
@@ -242,6 +250,12 @@ def _look_ahead(run: RunArtifacts) -> list[Remark]:
             f"the future mean nothing: {told}{more}.",
         )
     ]
+
+
+def _given(findings: list[dict[str, str]]) -> list[Remark]:
+    """What is suspicious of scores that were given, which the audit cannot look into."""
+    told = "; ".join(finding["message"] for finding in findings[:MOST_LEAKS])
+    return [Remark("warning", f"The scores are too good to be forecasts: {told}.")] if findings else []
 
 
 def _days(run: RunArtifacts) -> list[Remark]:
@@ -345,7 +359,7 @@ def _trading(run: RunArtifacts) -> list[Remark]:
     if not run.has("backtest/setup.json"):
         return []
     setup = run.json("backtest/setup.json")
-    found = [Remark("note", f"{note[0].upper()}{note[1:]}.") for note in setup.get("notes", []) if note]
+    found = [Remark("note", _sentence(note)) for note in setup.get("notes", []) if note]
     if setup["benchmark"] is not None and not setup.get("benchmark_total_return", False):
         found.append(
             Remark(
@@ -374,6 +388,10 @@ def _configured(run: RunArtifacts, *keys: str) -> Any:
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
     return found
+
+
+def _sentence(note: str) -> str:
+    return f"{note[0].upper()}{note[1:]}."
 
 
 def _counted(count: int, what: str) -> str:

@@ -64,6 +64,12 @@ def connect(uri: str | None = None) -> MlflowClient:
     return client
 
 
+def use(uri: str | None) -> None:
+    """Let a tracking URI that a command was given be that of the environment, for all that this process does."""
+    if uri is not None:
+        os.environ["MLFLOW_TRACKING_URI"] = checked_uri(uri)
+
+
 def find_run(client: MlflowClient, wanted: str) -> Run:
     """Find one run.
 

@@ -151,7 +151,7 @@ class PanelHandler(DataHandlerLP):
         """Raise a UserError if the store lacks what the handler reads, or `fits` is asked for and no days are given."""
         require(store, universe=self.instruments, fields=self.features.required_fields)
         self.features.check_store(store)
-        if fits and self.fit_start_time is None:
+        if fits and self.features.names and self.fit_start_time is None:
             raise UserError(
                 "`fit_start_time` and `fit_end_time` must be given, as the days of the training segment, found none: "
                 "only a dataset that splits the days (`segments: {split: ...}`) gives them itself"
@@ -199,7 +199,7 @@ class PanelHandler(DataHandlerLP):
             self.features.join(self.store, market)
         with TimeInspector.logt("Computing the features"):
             self._padded = self.features.pad(market, allocate)
-        if init_type != self.IT_LS:
+        if init_type != self.IT_LS and self.features.names:
             with TimeInspector.logt("Fitting the features"):
                 self.features.fit(market, market.present & self.fit_days()[:, None], self._padded)
         with TimeInspector.logt("Making the labels"):

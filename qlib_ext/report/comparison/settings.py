@@ -13,7 +13,7 @@ TASKS = "tasks"
 
 # How a run was made, not what.
 _MACHINERY = re.compile(
-    r"cmd-sys\.argv|_QLIB_.*|model\.kwargs\.(checkpoint_dir|device|resume|n_jobs|num_threads|verbose\w*)"
+    r"cmd-sys\.argv|_QLIB_.*|model\.kwargs\.(checkpoint_dir|device|resume|n_jobs|num_threads|tracking_uri|verbose\w*)"
     r"|dataset\.kwargs\.(cache|record_fields)"
 )
 _SEED = re.compile(r"(.*\.)?(seed|random_state)")

@@ -1,0 +1,49 @@
+"""A dataset without what a model would see: labels, members and coverage, for scores that are there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qlib_ext.config.build import in_one_form
+from qlib_ext.data.config import SOURCES
+from qlib_ext.data.handlers.arguments import build_processors, label_expressions
+from qlib_ext.data.handlers.panel import LABELS
+from qlib_ext.features.engine.evaluation import Program
+from qlib_ext.features.no_features import NoFeatures
+
+# Of a dataset, what only a model reads, and the cache that would hold nothing worth a file.
+OF_MODEL = (*SOURCES, "cache")
+
+
+def scores_only(dataset: Any) -> dict[str, Any]:
+    """The configuration of a dataset with `NoFeatures` in the place of its features.
+
+    Parameters
+    ----------
+    dataset
+        `{class, kwargs}` of a `DailyPanelDataset`, as a workflow has it.
+
+    Raises
+    ------
+    UserError
+        If it is of another shape.
+    """
+    config = in_one_form(dataset, "dataset")
+    handler = in_one_form(config["kwargs"].get("handler"), "dataset.handler")
+    kwargs = {key: value for key, value in handler["kwargs"].items() if key != "cache"}
+    kwargs["features"] = no_features(kwargs)
+    kept = {key: value for key, value in config["kwargs"].items() if key not in OF_MODEL}
+    return {**config, "kwargs": {**kept, "handler": {**handler, "kwargs": kwargs}}}
+
+
+def no_features(handler: Mapping[str, Any]) -> dict[str, Any]:
+    """`NoFeatures` that reads the fields of a handler's labels; `handler` has its arguments."""
+    processors = [
+        processor
+        for kind in ("infer", "learn")
+        for processor in build_processors(handler.get(f"{kind}_processors") or [], kind)
+    ]
+    labels = label_expressions(handler.get("labels") or LABELS, processors)
+    fields = sorted({*Program([*labels.values()]).fields, "close"})
+    return {"class": f"{NoFeatures.__module__}.{NoFeatures.__qualname__}", "kwargs": {"fields": fields}}
