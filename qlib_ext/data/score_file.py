@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, counted, one_of
 from qlib_ext.config.security import PICKLES
+from qlib_ext.files import open_table
 from qlib_ext.market.codes import code_in_store
 from qlib_ext.market.columns import Known, recognise
-from qlib_ext.market.side_data.table import check_frame
-from qlib_ext.market.side_data.user_table import NAMES, UserTable
+from qlib_ext.market.side_data.rows import BLANK, Rows
+from qlib_ext.market.side_data.user_table import NAMES, TEXT_SUFFIXES
 from qlib_ext.market.store import QlibStore
+from qlib_ext.market.text_files import check_parquet, reading, separator
 
 SCORE = "score"
 FIELDS = ("datetime", "instrument", SCORE)
@@ -76,23 +79,29 @@ def read_scores(
     path, named = Path(path).expanduser(), dict(columns or {})
     for field in named:
         one_of("column", field, FIELDS)
-    if path.suffix.lower() in PICKLES:
-        raise UserError(
-            f"scores must be CSV or Parquet, found `{path}`: a pickle runs what it holds when it is opened. Where you trust "
-            f"it: python -c \"import pandas; pandas.read_pickle('{path}').to_frame().to_parquet('scores.parquet')\""
-        )
-    known = store.instruments()
-    table = _table(path, named, encoding, set(known))
-    frame = table.frame()
-    found, faults = check_frame(SCORE, frame, f"`{path}`")
-    if found is None or faults:
-        more = f"; there are {len(faults) - 1} other kinds of fault" if len(faults) > 1 else ""
-        raise UserError(f"{faults[0].message}{more}")
-    notes = [*table.notes]
-    blank = len(frame) - len(found.frame)
-    if blank:
-        notes.append(f"{blank:,} of {len(frame):,} rows of {path.name} have no score: left out")
-    return ScoreFile(*_of_store(found.frame, known, path, notes))
+    with reading(path, encoding):
+        table = _frame(path, named, encoding, set(store.instruments()))
+    rows = Rows(table, f"`{path}`")
+    days, numbers = rows.days("datetime"), rows.numbers(SCORE)
+    codes, notes = _spelled(table["instrument"], store, path)
+    if not rows.found:
+        there = pd.Series(codes)
+        rows.report((there == "").to_numpy(), "side-missing-value", "has no `instrument`")
+        rows.label(there, days)
+        twice = pd.DataFrame({"day": days, "code": codes}).duplicated().to_numpy()
+        rows.report(twice, "side-doubled-row", "repeats a stock and day; keep one row for each")
+    if rows.found:
+        more = f"; there are {len(rows.found) - 1} other kinds of fault" if len(rows.found) > 1 else ""
+        raise UserError(f"{rows.found[0].message}{more}")
+    known = pd.Index(codes).isin(store.instruments())
+    blank = np.isnan(numbers)
+    if blank.any():
+        notes.append(f"{int(blank.sum()):,} of {len(table):,} rows of {path.name} have no score: left out")
+    kept = known & ~blank
+    if not kept.any():
+        raise UserError(f"`{path}` must have scores, found none in its {len(table):,} rows")
+    index = pd.MultiIndex.from_arrays([days[kept], codes[kept]], names=FIELDS[:2])
+    return ScoreFile(pd.Series(numbers[kept], index=index, name=SCORE).sort_index(), tuple(notes))
 
 
 def on_trading_days(
@@ -127,57 +136,106 @@ def on_trading_days(
     return scores[day.isin(calendar)], tuple(notes)
 
 
-def _table(path: Path, named: dict[str, str], encoding: str, codes: set[str]) -> UserTable:
-    """The file with its columns told apart."""
-    # Nothing else in it is a key, however it is called.
-    keys = {field: "" for field in NAMES if field not in FIELDS} | {
-        field: column for field, column in named.items() if field != SCORE
-    }
-    table = UserTable(path, SCORE, "values", keys, encoding, codes, lagged=False)
-    where = f"`{path}`, which has {', '.join(table.header) or 'no columns'}"
-    if "datetime" not in table.found:
+def _frame(path: Path, named: dict[str, str], encoding: str, codes: set[str]) -> pd.DataFrame:
+    """Columns `datetime`, `instrument` and `score`, as the file has them."""
+    suffix = next((each for each in (".parquet", *TEXT_SUFFIXES) if path.name.lower().endswith(each)), None)
+    if path.suffix.lower() in PICKLES:
+        raise UserError(
+            f"scores must be CSV or Parquet, found `{path}`: a pickle runs what it holds when it is opened. Where you trust "
+            f"it: python -c \"import pandas; pandas.read_pickle('{path}').to_frame().to_parquet('scores.parquet')\""
+        )
+    if suffix is None:
+        raise UserError(
+            f"scores must be one of .parquet, {', '.join(TEXT_SUFFIXES)} by the name, found `{path}`"
+        )
+    if not path.is_file():
+        raise UserError(f"expected a file of scores, found none at `{path}`")
+    whole = _parquet(path) if suffix == ".parquet" else _text(path, encoding, nrows=0)
+    header = [str(column) for column in whole.columns]
+    where = f"`{path}`, which has {', '.join(header) or 'no columns'}"
+    keys = {field: NAMES[field] for field in FIELDS[:2]}
+    given = {field: named[field] for field in keys if field in named}
+    found = recognise(header, given, where=f"`{path}`", known=keys, required=())
+    rest = [column for column in header if column not in found.values()]
+    if "datetime" not in found:
         raise UserError(
             f"no column is known to be the day: name it with `--column datetime=NAME`; of {where}"
         )
-    if "instrument" not in table.found:
-        if any(_is_code(column, codes) for column in table.rest):
-            return table  # a column a stock
+    wide = "instrument" not in found and any(_is_code(column, codes) for column in rest)
+    if "instrument" not in found and not wide:
         raise UserError(
             f"no column is known to be the stock's code: name it with `--column instrument=NAME`; of {where}"
         )
-    rest = [*table.rest]
-    given = {SCORE: named[SCORE]} if SCORE in named else {}
-    chosen = recognise(rest, given, where=f"`{path}`", known=SCORES, required=()).get(SCORE)
-    if chosen is None and len(rest) != 1:
-        raise UserError(f"no column is known to be the score: name it with `--column score=NAME`; of {where}")
-    keys[SCORE] = chosen or rest[0]
-    return UserTable(path, SCORE, "values", keys, encoding, codes, lagged=False)
+    if not wide:
+        given = {SCORE: named[SCORE]} if SCORE in named else {}
+        chosen = recognise(rest, given, where=f"`{path}`", known=SCORES, required=()).get(SCORE)
+        if chosen is None and len(rest) != 1:
+            raise UserError(
+                f"no column is known to be the score: name it with `--column score=NAME`; of {where}"
+            )
+        found[SCORE] = chosen or rest[0]
+    if suffix != ".parquet":
+        texts = [found[field] for field in FIELDS[:2] if field in found]
+        blank = {column: list(BLANK) for column in header if column not in texts}
+        whole = _text(path, encoding, dtype=dict.fromkeys(texts, "category"), na_values=blank)
+    whole.columns = pd.Index(header)
+    if wide:
+        return whole.rename(columns={found["datetime"]: "datetime"}).melt(
+            "datetime", var_name="instrument", value_name=SCORE
+        )
+    return whole[[found[field] for field in FIELDS]].set_axis(FIELDS, axis=1).reset_index(drop=True)
 
 
-def _is_code(column: str, codes: set[str]) -> bool:
-    try:
-        return code_in_store(column, codes) in codes
-    except UserError:
-        return False
+def _parquet(path: Path) -> pd.DataFrame:
+    """The table; its index is columns too, and a day where it has no name."""
+    check_parquet(path)
+    frame = pd.read_parquet(path)
+    if isinstance(frame.index, pd.DatetimeIndex) and frame.index.name is None:
+        frame = frame.rename_axis(index="datetime")
+    return frame if frame.index.names == [None] else frame.reset_index()
 
 
-def _of_store(
-    frame: pd.DataFrame, known: list[str], path: Path, notes: list[str]
-) -> tuple[pd.Series, tuple[str, ...]]:
-    codes = frame["instrument"].cat.remove_unused_categories()
-    unknown = sorted(set(codes.cat.categories) - set(known))
-    if len(unknown) == len(codes.cat.categories):
+def _text(path: Path, encoding: str, **how: Any) -> pd.DataFrame:
+    """The table; `how` as pandas takes it."""
+    codec = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    with open_table(path, encoding=encoding) as stream:
+        return pd.read_csv(
+            stream,
+            sep=separator(path, encoding),
+            encoding=codec,
+            keep_default_na=False,
+            low_memory=False,
+            **how,
+        )
+
+
+def _spelled(column: pd.Series, store: QlibStore, path: Path) -> tuple[np.ndarray, list[str]]:
+    """Codes as the store has them, '' where there is none, and what is said of those that it has not."""
+    known = set(store.instruments())
+    place, uniques = pd.factorize(column)
+    number = pd.api.types.is_integer_dtype(column.dtype)  # 1 was 000001 before somebody took it for a number
+    words = [f"{word:06d}" if number else str(word).strip() for word in uniques]
+    codes = np.array([*(_code(word, known) for word in words), ""], dtype=object)
+    unknown = sorted({*codes} - known - {""})
+    if unknown and not known & {*codes}:
         raise UserError(
             f"none of the {counted(len(unknown), 'code')} of `{path}` has bars in the store, such as {unknown[0]}; codes are "
             f"written as in {min(known, default='none')}"
         )
+    notes = []
     if unknown:
         notes.append(
             f"{counted(len(unknown), 'code')} of {path.name} without bars in the store, such as {unknown[0]}: left out"
         )
-    there = ~codes.isin(unknown).to_numpy()
-    index = pd.MultiIndex.from_arrays(
-        [frame["datetime"].to_numpy()[there], np.asarray(codes.astype(object))[there]],
-        names=["datetime", "instrument"],
-    )
-    return pd.Series(frame[SCORE].to_numpy()[there], index=index, name=SCORE).sort_index(), tuple(notes)
+    return codes[place], notes  # a missing one is the last
+
+
+def _code(word: str, known: set[str]) -> str:
+    try:
+        return code_in_store(word, known) if word else ""
+    except UserError:  # what is no code at all has no bars either
+        return word.upper()
+
+
+def _is_code(word: str, known: set[str]) -> bool:
+    return _code(word, known) in known

@@ -20,8 +20,8 @@ from qlib_ext.data.handlers.panel import LABELS, PanelHandler
 from qlib_ext.data.score_file import on_trading_days, read_scores
 from qlib_ext.data.scores_only import no_features, scores_only
 from qlib_ext.files import load_yaml, read_text
+from qlib_ext.market.codes import is_index, region
 from qlib_ext.market.importing.import_settings import FILE as IMPORT
-from qlib_ext.market.quality.source import is_index, region
 from qlib_ext.market.spells import daily_size
 from qlib_ext.market.store import QlibStore, read_mapping
 from qlib_ext.model.given_scores import GivenScores
