@@ -35,7 +35,13 @@ SEGMENTS = {
     "test": ["2015-10-08", "2015-12-31"],
 }
 REMOVED = object()
-MAIN, LGB, RESNEXT, EQUAL = "mimstocr_csi300", "lightgbm_csi300", "resnext_sp500", "ew_csi300"
+MAIN, LGB, RESNEXT, EQUAL, MASTER = (
+    "mimstocr_csi300",
+    "lightgbm_csi300",
+    "resnext_sp500",
+    "ew_csi300",
+    "master_csi300",
+)
 
 
 class TrainingBeganError(Exception):
@@ -191,6 +197,8 @@ CASES: list[tuple[str, str, Any, str]] = [
     (MAIN, f"{MODEL}/backbone/kwargs/num_layers", True, "`num_layers` must be an integer, found True"),
     (RESNEXT, f"{MODEL}/backbone/kwargs/cardinality", 3, "cardinality"),
     (RESNEXT, f"{MODEL}/backbone/kwargs/pooling", "sum", "`pooling` must be one of"),
+    (MASTER, f"{MODEL}/backbone/kwargs/beta", 0, "`beta` must be above 0, found 0"),
+    (MASTER, f"{MODEL}/backbone/kwargs/num_market", 63, "`backbone.kwargs` must not set `num_market`: it is given by the program"),
     (MAIN, f"{MODEL}/tasks", {}, "`tasks` must hold a regression task named `score`, found none"),
     (MAIN, f"{MODEL}/tasks/score", REMOVED, "`tasks` must hold a regression task named `score`, found momentum"),
     (MAIN, f"{MODEL}/tasks/score", ["RETURN"], "`tasks.score` must be a mapping with `label` and `loss`"),
@@ -252,6 +260,10 @@ CASES: list[tuple[str, str, Any, str]] = [
     (MAIN, f"{DATASET}/segments/test", ["2031-01-01", "2031-12-31"], "holds no day of the universe `csi300`"),
     (MAIN, f"{DATASET}/segments/test", REMOVED, "`segments` must hold `test`"),
     (MAIN, f"{DATASET}/segments/valid", REMOVED, "`segments` must hold `valid`, which MultiTaskModel needs"),
+    (MASTER, f"{DATASET}/market_status", REMOVED, "a gate needs features of the market, found none: name `market_status`"),
+    (MASTER, f"{DATASET}/market_status/kwargs/indices", ["SH000905"], "it has no bars of SH000905; of indices it has SH000016, SH000300, SH000903"),
+    (MASTER, f"{DATASET}/market_status/kwargs/windows", [5, 5], "`windows` must be a list of different numbers of days"),
+    (MASTER, f"{DATASET}/market_status/class", "qlib_ext.features.side_data.macro.Macro", "`market_status.class` must be a MarketStatus"),
     (RESNEXT, f"{DATASET}/segments/split", [0.7, 0.3], "`segments.split` must be the shares of train, valid, test"),
     (RESNEXT, f"{DATASET}/segments/split", [0.7, 0.2, 0.2], "`segments.split` must make 1 together"),
     (RESNEXT, f"{DATASET}/segments/test", ["2008-10-01", "2008-12-31"], "`segments.split` makes all segments, found test beside it"),
