@@ -21,6 +21,7 @@ from qlib_ext.cli.data.universe import universe
 from qlib_ext.cli.data.update import update
 from qlib_ext.cli.evaluate import evaluate
 from qlib_ext.cli.factors import factors
+from qlib_ext.cli.ledger import ledger
 from qlib_ext.cli.lookahead import lookahead
 from qlib_ext.cli.recommend import recommend
 from qlib_ext.cli.relocate import relocate
@@ -49,6 +50,7 @@ app.command("recommend")(recommend)
 app.command("send")(send)
 app.command("report")(report)
 app.command("relocate")(relocate)
+app.command("ledger")(ledger)
 
 data.command("check")(check)
 data.command("download")(download)

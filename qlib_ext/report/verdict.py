@@ -32,6 +32,7 @@ OPTIONAL = (
     "config.yaml",
     "backtest/setup.json",
     "benchmarks/setup.json",
+    "ledger/summary.json",
 )
 
 RULES = (
@@ -110,6 +111,7 @@ def remarks(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Remark]:
         *_audit(run),
         *_labels(run),
         *_trading(run),
+        *_trials(run),
     ]
     return sorted(found, key=lambda remark: remark.kind != "warning")
 
@@ -370,6 +372,27 @@ def _trading(run: RunArtifacts) -> list[Remark]:
             )
         )
     return found
+
+
+def _trials(run: RunArtifacts) -> list[Remark]:
+    """What the trials before this one do to its figures."""
+    if not run.has("ledger/summary.json"):
+        return []
+    found = run.json("ledger/summary.json")
+    if "problem" in found:
+        said = f"How many trials saw these test days is not known, since the ledger could not be used: {found['problem']}."
+        return [Remark("warning", said)]
+    said = f"Line {found['entry']} of the ledger of trials {found['file']}, of {_counted(found['trials'], 'look')} at these test days"
+    if "luck" not in found:
+        return [Remark("note", f"{said}.")]
+    return [
+        Remark(
+            "note",
+            f"{said}: the best of {_counted(found['traded'], 'backtest')} without any skill is expected to have a ratio of "
+            f"{html.number(found['luck'], 2)} a year; this one has {html.number(found['ratio'], 2)}, and a deflated Sharpe "
+            f"ratio of {html.number(found['deflated'], 3)}, the probability that its true ratio is positive.",
+        )
+    ]
 
 
 def offsets(formula: str) -> list[int]:

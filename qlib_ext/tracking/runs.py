@@ -121,6 +121,12 @@ def find_runs(client: MlflowClient, wanted: Sequence[str], *, finished: bool = T
     return list(runs.values())
 
 
+def all_tags(client: MlflowClient, name: str) -> dict[str, str]:
+    """The values of a tag, by the id of the run, of all runs that have it."""
+    runs = _pages(client, _experiment_ids(client), f"tags.`{name}` LIKE '%'")
+    return {run.info.run_id: run.data.tags[name] for run in runs}
+
+
 def checked_uri(uri: object) -> str:
     """Return a tracking URI if it names a database or a server.
 

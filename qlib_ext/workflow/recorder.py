@@ -18,6 +18,7 @@ from qlib.workflow.recorder import MLflowRecorder
 from qlib_ext.checks import UserError
 from qlib_ext.masking import masked
 from qlib_ext.records.base import check_records
+from qlib_ext.records.ledger import LedgerRecord
 from qlib_ext.tracking import git
 from qlib_ext.tracking.availability import REQUEST_ERRORS, is_unavailable, wait_seconds
 from qlib_ext.tracking.buffered_client import BufferedMlflowClient
@@ -26,6 +27,7 @@ from qlib_ext.tracking.tags import task_tags
 
 logger = logging.getLogger(__name__)
 
+SCORES = "signal/predictions.parquet"
 PARAMS_AT_ONCE = 100  # MLflow takes no more in one request
 
 
@@ -70,6 +72,8 @@ class Recorder(MLflowRecorder):
         self._ended = True
         finished = status == MLflowRecorder.STATUS_FI
         unsent: UserError | None = None
+        if finished:
+            self._enter_ledger()
         self._log_checksums()
         if not self._delivered(wait_seconds() if finished else 0.0):
             unsent, status = self._kept_end(status)
@@ -88,6 +92,16 @@ class Recorder(MLflowRecorder):
             raise unsent
         if unsent is not None:
             logger.warning("the run %s has ended as %s: %s", self.id, status, unsent)
+
+    def _enter_ledger(self) -> None:
+        """Enter a run that looked at test days into the ledger of trials, where none of its records did."""
+        try:
+            if any(item == SCORES for item in self.list_artifacts("signal")) and not self.list_artifacts(
+                "ledger"
+            ):
+                LedgerRecord(self).generate()
+        except (OSError, UserError, *REQUEST_ERRORS) as error:
+            logger.warning("the run %s is not in the ledger of trials: %s", self.id, masked(str(error)))
 
     def _log_checksums(self) -> None:
         """Let damage to the run's files be noticed later; a run that cannot have it ends as it would without."""

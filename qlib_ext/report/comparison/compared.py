@@ -59,7 +59,9 @@ class Trials:
     Attributes
     ----------
     count
-        Runs with a backtest; each is one trial.
+        Runs with a backtest, and what else the ledger has of their test days; each is one trial.
+    others
+        How many of them are not among the runs compared.
     best
         The run with the highest information ratio.
     ratio
@@ -71,6 +73,7 @@ class Trials:
     """
 
     count: int
+    others: int
     best: ComparedRun
     ratio: float
     luck: float
@@ -267,8 +270,10 @@ def _daily_ratio(run: ComparedRun) -> float:
 def _runs(groups: Sequence[Group]) -> tuple[pd.DataFrame, Trials | None]:
     runs = [(group, run) for group in groups for run in group.runs]
     ratios = np.array([_daily_ratio(run) for _, run in runs])
+    others = _others([run for _, run in runs])
+    every = np.concatenate([ratios, others])
     deflated = [
-        deflated_sharpe_ratio(run.daily[EXCESS], ratios) if not math.isnan(ratio) else math.nan
+        deflated_sharpe_ratio(run.daily[EXCESS], every) if not math.isnan(ratio) else math.nan
         for (_, run), ratio in zip(runs, ratios, strict=True)
     ]
     rows = [
@@ -289,10 +294,24 @@ def _runs(groups: Sequence[Group]) -> tuple[pd.DataFrame, Trials | None]:
         return pd.DataFrame(rows), None
     best = int(np.nanargmax(ratios))
     run = runs[best][1]
+    there = np.concatenate([there, others])
     variance = float(there.var(ddof=1)) if len(there) > 1 else 0.0
     year = math.sqrt(float(run.conditions.get("trading days of a year", DAYS_PER_YEAR)))
     luck = expected_maximum_sharpe(variance, len(there)) * year
-    return pd.DataFrame(rows), Trials(len(there), run, float(ratios[best]) * year, luck, deflated[best])
+    return pd.DataFrame(rows), Trials(
+        len(there), len(others), run, float(ratios[best]) * year, luck, deflated[best]
+    )
+
+
+def _others(runs: Sequence[ComparedRun]) -> np.ndarray:
+    """Daily ratios of the trials that the ledger has, as far as the runs know it, and that are none of the runs."""
+    tables = [run.trials for run in runs if len(run.trials)]
+    if not tables:
+        return np.array([])
+    known = pd.concat(tables).drop_duplicates("hash")
+    return (
+        known.loc[~known["run_id"].isin([run.run_id for run in runs]), "ratio"].dropna().to_numpy(dtype=float)
+    )
 
 
 def _summary(groups: Sequence[Group], runs: pd.DataFrame) -> pd.DataFrame:

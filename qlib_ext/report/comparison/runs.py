@@ -23,6 +23,7 @@ BACKTEST = "backtest/daily.parquet"
 SETUP = "backtest/setup.json"
 SUMMARY = "data/summary.json"
 READS = (RANKING, BACKTEST, SETUP, SUMMARY)
+LEDGER = "ledger/trials.csv"
 
 IC, RANK_IC, RETURN, INDEX, EXCESS = "IC", "RankIC", "return", "index", "excess"
 
@@ -50,6 +51,8 @@ class ComparedRun:
         What is said of a run on a synthetic market; empty of another.
     unchecked
         Artifacts that were read and of which the run keeps no checksum.
+    trials
+        The ledger of trials up to this run, of those that looked at some of the same test days; empty where it is not known.
     """
 
     run_id: str
@@ -65,6 +68,7 @@ class ComparedRun:
     lacking: Sequence[str] = ()
     synthetic: str = ""
     unchecked: Sequence[str] = ()
+    trials: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def traits(self) -> dict[str, str]:
@@ -97,7 +101,7 @@ def read(client: MlflowClient, runs: Iterable[Run]) -> tuple[list[ComparedRun], 
             left_out.append(LeftOut(run_id, name, f"not finished: MLflow has it as {run.info.status}"))
             continue
         try:
-            there = stored(client, run_id, READS)
+            there = stored(client, run_id, (*READS, LEDGER))
             if RANKING not in there and BACKTEST not in there:
                 left_out.append(LeftOut(run_id, name, f"it has neither `{RANKING}` nor `{BACKTEST}`"))
                 continue
@@ -157,6 +161,7 @@ def view(run: RunArtifacts, lacking: Sequence[str] = ()) -> ComparedRun:
         lacking=[*lacking],
         synthetic=synthetic(run),
         unchecked=run.unchecked,
+        trials=run.table(LEDGER) if run.has(LEDGER) else pd.DataFrame(),
     )
 
 

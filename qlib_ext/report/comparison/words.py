@@ -9,7 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from qlib_ext.report import html
-from qlib_ext.report.comparison.compared import FEW_TRAININGS, LEVEL, SET_LEVEL, TESTED, Comparison
+from qlib_ext.report.comparison.compared import FEW_TRAININGS, LEVEL, SET_LEVEL, TESTED, Comparison, Trials
 from qlib_ext.report.comparison.runs import RETURN
 from qlib_ext.report.verdict import Claim
 
@@ -128,6 +128,18 @@ def _of_other_seeds(found: pd.DataFrame) -> tuple[bool, str]:
     return True, ""
 
 
+def _of_trials(trials: Trials) -> str:
+    if trials.others:
+        return (
+            f"Trials are the {trials.count - trials.others} runs compared and {trials.others} more that the ledger of trials "
+            "has of these test days."
+        )
+    return (
+        "Trials are the runs compared, and no others are in the ledger of trials, as far as these runs know it; what was tried "
+        "elsewhere does not count here, and should."
+    )
+
+
 def claims(comparison: Comparison) -> list[Claim]:
     """What the tests say, in sentences."""
     made: list[Claim] = []
@@ -185,8 +197,7 @@ def claims(comparison: Comparison) -> list[Claim]:
                 f"{trials.best.name or trials.best.run_id[:8]} has an information ratio of {html.number(trials.ratio, 2)} a "
                 f"year, after cost; the best of {trials.count} without any skill is expected to have "
                 f"{html.number(trials.luck, 2)}; deflated Sharpe ratio {html.number(trials.probability, 3)}, which is the "
-                "probability that the true ratio is positive. Trials are the runs compared; what was tried before and is "
-                "not among them does not count here, and should.",
+                f"probability that the true ratio is positive. {_of_trials(trials)}",
             )
         )
     return made

@@ -1,0 +1,64 @@
+"""`qlib-ext ledger`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qlib_ext.terminal import cell, console, empty_table, say
+
+SHOWN = 30
+
+
+def ledger(
+    store: Annotated[Path, typer.Argument(help="Qlib data directory.")],
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(
+            help="MLflow store whose runs must all be in the ledger; MLFLOW_TRACKING_URI by default."
+        ),
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print all trials as CSV and nothing else.")] = False,
+) -> None:
+    """Show every look at the test days of a store, and check that no line was changed or taken out.
+
+    Ends with status 2 where one was, and with 1 where a run of the MLflow store says that it is in the ledger, and is not.
+    """
+    import os  # here, so that `qlib-ext --help` stays quick
+
+    from qlib_ext.tracking import ledger as trials
+    from qlib_ext.tracking.runs import all_tags, connect
+
+    path = trials.ledger_path(store)
+    known = trials.entries(path)
+    table = trials.tabulate(known)
+    if csv:
+        say(table.to_csv().rstrip("\n"), lines=True)
+    else:
+        shown = empty_table(f"Trials, {path.name}")
+        for name in ("", "When", "Run", "Test days", "RankIC", "Ratio a day"):
+            shown.add_column(name, overflow="fold")
+        for entry in known[-SHOWN:]:
+            trial = entry.trial
+            figures = ("" if value is None else f"{value:.4f}" for value in (trial.rank_ic, trial.ratio))
+            cells = (
+                entry.number,
+                trial.time[:16],
+                trial.name or trial.run_id[:8],
+                f"{trial.first} {trial.last}",
+                *figures,
+            )
+            shown.add_row(*(cell(str(each)) for each in cells))
+        console().print(shown)
+        say(f"{len(known)} trials in {path}; every line follows from the one before it")
+    uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri:
+        missing = trials.taken_out(path, all_tags(connect(uri), trials.TAG))
+        if missing:
+            say(
+                f"{len(missing)} runs say that they are in a ledger of this name, and are not in this one: {', '.join(missing[:5])}",
+                err=True,
+            )
+            raise typer.Exit(1)
