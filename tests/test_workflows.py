@@ -124,6 +124,7 @@ SAID = re.compile(
     |\d+\ of\ \d+\ training\ days\ lack
     |epoch\ \d+:\ loss\ train/valid
     |best\ epoch\ \d+
+    |permutation\ importance:\ [\d,]+\ days\ scored,
     |Backtest(:|\ from)
     |Training\ until\ validation|\[\d+\]\ttrain's\ |Did\ not\ meet\ early|Early\ stopping,|\[1\]\t
     |(Report|MLflow\ store|Experiment|Run)\ \ +\S+$""",
@@ -369,7 +370,12 @@ class TestRun:
         done = run("lightgbm_csi300", tmp_path, QLIB_DATA=market)
         assert done.returncode == 0, done.stderr[-3000:]
         assert strange(done) == []
-        assert list((tmp_path / "reports" / "runs").glob("*/report.html"))
+        (report,) = (tmp_path / "reports" / "runs").glob("*/report.html")
+        assert "Feature importance</h2>" in report.read_text(encoding="utf-8")
+        (path,) = tmp_path.glob("mlruns/*/*/artifacts/importance/features.csv")
+        features = pd.read_csv(path, index_col="feature")
+        assert list(features.index) == ["close", "open", "high", "low", "vwap", "volume"]
+        assert (features["splits"] > 0).any()
 
 
 class TestStops:

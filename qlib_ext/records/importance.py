@@ -210,12 +210,10 @@ class ImportanceRecord(Record):
             table[f"{segment}_high"] = [high for _, high in ends]
         booster = booster_of(self.model)
         if booster is not None:
-            shape = (
-                len(self.dataset.handler.features.names),
-                -1,
-            )  # its columns are the lags of one after the other
+            # its columns are all lags of the first name, then those of the next
+            names = len(self.dataset.handler.features.names)
             for column, kind in (("gain", "gain"), ("splits", "split")):
-                by_place = np.reshape(booster.feature_importance(kind), shape).sum(axis=1)
+                by_place = np.reshape(booster.feature_importance(kind), (names, -1)).sum(axis=1)
                 table[column] = [by_place[[*places]].sum() for places in columns.values()]
         return table
 

@@ -104,9 +104,9 @@ def test_features_and_groups_are_drawn_on_the_page_and_as_pictures(run: Callable
 
 def test_it_says_what_is_beyond_chance_and_whether_it_lasts(run: Callable[..., RunArtifacts]) -> None:
     said = text(Importance().render(run(table(beyond=8, lasts=3))))
-    assert "8 of the 40 features are beyond chance on validation" in said
-    assert "of 40 features without any worth about 1 would be" in said
-    assert "3 of the 20 features with the largest drop there are beyond chance on test." in said
+    assert "The ranking changes with 40 of the 40 features. On validation 8 of them are beyond chance" in said
+    assert "of as many features without any worth about 1 would be." in said
+    assert "On test 3 of the 20 with the largest drop on validation are beyond chance." in said
     assert "Choose features by the column of validation." in said
     assert "60 of 486 days of validation (2015-01-05 to 2016-12-28, RankIC 0.0741)" in said
     assert "22,800 scored days, 9.5 times the days of train and validation together" in said
@@ -114,9 +114,19 @@ def test_it_says_what_is_beyond_chance_and_whether_it_lasts(run: Callable[..., R
 
 def test_it_says_so_where_nothing_lasts(run: Callable[..., RunArtifacts]) -> None:
     said = text(Importance().render(run(table(20, beyond=1, lasts=0))))
-    assert "1 of the 20 features is beyond chance on validation" in said
-    assert "of 20 features without any worth fewer than one would be" in said
-    assert "None of the 20 features with the largest drop there is beyond chance on test." in said
+    assert "On validation 1 of them is beyond chance" in said
+    assert "without any worth fewer than one would be" in said
+    assert "On test none of the 20 with the largest drop on validation is beyond chance." in said
+
+
+def test_what_the_ranking_does_not_change_with_is_counted_and_not_drawn(
+    run: Callable[..., RunArtifacts],
+) -> None:
+    features = table(5)
+    features.loc[["F0", "F4"]] = 0.0
+    made = run(features)
+    assert [*Importance().charts(made)["importance_features"].values.index] == ["F1", "F2", "F3"]
+    assert "The ranking changes with 3 of the 5 features." in text(Importance().render(made))
 
 
 def test_what_was_not_measured_is_named_and_not_drawn(run: Callable[..., RunArtifacts]) -> None:
@@ -126,13 +136,13 @@ def test_what_was_not_measured_is_named_and_not_drawn(run: Callable[..., RunArti
     assert [*Importance().charts(made)["importance_features"].values.index] == ["F0", "F2"]
     said = text(Importance().render(made))
     assert "Not measured, as all stocks of a day have the same or no RankIC is there: F1." in said
-    assert "of 2 features without any worth" in said
+    assert "The ranking changes with 2 of the 3 features." in said
 
 
 def test_where_nothing_could_be_measured(run: Callable[..., RunArtifacts]) -> None:
     made = run(table(2) * np.nan)
     assert Importance().charts(made) == {}
-    assert "No feature could be measured." in text(Importance().render(made))
+    assert "The ranking changes with none of the 2 features." in text(Importance().render(made))
 
 
 def test_it_reads_nothing_that_it_does_not_name(run: Callable[..., RunArtifacts]) -> None:
@@ -141,4 +151,4 @@ def test_it_reads_nothing_that_it_does_not_name(run: Callable[..., RunArtifacts]
             assert path in (*Importance.requires, *Importance.optional)
             return super()._file(path)
 
-    assert "9 of" in Importance().render(Watched(run(table(beyond=9)).root))
+    assert "9 of them" in Importance().render(Watched(run(table(beyond=9)).root))

@@ -37,9 +37,9 @@ class Importance(Section):
         """Bars of the highest features and groups on validation, with those of test beside them."""
         tables = {"feature": _features(run), "group": _groups(run)}
         return {
-            f"importance_{kind}s": _bars(_measured(table).head(TOP), kind)
+            f"importance_{kind}s": _bars(_moving(table).head(TOP), kind)
             for kind, table in tables.items()
-            if len(_measured(table))
+            if len(_moving(table))
         }
 
     def render(self, run: RunArtifacts) -> str:
@@ -78,8 +78,10 @@ def _sorted(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("valid", ascending=False, kind="stable")
 
 
-def _measured(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["valid"].notna() | table["test"].notna()]
+def _moving(table: pd.DataFrame) -> pd.DataFrame:
+    """Those that were measured and with which the ranking changes; LightGBM leaves many features alone."""
+    found = table.filter(regex="^(valid|test)").astype(float).fillna(0.0)
+    return table[(found != 0).any(axis=1)]
 
 
 def _bars(table: pd.DataFrame, kind: str) -> Chart:
@@ -105,24 +107,23 @@ def _bars(table: pd.DataFrame, kind: str) -> Chart:
 
 def _told(features: pd.DataFrame) -> str:
     """What is beyond chance, and whether it lasts."""
-    known = _measured(features)
-    if not len(known):
-        return "No feature could be measured."
-    number = len(known)
-    beyond = {segment: known[f"{segment}_low"] > 0 for segment in SEGMENTS}
-    top = min(TOP, number)
-    again = int(beyond["test"].head(top).sum())
-    chance = BY_CHANCE * number
-    expected = f"about {chance:.0f} would be" if chance >= 1 else "fewer than one would be"
+    moving = _moving(features)
+    if not len(moving):
+        return f"The ranking changes with none of the {counted(len(features), 'feature')}."
+    beyond = {segment: moving[f"{segment}_low"] > 0 for segment in SEGMENTS}
+    top = min(TOP, len(moving))
+    chance = BY_CHANCE * len(moving)
+    expected = f"about {chance:.0f}" if chance >= 1 else "fewer than one"
     return (
-        f"{_count(int(beyond['valid'].sum()), number)} beyond chance on validation, that is, the 95% interval of its drop lies "
-        f"above zero; of {counted(number, 'feature')} without any worth {expected}. "
-        f"{_count(again, top, ' with the largest drop there')} beyond chance on test."
+        f"The ranking changes with {len(moving)} of the {counted(len(features), 'feature')}. On validation "
+        f"{_beyond(int(beyond['valid'].sum()), 'them')}, that is, the 95% interval of the drop lies above zero; of as many "
+        f"features without any worth {expected} would be. On test "
+        f"{_beyond(int(beyond['test'].head(top).sum()), f'the {top} with the largest drop on validation')}."
     )
 
 
-def _count(count: int, of: int, which: str = "") -> str:
-    return f"{count or 'None'} of the {counted(of, 'feature')}{which} {'are' if count > 1 else 'is'}"
+def _beyond(count: int, of: str) -> str:
+    return f"{count or 'none'} of {of} {'are' if count > 1 else 'is'} beyond chance"
 
 
 def _table(table: pd.DataFrame, kind: str, features: pd.DataFrame) -> str:
