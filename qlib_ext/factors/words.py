@@ -8,7 +8,7 @@ from qlib_ext.checks import counted
 from qlib_ext.factors.scorecard import ALIKE, LEVEL, Scorecard
 
 MARK = "LOOK-AHEAD: "  # with which feature sets begin such a note
-NAMED = 8  # clusters whose best is named
+NAMED = 8  # factors that a sentence names
 
 
 def alarms(found: Scorecard) -> Iterator[str]:
@@ -32,6 +32,10 @@ def summary(found: Scorecard) -> Iterator[str]:
     told = f"{counted(tried, 'factor')} {'was' if tried == 1 else 'were'} tried"
     if len(found.ahead):
         told += f" ({len(found.ahead):,} with look-ahead, which count for nothing)"
+    unmeasured = [*found.table.index[found.table["place"] == 0].difference(found.ahead.index)]
+    if unmeasured:
+        more = f" and {len(unmeasured) - NAMED:,} more" if len(unmeasured) > NAMED else ""
+        told += f" ({', '.join(unmeasured[:NAMED])}{more} could not be measured: no values, or the same for all stocks)"
     yield (
         f"{told}; {found.tell:,} foretell the label by q of at most {LEVEL:.0%} (Benjamini and Hochberg, over all that were "
         "tried)."

@@ -132,7 +132,7 @@ def residuals(values: npt.ArrayLike, exposures: npt.ArrayLike, group: npt.ArrayL
     left = np.full(v.shape, np.nan)
     there = ~np.isnan(v)
     alike: dict[bytes, list[int]] = {}  # factors of one history lack the same stocks
-    for row in np.flatnonzero(there.any(axis=1)):
+    for row in np.flatnonzero(there.any(axis=1)).tolist():
         alike.setdefault(there[row].tobytes(), []).append(row)
     for rows in alike.values():
         mask = there[rows[0]]

@@ -75,6 +75,10 @@ class TestPage:
 
 def test_the_summary_counts_what_was_tried(found: Scorecard) -> None:
     first, second, third = summary(found)
+    assert "could not be measured" not in first
+    table = found.table.assign(place=found.table["place"].where(found.table.index != "CANDLE", 0))
+    told = next(summary(dataclasses.replace(found, table=table)))
+    assert "(CANDLE could not be measured: no values, or the same for all stocks)" in told
     assert first.startswith("6 factors were tried (1 with look-ahead, which count")
     assert f"; {found.tell} foretell the label by q of at most 5%" in first
     assert f"The surest is {found.best.index[0]} with |t| = " in second
