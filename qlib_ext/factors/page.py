@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from qlib_ext.checks import counted
-from qlib_ext.factors.charts import BARS, EXPOSURES, charts
+from qlib_ext.factors.charts import EXPOSURES, charts
 from qlib_ext.factors.measurement import AUTOCORRELATION_DAYS, LAGS
 from qlib_ext.factors.scorecard import LEVEL, Scorecard
 from qlib_ext.factors.words import alarms, remarks, summary
@@ -55,7 +55,7 @@ def render(found: Scorecard) -> str:
         Part("Summary", _summary(found) + drawn.get("rank_ic", "")),
         Part(
             "What they foretell",
-            _listed(_foretell, best, BARS) + html.paragraph(METHOD, "note"),
+            _listed(_foretell, best) + html.paragraph(METHOD, "note"),
             answers="Which factors tell returns apart, and how sure is that?",
         ),
         Part(
@@ -239,7 +239,7 @@ def _clusters(found: Scorecard) -> str:
         "Surest of the cluster",
         "RankIC",
         "Factors",
-        "The others, and how much each goes with its nearest",
+        "The others (with their nearest)",
     ]
     rows = []
     for first, row in found.best_of_clusters.iterrows():
