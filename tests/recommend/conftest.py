@@ -100,6 +100,14 @@ def client(trained: QlibStore, tmp_path_factory: pytest.TempPathFactory) -> Mlfl
                 "lambda_l2": 0.0,
             }
             task["model"]["kwargs"] |= small
+            # of side data, too: the tables of the store have rows of later days than its bars
+            sides = ["CSRank(side.planted_score.score)", "Age(side.market_value.market_value)"]
+            handler = task["dataset"]["kwargs"]["handler"]["kwargs"]
+            members = [
+                handler["features"],
+                {"class": "qlib_ext.features.expressions.Expressions", "kwargs": {"expressions": sides}},
+            ]
+            handler["features"] = {"class": "qlib_ext.features.union.Union", "kwargs": {"members": members}}
         # said in full: MLflow remembers the store of whatever ran before in this process, by a relative name too
         config["qlib_init"]["exp_manager"]["kwargs"]["uri"] = f"sqlite:///{folder / 'mlflow.db'}"
         qlib.init(**config["qlib_init"])

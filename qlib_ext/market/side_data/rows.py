@@ -79,8 +79,11 @@ class Rows:
         wrong = np.asarray(days.isna()) & ~blank
         if wrong.any():
             found = column.iloc[int(np.argmax(wrong))]
+            times = "; `qlib-ext data side-data` reads times of day" if ":" in str(found) else ""
             self.report(
-                wrong, "side-bad-date", f"must have a day such as 2010-01-04 as `{name}`, found {found!s}"
+                wrong,
+                "side-bad-date",
+                f"must have a day such as 2010-01-04 as `{name}`, found {found!s}{times}",
             )
         if not open_ended:
             self.report(blank, "side-missing-value", f"has no `{name}`")

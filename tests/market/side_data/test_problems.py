@@ -80,7 +80,7 @@ PLANTED: list[tuple[str, str | bytes, str, int, str | None, str | None, str]] = 
         1,
         None,
         None,
-        "found 2020-01-02 15:00",
+        "found 2020-01-02 15:00; `qlib-ext data side-data` reads times of day",
     ),
     (
         "market_value.csv",
