@@ -50,6 +50,8 @@ class FeatureSet(Rebuildable, ABC):
         None before they are fitted. The class says how they follow from the training days.
     """
 
+    _plain = False
+
     def __init__(
         self,
         names: Sequence[str],
@@ -65,7 +67,6 @@ class FeatureSet(Rebuildable, ABC):
         self.median: np.ndarray | None = None
         self.scale: np.ndarray | None = None
         self._on_device: tuple[Tensor, Tensor] | None = None
-        self._plain = False
 
     def unnormalised(self) -> FeatureSet:
         """A copy whose `gather` gives features as they are: not centred, scaled or clipped, NaN where missing.
