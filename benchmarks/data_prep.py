@@ -80,7 +80,8 @@ def peak_gigabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def _init(job: Job) -> None:
+def start_qlib(job: Job) -> None:
+    """Qlib on the store of a job, on one core."""
     import qlib
 
     qlib.init(provider_uri=job.store, region="cn", kernels=1, logging_level=logging.WARNING)
@@ -107,7 +108,7 @@ def measure_ours(job: Job) -> dict[str, Any]:
     import qlib_ext.data.dataset  # noqa: F401
 
     watch.lap("imports")
-    _init(job)
+    start_qlib(job)
     watch.lap("qlib.init")
     dataset = _dataset(job, {"train": (job.start, job.fit_end)})
     day = dataset.panels("train")[0]
@@ -133,7 +134,7 @@ def measure_qlib(job: Job, folder: str) -> dict[str, Any]:
     from qlib.contrib.data.handler import Alpha360
 
     watch.lap("imports")
-    _init(job)
+    start_qlib(job)
     watch.lap("qlib.init")
     handler = Alpha360(
         instruments=job.universe,
@@ -179,7 +180,7 @@ def compare(job: Job, folder: str) -> dict[str, Any]:
     """Every number of every row that both have, a day at a time."""
     import numpy as np
 
-    _init(job)
+    start_qlib(job)
     dataset = _dataset(job, {"all": (job.start, job.end)})
     panel, features, panels = dataset.handler.panel, dataset.handler.features, dataset.panels("all")
     days, instruments, names = (

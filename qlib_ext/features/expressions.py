@@ -191,8 +191,9 @@ class Expressions(FeatureSet):
             places < len(padded) - 1,
             {key: field.at for key, field in self._side.items()},
         )
+        held = np.empty(0, np.float32)
         for (days, _), block in itertools.groupby(evaluated, key=lambda x: (x.days, int(x.stocks[0]))):
-            _fill(padded, places[days], block)
+            held = _fill(padded, places[days], block, held)
             forget_pages(padded)
         if self.normalise == "day":
             _normalise_days(padded, places, market.present, self._indicators)
@@ -310,12 +311,17 @@ class Rows:
         return self.padded[self.places[drawn]]
 
 
-def _fill(padded: np.ndarray, places: np.ndarray, block: Iterable[Values]) -> None:
-    """Write the values of one block to their rows; `places` are those of the block's days."""
+def _fill(padded: np.ndarray, places: np.ndarray, block: Iterable[Values], room: np.ndarray) -> np.ndarray:
+    """Write the values of one block to their rows; `places` are those of the block's days.
+
+    They are put together in `room`, or in a larger one; that is given back, to serve again.
+    """
     block = iter(block)
     first = next(block)
     rows = places[:, first.stocks].reshape(-1)
-    held = np.empty((padded.shape[1], len(rows)), np.float32)
+    if len(room) < padded.shape[1] * len(rows):
+        room = np.empty(padded.shape[1] * len(rows), np.float32)
+    held = room[: padded.shape[1] * len(rows)].reshape(padded.shape[1], len(rows))
     for values in itertools.chain([first], block):
         held[values.expression] = values.plane.reshape(-1)
     for part in range(0, len(rows), FILLED_AT_ONCE):
@@ -324,6 +330,7 @@ def _fill(padded: np.ndarray, places: np.ndarray, block: Iterable[Values]) -> No
         if wanted.any():
             beside = np.ascontiguousarray(held[:, chosen].T)
             padded[_run(rows[chosen][wanted])] = beside if wanted.all() else beside[wanted]
+    return room
 
 
 def _run(rows: np.ndarray) -> np.ndarray | slice:

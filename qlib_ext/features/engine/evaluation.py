@@ -29,7 +29,7 @@ CELLS = (
     1 << 16
 )  # days times stocks that are evaluated at a time: a plane of them stays in the processor's cache
 WIDEST = 512  # stocks of a block, where its days can be few
-HISTORY = 4  # of the days that windows reach back, a block has so many times as much
+HISTORY = 8  # of the days that windows reach back, a block has so many times as much
 
 Groups = Callable[[str], Plane]  # from the name of side data to the group `[D, S]` of each stock and day
 # From table and field, days and stocks to what was known of side data then, and how many days ago it became so.

@@ -374,7 +374,9 @@ class Windows:
             older, newer = other.parts
             mine = self.parts
             found = joined(np.add, mine[1].product(newer), mine[0].product(older), newer.days)
-            found[newer.days :] += self.gap * other.gap * self.span.weight
+            shift = self.gap * other.gap
+            shift *= self.span.weight
+            found[newer.days :] += shift
             self._kept[other.series] = found
         return self._kept[other.series]
 
@@ -460,7 +462,7 @@ class Windows:
         values = np.where(self.series.valid, self.series.values, self.series.values.dtype.type(np.inf)).T
         stocks, length = values.shape
         days = min(self.days, length)
-        last = self.span.number.T - 1
+        last = (np.maximum(self.count, 1) - 1).T
         found = {share: np.empty((stocks, length)) for share in shares}
         step = max(1, SORTED_AT_ONCE // (length * days))
         for first in range(0, stocks, step):
@@ -473,11 +475,17 @@ class Windows:
             for share, quantile in found.items():
                 where = share * last[part]
                 low = where.astype(np.int64)
-                high = np.minimum(low + 1, last[part].astype(np.int64))
-                lower, upper = (windows.take(start + place).astype(np.float64) for place in (low, high))
-                quantile[part] = lower + (upper - lower) * (where - low)
-        none = self.count == 0
-        return {share: np.where(none, np.nan, quantile.T) for share, quantile in found.items()}
+                place = start + low
+                lower = windows.take(place).astype(np.float64)
+                place += low < last[part]
+                np.subtract(where, low, out=where)
+                where *= windows.take(place) - lower
+                np.add(lower, where, out=quantile[part])
+        quantiles = {share: np.ascontiguousarray(quantile.T) for share, quantile in found.items()}
+        if not self.series.presence.complete:
+            for quantile in quantiles.values():
+                quantile[self.count == 0] = np.nan
+        return quantiles
 
 
 def windows_of(series: Series) -> Lengths[Windows]:
