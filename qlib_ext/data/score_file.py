@@ -131,7 +131,7 @@ def on_trading_days(
         days = day[wrong].unique()
         if len(days):
             notes.append(
-                f"{name} has scores of {counted(len(days), 'day')} {what}, such as {days[0]:%Y-%m-%d}: left out"
+                f"{counted(len(days), 'day')} of {name} {what}, such as {days[0]:%Y-%m-%d}: left out"
             )
     return scores[day.isin(calendar)], tuple(notes)
 

@@ -306,8 +306,16 @@ def _universe(store: QlibStore, name: str | None) -> str:
 
 
 def _benchmark(store: QlibStore, code: str | None, universe: str) -> str | None:
+    if code == NO_INDEX:
+        return None
     if code is not None:
-        return None if code == NO_INDEX else code
+        known = store.instruments()
+        if code.upper() not in known:
+            raise UserError(
+                f"`--benchmark` must be an instrument of the store {store.root}, or `{NO_INDEX}`, found {brief(code)}"
+                f"{nearest(code.upper(), known)}"
+            )
+        return code.upper()
     if INDICES.get(universe) in store.instruments():
         return INDICES[universe]
     said: Sequence[str] = _imported(store).get("benchmarks") or ()

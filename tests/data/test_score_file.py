@@ -167,9 +167,9 @@ class TestTradingDays:
         kept, notes = on_trading_days(pd.Series(1.0, index=index), calendar, "it")
         assert [*kept.index.get_level_values("datetime").unique()] == [pd.Timestamp("2020-01-06")]
         assert notes == (
-            "it has scores of 1 day before the store begins, 2020-01-06, such as 2020-01-03: left out",
-            "it has scores of 1 day after the store ends, 2020-01-12, such as 2020-01-13: left out",
-            "it has scores of 1 day on which the store has no trading, such as 2020-01-11: left out",
+            "1 day of it before the store begins, 2020-01-06, such as 2020-01-03: left out",
+            "1 day of it after the store ends, 2020-01-12, such as 2020-01-13: left out",
+            "1 day of it on which the store has no trading, such as 2020-01-11: left out",
         )
 
     def test_nothing_is_said_where_all_are(self) -> None:

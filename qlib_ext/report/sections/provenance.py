@@ -13,6 +13,9 @@ from qlib_ext.report.charts import Chart, Lines
 from qlib_ext.report.sections.base import LeftOut, Section, shown
 from qlib_ext.tracking.artifacts import RunArtifacts
 
+# Artifacts that follow from a model, and not from scores alone.
+OF_A_MODEL = ("training/", "importance/", "momentum/", "direction/")
+
 
 class Provenance(Section):
     """Run, data, segments, coverage, versions, configuration, what is not in the report, and how to make it again."""
@@ -92,8 +95,18 @@ def again(run: RunArtifacts) -> str:
 
 
 def _told(left_out: LeftOut, run: RunArtifacts) -> str:
+    if "scores" in run.tags and left_out.missing[0].startswith(OF_A_MODEL):
+        return (
+            f"{left_out.title}: nothing was trained here, the scores were given ({_given(run.tags)}) without the model and "
+            "without classes."
+        )
     lacking = "; ".join(f"{path}, written by {run.maker(path)}" for path in left_out.missing)
     return f"{left_out.title}: the run has no {lacking}."
+
+
+def _given(tags: Mapping[str, str]) -> str:
+    """What gave the scores of a run that made none: a file, or another run with its id."""
+    return f"{tags['scores']}, run {tags['scores_of']}" if "scores_of" in tags else tags["scores"]
 
 
 def _run(run: RunArtifacts) -> list[tuple[str, str]]:
@@ -105,6 +118,7 @@ def _run(run: RunArtifacts) -> list[tuple[str, str]]:
         "Command": run.info.get("command"),
         "Git commit": run.tags.get("git_commit", "none: the working directory was no git repository"),
         "MLflow store": run.info.get("tracking_uri"),
+        "Scores given by": _given(run.tags) if "scores" in run.tags else None,
         "Backbone": run.tags.get("backbone"),
         "Balancer": run.tags.get("balancer"),
     }
@@ -122,7 +136,7 @@ def _data(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Members without bars": summary.get("instruments_without_bars"),
         "Fields": ", ".join(summary.get("fields", [])),
         "Fields missing": ", ".join(summary.get("missing_fields", [])) or "none",
-        "Days of history in a sample": summary.get("lookback_days"),
+        "Days of history in a sample": None if summary.get("fields") == [] else summary.get("lookback_days"),
         "Labels": "; ".join(f"{name} = {formula}" for name, formula in summary.get("labels", {}).items()),
         "Labels look ahead": None if horizon is None else f"{horizon} days",
     }
