@@ -76,6 +76,7 @@ def factors(
 
     with quiet_imports():
         import qlib_ext.workflow.task  # noqa: F401  # of a workflow, below
+        from qlib_ext.factors.ledger import entered
         from qlib_ext.factors.page import render
         from qlib_ext.factors.reading import is_workflow
         from qlib_ext.factors.scorecard import scorecard
@@ -93,6 +94,8 @@ def factors(
     with shown_progress() as progress, contextlib.redirect_stdout(io.StringIO()):
         subject = _of_workflow(what, segment, label) if of_workflow else _of_file(what, label, **of_file)
         found = scorecard(subject, every_lag=every_lag, seed=seed, progress=progress)
+        if found.test_was_read:
+            found.notes.append(entered(found, subject))
     page = render(found)
     if csv:
         say(_csv(found.table).removesuffix("\n"), lines=True)

@@ -85,7 +85,7 @@ class LedgerRecord(Record):
             last=f"{days.max():%Y-%m-%d}",
             run_id=str(self.recorder.id),
             name=str(self.recorder.name or ""),
-            user=_user(),
+            user=user(),
             rank_ic=rank_ic,
             ratio=None if daily is None else _ratio(daily),
         )
@@ -124,7 +124,8 @@ def _digest(scores: pd.Series, daily: pd.DataFrame | None) -> str:
     return content.hexdigest()[:32]
 
 
-def _user() -> str:
+def user() -> str:
+    """Who looks: the name of the account, empty where it has none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # a container may know no name of its user

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.market.synthetic.sample import SampleMarket
+from qlib_ext.tracking.ledger import entries
 
 Command = Callable[..., tuple[int, str, str]]
 WORKFLOW = """
@@ -64,6 +65,7 @@ class TestWorkflow:
         assert "from 2014-03-03 to 2014-08-29; label RETURN: Ref($close, -2)" in shown
         assert "no day of `test` was read" in shown
         assert "synthetic market" in shown
+        assert "ledger" not in shown
         assert max(map(len, shown.split("3 factors were tried")[0].splitlines()[1:])) <= 80
         folder = tmp_path / "reports/factors/w"
         assert {path.name for path in folder.iterdir()} == {
@@ -75,15 +77,22 @@ class TestWorkflow:
         assert pd.read_csv(folder / "decay.csv").shape == (3, 22)
 
     def test_the_test_segment_where_it_is_asked_for(
-        self, command: Command, workflow: Path, tmp_path: Path
+        self, command: Command, workflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setenv("QLIB_EXT_LEDGER", str(tmp_path / "trials.jsonl"))
         status, shown, _ = command(
             "factors", workflow, "--segment", "test", "--label", "NEXT_RETURN", "--out", tmp_path / "out"
         )
         assert status == 0
         assert shown.splitlines()[1].startswith("TEST: the segment `test` was read: choose nothing")
         assert "from 2014-09-01 to 2014-11-28; label NEXT_RETURN" in shown
-        assert "The test segment was read" in (tmp_path / "out/factors.html").read_text()
+        assert "note: line 1 of the ledger of trials trials.jsonl, of 1 look at these test days" in shown
+        (look,) = entries(tmp_path / "trials.jsonl")
+        assert (look.trial.first, look.trial.last) == ("2014-09-01", "2014-11-28")
+        assert look.trial.name == "factors of w.yaml"
+        page = (tmp_path / "out/factors.html").read_text()
+        assert "The test segment was read" in page
+        assert "Line 1 of the ledger" in page
 
     @pytest.mark.parametrize(
         ("more", "message"),
