@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qlib_ext.backtest.price_limits import at_limit
 from qlib_ext.market.rules.exchange_rules import read_rules
+from qlib_ext.market.rules.price_limits import at_limit
 from qlib_ext.market.store import QlibStore
 
 FEN = range(1, 4)

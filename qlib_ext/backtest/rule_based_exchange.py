@@ -14,9 +14,9 @@ from qlib.config import C
 
 from qlib_ext.backtest.exchange import NOTHING, TINY, Reason, RecordingExchange, number
 from qlib_ext.backtest.position import OrderedPosition
-from qlib_ext.backtest.price_limits import at_limit
 from qlib_ext.checks import UserError, at_least, between
 from qlib_ext.market.rules.exchange_rules import ExchangeRules, Fees, Lot, Side, read_rules
+from qlib_ext.market.rules.price_limits import at_limit
 from qlib_ext.market.store import QlibStore
 
 ARGUMENTS = ("rules", "commission")  # besides those of Qlib's `Exchange`

@@ -66,7 +66,7 @@ MODULES: Mapping[str, str] = {
     "qlib_ext.strategy.exchange_settings": "qlib_ext.backtest.exchange_settings",
     "qlib_ext.strategy.observed_exchange": "qlib_ext.backtest.exchange",
     "qlib_ext.strategy.position": "qlib_ext.backtest.position",
-    "qlib_ext.strategy.price_limits": "qlib_ext.backtest.price_limits",
+    "qlib_ext.strategy.price_limits": "qlib_ext.market.rules.price_limits",
     "qlib_ext.strategy.ruled_exchange": "qlib_ext.backtest.rule_based_exchange",
 }
 

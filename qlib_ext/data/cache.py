@@ -56,6 +56,7 @@ SOURCES = (
     "market/store.py",
     "market/finding.py",
     "market/progress.py",
+    "market/rules/*.py",
     "market/side_data/*.py",
     "market/spells.py",
     "market/text_files.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -111,6 +112,8 @@ class ExchangeRules:
         Name -> the beginnings of the codes, and the words of a store.
     first_days
         The most trading days after its listing for which a stock has a price limit of its own.
+    smallest_limit
+        The least that any price limit of the table is; infinite where there is none.
     digest
         16 hex digits of the content.
 
@@ -141,6 +144,8 @@ class ExchangeRules:
         }
         self._check_values()
         self.first_days = max((row.first_days or 0 for row in self._rows["price_limit"]), default=0)
+        limits = [(limit.down, limit.up) for limit in map(_limit, self._rows["price_limit"])]
+        self.smallest_limit = min((size for pair in limits for size in pair if size), default=math.inf)
         self._boards: dict[str, str] = {}
         self.digest = hashlib.sha256(json.dumps(table, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -13,10 +13,10 @@ from benchmarks.invariants import __main__ as command
 from benchmarks.invariants.cases import Case, cases
 from benchmarks.invariants.checks import violations
 from benchmarks.invariants.markets import ERAS, make_market
-from qlib_ext.backtest import price_limits
 from qlib_ext.backtest.position import OrderedPosition
 from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
 from qlib_ext.backtest.simulation import BacktestResult
+from qlib_ext.market.rules import price_limits
 from qlib_ext.market.rules.exchange_rules import Fees, Lot
 
 # Qlib averages the orders of a day also where there are none.

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qlib_ext.backtest.price_limits import AtLimit, at_limit
 from qlib_ext.market.rules.exchange_rules import ExchangeRules, read_rules
+from qlib_ext.market.rules.price_limits import AtLimit, at_limit
 from qlib_ext.market.store import QlibStore, write_store
 
 CALENDAR = pd.bdate_range("2020-08-17", periods=14)  # ChiNext's limit is 20 % from day 5
 PLANTED = 6
 CN = read_rules("cn")
-REAL = Path(__file__).parents[3] / "shared" / "market" / "cn"
+REAL = Path(__file__).parents[4] / "shared" / "market" / "cn"
 
 # What a stock closed at the day before `PLANTED`, at what it is traded on it, and whether it stands at a limit.
 AT = {

@@ -44,7 +44,7 @@ def at_limit(
     The limit price is the reference price times one plus or minus the limit, rounded to the tick, half up, and at least
     a tick from the reference price. The reference is the last adjusted close before the day over the day's factor: the
     close as it was traded, less the dividend of a day that has one, rounded to the tick too. A stock whose closes
-    over factors are no multiples of the tick has a factor that does not lead to prices as they were traded: its moves
+    over factors, up to the day, are no multiples of the tick has a factor that does not lead to prices as they were traded: its moves
     are compared instead, and a move within `MARGIN` of the limit counts: more than
     rounding can take off a price of one unit of currency or more.
 
@@ -74,7 +74,7 @@ def at_limit(
     dates = quotes.index.get_level_values("datetime")
     days = store.calendar.get_indexer(dates)
     closes, ratios = store.read(["close", "factor"], codes)[:, : days.max(initial=0) + 1].astype(np.float64)
-    last, first = _last_and_first(closes)
+    last, first = last_and_first(closes)
     previous = last[days, stocks]
     reference = np.where(previous >= 0, closes[previous, stocks], np.nan)
     statuses, notes = _statuses(rules, store, codes, dates, stocks)
@@ -82,25 +82,26 @@ def at_limit(
 
     close = quotes["$close"].to_numpy(dtype=np.float64)
     factor = quotes["$factor"].to_numpy(dtype=np.float64)
-    on_tick = np.zeros(len(codes), dtype=bool)
+    on_tick = np.zeros(closes.shape, dtype=bool)
     if factors:
         on_tick = _on_tick(closes / ratios / rules.tick)
         limited = np.zeros(len(codes), dtype=bool)
         limited[stocks[~np.isnan(limit).all(axis=0)]] = True
-        off = int((limited & ~on_tick).sum())
+        off = int((limited & ~on_tick[-1]).sum())
         if off:
             notes.append(
                 f"of {off} of {len(codes)} stocks close over factor is no multiple of {rules.tick:g}: a move within "
                 f"{100 * MARGIN:g} points of their price limit counts as at it"
             )
     unknown = of_issue | np.isnan(reference)
+    by_tick = on_tick[days, stocks] & ~np.isnan(factor)
     found = []
     for way, column, size in ((1, buy, limit[1]), (-1, sell, limit[0])):
         price = quotes[column].to_numpy(dtype=np.float64)
         price = np.where(np.isnan(price) | (price <= 1e-8), close, price)
         exact = _beyond(price, reference, factor, size, way, rules.tick)
         by_move = way * (price / reference - 1) >= size - MARGIN
-        found.append(~np.isnan(size) & np.where(on_tick[stocks], exact, by_move))
+        found.append(~np.isnan(size) & np.where(by_tick, exact, by_move))
     up = (found[0] & ~unknown) | (unknown & ~np.isnan(limit[1]) & ~np.isnan(close))
     return AtLimit(up, found[1] & ~unknown, notes)
 
@@ -126,12 +127,13 @@ def _half_up(ticks: np.ndarray) -> np.ndarray:
 
 
 def _on_tick(ticks: np.ndarray) -> np.ndarray:
-    """By stock, whether nearly all of its prices `[D, S]` are multiples of the tick."""
-    near = np.abs(ticks - np.round(ticks)) < NEAR_A_TICK
-    return near.sum(axis=0) >= np.maximum(MOST * (~np.isnan(ticks)).sum(axis=0), 1)
+    """By day and stock `[D, S]`, whether nearly all of its prices up to that day are multiples of the tick."""
+    near = np.cumsum(np.abs(ticks - np.round(ticks)) < NEAR_A_TICK, axis=0, dtype=np.int32)
+    there = np.cumsum(~np.isnan(ticks), axis=0, dtype=np.int32)
+    return near >= np.maximum(MOST * there, 1)
 
 
-def _last_and_first(close: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def last_and_first(close: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of closes `[D, S]` the day of the last one before each day, -1 for none, `[D, S]`; and that of the first, `[S]`."""
     there = ~np.isnan(close)
     day = np.where(there, np.arange(len(close))[:, None], -1)

@@ -1,0 +1,93 @@
+"""On which days a stock could be traded at all, and at which of its closes nobody would have bought or sold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from qlib_ext.market.rules.exchange_rules import ExchangeRules
+from qlib_ext.market.rules.price_limits import MARGIN, STATUS, at_limit, last_and_first
+from qlib_ext.market.side_data.side_data import SideData
+from qlib_ext.market.store import QlibStore
+
+FIELDS = ("close", "volume", "high", "low")
+
+
+@dataclass(frozen=True)
+class TradingDays:
+    """Days and stocks, each `[D, S]` bool; what is said of a day follows from it and the days before.
+
+    Attributes
+    ----------
+    traded
+        There are a close and a volume above 0: the stock was not suspended.
+    upper, lower
+        It traded, and its close stands at the upper or the lower price limit: nobody buys at the one, nobody sells at
+        the other.
+    locked
+        So it was all day long: its high is its low.
+    notes
+        What a reader of the results should know, as sentences.
+    """
+
+    traded: np.ndarray
+    upper: np.ndarray
+    lower: np.ndarray
+    locked: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    @property
+    def tradable(self) -> np.ndarray:
+        """Neither suspended nor locked at a limit all day."""
+        return self.traded & ~self.locked
+
+
+def trading_days(store: QlibStore, codes: Sequence[str], rules: ExchangeRules) -> TradingDays:
+    """Look at every day of some stocks.
+
+    Parameters
+    ----------
+    store
+        It has `close` and `volume`; without `high` and `low` nothing counts as locked all day.
+    codes
+        Of the S stocks.
+    rules
+        The exchange's: their price limits by board, date and status, see `at_limit`.
+    """
+    close, volume, high, low = store.read(FIELDS, codes)
+    traded = ~np.isnan(close) & (volume > 0)
+    upper, lower = np.zeros_like(traded), np.zeros_like(traded)
+    days, stocks = np.nonzero(traded & _far(close, rules.smallest_limit - 2 * MARGIN))
+    notes: list[str] = []
+    if len(days):
+        (factor,) = store.read(["factor"], codes)
+        index = pd.MultiIndex(
+            levels=[[*codes], store.calendar], codes=[stocks, days], names=["instrument", "datetime"]
+        )
+        columns = {"$close": close[days, stocks], "$factor": factor[days, stocks]}
+        quotes = pd.DataFrame(columns, index=index, dtype=np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            there = not np.isnan(factor).all()
+            found = at_limit(quotes, rules, store, buy="$close", sell="$close", factors=there)
+        upper[days, stocks], lower[days, stocks] = found.up, found.down
+        notes = found.notes
+    return TradingDays(traded, upper, lower, (high == low) & (upper | lower), tuple(notes))
+
+
+def identity(store: QlibStore, rules: ExchangeRules) -> dict[str, str | None]:
+    """What decides which days are found beside the bars, ready for JSON."""
+    side = SideData(store)
+    return {"rules": rules.digest, "status": side.fingerprint([STATUS]) if STATUS in side else None}
+
+
+def _far(close: np.ndarray, least: float) -> np.ndarray:
+    """Closes that moved by at least so much from the last one before; those without one too, unless no move is enough."""
+    if not np.isfinite(least):
+        return np.zeros(close.shape, dtype=bool)
+    last, _ = last_and_first(close)
+    before = np.where(last >= 0, np.take_along_axis(close, np.maximum(last, 0), axis=0), np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return ~(np.abs(close / before - 1) < least)
