@@ -58,6 +58,37 @@ def day_by_day(
     return _day_by_day(days, 1 / (block_days if block_days is not None else days ** (1 / 3)), draws, seed)
 
 
+def overlapping_block(days: int, span_days: int) -> float | None:
+    r"""Mean length of blocks for a series whose neighbouring days share most of what they look at.
+
+    A return over h days shares h - 1 of them with that of the next day, so that a daily IC against it is correlated over
+    h - 1 days whatever the score. Blocks of the usual cube root of D would break this apart, and take 20 days that tell
+    one thing for twenty.
+
+    .. math:: B = \min(D, \max(D^{1/3}, 2h))
+
+    Parameters
+    ----------
+    days
+        Length D of the series.
+    span_days
+        h, the days that a value looks at; 1 where neighbours share none.
+
+    Returns
+    -------
+    None for h = 1, which leaves the usual length.
+
+    Notes
+    -----
+    With blocks of a mean length 2h the interval of the mean of a pure moving average of h days has 0.92 of its width as h
+    and D grow: a block's ends still cut.
+    """
+    integer("days", days, 0)
+    if integer("span_days", span_days, 1) == 1 or days < 1:
+        return None
+    return min(float(days), max(days ** (1 / 3), 2.0 * span_days))
+
+
 def check_drawing(block_days: float | None, draws: int, seed: int) -> None:
     """Raise a UserError if `stationary_days` does not take these; for callers that may end without a drawing."""
     if block_days is not None:

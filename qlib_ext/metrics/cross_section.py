@@ -123,7 +123,7 @@ def icir(daily: npt.ArrayLike) -> float:
     return float(values.mean() / values.std(ddof=1))
 
 
-def newey_west_t(daily: npt.ArrayLike, lags: int | None = None) -> float:
+def newey_west_t(daily: npt.ArrayLike, lags: int | None = None, *, span_days: int = 1) -> float:
     r"""Statistic t of the mean of a daily series, robust to autocorrelation and heteroscedasticity.
 
     Source: Newey and West (1987), "A Simple, Positive Semi-definite, Heteroskedasticity and Autocorrelation
@@ -142,7 +142,9 @@ def newey_west_t(daily: npt.ArrayLike, lags: int | None = None) -> float:
         either side count as neighbours.
     lags
         Autocovariances L that count; those beyond the length of the series are none. The default is the rule
-        of Newey and West (1994), ``floor(4 (D / 100)^(2/9))``.
+        of Newey and West (1994), ``floor(4 (D / 100)^(2/9))``, and at least ``2 (h - 1)``.
+    span_days
+        h, the days of return that a value looks at: neighbouring values share h - 1 of them, and are correlated so far.
 
     Returns
     -------
@@ -151,16 +153,17 @@ def newey_west_t(daily: npt.ArrayLike, lags: int | None = None) -> float:
     Raises
     ------
     UserError
-        If `lags` is not an integer of at least 0.
+        If `lags` is not an integer of at least 0, or `span_days` of at least 1.
     """
     values = present("daily", daily)
     if lags is not None:
         integer("lags", lags, 0)
+    integer("span_days", span_days, 1)
     days = len(values)
     if days < 2 or np.ptp(values) == 0:
         return math.nan
     if lags is None:
-        lags = math.floor(4 * (days / 100) ** (2 / 9))
+        lags = max(math.floor(4 * (days / 100) ** (2 / 9)), 2 * (span_days - 1))
     deviation = values - values.mean()
     variance = deviation @ deviation
     for lag in range(1, min(lags, days - 1) + 1):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qlib_ext.checks import LARGEST_SEED, UserError, at_least, between, integer
-from qlib_ext.metrics.bootstrap import check_drawing, day_by_day, stationary_days
+from qlib_ext.metrics.bootstrap import check_drawing, day_by_day, overlapping_block, stationary_days
 from qlib_ext.metrics.cross_section import Floats, matrix, present
 from qlib_ext.metrics.moments import moments
 
@@ -409,7 +409,7 @@ def _p_values(given: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.intp]]:
 
 
 def superior_predictive_ability(
-    benchmark: npt.ArrayLike, rivals: npt.ArrayLike, *, draws: int = 2000, seed: int = 0
+    benchmark: npt.ArrayLike, rivals: npt.ArrayLike, *, draws: int = 2000, seed: int = 0, span_days: int = 1
 ) -> float:
     """Test whether the best of several rivals is better than a benchmark, though it was picked among many.
 
@@ -426,6 +426,8 @@ def superior_predictive_ability(
         Number of resampled series.
     seed
         Seed of the drawing.
+    span_days
+        Days of return that a value looks at: blocks are longer where they overlap (`bootstrap.overlapping_block`).
 
     Returns
     -------
@@ -462,7 +464,7 @@ def superior_predictive_ability(
     test = SPA(
         -base,
         -others[:, ~steady],
-        block_size=_block_days(len(base)),
+        block_size=_block_days(len(base), span_days),
         reps=draws,
         bootstrap="stationary",
         seed=seed,
@@ -471,7 +473,9 @@ def superior_predictive_ability(
     return float(test.pvalues["consistent"])
 
 
-def model_confidence_set(performance: npt.ArrayLike, *, draws: int = 2000, seed: int = 0) -> Floats:
+def model_confidence_set(
+    performance: npt.ArrayLike, *, draws: int = 2000, seed: int = 0, span_days: int = 1
+) -> Floats:
     """P-values of the model confidence set: which of several models cannot be told from the best.
 
     Source: Hansen, Lunde and Nason (2011), "The Model Confidence Set", Econometrica 79, with the range statistic, as in
@@ -485,6 +489,8 @@ def model_confidence_set(performance: npt.ArrayLike, *, draws: int = 2000, seed:
         Number of resampled series.
     seed
         Seed of the drawing.
+    span_days
+        As in `superior_predictive_ability`.
 
     Returns
     -------
@@ -513,7 +519,7 @@ def model_confidence_set(performance: npt.ArrayLike, *, draws: int = 2000, seed:
         -distinct,
         size=0.10,
         reps=draws,
-        block_size=_block_days(len(table)),
+        block_size=_block_days(len(table), span_days),
         bootstrap="stationary",
         seed=seed,
     )
@@ -647,6 +653,6 @@ def deflated_sharpe_ratio(returns: npt.ArrayLike, sharpes: npt.ArrayLike) -> flo
     return probabilistic_sharpe_ratio(returns, expected_maximum_sharpe(variance, len(trials)))
 
 
-def _block_days(days: int) -> int:
-    """Mean length of a block, as a whole number: the cube root of the days."""
-    return max(1, round(days ** (1 / 3)))
+def _block_days(days: int, span_days: int) -> int:
+    """Mean length of a block, as a whole number: the cube root of the days, or what overlapping returns need."""
+    return max(1, round(overlapping_block(days, span_days) or days ** (1 / 3)))

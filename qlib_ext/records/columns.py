@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from qlib_ext.checks import UserError
+from qlib_ext.records.base import Record
 
 
 def require_column(argument: str, column: str, table: pd.DataFrame) -> None:
@@ -15,6 +17,12 @@ def require_column(argument: str, column: str, table: pd.DataFrame) -> None:
         raise UserError(
             f"`{argument}` names `{column}`, which is not among the run's columns {[*table.columns]}"
         )
+
+
+def label_spans(record: Record, labels: Sequence[str]) -> dict[str, int]:
+    """Label -> days of return that it looks at, as the dataset says; 1 of one that it does not describe."""
+    described = record.load_json("data/summary.json").get("label_days", {})
+    return {label: int(described.get(label, {}).get("span", 1)) for label in labels}
 
 
 def probability_columns(task: str, predictions: pd.DataFrame) -> list[str]:

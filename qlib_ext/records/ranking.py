@@ -14,7 +14,7 @@ from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.metrics.cross_section import Floats, icir, newey_west_t, pearson, spearman
 from qlib_ext.metrics.precision import base_rate, precision_at
 from qlib_ext.records.base import Record
-from qlib_ext.records.columns import matrices, require_column
+from qlib_ext.records.columns import label_spans, matrices, require_column
 from qlib_ext.records.estimates import estimated
 
 SUMMARY = ["IC", "ICIR", "RankIC", "RankICIR", "t", "days"]
@@ -44,6 +44,11 @@ class RankingRecord(Record):
     UserError
         If an argument is out of its range or a label is not among the run's.
 
+    Notes
+    -----
+    Labels of several days overlap: intervals draw blocks of at least twice their days, and t counts as many lags
+    (`metrics.bootstrap.overlapping_block`).
+
     Departures
     ----------
     MiM-StocR's text ranks only the return for RankIC; here both sides are ranked (Spearman), as in the authors' code.
@@ -52,7 +57,7 @@ class RankingRecord(Record):
     `python -m benchmarks.paper report` shows both.
     """
 
-    needs = ("signal/predictions.parquet", "signal/labels.parquet")
+    needs = ("signal/predictions.parquet", "signal/labels.parquet", "data/summary.json")
     makes = ("ranking/daily.parquet", "ranking/summary.csv", "ranking/estimates.parquet")
 
     def __init__(
@@ -92,7 +97,8 @@ class RankingRecord(Record):
         columns |= self._precision(score, returns[0])
         daily = pd.DataFrame(columns, index=days)
 
-        summary = pd.DataFrame({label: _summary(daily, label) for label in self.labels}).T
+        spans = label_spans(self, self.labels)
+        summary = pd.DataFrame({label: _summary(daily, label, spans[label]) for label in self.labels}).T
         metrics: dict[str, float] = {}
         for k, label in enumerate(self.labels):
             prefix = f"{label}/" if k else ""
@@ -101,7 +107,9 @@ class RankingRecord(Record):
             metrics[name] = daily[name].mean()
         self.save_table("ranking/daily.parquet", daily)
         self.save_csv("ranking/summary.csv", summary.rename_axis(index="label"))
-        self.save_table("ranking/estimates.parquet", estimates(daily, metrics, self.labels[0]))
+        self.save_table(
+            "ranking/estimates.parquet", estimates(daily, metrics, self.labels[0], spans[self.labels[0]])
+        )
         self.log_metrics(metrics)
 
     def _precision(self, score: np.ndarray, returns: np.ndarray) -> dict[str, np.ndarray]:
@@ -112,7 +120,9 @@ class RankingRecord(Record):
         return shares
 
 
-def estimates(daily: pd.DataFrame, metrics: Mapping[str, float], label: str) -> pd.DataFrame:
+def estimates(
+    daily: pd.DataFrame, metrics: Mapping[str, float], label: str, span_days: int = 1
+) -> pd.DataFrame:
     """The figures against a label with their intervals; days on which it has no correlation tell nothing.
 
     Parameters
@@ -123,6 +133,8 @@ def estimates(daily: pd.DataFrame, metrics: Mapping[str, float], label: str) -> 
         What it logs.
     label
         The first of its labels.
+    span_days
+        Days of return that it looks at.
     """
     tops = [
         f"precision/{n}" for n in sorted(int(name[10:]) for name in daily if name.startswith("precision/"))
@@ -137,7 +149,8 @@ def estimates(daily: pd.DataFrame, metrics: Mapping[str, float], label: str) -> 
         over = [mean - _mean(base) for mean in means]
         return [_mean(ic), icir(ic), _mean(rank_ic), icir(rank_ic), *means, *over]
 
-    return estimated(values, figures, *(table[name] for name in (*correlations, "base_rate", *tops)))
+    series = (table[name] for name in (*correlations, "base_rate", *tops))
+    return estimated(values, figures, *series, span_days=span_days)
 
 
 def _mean(values: Floats) -> float:
@@ -145,13 +158,13 @@ def _mean(values: Floats) -> float:
     return float(there.mean()) if len(there) else math.nan
 
 
-def _summary(daily: pd.DataFrame, label: str) -> dict[str, float]:
+def _summary(daily: pd.DataFrame, label: str, span_days: int) -> dict[str, float]:
     ic, rank_ic = daily[f"ic/{label}"], daily[f"rank_ic/{label}"]
     return {
         "IC": ic.mean(),
         "ICIR": icir(ic),
         "RankIC": rank_ic.mean(),
         "RankICIR": icir(rank_ic),
-        "t": newey_west_t(ic),
+        "t": newey_west_t(ic, span_days=span_days),
         "days": float(ic.notna().sum()),
     }

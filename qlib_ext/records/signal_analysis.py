@@ -12,16 +12,17 @@ from qlib.config import C
 from qlib_ext.checks import UserError, brief, integer, words
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.market.store import QlibStore
+from qlib_ext.metrics.bootstrap import overlapping_block
 from qlib_ext.metrics.cross_section import Floats, icir, newey_west_t, pearson, spearman
 from qlib_ext.metrics.decay import lagged_correlation
 from qlib_ext.metrics.moments import moments, normal_quantiles, positive_share
 from qlib_ext.metrics.ndcg import ndcg_at, ndcg_by_chance
 from qlib_ext.metrics.precision import base_rate, lift, precision_at
 from qlib_ext.metrics.quantiles import group_means, monotonicity, quantile_groups, spread
-from qlib_ext.metrics.significance import bootstrap_mean
+from qlib_ext.metrics.significance import Interval, bootstrap_mean
 from qlib_ext.metrics.stability import group_turnover, rank_autocorrelation, top_turnover
 from qlib_ext.records.base import Record
-from qlib_ext.records.columns import matrices, require_column
+from qlib_ext.records.columns import label_spans, matrices, require_column
 from qlib_ext.records.industry import Industries, industries
 
 FOLDER = "signal_analysis"
@@ -34,7 +35,7 @@ class SignalAnalysisRecord(Record):
 
     All tables are of the test segment's trading days, each day's stocks being those with a score, and each figure of a
     function in `qlib_ext.metrics` (docs/metrics.md has the rules). Intervals are of 95%, by the stationary bootstrap
-    over days.
+    over days, in longer blocks where the returns of a label overlap.
 
     Writes under `signal_analysis/`:
 
@@ -91,7 +92,7 @@ class SignalAnalysisRecord(Record):
         that the predictions have.
     """
 
-    needs = ("signal/predictions.parquet", "signal/labels.parquet")
+    needs = ("signal/predictions.parquet", "signal/labels.parquet", "data/summary.json")
     makes = tuple(
         f"{FOLDER}/{name}"
         for name in (
@@ -153,6 +154,7 @@ class SignalAnalysisRecord(Record):
             store.calendar, predictions["score"], *(labels[label] for label in self.labels)
         )
         by_label = dict(zip(self.labels, returns, strict=True))
+        self._spans = label_spans(self, self.labels)
         first = returns[0]
         daily = pd.DataFrame(index=days)
 
@@ -219,7 +221,8 @@ class SignalAnalysisRecord(Record):
             rank_ic = lagged_correlation(score, ret, lags, ranks=True)
             for lag in lags:
                 row = {"lag": lag, "label": label}
-                row |= _mean("IC", ic[lag]) | _mean("RankIC", rank_ic[lag])
+                span = self._spans[label]
+                row |= _mean("IC", ic[lag], span) | _mean("RankIC", rank_ic[lag], span)
                 rows.append(row | {"days": int(np.isfinite(ic[lag]).sum())})
         return pd.DataFrame(rows).set_index("lag")
 
@@ -237,7 +240,7 @@ class SignalAnalysisRecord(Record):
                 ]
             self.save_csv(f"{FOLDER}/{name}.csv", pd.DataFrame(rows).set_index("period"))
         shapes = [
-            {"measure": name, "label": label} | _distribution(values)
+            {"measure": name, "label": label} | _distribution(values, self._spans[label])
             for (name, label), values in daily.items()
         ]
         self.save_csv(f"{FOLDER}/distribution.csv", pd.DataFrame(shapes).set_index("measure"))
@@ -264,8 +267,8 @@ class SignalAnalysisRecord(Record):
                 count = ((group == k) & ~np.isnan(ret)).sum(axis=1)
                 rows.append(
                     {"quantile": q, "label": label}
-                    | _mean("return", means[:, k])
-                    | _mean("excess", means[:, k] - every)
+                    | _mean("return", means[:, k], self._spans[label])
+                    | _mean("excess", means[:, k] - every, self._spans[label])
                     | {
                         "stocks": float(count[count > 0].mean()) if count.any() else np.nan,
                         "turnover": _average(moved[:, k]),
@@ -276,12 +279,12 @@ class SignalAnalysisRecord(Record):
 
     def _spread(self, daily: pd.DataFrame, grouped: pd.DataFrame, label: str) -> dict[str, float]:
         values = daily[f"spread/{label}"].to_numpy()
-        low, high = bootstrap_mean(values)
+        low, high = _interval(values, self._spans[label])
         return {
             "mean": _average(values),
             "low": low,
             "high": high,
-            "t": newey_west_t(values),
+            "t": newey_west_t(values, span_days=self._spans[label]),
             "hit_rate": positive_share(values),
             "monotonicity": monotonicity(grouped.loc[grouped["label"] == label, "return"].to_numpy()),
         }
@@ -313,15 +316,15 @@ class SignalAnalysisRecord(Record):
 
     def _precision(self, score: Floats, ret: Floats) -> pd.DataFrame:
         base = base_rate(np.where(np.isnan(score), np.nan, ret))
-        rows = []
+        span, rows = self._spans[self.labels[0]], []
         for n in self.top:
             share = precision_at(score, ret, n)
             known = np.isfinite(share)
             rows.append(
                 {"n": n}
-                | _mean("precision", share)
-                | _mean("base_rate", base)
-                | _mean("difference", share - base)
+                | _mean("precision", share, span)
+                | _mean("base_rate", base, span)
+                | _mean("difference", share - base, span)
                 | {
                     "lift": lift(share, base),
                     "days_above": float((share > base)[known].mean()) if known.any() else np.nan,
@@ -340,7 +343,7 @@ class SignalAnalysisRecord(Record):
             daily[f"ndcg_by_chance/{k}"] = chance = ndcg_by_chance(relevance, k)
             rows.append(
                 {"k": k, "ndcg": _average(found), "by_chance": _average(chance)}
-                | _mean("difference", found - chance)
+                | _mean("difference", found - chance, self._spans[self.labels[0]])
                 | {"days": int(np.isfinite(found).sum())}
             )
         table = pd.DataFrame(rows).set_index("k")
@@ -364,8 +367,8 @@ class SignalAnalysisRecord(Record):
                 rank_ic = np.where(enough, spearman(s, r), np.nan)
                 rows.append(
                     {"industry": name, "label": label}
-                    | _mean("IC", ic)
-                    | _mean("RankIC", rank_ic)
+                    | _mean("IC", ic, self._spans[label])
+                    | _mean("RankIC", rank_ic, self._spans[label])
                     | {
                         "RankICIR": icir(rank_ic),
                         "stocks": float(count[enough].mean()),
@@ -402,10 +405,16 @@ def _average(daily: Floats) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _mean(name: str, daily: Floats) -> dict[str, float]:
+def _mean(name: str, daily: Floats, span_days: int = 1) -> dict[str, float]:
     """The mean of a daily series with its interval, as three columns."""
-    low, high = bootstrap_mean(daily)
+    low, high = _interval(daily, span_days)
     return {name: _average(daily), f"{name}_low": low, f"{name}_high": high}
+
+
+def _interval(daily: Floats, span_days: int) -> Interval:
+    """Of the mean of a series whose values look at `span_days` days of return."""
+    days = int((~np.isnan(daily)).sum())
+    return bootstrap_mean(daily, block_days=overlapping_block(days, span_days))
 
 
 def _ratios(ic: Floats, rank_ic: Floats) -> dict[str, float]:
@@ -428,12 +437,12 @@ def _normality(days: pd.DatetimeIndex, daily: Floats) -> pd.DataFrame:
     return pd.DataFrame({"day": values.index, "expected": normal_quantiles(len(values)), "found": found})
 
 
-def _distribution(daily: Floats) -> dict[str, float]:
+def _distribution(daily: Floats, span_days: int) -> dict[str, float]:
     values = daily[np.isfinite(daily)]
     shape = moments(values)
     at = {"lowest": 0, "q05": 0.05, "q25": 0.25, "median": 0.5, "q75": 0.75, "q95": 0.95, "highest": 1}
     quantiles = {name: float(np.quantile(values, q)) if len(values) else np.nan for name, q in at.items()}
-    low, high = bootstrap_mean(values)
+    low, high = _interval(values, span_days)
     return {
         "mean": shape.mean,
         "low": low,
@@ -443,7 +452,7 @@ def _distribution(daily: Floats) -> dict[str, float]:
         "kurtosis": shape.kurtosis,
         "hit_rate": positive_share(values),
         "ratio": icir(values),
-        "t": newey_west_t(values),
+        "t": newey_west_t(values, span_days=span_days),
         **quantiles,
         "days": len(values),
     }

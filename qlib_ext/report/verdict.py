@@ -341,7 +341,8 @@ def _labels(run: RunArtifacts) -> list[Remark]:
         )
     trained = _configured(run, "model", "kwargs", "tasks", "score", "label")
     if trained is not None and trained in formulas:
-        reach = max(offsets(formulas[trained]) or [0])
+        known = summary.get("label_days", {}).get(trained, {})
+        reach = int(known.get("reach", max(offsets(formulas[trained]) or [0])))
         said = f"The score is trained on {trained}, {formulas[trained]}, which is known {_counted(reach, 'day')} after the score"
         other = "" if trained == against else f"; IC and precision are against {against}"
         found.append(Remark("note", f"{said}{other}."))

@@ -6,7 +6,7 @@ from arch.bootstrap import StationaryBootstrap
 
 from qlib_ext.checks import UserError
 from qlib_ext.metrics import risk
-from qlib_ext.metrics.bootstrap import bootstrap_intervals, stationary_days
+from qlib_ext.metrics.bootstrap import bootstrap_intervals, overlapping_block, stationary_days
 from qlib_ext.metrics.significance import bootstrap_mean
 
 
@@ -87,3 +87,28 @@ class TestIntervals:
                 bootstrap_intervals(np.mean, values, draws=0)
         with pytest.raises(UserError, match="`days` must be at least 1, found 0"):
             stationary_days(0)
+
+
+class TestOverlappingReturns:
+    @pytest.mark.parametrize(
+        ("days", "span", "expected"),
+        [(1000, 1, None), (1000, 3, 10), (1000, 20, 40), (30, 20, 30), (0, 20, None)],
+    )
+    def test_blocks_are_twice_as_long_as_what_a_value_looks_at(self, days, span, expected):
+        assert overlapping_block(days, span) == (None if expected is None else pytest.approx(expected))
+
+    def test_the_interval_of_overlapping_returns_is_nearly_as_wide_as_it_should_be(self):
+        days, span = 1000, 20
+        draw = np.random.default_rng(0)
+        ratios = {1: [], span: []}
+        for _ in range(12):
+            values = np.convolve(draw.normal(size=days + span - 1), np.full(span, 1 / span), mode="valid")
+            for of in ratios:
+                low, high = bootstrap_mean(values, draws=300, block_days=overlapping_block(days, of))
+                ratios[of].append((high - low) / (2 * 1.96 / math.sqrt(days)))
+        assert 0.8 < np.mean(ratios[span]) < 1.0  # 0.92 by the formula, for long series
+        assert np.mean(ratios[1]) < 0.8
+
+    def test_what_does_not_fit_is_said(self):
+        with pytest.raises(UserError, match="`span_days` must be at least 1, found 0"):
+            overlapping_block(10, 0)

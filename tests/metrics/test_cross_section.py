@@ -156,6 +156,12 @@ class TestNeweyWestT:
     def test_default_lags(self):
         assert newey_west_t(self.daily) == newey_west_t(self.daily, math.floor(4 * 0.1 ** (2 / 9)))
 
+    def test_overlapping_returns_count_twice_their_lags(self):
+        assert newey_west_t(self.daily, span_days=4) == newey_west_t(self.daily, 6)
+        assert newey_west_t(self.daily, span_days=1) == newey_west_t(self.daily)
+        with pytest.raises(UserError, match="`span_days` must be at least 1"):
+            newey_west_t(self.daily, span_days=0)
+
     @pytest.mark.parametrize("lags", [0, 1, 4, 9, 30])
     def test_equals_a_double_loop(self, lags):
         days, mean = len(self.daily), self.daily.mean()

@@ -8,6 +8,9 @@ import pytest
 from scipy import stats
 
 from qlib_ext.checks import UserError
+from qlib_ext.metrics.bootstrap import overlapping_block
+from qlib_ext.metrics.cross_section import newey_west_t
+from qlib_ext.metrics.significance import bootstrap_mean
 from qlib_ext.records.ranking import RankingRecord
 from qlib_ext.records.signal import SignalRecord
 
@@ -61,6 +64,22 @@ def test_precision_against_a_loop(scored: Any, workplace: Any, model: Any, read:
     rose = table["RETURN"].gt(0).groupby("datetime").mean()
     pd.testing.assert_series_equal(daily["base_rate"].dropna(), rose, check_names=False)
     assert daily["n_stocks"].tolist() == [40] * 58 + [0, 0]  # the last two days have no return yet
+
+
+def test_overlapping_returns_make_it_less_sure(
+    run: Any, workplace: Any, model: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = {**workplace.describe(), "label_days": {"RETURN": {"reach": 11, "span": 10}}}
+    monkeypatch.setattr(workplace, "describe", lambda: described)
+    SignalRecord(recorder=run, model=model, dataset=workplace).generate()
+    RankingRecord(recorder=run, precision_at=(3,)).generate()
+    ic, summary = read("ranking/daily.parquet")["ic/RETURN"], read("ranking/summary.csv")
+    assert summary.loc["RETURN", "t"] == pytest.approx(newey_west_t(ic, 18))
+    assert summary.loc["NEXT_RETURN", "t"] != pytest.approx(newey_west_t(ic, 18))
+    found = read("ranking/estimates.parquet").loc["IC", ["low", "high"]]
+    block = overlapping_block(int(ic.notna().sum()), 10)
+    assert block == 20
+    np.testing.assert_allclose(found, bootstrap_mean(ic, block_days=block), atol=1e-12)
 
 
 def test_without_a_signal_it_fails(run: Any) -> None:

@@ -14,6 +14,8 @@ from scipy import stats
 
 from qlib_ext.checks import UserError
 from qlib_ext.market.store import QlibStore
+from qlib_ext.metrics.cross_section import newey_west_t
+from qlib_ext.metrics.significance import bootstrap_mean
 from qlib_ext.records.industry import industries
 from qlib_ext.records.ranking import RankingRecord
 from qlib_ext.records.signal import SignalRecord
@@ -93,6 +95,20 @@ class TestArtifacts:
         for n in (10, 20, 30, 50):
             assert precision.loc[n, "precision"] == pytest.approx(metrics[f"precision/{n}"])
             assert precision.loc[n, "base_rate"] == pytest.approx(metrics["base_rate"])
+
+    def test_overlapping_returns_make_it_less_sure(
+        self, run: Any, workplace: Any, model: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        described = {**workplace.describe(), "label_days": {"RETURN": {"reach": 11, "span": 10}}}
+        monkeypatch.setattr(workplace, "describe", lambda: described)
+        SignalRecord(recorder=run, model=model, dataset=workplace).generate()
+        SignalAnalysisRecord(recorder=run, max_lag_days=1).generate()
+        shape = read("signal_analysis/distribution.csv").query("label == 'RETURN'").loc["IC"]
+        daily = read("signal_analysis/normality.parquet").query("label == 'RETURN'").loc["IC"]
+        values = daily.set_index("day")["found"].sort_index() * shape["std"] + shape["mean"]
+        assert shape["t"] == pytest.approx(newey_west_t(values, 18))
+        expected = bootstrap_mean(values, block_days=20)
+        np.testing.assert_allclose(shape[["low", "high"]].astype(float), expected, atol=1e-9)
 
     def test_decay_and_periods_against_pairs_of_days(self, scored: Any, table: Any, read: Any) -> None:
         SignalAnalysisRecord(recorder=scored, max_lag_days=3).generate()

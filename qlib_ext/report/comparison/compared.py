@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, nearest
+from qlib_ext.metrics.bootstrap import overlapping_block
 from qlib_ext.metrics.moments import moments
 from qlib_ext.metrics.significance import (
     bootstrap_difference,
@@ -338,6 +339,11 @@ def _measures(groups: Sequence[Group]) -> list[str]:
     return [name for name in TESTED if sum(not group.table(name).empty for group in groups) > 1]
 
 
+def _span_days(groups: Sequence[Group], measure: str) -> int:
+    """Days of return that a daily value of a measure looks at: those of the label for ICs, one for an account."""
+    return max(run.span_days for group in groups for run in group.runs) if measure in (IC, RANK_IC) else 1
+
+
 def _tests(groups: Sequence[Group], baseline: Group, draws: int) -> pd.DataFrame:
     columns = [
         "measure", "group", "difference", "low", "high", "p", "p, Holm", "days", "p, confidence set",
@@ -348,20 +354,21 @@ def _tests(groups: Sequence[Group], baseline: Group, draws: int) -> pd.DataFrame
         tables = {group.name: group.table(measure) for group in groups}
         tables = {name: table for name, table in tables.items() if not table.empty}
         daily = {name: table.mean(axis=1) for name, table in tables.items()}
-        own = []
+        span, own = _span_days(groups, measure), []
         for name, series in daily.items():
             row: dict[str, object] = {"measure": measure, "group": name}
             if name != baseline.name and baseline.name in daily:
                 both = pd.concat([series, daily[baseline.name]], axis=1).dropna()
-                found = bootstrap_difference(both.iloc[:, 0], both.iloc[:, 1], draws=draws)
+                block = overlapping_block(len(both), span)
+                found = bootstrap_difference(both.iloc[:, 0], both.iloc[:, 1], draws=draws, block_days=block)
                 row |= {"difference": found.mean, "low": found.low, "high": found.high}
                 row |= {"p": found.p, "days": len(both)}
                 pair = [tables[each].loc[both.index].to_numpy().T for each in (name, baseline.name)]
-                ends = bootstrap_trainings(*pair, draws=draws)
+                ends = bootstrap_trainings(*pair, draws=draws, block_days=block)
                 row |= {"low, seeds": ends.low, "high, seeds": ends.high, "trainings": min(map(len, pair))}
             own.append(row)
         adjusted = holm([row.get("p", math.nan) for row in own])  # type: ignore[arg-type]
-        kept = model_confidence_set(pd.DataFrame(daily), draws=draws)
+        kept = model_confidence_set(pd.DataFrame(daily), draws=draws, span_days=span)
         for row, corrected, p in zip(own, adjusted, kept, strict=True):
             rows.append({**row, "p, Holm": corrected, "p, confidence set": p})
     return pd.DataFrame(rows, columns=columns)
@@ -374,7 +381,10 @@ def _spa(groups: Sequence[Group], baseline: Group, draws: int) -> dict[str, floa
         if baseline.name in daily:
             table = pd.DataFrame(daily)
             rivals = table.drop(columns=baseline.name)
-            found[measure] = superior_predictive_ability(table[baseline.name], rivals, draws=draws)
+            span = _span_days(groups, measure)
+            found[measure] = superior_predictive_ability(
+                table[baseline.name], rivals, draws=draws, span_days=span
+            )
     return found
 
 

@@ -43,6 +43,8 @@ class ComparedRun:
     daily
         By day, of `IC` and `RankIC` (against the first label), `return` (of the account, after cost), `index` and
         `excess` (the difference of these two), what the run has.
+    span_days
+        Days of return that the first label looks at.
     conditions
         What must be the same for figures to be comparable: name -> text; what the run does not say is not in it.
     lacking
@@ -64,6 +66,7 @@ class ComparedRun:
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
     daily: pd.DataFrame
+    span_days: int = 1
     conditions: Mapping[str, str] = field(default_factory=dict)
     lacking: Sequence[str] = ()
     synthetic: str = ""
@@ -157,12 +160,18 @@ def view(run: RunArtifacts, lacking: Sequence[str] = ()) -> ComparedRun:
         tags={name: value for name, value in run.tags.items() if not name.startswith("mlflow.")},
         metrics=dict(run.metrics),
         daily=daily,
+        span_days=_span_days(run, label),
         conditions=_conditions(run, label),
         lacking=[*lacking],
         synthetic=synthetic(run),
         unchecked=run.unchecked,
         trials=run.table(LEDGER) if run.has(LEDGER) else pd.DataFrame(),
     )
+
+
+def _span_days(run: RunArtifacts, label: str | None) -> int:
+    summary: dict[str, Any] = run.json(SUMMARY) if run.has(SUMMARY) else {}
+    return int(summary.get("label_days", {}).get(label, {}).get("span", 1))
 
 
 def _conditions(run: RunArtifacts, label: str | None) -> dict[str, str]:

@@ -147,6 +147,17 @@ class TestTests:
         assert row["days"] == 120
         assert row["p, Holm"] == row["p"] < 0.05, "one comparison needs no correction"
 
+    def test_overlapping_returns_are_drawn_in_longer_blocks(self, shelf: Shelf) -> None:
+        described = {"label_days": {"RETURN": {"reach": 26, "span": 20}}}
+        shelf.run("equal", skill=0.02, params=EQUAL, summary=described)
+        shelf.run("cqb", skill=0.05, summary=described)
+        tests = shelf.compared(draws=DRAWS).tests.query("group == 'CQB'").set_index("measure")
+        for measure, block in (("IC", 40), ("return", None)):
+            equal, cqb = (run.daily[measure].dropna() for run in shelf.runs)
+            expected = bootstrap_difference(cqb, equal, draws=DRAWS, block_days=block)
+            found = tests.loc[measure, ["difference", "low", "high", "p"]].astype(float)
+            np.testing.assert_allclose(found, expected, atol=1e-12)
+
     def test_the_better_group_is_found_and_alone_in_the_set(self, comparison: Comparison) -> None:
         tests = comparison.tests.set_index(["measure", "group"])
         assert tests.loc[("RankIC", "CQB"), "p, confidence set"] == 1
