@@ -24,6 +24,7 @@ from qlib.data.dataset.processor import Processor
 
 from qlib_ext.config.build import build, classes_in, locate
 from qlib_ext.data.handlers.panel import PanelHandler
+from qlib_ext.data.labels.label import Label
 from qlib_ext.data.labels.label_planes import works_per_day
 from qlib_ext.data.panel import DailyPanel
 from qlib_ext.features.base import FeatureSet
@@ -129,6 +130,7 @@ class TestExamples:
         assert set(examples) == {
             "features",
             "labels",
+            "own_label",
             "learn_processors",
             "infer_processors",
             "handler",
@@ -170,6 +172,14 @@ class TestExamples:
         handler = PanelHandler("csi300", **given, init_data=False)
         assert handler.horizon_days == 6
         assert handler.label_names() == (("WEEK",), ("WEEK",))
+
+    def test_label_of_ones_own(self, examples: Mapping[str, Any]) -> None:
+        label = build(examples["own_label"], Label, name="own_label")
+        assert (label.horizon_days, label.span_days) == (11, 10)
+        close = np.exp(np.random.default_rng(0).normal(3, 0.1, (1, 40, 2))).astype(np.float32)
+        found = label.values(market_of(close, ["close"]), None).of(slice(3, 40))
+        np.testing.assert_allclose(found[0], close[0, 4:15].min(axis=0) / close[0, 4] - 1, rtol=1e-6)
+        np.testing.assert_array_equal(np.isnan(found[:, 0]).nonzero()[0], np.arange(26, 37))
 
     def test_processor(self, examples: Mapping[str, Any], tmp_path: Path) -> None:
         qlib.init(provider_uri=str(tmp_path), kernels=1)

@@ -45,7 +45,7 @@ class DatasetConfig:
         from the handler's `start_time` to its `end_time` and while the universe has members, become `train`, `valid`
         and `test` in their order in time, and the handler fits on `train`.
     benchmark
-        Instrument that records will compare with; checked here, so that a missing one stops the workflow at once.
+        Instrument that records, and labels `less: index`, compare with; checked here, so that a missing one stops the workflow at once.
     record_fields
         Fields that records will need beside those of the features, such as `change` for price limits; checked here
         for the same reason.
@@ -167,6 +167,8 @@ class DatasetConfig:
         handler = self.handler
         if isinstance(handler, Mapping) and self.cache is not None:
             handler = _with_kwargs(handler, cache=self.cache)
+        if isinstance(handler, Mapping) and self.benchmark is not None:
+            handler = _with_kwargs(handler, **{"benchmark": self.benchmark, **(handler.get("kwargs") or {})})
         if self.shares is None:
             return handler, dict(self.segments)  # type: ignore[arg-type]  # `__post_init__` made pairs of days
         segments = split_days(store, handler, self.shares)

@@ -140,6 +140,7 @@ class DailyPanelDataset(DatasetH):
         described = {key: value for key, value in self.describe().items() if key not in ("store", "notes")}
         return {
             **described,
+            "labels": {name: x.identity(self.store) for name, x in self.handler.data_loader.labels.items()},
             "fit": [str(self.handler.fit_start_time), str(self.handler.fit_end_time)],
             "processors": [{"class": type(x).__name__, **vars(x)} for x in processors],
         }
@@ -209,6 +210,7 @@ class DailyPanelDataset(DatasetH):
         calendar = panel.calendar
         listed = set(self.store.membership(self.universe)["instrument"])
         sample = self.store.sample
+        labels = self.handler.data_loader.labels
         return {
             **({"synthetic": True, "synthetic_seed": sample.get("seed")} if sample else {}),
             "universe": self.universe,
@@ -223,7 +225,10 @@ class DailyPanelDataset(DatasetH):
             "missing_fields": list(panel.missing_fields),
             "lookback_days": self.handler.features.lookback_days,
             "label_horizon_days": self.handler.horizon_days,
-            "labels": dict(self.handler.data_loader.labels),
+            "labels": {name: str(label) for name, label in labels.items()},
+            "label_days": {
+                name: {"reach": label.horizon_days, "span": label.span_days} for name, label in labels.items()
+            },
             "segments": {
                 name: {
                     "asked_start": f"{self.segments[name][0]:%Y-%m-%d}",

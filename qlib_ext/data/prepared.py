@@ -30,6 +30,8 @@ class Prepared:
         Of all its days.
     median, scale
         `[T, F]` float32, fitted.
+    notes
+        What a reader of the results should know of how they were made.
     """
 
     panel: MarketPanel
@@ -37,6 +39,7 @@ class Prepared:
     labels: LabelPlanes
     median: np.ndarray
     scale: np.ndarray
+    notes: tuple[str, ...] = ()
 
     def entry(self) -> Entry:
         """Everything, as facts that JSON can say and arrays."""
@@ -49,6 +52,7 @@ class Prepared:
             "calendar": panel.calendar.astype("M8[ns]").asi8.tolist(),
             "raw": list(labels.raw),
             "learn": list(labels.learn),
+            "notes": list(self.notes),
         }
         arrays = {
             "bars": panel.padded,
@@ -86,7 +90,8 @@ class Prepared:
             {name: arrays[f"learn {i}"] for i, name in enumerate(facts["learn"])},
             arrays["rows"],
         )
-        return cls(panel, arrays["features"], labels, arrays["median"], arrays["scale"])
+        statistics = arrays["median"], arrays["scale"]
+        return cls(panel, arrays["features"], labels, *statistics, notes=tuple(facts["notes"]))
 
 
 def class_path(part: object) -> str:

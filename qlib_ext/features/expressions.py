@@ -161,7 +161,10 @@ class Expressions(FeatureSet):
         """Find the rows that windows look at, and read the side data that expressions name."""
         self._places = window_rows(market, self.lookback_days)
         self._places_on = None
-        self._groups = {name: _groups(store, market, name) for name in self.program.group_names}
+        self._groups = {
+            name: SideConcepts(name).load(store, market).numbers(*market.members.shape)
+            for name in self.program.group_names
+        }
         side = SideData(store)
         self._side = {key: KnownField.read(side, *key, market) for key in self.program.side_fields}
         self._side_notes = [
@@ -336,17 +339,6 @@ def _fill(padded: np.ndarray, places: np.ndarray, block: Iterable[Values], room:
 def _run(rows: np.ndarray) -> np.ndarray | slice:
     """Ascending positions, as a slice where none is left out: that needs no copy."""
     return slice(int(rows[0]), int(rows[-1]) + 1) if rows[-1] - rows[0] + 1 == len(rows) else rows
-
-
-def _groups(store: QlibStore, market: MarketPanel, name: str) -> np.ndarray:
-    """Number of each stock's group on each day, `[D, S]` int32; -1 where it has none."""
-    spells = SideConcepts(name).load(store, market)
-    groups = np.full(market.members.shape, -1, np.int32)
-    for stock, group, first, after in zip(
-        spells.stock, spells.concept, np.maximum(spells.first, 0), spells.after, strict=True
-    ):
-        groups[first:after, stock] = group
-    return groups
 
 
 def _notes(side: SideData, name: str, field: str, known: KnownField, market: MarketPanel) -> list[str]:

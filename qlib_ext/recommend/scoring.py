@@ -13,7 +13,6 @@ from qlib.model.base import Model
 from qlib_ext.checks import UserError, brief, counted
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.score_file import read_scores
-from qlib_ext.features.engine import evaluation
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.trained import TrainedRun
@@ -417,9 +416,10 @@ def _changed_returns(run: TrainedRun, dataset: DailyPanelDataset) -> str | None:
     labels = run.table("signal/labels.parquet")
     if labels is None or not len(labels.columns):
         return None
-    formulas = run.summary["labels"]
-    panel = dataset.handler.panel
-    name = next((name for name in ("RETURN", *formulas) if name in labels and name in formulas), None)
+    loader = dataset.handler.data_loader
+    panel = loader.panel
+    known = loader.labels
+    name = next((name for name in ("RETURN", *known) if name in labels and name in known), None)
     if name is None:
         return None
     kept = labels[name].dropna()
@@ -427,9 +427,10 @@ def _changed_returns(run: TrainedRun, dataset: DailyPanelDataset) -> str | None:
     stocks = pd.Index(panel.instruments).get_indexer(kept.index.get_level_values("instrument"))
     there = (days >= 0) & (stocks >= 0)
     now = np.full(len(kept), np.nan)
-    now[there] = evaluation.evaluate(formulas[name], panel)[days[there], stocks[there]]
+    values = known[name].values(panel, dataset.store).of(slice(0, len(panel.calendar)))
+    now[there] = values[days[there], stocks[there]]
     # the last days of a store that ends early have no label yet; that is no change
-    horizon = dataset.handler.horizon_days
+    horizon = known[name].horizon_days
     judged = there & (days < len(panel.calendar) - horizon)
     changed = judged & ~(np.abs(now - kept.to_numpy(dtype=float)) <= SAME_RETURN)
     if not changed.any():

@@ -191,15 +191,16 @@ class TrainedRun:
         config = in_one_form(own if features else scores_only(own), "dataset")
         kwargs = config["kwargs"]
         handler_config = in_one_form(kwargs.pop("handler", None), "dataset.handler")
-        for name in ("segments", "cache", "benchmark", "purge"):
+        for name in ("segments", "cache", "purge"):
             kwargs.pop(name, None)
+        index = {"benchmark": kwargs.pop("benchmark", None), **handler_config["kwargs"]}["benchmark"]
         if kwargs.get("market_status") is not None:
             status = build(kwargs["market_status"], MarketStatus, name="dataset.market_status")
             status.restore(*self.statistics(MARKET_STATUS))
             kwargs["market_status"] = status
         begin = min(first for first, _ in days.values())
         end = max(last for _, last in days.values())
-        given = {"start_time": begin, "end_time": end, "init_data": False, "cache": None}
+        given = {"start_time": begin, "end_time": end, "init_data": False, "cache": None, "benchmark": index}
         handler = build(
             {**handler_config, "kwargs": {**handler_config["kwargs"], **given}},
             PanelHandler,

@@ -12,26 +12,33 @@ from qlib.data.dataset.processor import Processor
 from qlib_ext.checks import UserError, brief, short
 from qlib_ext.config.build import build
 from qlib_ext.data.days import as_day
+from qlib_ext.data.labels.label import ExpressionLabel, Label
 from qlib_ext.features.engine.evaluation import Program
 
 
-def label_expressions(labels: Any, processors: Sequence[Processor]) -> dict[str, str]:
-    """Label name -> expression, with the columns that processors need beside the labels."""
+def build_labels(labels: Any, processors: Sequence[Processor], benchmark: str | None) -> dict[str, Label]:
+    """Label name -> label, with the columns that processors need beside the labels."""
     if not isinstance(labels, Mapping):
         raise UserError(f"`labels` must be a mapping from names to Qlib expressions, found {brief(labels)}")
-    named = {short("name of a label", str(name)): text for name, text in labels.items()}
+    named = {short("name of a label", str(name)): given for name, given in labels.items()}
     for processor in processors:
         if hasattr(processor, "expressions"):  # a processor that needs label columns of its own names them
             texts, names = processor.expressions()
             named.update(zip(names, texts, strict=True))
     if not named:
         raise UserError("`labels` must name at least one label, found none")
-    for name, text in named.items():
-        for table, field in Program([text]).side_fields:
-            raise UserError(
-                f"`labels.{name}` must be made of bars, found `side.{table}.{field}`: side data are for features"
-            )
-    return named
+    return {name: _label(name, given).against(benchmark) for name, given in named.items()}
+
+
+def _label(name: str, given: Any) -> Label:
+    if isinstance(given, (Mapping, Label)):
+        return build(given, Label, name=f"labels.{name}")
+    label = ExpressionLabel(given)
+    for table, field in Program([given]).side_fields:
+        raise UserError(
+            f"`labels.{name}` must be made of bars, found `side.{table}.{field}`: side data are for features"
+        )
+    return label
 
 
 def build_processors(given: Sequence[Any], name: str) -> list[Processor]:

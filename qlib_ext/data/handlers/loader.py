@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,9 @@ from qlib.data.dataset.loader import DataLoader
 from qlib.utils.serial import Serializable
 
 from qlib_ext.data.labels.base import tabulate
+from qlib_ext.data.labels.label import Label
 from qlib_ext.data.store_check import HELP
 from qlib_ext.features.base import FeatureSet
-from qlib_ext.features.engine import evaluation
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore, StoreError
 
@@ -24,13 +24,20 @@ class PanelLoader(DataLoader, Serializable):
     Parameters
     ----------
     labels
-        Label name -> Qlib expression.
+        Label name -> label.
+
+    Attributes
+    ----------
+    notes
+        What a reader of the results should know of the labels, once they were computed.
     """
 
-    def __init__(self, labels: Mapping[str, str]) -> None:
+    def __init__(self, labels: Mapping[str, Label]) -> None:
         Serializable.__init__(self)
         self.labels = dict(labels)
+        self.notes: tuple[str, ...] = ()
         self._panel: MarketPanel | None = None
+        self._store: QlibStore | None = None
 
     @property
     def panel(self) -> MarketPanel:
@@ -55,7 +62,7 @@ class PanelLoader(DataLoader, Serializable):
             raise StoreError(
                 f"the store {store.root} has no `{'`, `'.join(lacking)}` of any member of `{universe}`; {HELP}"
             )
-        self._panel = panel
+        self._panel, self._store = panel, store
         return panel
 
     def rows(self, start_time: Any = None, end_time: Any = None) -> np.ndarray:
@@ -73,5 +80,14 @@ class PanelLoader(DataLoader, Serializable):
     def load(self, instruments: str, start_time: Any = None, end_time: Any = None) -> pd.DataFrame:
         """Labels before any processor, of the market that is loaded: indexed (datetime, instrument)."""
         rows = self.rows(start_time, end_time)
-        columns = {name: evaluation.evaluate(text, self.panel)[rows] for name, text in self.labels.items()}
-        return tabulate(self.panel, rows, slice(0, len(rows)), columns)
+        whole = slice(0, len(rows))
+        columns = {name: of(whole)[rows] for name, of in self.evaluators().items()}
+        return tabulate(self.panel, rows, whole, columns)
+
+    def evaluators(self) -> dict[str, Callable[[slice], np.ndarray]]:
+        """Label name -> from a run of days to the label's values `[days, S]`, before any processor."""
+        if self._store is None:
+            raise RuntimeError("the market was taken from a cache, and labels with it: nothing computes them")
+        found = {name: label.values(self.panel, self._store) for name, label in self.labels.items()}
+        self.notes = tuple(dict.fromkeys(note for values in found.values() for note in values.notes))
+        return {name: values.of for name, values in found.items()}

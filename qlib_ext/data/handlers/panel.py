@@ -21,10 +21,10 @@ from qlib_ext.config.build import build
 from qlib_ext.data.cache import PanelCache, key_of
 from qlib_ext.data.days import check_range
 from qlib_ext.data.handlers.arguments import (
+    build_labels,
     build_processors,
     check_cache_directory,
     check_fit_range,
-    label_expressions,
 )
 from qlib_ext.data.handlers.loader import PanelLoader
 from qlib_ext.data.labels.base import GROUP, Labels
@@ -35,7 +35,6 @@ from qlib_ext.data.store_check import require
 from qlib_ext.features.allocation import Allocate, in_memory
 from qlib_ext.features.alpha360 import Alpha360
 from qlib_ext.features.base import FeatureSet
-from qlib_ext.features.engine import evaluation
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore
 
@@ -53,7 +52,7 @@ class PanelHandler(DataHandlerLP):
     """Features as windows of a market in memory, and labels that Qlib's processors work on.
 
     Features never pass through a table unless one is asked for (`fetch` with `feature`), which models such as
-    LightGBM do. Labels are Qlib expressions; `infer_processors` work on raw labels (classes are made there),
+    LightGBM do. Labels are Qlib expressions or classes; `infer_processors` work on raw labels (classes are made there),
     `learn_processors` turn them into what training sees.
 
     Parameters
@@ -68,12 +67,15 @@ class PanelHandler(DataHandlerLP):
     start_time, end_time
         Range of the labels; the store's own by default.
     labels
-        Label name -> Qlib expression; by default the return that can be traded and that of the next day.
+        Label name -> Qlib expression, or `{class, kwargs}` of a `Label`, such as
+        `qlib_ext.data.labels.horizon.HorizonReturn`; by default the return that can be traded and that of the next day.
     infer_processors, learn_processors
         Qlib processors of label columns, `{class: dotted path, kwargs: ...}`; none by default.
     cache
         A directory in which what is prepared is kept for later runs (see `qlib_ext.data.cache`); None, or `off`
         from a workflow, keeps nothing.
+    benchmark
+        Instrument that labels are compared with where they name none; the dataset gives its own.
     init_data
         Whether to load everything at once, as in Qlib. Without it `setup_data` is the caller's: for a handler that
         takes the statistics of another day's training (`features.restore`) and must not fit its own.
@@ -90,6 +92,7 @@ class PanelHandler(DataHandlerLP):
     _store: QlibStore | None = None  # of the class too: a pickled handler comes back without them
     _labels: Labels | None = None
     _padded: np.ndarray | None = None
+    _notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -99,10 +102,11 @@ class PanelHandler(DataHandlerLP):
         fit_end_time: Any = None,
         start_time: Any = None,
         end_time: Any = None,
-        labels: Mapping[str, str] | None = None,
+        labels: Mapping[str, Any] | None = None,
         infer_processors: Sequence[Any] = (),
         learn_processors: Sequence[Any] = (),
         cache: str | Path | None = None,
+        benchmark: str | None = None,
         init_data: bool = True,
     ) -> None:
         instance("instruments", instruments, str)
@@ -112,8 +116,8 @@ class PanelHandler(DataHandlerLP):
         self.features = Alpha360() if features is None else build(features, FeatureSet, name="features")
         infer = build_processors(infer_processors, "infer")
         learn = build_processors(learn_processors, "learn")
-        named = label_expressions(LABELS if labels is None else labels, [*infer, *learn])
-        self.horizon_days = max(evaluation.reach(text) for text in named.values())
+        named = build_labels(LABELS if labels is None else labels, [*infer, *learn], benchmark)
+        self.horizon_days = max(label.horizon_days for label in named.values())
         super().__init__(
             instruments=instruments,
             start_time=start_time,
@@ -151,6 +155,8 @@ class PanelHandler(DataHandlerLP):
         """Raise a UserError if the store lacks what the handler reads, or `fits` is asked for and no days are given."""
         require(store, universe=self.instruments, fields=self.features.required_fields)
         self.features.check_store(store)
+        for label in self.data_loader.labels.values():
+            label.check_store(store)
         if fits and self.features.names and self.fit_start_time is None:
             raise UserError(
                 "`fit_start_time` and `fit_end_time` must be given, as the days of the training segment, found none: "
@@ -204,6 +210,7 @@ class PanelHandler(DataHandlerLP):
                 self.features.fit(market, market.present & self.fit_days()[:, None], self._padded)
         with TimeInspector.logt("Making the labels"):
             self._labels = self._label_table(init_type) if self._whole_table() else self._label_planes()
+        self._notes = self.data_loader.notes
 
     def _label_table(self, init_type: str) -> LabelTable:
         super().setup_data(init_type=init_type)
@@ -220,7 +227,7 @@ class PanelHandler(DataHandlerLP):
                 )
         rows = self.data_loader.rows(self.start_time, self.end_time)
         processors = self.infer_processors, self.learn_processors
-        return LabelPlanes.make(self.panel, rows, self.data_loader.labels, *processors)
+        return LabelPlanes.make(self.panel, rows, self.data_loader.evaluators(), *processors)
 
     def _prepare_with(self, cache: PanelCache, init_type: str) -> None:
         """Take everything from the cache, or prepare it and leave it there."""
@@ -234,7 +241,7 @@ class PanelHandler(DataHandlerLP):
             prepared = Prepared.of(entry, self.learn_processors)
             self.data_loader.panel = prepared.panel
             self.features.join(self.store, prepared.panel)
-            self._labels, self._padded = prepared.labels, prepared.padded
+            self._labels, self._padded, self._notes = prepared.labels, prepared.padded, prepared.notes
             if fits:
                 self.features.restore(prepared.median, prepared.scale)
             return
@@ -256,14 +263,16 @@ class PanelHandler(DataHandlerLP):
         assert isinstance(self._labels, LabelPlanes)
         assert self.features.median is not None
         assert self.features.scale is not None
-        return Prepared(self.panel, self.padded, self._labels, self.features.median, self.features.scale)
+        statistics = self.features.median, self.features.scale
+        return Prepared(self.panel, self.padded, self._labels, *statistics, notes=self._notes)
 
     def _reason_against_a_key(self) -> str | None:
         """Why no key of the cache can say all that the data follow from; None where one can."""
         for processor in self._whole_table():
             return f"{class_path(processor)} does not say `per_day`"
-        parts: list[tuple[object, Mapping[str, Any]]] = [(self.features, self.features.identity())]
+        parts: list[tuple[object, Any]] = [(self.features, self.features.identity())]
         parts += [(x, vars(x)) for x in [*self.infer_processors, *self.learn_processors]]
+        parts += [(x, x.identity(self.store)) for x in self.data_loader.labels.values()]
         for part, settings in parts:
             if not can_be_keyed(part, settings):
                 return f"no key can hold {class_path(part)}"
@@ -283,7 +292,7 @@ class PanelHandler(DataHandlerLP):
                 "fields": self.features.fields,
                 "optional_fields": self.features.optional_fields,
                 "features": self.features.identity(),
-                "labels": list(self.data_loader.labels.items()),
+                "labels": [[name, x.identity(self.store)] for name, x in self.data_loader.labels.items()],
                 "processors": processors,
             }
         )
@@ -298,12 +307,12 @@ class PanelHandler(DataHandlerLP):
         return np.asarray((calendar >= self.fit_start_time) & (calendar <= self.fit_end_time))
 
     def notes(self) -> list[str]:
-        """What a reader of the results should know of the features, as sentences."""
+        """What a reader of the results should know of features and labels, as sentences."""
         missing = [
             f"the store has no `{field}`: its features are 0, as under Qlib's processors"
             for field in self.panel.missing_fields
         ]
-        return [*missing, *self.features.notes(self.store)]
+        return [*missing, *self.features.notes(self.store), *self._notes]
 
     def label_planes(self, data_key: str = DataHandlerLP.DK_L) -> dict[str, np.ndarray]:
         """Labels by name, `[D, S]` float32, NaN where there is no row: what training sees, or raw ones."""

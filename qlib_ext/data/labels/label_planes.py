@@ -9,7 +9,7 @@ processor says so by an attribute of its class, `per_day = True`; then only some
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,6 @@ from qlib.data.dataset.processor import Processor
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.labels.base import GROUP, Labels, tabulate
-from qlib_ext.features.engine import evaluation
 from qlib_ext.features.market_panel import MarketPanel, day_blocks
 
 CELLS_AT_ONCE = 1 << 18  # days times stocks that are a table at a time
@@ -72,11 +71,11 @@ class LabelPlanes(Labels):
         cls,
         market: MarketPanel,
         rows: np.ndarray,
-        labels: Mapping[str, str],
+        labels: Mapping[str, Callable[[slice], np.ndarray]],
         infer: Sequence[Processor],
         learn: Sequence[Processor],
     ) -> LabelPlanes:
-        """Evaluate labels and process them, a run of days at a time.
+        """Take labels and process them, a run of days at a time.
 
         Parameters
         ----------
@@ -85,7 +84,7 @@ class LabelPlanes(Labels):
         rows
             `[D, S]` bool: the days and stocks that have labels.
         labels
-            Label name -> Qlib expression.
+            Label name -> from a run of days to its values `[days, S]`.
         infer, learn
             Processors that work per day.
 
@@ -94,7 +93,6 @@ class LabelPlanes(Labels):
         UserError
             If a processor is not what it says of itself.
         """
-        evaluators = {(GROUP, name): evaluation.evaluator(text, market) for name, text in labels.items()}
         raw: dict[tuple[str, str], np.ndarray] = {}
         own: dict[str, np.ndarray] = {}  # of the labels that learn processors change
         names: list[str] = []
@@ -102,7 +100,7 @@ class LabelPlanes(Labels):
             here = rows[days]
             if not here.any() and (raw or days.stop < len(rows)):
                 continue  # but the columns must be known, be there a row or not
-            data = {column: evaluate(days)[here] for column, evaluate in evaluators.items()}
+            data = {(GROUP, name): values(days)[here] for name, values in labels.items()}
             table = run(infer, tabulate(market, rows, days, data))
             found = {column: _floats(table, column) for column in table.columns}
             if raw:

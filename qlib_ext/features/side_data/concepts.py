@@ -62,6 +62,15 @@ class ConceptSpells:
         first, after = np.clip(self.first, 0, days), np.clip(self.after, 0, days)
         return count_spells(self.stock, first, after, (days, stocks)) > 0
 
+    def numbers(self, days: int, stocks: int) -> np.ndarray:
+        """Number of each stock's concept on each day, the last one that is written: int32 `[D, S]`, -1 for none."""
+        groups = np.full((days, stocks), -1, np.int32)
+        for stock, group, first, after in zip(
+            self.stock, self.concept, np.maximum(self.first, 0), self.after, strict=True
+        ):
+            groups[first:after, stock] = group
+        return groups
+
     def matrix(self, day: int, columns: np.ndarray) -> np.ndarray:
         """Concepts `[N, G]` float32 of the stocks `columns` on one day: 1 where a stock belongs, else 0."""
         found = np.zeros((len(columns), len(self.names)), dtype=np.float32)
