@@ -141,6 +141,7 @@ class DailyPanelDataset(DatasetH):
         return {
             **described,
             "labels": {name: x.identity(self.store) for name, x in self.handler.data_loader.labels.items()},
+            "tradable_prices": self.handler.prices_identity(),
             "fit": [str(self.handler.fit_start_time), str(self.handler.fit_end_time)],
             "processors": [{"class": type(x).__name__, **vars(x)} for x in processors],
         }
@@ -210,7 +211,7 @@ class DailyPanelDataset(DatasetH):
         calendar = panel.calendar
         listed = set(self.store.membership(self.universe)["instrument"])
         sample = self.store.sample
-        labels = self.handler.data_loader.labels
+        labels, rules = self.handler.data_loader.labels, self.handler.rules
         return {
             **({"synthetic": True, "synthetic_seed": sample.get("seed")} if sample else {}),
             "universe": self.universe,
@@ -229,6 +230,7 @@ class DailyPanelDataset(DatasetH):
             "label_days": {
                 name: {"reach": label.horizon_days, "span": label.span_days} for name, label in labels.items()
             },
+            **({} if rules is None else {"tradable_prices": rules.name}),
             "segments": {
                 name: {
                     "asked_start": f"{self.segments[name][0]:%Y-%m-%d}",

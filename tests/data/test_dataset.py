@@ -348,6 +348,7 @@ class TestIdentity:
             {"handler": alpha360(lookback_days=30)},
             {"handler": {"labels": {"RETURN": "Ref($close, -1) / $close - 1"}}},
             {"handler": {"infer_processors": []}},
+            {"handler": {"tradable_prices": "cn"}},
             {
                 "handler": {
                     "learn_processors": [

@@ -14,6 +14,7 @@ from qlib_ext.config.build import build
 from qlib_ext.data.days import as_day
 from qlib_ext.data.labels.label import ExpressionLabel, Label
 from qlib_ext.features.engine.evaluation import Program
+from qlib_ext.market.rules.exchange_rules import ExchangeRules, read_rules
 
 
 def build_labels(labels: Any, processors: Sequence[Processor], benchmark: str | None) -> dict[str, Label]:
@@ -69,3 +70,14 @@ def check_cache_directory(given: Any) -> str | None:
     if not isinstance(given, (str, Path)) or not str(given).strip():
         raise UserError(f"`cache` must be a directory, or off for none, found {brief(given)}")
     return str(given)
+
+
+def check_rules(given: Any) -> ExchangeRules | None:
+    """The exchange's rules that `tradable_prices` names, or None for none: YAML reads `off` as false."""
+    if given is None or given is False or given == "off":
+        return None
+    if not isinstance(given, (str, Path)):
+        raise UserError(
+            f"`tradable_prices` must name the exchange's rules, such as cn, or be off, found {brief(given)}"
+        )
+    return read_rules(given)

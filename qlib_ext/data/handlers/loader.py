@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,14 +50,24 @@ class PanelLoader(DataLoader, Serializable):
     def panel(self, panel: MarketPanel) -> None:
         self._panel = panel
 
-    def load_panel(self, store: QlibStore, universe: str, features: FeatureSet) -> MarketPanel:
-        """Read the market, in the layout that windows are gathered from."""
-        panel = MarketPanel.load(store, universe, features.fields, empty_days=features.lookback_days - 1)
+    def load_panel(
+        self, store: QlibStore, universe: str, features: FeatureSet, made: Sequence[str] = ()
+    ) -> MarketPanel:
+        """Read the market, in the layout that windows are gathered from.
+
+        Parameters
+        ----------
+        made
+            Fields that the features read and the store does not hold, since the handler makes them.
+        """
+        fields = [field for field in features.fields if field not in made]
+        panel = MarketPanel.load(store, universe, fields, empty_days=features.lookback_days - 1)
         if not panel.instruments:
             raise StoreError(
                 f"the store {store.root} has bars of no instrument that instruments/{universe}.txt names; {HELP}"
             )
-        lacking = [field for field in features.required_fields if field in panel.missing_fields]
+        required = set(features.required_fields) - set(made)
+        lacking = [field for field in panel.missing_fields if field in required]
         if lacking:  # others have it, such as an index
             raise StoreError(
                 f"the store {store.root} has no `{'`, `'.join(lacking)}` of any member of `{universe}`; {HELP}"

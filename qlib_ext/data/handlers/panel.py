@@ -25,6 +25,7 @@ from qlib_ext.data.handlers.arguments import (
     build_processors,
     check_cache_directory,
     check_fit_range,
+    check_rules,
 )
 from qlib_ext.data.handlers.loader import PanelLoader
 from qlib_ext.data.labels.base import GROUP, Labels
@@ -36,6 +37,8 @@ from qlib_ext.features.allocation import Allocate, in_memory
 from qlib_ext.features.alpha360 import Alpha360
 from qlib_ext.features.base import FeatureSet
 from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.tradable_prices import MARK, with_tradable_prices
+from qlib_ext.market.rules.trading_days import FIELDS, identity
 from qlib_ext.market.store import QlibStore
 
 logger = logging.getLogger(__name__)
@@ -74,6 +77,9 @@ class PanelHandler(DataHandlerLP):
     cache
         A directory in which what is prepared is kept for later runs (see `qlib_ext.data.cache`); None, or `off`
         from a workflow, keeps nothing.
+    tradable_prices
+        The exchange's rules, such as `cn`, by which windows hold no price at which nobody could trade
+        (see `qlib_ext.features.tradable_prices`), and `$tradable` is a field; None, or `off`, leaves the bars as they are.
     benchmark
         Instrument that labels are compared with where they name none; the dataset gives its own.
     init_data
@@ -106,6 +112,7 @@ class PanelHandler(DataHandlerLP):
         infer_processors: Sequence[Any] = (),
         learn_processors: Sequence[Any] = (),
         cache: str | Path | None = None,
+        tradable_prices: str | Path | None = None,
         benchmark: str | None = None,
         init_data: bool = True,
     ) -> None:
@@ -118,6 +125,7 @@ class PanelHandler(DataHandlerLP):
         learn = build_processors(learn_processors, "learn")
         named = build_labels(LABELS if labels is None else labels, [*infer, *learn], benchmark)
         self.horizon_days = max(label.horizon_days for label in named.values())
+        self.rules = check_rules(tradable_prices)
         super().__init__(
             instruments=instruments,
             start_time=start_time,
@@ -153,7 +161,10 @@ class PanelHandler(DataHandlerLP):
 
     def check(self, store: QlibStore, *, fits: bool = True) -> None:
         """Raise a UserError if the store lacks what the handler reads, or `fits` is asked for and no days are given."""
-        require(store, universe=self.instruments, fields=self.features.required_fields)
+        fields = [*self.features.required_fields]
+        if self.rules is not None:
+            fields = [field for field in dict.fromkeys([*fields, *FIELDS]) if field != MARK]
+        require(store, universe=self.instruments, fields=fields)
         self.features.check_store(store)
         for label in self.data_loader.labels.values():
             label.check_store(store)
@@ -201,16 +212,20 @@ class PanelHandler(DataHandlerLP):
     def _prepare(self, init_type: str, allocate: Allocate = in_memory) -> None:
         """Read the market, fit the features where asked to, and make the labels."""
         with TimeInspector.logt("Reading the market"):
-            market = self.data_loader.load_panel(self.store, self.instruments, self.features)
+            made = () if self.rules is None else (MARK,)
+            market = self.data_loader.load_panel(self.store, self.instruments, self.features, made)
             self.features.join(self.store, market)
+        notes: list[str] = []
         with TimeInspector.logt("Computing the features"):
+            if self.rules is not None:
+                market, notes = with_tradable_prices(market, self.store, self.rules)
             self._padded = self.features.pad(market, allocate)
         if init_type != self.IT_LS and self.features.names:
             with TimeInspector.logt("Fitting the features"):
                 self.features.fit(market, market.present & self.fit_days()[:, None], self._padded)
         with TimeInspector.logt("Making the labels"):
             self._labels = self._label_table(init_type) if self._whole_table() else self._label_planes()
-        self._notes = self.data_loader.notes
+        self._notes = tuple(dict.fromkeys([*notes, *self.data_loader.notes]))
 
     def _label_table(self, init_type: str) -> LabelTable:
         super().setup_data(init_type=init_type)
@@ -293,9 +308,14 @@ class PanelHandler(DataHandlerLP):
                 "optional_fields": self.features.optional_fields,
                 "features": self.features.identity(),
                 "labels": [[name, x.identity(self.store)] for name, x in self.data_loader.labels.items()],
+                "tradable_prices": self.prices_identity(),
                 "processors": processors,
             }
         )
+
+    def prices_identity(self) -> dict[str, str | None] | None:
+        """What decides which prices are seen beside the bars, ready for JSON; None where all are."""
+        return None if self.rules is None else identity(self.store, self.rules)
 
     # -- what was loaded -----------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from qlib_ext.data.processors.momentum_line import MomentumLine
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore, StoreError
 from tests.data.conftest import alpha360, handler_kwargs
+from tests.data.untradable import untradable
 
 LABELS = ["RETURN", "NEXT_RETURN", "MOMENTUM", "MOMENTUM_PERSISTENCE"]
 
@@ -189,6 +190,56 @@ class TestErrors:
         use(tmp_path / "store")
         with pytest.raises(StoreError, match="has no `open` of any member of `few`; Point QLIB_DATA"):
             make()
+
+
+class TestTradablePrices:
+    @pytest.fixture
+    def traded(self, tiny: Any, tmp_path: Path, use: Callable[[Path], None]) -> None:
+        use(untradable(tiny).write(tmp_path / "store"))
+
+    def test_windows_change_and_neither_rows_nor_labels_do(
+        self, traded: None, make: Callable[..., PanelHandler], tmp_path: Path
+    ) -> None:
+        cache = {"cache": tmp_path / "cache"}
+        off, on = make(**cache), make(tradable_prices="cn", **cache)
+        again = make(tradable_prices="cn", **cache)
+        ours, theirs = (x.fetch(col_set="feature") for x in (on, off))
+        assert ours.index.equals(theirs.index)
+        assert not ours.equals(theirs)
+        pd.testing.assert_frame_equal(on.fetch(col_set="label"), off.fetch(col_set="label"))
+        pd.testing.assert_frame_equal(again.fetch(col_set="feature"), ours)
+        assert off.notes() == []
+        assert again.notes() == on.notes()
+        assert any("no price at which nobody could trade" in note for note in on.notes())
+        assert len(list((tmp_path / "cache" / "panels").iterdir())) == 2
+
+    def test_the_mark_is_a_field(self, traded: None, make: Callable[..., PanelHandler]) -> None:
+        mark = {
+            "class": "qlib_ext.features.expressions.Expressions",
+            "kwargs": {"expressions": {"TRADABLE": "$tradable"}, "normalise": "none", "lookback_days": 4},
+        }
+        both = {"class": "qlib_ext.features.union.Union"}
+        both["kwargs"] = {"members": [alpha360(lookback_days=4)["features"], mark]}  # type: ignore[assignment]
+        handler = make(features=both, tradable_prices="cn")
+        table = handler.fetch(col_set="feature")
+        assert set(np.unique(table["TRADABLE_LAG0"])) == {0.0, 1.0}
+        with pytest.raises(StoreError, match="no field `tradable`"):
+            make(features=both)
+
+    def test_it_names_rules(self, make: Callable[..., PanelHandler]) -> None:
+        assert make(tradable_prices="off", init_data=False).rules is None
+        with pytest.raises(UserError, match="`tradable_prices` must name the exchange's rules, such as cn"):
+            make(tradable_prices=True)
+        with pytest.raises(UserError, match="`rules` must be one of cn, us"):
+            make(tradable_prices="mars")
+
+    def test_a_store_must_tell_who_traded(
+        self, tiny: Any, tmp_path: Path, use: Callable[[Path], None], make: Callable[..., PanelHandler]
+    ) -> None:
+        use(tiny.without("low").write(tmp_path / "store"))
+        only = alpha360(fields=["close", "volume"], optional_fields=[])
+        with pytest.raises(StoreError, match="no field `low`"):
+            make(tradable_prices="cn", **only)
 
 
 class TestAgainstQlib:
