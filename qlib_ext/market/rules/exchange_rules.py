@@ -161,20 +161,28 @@ class ExchangeRules:
             If the table lists none.
         """
         if code not in self._boards:
-            upper = code.upper()
-            found = [
-                (len(begin), board)
-                for board, begins in self.boards.items()
-                for begin in begins
-                if upper.startswith(begin.upper())
-            ]
-            if not found:
+            found = self._board(code)
+            if found is None:
                 raise UserError(
                     f"the exchange rules {self.name} name no board for {code}: add the beginning of its code to "
                     f"`boards` in a table of your own that extends them; they know {', '.join(self.boards)}"
                 )
-            self._boards[code] = max(found)[1]
+            self._boards[code] = found
         return self._boards[code]
+
+    def has_board(self, code: str) -> bool:
+        """Whether the table lists a beginning of the code, which those of indices are not."""
+        return code in self._boards or self._board(code) is not None
+
+    def _board(self, code: str) -> str | None:
+        upper = code.upper()
+        found = [
+            (len(begin), board)
+            for board, begins in self.boards.items()
+            for begin in begins
+            if upper.startswith(begin.upper())
+        ]
+        return max(found)[1] if found else None
 
     def status(self, written: str) -> str | None:
         """The status that a store's word stands for; None for a word that the table does not list."""

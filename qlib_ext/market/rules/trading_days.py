@@ -55,13 +55,19 @@ def trading_days(store: QlibStore, codes: Sequence[str], rules: ExchangeRules) -
     codes
         Of the S stocks.
     rules
-        The exchange's: their price limits by board, date and status, see `at_limit`.
+        The exchange's: their price limits by board, date and status, see `at_limit`. A stock of none of their boards has
+        no limit, which a note says.
+
+    Raises
+    ------
+    UserError
+        If no stock is of any of their boards.
     """
     close, volume, high, low = store.read(FIELDS, codes)
     traded = ~np.isnan(close) & (volume > 0)
     upper, lower = np.zeros_like(traded), np.zeros_like(traded)
-    days, stocks = np.nonzero(traded & _far(close, rules.smallest_limit - 2 * MARGIN))
-    notes: list[str] = []
+    limited, notes = _limited(codes, rules)
+    days, stocks = np.nonzero(traded & limited & _far(close, rules.smallest_limit - 2 * MARGIN))
     if len(days):
         (factor,) = store.read(["factor"], codes)
         index = pd.MultiIndex(
@@ -73,7 +79,7 @@ def trading_days(store: QlibStore, codes: Sequence[str], rules: ExchangeRules) -
             there = not np.isnan(factor).all()
             found = at_limit(quotes, rules, store, buy="$close", sell="$close", factors=there)
         upper[days, stocks], lower[days, stocks] = found.up, found.down
-        notes = found.notes
+        notes += found.notes
     return TradingDays(traded, upper, lower, (high == low) & (upper | lower), tuple(notes))
 
 
@@ -81,6 +87,21 @@ def identity(store: QlibStore, rules: ExchangeRules) -> dict[str, str | None]:
     """What decides which days are found beside the bars, ready for JSON."""
     side = SideData(store)
     return {"rules": rules.digest, "status": side.fingerprint([STATUS]) if STATUS in side else None}
+
+
+def _limited(codes: Sequence[str], rules: ExchangeRules) -> tuple[np.ndarray, list[str]]:
+    """Which stocks are of a board, `[S]` bool, and what there is to say of the others."""
+    limited = np.array([rules.has_board(code) for code in codes], dtype=bool)
+    others = [code for code, known in zip(codes, limited, strict=True) if not known]
+    if not others:
+        return limited, []
+    if not limited.any():
+        rules.board(others[0])  # says what the rules know
+    note = (
+        f"the exchange rules {rules.name} name no board for {len(others)} of {len(codes)} stocks, such as {others[0]}: "
+        "they count as without price limits"
+    )
+    return limited, [note]
 
 
 def _far(close: np.ndarray, least: float) -> np.ndarray:

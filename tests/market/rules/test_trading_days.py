@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qlib_ext.checks import UserError
 from qlib_ext.market.rules.exchange_rules import read_rules
 from qlib_ext.market.rules.trading_days import TradingDays, identity, trading_days
 from qlib_ext.market.store import QlibStore, write_store
@@ -76,6 +77,19 @@ def test_where_there_are_no_limits_only_suspensions_count(store: QlibStore, foun
     np.testing.assert_array_equal(free.tradable, found.traded)
     assert not free.upper.any()
     assert free.notes == ()
+
+
+def test_a_stock_of_no_board_has_no_limit_and_a_note_says_so(store: QlibStore, found: TradingDays) -> None:
+    both = trading_days(store, [*codes_of(store), "SH000300"], CN)
+    np.testing.assert_array_equal(both.upper[:, :-1], found.upper)
+    assert not both.upper[:, -1].any()
+    assert both.notes[0].startswith(
+        "the exchange rules cn name no board for 1 of 13 stocks, such as SH000300: they count"
+    )
+    with pytest.raises(
+        UserError, match="the exchange rules cn name no board for SH000300: add the beginning"
+    ):
+        trading_days(store, ["SH000300"], CN)
 
 
 def test_what_decides_it_beside_the_bars(store: QlibStore) -> None:
