@@ -20,9 +20,13 @@ def require_column(argument: str, column: str, table: pd.DataFrame) -> None:
 
 
 def label_spans(record: Record, labels: Sequence[str]) -> dict[str, int]:
-    """Label -> days of return that it looks at, as the dataset says; 1 of one that it does not describe."""
+    """Label -> days of return that it holds, as the dataset says.
+
+    What a processor made of labels counts as the longest of them; of a dataset that says nothing all count as one day.
+    """
     described = record.load_json("data/summary.json").get("label_days", {})
-    return {label: int(described.get(label, {}).get("span", 1)) for label in labels}
+    spans = {name: int(days["span"]) for name, days in described.items()}
+    return {label: spans.get(label, max(spans.values(), default=1)) for label in labels}
 
 
 def probability_columns(task: str, predictions: pd.DataFrame) -> list[str]:

@@ -15,12 +15,12 @@ from qlib.data.dataset.handler import DataHandlerLP
 from qlib_ext.checks import LARGEST_SEED, UserError, above, between, brief, instance, integer
 from qlib_ext.data.days import as_day
 from qlib_ext.data.spec import DatasetSpec
-from qlib_ext.metrics.bootstrap import bootstrap_intervals
+from qlib_ext.metrics.bootstrap import bootstrap_intervals, overlapping_block
 from qlib_ext.metrics.classification import confusion_matrix, macro_f1, pooled_accuracy
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.metrics.regression import mean_absolute_error, root_mean_square_error
 from qlib_ext.records.base import Record
-from qlib_ext.records.columns import matrices, probability_columns, require_column
+from qlib_ext.records.columns import label_spans, matrices, probability_columns, require_column
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class DirectionRecord(Record):
     Rows count that have everything, so that all are judged on the same ones. *Pooled* figures take all rows together, a
     day counting by its stocks; figures *by day* are means of daily ones. An `advantage` is how much better the model
     is (accuracy and F1: model less rule; errors: rule less model), with an interval from the stationary bootstrap of
-    whole days, since stocks of a day move together and are no independent trials.
+    whole days, since stocks of a day move together and are no independent trials, in longer blocks where returns overlap.
 
     Writes `direction/daily.parquet`, by day: `n_stocks` and, for each rule, `accuracy/<rule>`, `macro_f1/<rule>`,
     `mae/<rule>`, `rmse/<rule>`; `direction/summary.csv` (a row for each period and rule), `direction/differences.csv`
@@ -89,7 +89,7 @@ class DirectionRecord(Record):
     says how many there were. A period without a test day has no figures, and says so in `setup.json` and in the log.
     """
 
-    needs = ("signal/predictions.parquet", "signal/labels.parquet")
+    needs = ("signal/predictions.parquet", "signal/labels.parquet", "data/summary.json")
     makes = (
         "direction/daily.parquet",
         "direction/summary.csv",
@@ -241,7 +241,15 @@ class DirectionRecord(Record):
         days = np.arange(
             len(part.stocks), dtype=float
         )  # days are drawn, and of those all is taken together again
-        low, high = bootstrap_intervals(advantages, days, level=self.level, draws=self.draws, seed=self.seed)
+        (span,) = label_spans(self, [self.returns]).values()
+        low, high = bootstrap_intervals(
+            advantages,
+            days,
+            level=self.level,
+            block_days=overlapping_block(len(days), span),
+            draws=self.draws,
+            seed=self.seed,
+        )
         table = pd.DataFrame(rows, columns=["over", "metric", "rule"])
         return table.assign(
             model=[whole[over, metric, "model"] for over, metric, _ in rows],

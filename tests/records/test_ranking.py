@@ -69,7 +69,8 @@ def test_precision_against_a_loop(scored: Any, workplace: Any, model: Any, read:
 def test_overlapping_returns_make_it_less_sure(
     run: Any, workplace: Any, model: Any, read: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    described = {**workplace.describe(), "label_days": {"RETURN": {"reach": 11, "span": 10}}}
+    days = {"RETURN": {"reach": 11, "span": 10}, "NEXT_RETURN": {"reach": 1, "span": 1}}
+    described = {**workplace.describe(), "label_days": days}
     monkeypatch.setattr(workplace, "describe", lambda: described)
     SignalRecord(recorder=run, model=model, dataset=workplace).generate()
     RankingRecord(recorder=run, precision_at=(3,)).generate()
