@@ -16,10 +16,12 @@ from qlib_ext.checks import LARGEST_SEED, UserError, brief, counted, instance, i
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.features.base import FeatureSet
+from qlib_ext.metrics.bootstrap import overlapping_block
 from qlib_ext.metrics.cross_section import Floats, spearman
-from qlib_ext.metrics.significance import bootstrap_mean
+from qlib_ext.metrics.significance import Interval, bootstrap_mean
 from qlib_ext.model.day_scores import DayScores, Scores
 from qlib_ext.records.base import Record
+from qlib_ext.records.columns import label_spans
 from qlib_ext.records.signal import booster_of
 from qlib_ext.terminal import shown_progress
 
@@ -81,7 +83,7 @@ class ImportanceRecord(Record):
         with all days of the test segment.
     """
 
-    needs = ("signal/predictions.parquet",)
+    needs = ("signal/predictions.parquet", "data/summary.json")
     makes = tuple(f"{FOLDER}/{name}" for name in ("features.csv", "daily.parquet", "summary.json"))
     may_make = (f"{FOLDER}/groups.csv",)
     asks = ("panels",)
@@ -205,7 +207,7 @@ class ImportanceRecord(Record):
         for segment in SEGMENTS:
             drops = daily.loc[segment]
             table[segment] = [drops[name].mean() for name in columns]
-            ends = [bootstrap_mean(drops[name]) for name in columns]
+            ends = [self._interval(drops[name], segment) for name in columns]
             table[f"{segment}_low"] = [low for low, _ in ends]
             table[f"{segment}_high"] = [high for _, high in ends]
         booster = booster_of(self.model)
@@ -216,6 +218,13 @@ class ImportanceRecord(Record):
                 by_place = np.reshape(booster.feature_importance(kind), (names, -1)).sum(axis=1)
                 table[column] = [by_place[[*places]].sum() for places in columns.values()]
         return table
+
+    def _interval(self, values: pd.Series, segment: str) -> Interval:
+        """Of the mean over the chosen days, of which several may lie within the return of one label."""
+        (span,) = label_spans(self, [self.label]).values()
+        apart = max(1, len(self.dataset.days[segment]) // len(values))
+        block = overlapping_block(int(values.notna().sum()), -(-span // apart))
+        return bootstrap_mean(values, block_days=block)
 
     def _save(
         self, daily: pd.DataFrame, table: pd.DataFrame, groups: Groups, cost: Mapping[str, int]
@@ -233,7 +242,7 @@ class ImportanceRecord(Record):
         segments = {}
         for segment in SEGMENTS:
             rank_ic = daily.loc[segment, "rank_ic"]
-            low, high = bootstrap_mean(rank_ic)
+            low, high = self._interval(rank_ic, segment)
             segments[segment] = {
                 "days": len(rank_ic),
                 "of_days": len(self.dataset.days[segment]),

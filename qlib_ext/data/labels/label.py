@@ -11,7 +11,7 @@ import numpy as np
 
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.features.engine import evaluation
-from qlib_ext.features.engine.graph import FIELD, Node, walk
+from qlib_ext.features.engine.graph import Node, walk
 from qlib_ext.features.engine.operators import OPERATORS, Shift, days_of
 from qlib_ext.features.engine.parsing import parse
 from qlib_ext.features.market_panel import MarketPanel
@@ -102,7 +102,7 @@ def span(expression: str) -> int:
     found: dict[Node, tuple[float, float]] = {}
     root = parse(expression)
     for node in walk([root]):
-        if node.operator == FIELD:
+        if not node.children:  # a field
             found[node] = (0, 0)
             continue
         first = min(found[child][0] for child in node.children)
