@@ -11,6 +11,7 @@ from qlib_ext.factors.subject import until
 from qlib_ext.factors.values import FeatureValues, factor_names
 from qlib_ext.features.base import FeatureSet
 from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.market.rules.exchange_rules import ExchangeRules
 from qlib_ext.market.store import QlibStore
 
 PRICES = ("open", "high", "low", "close", "vwap")
@@ -39,6 +40,7 @@ def reading_ahead(
     *,
     every_lag: bool,
     seed: int,
+    rules: ExchangeRules | None = None,
 ) -> dict[str, str]:
     """The factors that follow from later days, and how that is known.
 
@@ -56,6 +58,8 @@ def reading_ahead(
         As for `FeatureValues`.
     seed
         Of the changed bars.
+    rules
+        As for `FeatureValues`.
 
     Notes
     -----
@@ -73,7 +77,9 @@ def reading_ahead(
     )
     shift = max(0, cut - features.history_days - LOOKED_AT)
     changed = _changed_after(part, cut - shift, seed)
-    before, after = (FeatureValues(features, store, each, every_lag=every_lag) for each in (part, changed))
+    before, after = (
+        FeatureValues(features, store, each, every_lag=every_lag, rules=rules) for each in (part, changed)
+    )
     differs = np.zeros(len(names), dtype=bool)
     for day in range(max(0, cut - shift - LOOKED_AT + 1), cut - shift + 1):
         columns = np.flatnonzero(part.present[day])

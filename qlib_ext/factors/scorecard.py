@@ -18,8 +18,8 @@ from qlib_ext.factors.subject import Subject
 from qlib_ext.factors.table import FactorTable
 from qlib_ext.factors.values import FactorValues, FeatureValues, ReadyValues, expressions_of
 from qlib_ext.features.base import FeatureSet
-from qlib_ext.features.engine.evaluation import evaluate
 from qlib_ext.market.progress import Progress
+from qlib_ext.metrics.bootstrap import overlapping_block
 from qlib_ext.metrics.cross_section import icir, newey_west_t
 from qlib_ext.metrics.decay import half_life
 from qlib_ext.metrics.diversity import clusters, effective_number, nearest
@@ -125,7 +125,7 @@ def scorecard(
     factors, noisy, ahead = _sources(subject, every_lag, seed)
     told(0, 1, "computing the exposures")
     known = exposures(subject)
-    label = evaluate(subject.label.expression, market)
+    label = subject.label.label.values(market, subject.store).of(slice(0, len(market.calendar)))
     found = measure(factors, noisy, market, days, label, known, progress)
     table = _table(subject, factors.names, found, known, ahead)
     groups = clusters(found.correlation, ALIKE)
@@ -164,9 +164,11 @@ def _sources(
                 f"{len(source.values):,} rows from {source.days.min():%Y-%m-%d} to {source.days.max():%Y-%m-%d}"
             )
         return ReadyValues(source, market), None, None
-    ahead = reading_ahead(source, store, market, subject.days, every_lag=every_lag, seed=seed)
+    rules = subject.rules
+    ahead = reading_ahead(source, store, market, subject.days, every_lag=every_lag, seed=seed, rules=rules)
     clean, noisy = (
-        FeatureValues(source, store, each, every_lag=every_lag) for each in (market, with_noise(market, seed))
+        FeatureValues(source, store, each, every_lag=every_lag, rules=rules)
+        for each in (market, with_noise(market, seed))
     )
     return clean, noisy, ahead
 
@@ -184,12 +186,10 @@ def _table(
     years = _years(subject, found, names).to_numpy()
     rank_ic, neutral = _mean(found.rank_ic), _mean(found.neutral)
     sign = np.where(rank_ic < 0, -1.0, 1.0)
-    # Labels of several days overlap: neighbours within their reach are not independent.
-    reach = subject.label.horizon_days
-    days = len(found.rank_ic)
-    block = max(days ** (1 / 3), reach)
-    lags = max(math.floor(4 * (days / 100) ** (2 / 9)), reach)
-    t = np.array([newey_west_t(each, min(lags, days - 1)) for each in found.rank_ic.T])
+    # Labels of several days overlap: neighbours are not independent.
+    span = subject.label.label.span_days
+    block = overlapping_block(len(found.rank_ic), span)
+    t = np.array([newey_west_t(each, span_days=span) for each in found.rank_ic.T])
     leads = {} if ahead is None else ahead
     judged = np.array([name not in leads for name in names])
     q = benjamini_hochberg(np.where(judged, _p(t), np.nan))

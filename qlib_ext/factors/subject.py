@@ -17,27 +17,29 @@ from qlib_ext.data.config import DatasetConfig
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.days import as_day, check_range
 from qlib_ext.data.handlers.panel import LABELS, PanelHandler
+from qlib_ext.data.labels.label import ExpressionLabel, Label
 from qlib_ext.data.store_check import require
 from qlib_ext.factors.table import FactorTable
 from qlib_ext.features.base import FeatureSet
-from qlib_ext.features.engine.evaluation import Program
 from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.tradable_prices import MARK
+from qlib_ext.market.rules.exchange_rules import ExchangeRules
 from qlib_ext.market.store import QlibStore
 
 CHOOSING = ("train", "valid")  # the segments that a choice may rest on
 JUDGING = "test"
 
 
-class Label(NamedTuple):
+class NamedLabel(NamedTuple):
     """What a factor is to foretell."""
 
     name: str
-    expression: str
+    label: Label
 
     @property
-    def horizon_days(self) -> int:
-        """How many days after t it reaches."""
-        return int(Program([self.expression]).reach[1])
+    def expression(self) -> str:
+        """Its formula, or what it is in words."""
+        return str(self.label)
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,19 @@ class Subject:
         Segments that the workflow has beside these; no bar of theirs is read.
     benchmark
         The index that betas are to, or None for the mean of the universe.
+    rules
+        The exchange's, by which features hold no price at which nobody could trade; None where they may.
     """
 
     name: str
     store: QlibStore
     universe: str
     source: FeatureSet | FactorTable
-    label: Label
+    label: NamedLabel
     ranges: Mapping[str, tuple[pd.Timestamp, pd.Timestamp]]
     unread: tuple[str, ...] = ()
     benchmark: str | None = None
+    rules: ExchangeRules | None = None
 
     @functools.cached_property
     def market(self) -> MarketPanel:
@@ -80,14 +85,18 @@ class Subject:
         UserError
             If the universe has no member on any of the days, or the store lacks a field of the label.
         """
-        program = Program([self.label.expression])
         own = self.source.fields if isinstance(self.source, FeatureSet) else ()
-        whole = MarketPanel.load(
-            self.store, self.universe, tuple(dict.fromkeys([*own, *program.fields, "close"]))
-        )
+        fields = dict.fromkeys([*own, *self.label.label.fields, "close"])
+        if self.rules is not None:
+            fields.pop(MARK, None)
+        whole = MarketPanel.load(self.store, self.universe, tuple(fields))
         last = max(stop for _, stop in self.ranges.values())
         cut = until(whole, int(whole.calendar.searchsorted(last, side="right")))
-        program.check_fields(cut)
+        for field in self.label.label.fields:
+            if field in cut.missing_fields:
+                raise UserError(
+                    f"the label {self.label.name!r} needs the field `{field}`, which the store {self.store.root} does not have"
+                )
         return cut
 
     @functools.cached_property
@@ -174,6 +183,7 @@ def of_workflow(
         {each: known[each] for each in known if each in chosen},
         tuple(each for each in known if each not in chosen),
         arguments.benchmark,
+        handler.rules,
     )
 
 
@@ -200,22 +210,22 @@ def of_file(
         source.check_store(store)
     first = store.calendar[0] if start is None else as_day("--start", start)
     last = store.calendar[-1] if end is None else as_day("--end", end)
+    labels: dict[str, Label] = {each: ExpressionLabel(text) for each, text in LABELS.items()}
     return Subject(
-        name, store, universe, source, label_of(label, LABELS, next(iter(LABELS))), {"all": (first, last)}
+        name, store, universe, source, label_of(label, labels, next(iter(labels))), {"all": (first, last)}
     )
 
 
-def label_of(given: str | None, labels: Mapping[str, str], default: str) -> Label:
+def label_of(given: str | None, labels: Mapping[str, Label], default: str) -> NamedLabel:
     """The label of a name, or an expression as it stands."""
     if given is None:
         given = default if default in labels else next(iter(labels))
     if given in labels:
-        return Label(given, labels[given])
+        return NamedLabel(given, labels[given])
     try:
-        Program([given])
+        return NamedLabel(given, ExpressionLabel(given))
     except UserError as error:
         raise UserError(f"`--label` must be one of {', '.join(labels)}, or an expression: {error}") from error
-    return Label(given, given)
 
 
 def until(market: MarketPanel, stop: int, start: int = 0) -> MarketPanel:

@@ -10,7 +10,9 @@ import torch
 from qlib_ext.factors.table import FactorTable
 from qlib_ext.features.base import FeatureSet
 from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.tradable_prices import with_tradable_prices
 from qlib_ext.features.union import Union
+from qlib_ext.market.rules.exchange_rules import ExchangeRules
 from qlib_ext.market.store import QlibStore
 
 
@@ -46,16 +48,27 @@ class FeatureValues(FactorValues):
         The bars.
     every_lag
         Whether each lag of a window is a factor, and not today's value alone.
+    rules
+        The exchange's, by which features hold no price at which nobody could trade; None where they may.
     """
 
     def __init__(
-        self, features: FeatureSet, store: QlibStore, market: MarketPanel, *, every_lag: bool = False
+        self,
+        features: FeatureSet,
+        store: QlibStore,
+        market: MarketPanel,
+        *,
+        every_lag: bool = False,
+        rules: ExchangeRules | None = None,
     ) -> None:
         self.names = factor_names(features, every_lag=every_lag)
         self._every_lag = every_lag
         self._features = features.unnormalised()
         self._features.join(store, market)
         self.notes = self._features.notes(store)  # of some it is known once they are joined
+        if rules is not None:
+            market, notes = with_tradable_prices(market, store, rules)
+            self.notes = [*self.notes, *notes]
         self._padded = torch.from_numpy(self._features.pad(market))
 
     def of_day(self, day: int, columns: np.ndarray) -> np.ndarray:

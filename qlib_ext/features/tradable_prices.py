@@ -42,7 +42,7 @@ def with_tradable_prices(
     -----
     A day follows from itself and the days before. A stock that could never be traded yet has no price.
     """
-    trading = trading_days(store, market.instruments, rules)
+    trading = trading_days(store, market.instruments, rules, market.calendar)
     tradable = trading.tradable
     days, stocks = market.members.shape
     empty = 0 if market.padded is None else len(market.padded) - days

@@ -126,13 +126,14 @@ class HorizonReturn(Label):
         }
 
     def values(self, market: MarketPanel, store: QlibStore) -> LabelValues:
-        trading = trading_days(store, market.instruments, self.rules)
+        trading = trading_days(store, market.instruments, self.rules, market.calendar)
         buys, sells = trading.traded & ~trading.upper, trading.traded & ~trading.lower
         sale = self._sales(sells)
         made = buys & (sale >= 0)
         gained = np.where(made, _gain(market.field("close"), sale), np.nan)
         if self._instrument is not None:
             (index,) = store.read(["close"], [self._instrument])
+            index = index[store.calendar.get_indexer(market.calendar)]
             gained -= _gain(np.broadcast_to(index, sale.shape), sale)
         label = np.full(gained.shape, np.nan)
         label[:-1] = gained[1:]

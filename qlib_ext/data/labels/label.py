@@ -44,10 +44,13 @@ class Label(Rebuildable, ABC):
     span_days
         How many days of return a label holds. Labels of neighbouring days share all but one of them, which whoever says
         how sure a mean over days is must know; 1 where they share none.
+    fields
+        Fields of the market that it reads.
     """
 
     horizon_days: int
     span_days: int = 1
+    fields: tuple[str, ...] = ("close",)
 
     def against(self, benchmark: str | None) -> Label:
         """The label of a dataset that compares with `benchmark`; a UserError if the label needs one and there is none."""
@@ -81,7 +84,9 @@ class ExpressionLabel(Label):
 
     def __init__(self, expression: str) -> None:
         self.expression = expression
-        self.horizon_days = evaluation.reach(expression)
+        program = evaluation.Program([expression])
+        self.fields = program.fields
+        self.horizon_days = int(program.reach[1])
         self.span_days = span(expression)
 
     def __str__(self) -> str:

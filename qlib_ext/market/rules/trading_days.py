@@ -45,8 +45,10 @@ class TradingDays:
         return self.traded & ~self.locked
 
 
-def trading_days(store: QlibStore, codes: Sequence[str], rules: ExchangeRules) -> TradingDays:
-    """Look at every day of some stocks.
+def trading_days(
+    store: QlibStore, codes: Sequence[str], rules: ExchangeRules, days: pd.DatetimeIndex | None = None
+) -> TradingDays:
+    """Look at the days of some stocks.
 
     Parameters
     ----------
@@ -57,6 +59,9 @@ def trading_days(store: QlibStore, codes: Sequence[str], rules: ExchangeRules) -
     rules
         The exchange's: their price limits by board, date and status, see `at_limit`. A stock of none of their boards has
         no limit, which a note says.
+    days
+        D days of the store; all by default. What is said of one follows from those before it, whether they are among these
+        or not.
 
     Raises
     ------
@@ -67,20 +72,22 @@ def trading_days(store: QlibStore, codes: Sequence[str], rules: ExchangeRules) -
     traded = ~np.isnan(close) & (volume > 0)
     upper, lower = np.zeros_like(traded), np.zeros_like(traded)
     limited, notes = _limited(codes, rules)
-    days, stocks = np.nonzero(traded & limited & _far(close, rules.smallest_limit - 2 * MARGIN))
-    if len(days):
+    rows, stocks = np.nonzero(traded & limited & _far(close, rules.smallest_limit - 2 * MARGIN))
+    if len(rows):
         (factor,) = store.read(["factor"], codes)
         index = pd.MultiIndex(
-            levels=[[*codes], store.calendar], codes=[stocks, days], names=["instrument", "datetime"]
+            levels=[[*codes], store.calendar], codes=[stocks, rows], names=["instrument", "datetime"]
         )
-        columns = {"$close": close[days, stocks], "$factor": factor[days, stocks]}
+        columns = {"$close": close[rows, stocks], "$factor": factor[rows, stocks]}
         quotes = pd.DataFrame(columns, index=index, dtype=np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             there = not np.isnan(factor).all()
             found = at_limit(quotes, rules, store, buy="$close", sell="$close", factors=there)
-        upper[days, stocks], lower[days, stocks] = found.up, found.down
+        upper[rows, stocks], lower[rows, stocks] = found.up, found.down
         notes += found.notes
-    return TradingDays(traded, upper, lower, (high == low) & (upper | lower), tuple(notes))
+    locked = (high == low) & (upper | lower)
+    wanted = slice(None) if days is None else store.calendar.get_indexer(days)
+    return TradingDays(traded[wanted], upper[wanted], lower[wanted], locked[wanted], tuple(notes))
 
 
 def identity(store: QlibStore, rules: ExchangeRules) -> dict[str, str | None]:

@@ -56,6 +56,12 @@ def test_a_day_knows_nothing_of_the_next(found: TradingDays, tmp_path: Path) -> 
     assert not np.array_equal(later.upper, found.upper)
 
 
+def test_of_some_days_the_same_is_said(store: QlibStore, found: TradingDays) -> None:
+    part = trading_days(store, codes_of(store), CN, store.calendar[40:90])
+    for name in ("traded", "upper", "lower", "locked"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(found, name)[40:90])
+
+
 def test_whether_prices_are_multiples_of_the_tick_is_told_by_the_past(tmp_path: Path) -> None:
     calendar = pd.bdate_range("2018-01-01", periods=12)
     close = np.full((12, 1), 10.25)
