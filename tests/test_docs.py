@@ -87,6 +87,7 @@ class TestParts:
         "qlib_ext.features": FeatureSet,
         "qlib_ext.features.side_data": Source,
         "qlib_ext.data.handlers": PanelHandler,
+        "qlib_ext.data.labels": Label,
         "qlib_ext.data.processors": Processor,
         "qlib_ext.model.backbones": Backbone,
         "qlib_ext.model.heads": torch.nn.Module,

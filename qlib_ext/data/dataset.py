@@ -227,9 +227,7 @@ class DailyPanelDataset(DatasetH):
             "lookback_days": self.handler.features.lookback_days,
             "label_horizon_days": self.handler.horizon_days,
             "labels": {name: str(label) for name, label in labels.items()},
-            "label_days": {
-                name: {"reach": label.horizon_days, "span": label.span_days} for name, label in labels.items()
-            },
+            "label_days": self.handler.label_days(),
             **({} if rules is None else {"tradable_prices": rules.name}),
             "segments": {
                 name: {

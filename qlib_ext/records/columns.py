@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,11 +22,16 @@ def require_column(argument: str, column: str, table: pd.DataFrame) -> None:
 def label_spans(record: Record, labels: Sequence[str]) -> dict[str, int]:
     """Label -> days of return that it holds, as the dataset says.
 
-    What a processor made of labels counts as the longest of them; of a dataset that says nothing all count as one day.
+    What a processor made of labels counts as the longest of them; where nothing is said all count as one day.
     """
-    described = record.load_json("data/summary.json").get("label_days", {})
+    described = record.load_json("data/summary.json") if record.has("data/summary.json") else {}
+    return {label: span_of(label, described.get("label_days", {})) for label in labels}
+
+
+def span_of(label: str, described: Mapping[str, Mapping[str, int]]) -> int:
+    """Days of return that a label holds, by what `DailyPanelDataset.describe` says as `label_days`."""
     spans = {name: int(days["span"]) for name, days in described.items()}
-    return {label: spans.get(label, max(spans.values(), default=1)) for label in labels}
+    return spans.get(label, max(spans.values(), default=1))
 
 
 def probability_columns(task: str, predictions: pd.DataFrame) -> list[str]:

@@ -89,7 +89,7 @@ class DirectionRecord(Record):
     says how many there were. A period without a test day has no figures, and says so in `setup.json` and in the log.
     """
 
-    needs = ("signal/predictions.parquet", "signal/labels.parquet", "data/summary.json")
+    needs = ("signal/predictions.parquet", "signal/labels.parquet")
     makes = (
         "direction/daily.parquet",
         "direction/summary.csv",

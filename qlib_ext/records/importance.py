@@ -21,7 +21,7 @@ from qlib_ext.metrics.cross_section import Floats, spearman
 from qlib_ext.metrics.significance import Interval, bootstrap_mean
 from qlib_ext.model.day_scores import DayScores, Scores
 from qlib_ext.records.base import Record
-from qlib_ext.records.columns import label_spans
+from qlib_ext.records.columns import span_of
 from qlib_ext.records.signal import booster_of
 from qlib_ext.terminal import shown_progress
 
@@ -83,7 +83,7 @@ class ImportanceRecord(Record):
         with all days of the test segment.
     """
 
-    needs = ("signal/predictions.parquet", "data/summary.json")
+    needs = ("signal/predictions.parquet",)
     makes = tuple(f"{FOLDER}/{name}" for name in ("features.csv", "daily.parquet", "summary.json"))
     may_make = (f"{FOLDER}/groups.csv",)
     asks = ("panels",)
@@ -221,7 +221,7 @@ class ImportanceRecord(Record):
 
     def _interval(self, values: pd.Series, segment: str) -> Interval:
         """Of the mean over the chosen days, of which several may lie within the return of one label."""
-        (span,) = label_spans(self, [self.label]).values()
+        span = span_of(self.label, self.dataset.handler.label_days())
         apart = max(1, len(self.dataset.days[segment]) // len(values))
         block = overlapping_block(int(values.notna().sum()), -(-span // apart))
         return bootstrap_mean(values, block_days=block)

@@ -57,7 +57,7 @@ class RankingRecord(Record):
     `python -m benchmarks.paper report` shows both.
     """
 
-    needs = ("signal/predictions.parquet", "signal/labels.parquet", "data/summary.json")
+    needs = ("signal/predictions.parquet", "signal/labels.parquet")
     makes = ("ranking/daily.parquet", "ranking/summary.csv", "ranking/estimates.parquet")
 
     def __init__(

@@ -92,7 +92,7 @@ class SignalAnalysisRecord(Record):
         that the predictions have.
     """
 
-    needs = ("signal/predictions.parquet", "signal/labels.parquet", "data/summary.json")
+    needs = ("signal/predictions.parquet", "signal/labels.parquet")
     makes = tuple(
         f"{FOLDER}/{name}"
         for name in (

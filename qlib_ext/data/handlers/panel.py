@@ -189,6 +189,11 @@ class PanelHandler(DataHandlerLP):
         table = run(self.learn_processors, table.copy())
         return raw, tuple(name for group, name in table.columns if group == GROUP)
 
+    def label_days(self) -> dict[str, dict[str, int]]:
+        """Label, before any processor -> how many days it can `reach` ahead, and the `span` of its return."""
+        labels = self.data_loader.labels.items()
+        return {name: {"reach": each.horizon_days, "span": each.span_days} for name, each in labels}
+
     # -- loading -------------------------------------------------------------------------------------------
 
     def setup_data(self, init_type: str = DataHandlerLP.IT_FIT_SEQ, **kwargs: Any) -> None:
