@@ -7,13 +7,13 @@ from typing import Any
 
 from qlib_ext.config.build import in_one_form
 from qlib_ext.data.config import SOURCES
-from qlib_ext.data.handlers.arguments import build_processors, label_expressions
+from qlib_ext.data.handlers.arguments import build_labels, build_processors
 from qlib_ext.data.handlers.panel import LABELS
-from qlib_ext.features.engine.evaluation import Program
 from qlib_ext.features.no_features import NoFeatures
 
 # Of a dataset, what only a model reads, and the cache that would hold nothing worth a file.
 OF_MODEL = (*SOURCES, "cache")
+OF_FEATURES = ("tradable_prices", "cache")  # the same of a handler
 
 
 def scores_only(dataset: Any) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def scores_only(dataset: Any) -> dict[str, Any]:
     """
     config = in_one_form(dataset, "dataset")
     handler = in_one_form(config["kwargs"].get("handler"), "dataset.handler")
-    kwargs = {key: value for key, value in handler["kwargs"].items() if key != "cache"}
+    kwargs = {key: value for key, value in handler["kwargs"].items() if key not in OF_FEATURES}
     kwargs["features"] = no_features(kwargs)
     kept = {key: value for key, value in config["kwargs"].items() if key not in OF_MODEL}
     return {**config, "kwargs": {**kept, "handler": {**handler, "kwargs": kwargs}}}
@@ -44,6 +44,6 @@ def no_features(handler: Mapping[str, Any]) -> dict[str, Any]:
         for kind in ("infer", "learn")
         for processor in build_processors(handler.get(f"{kind}_processors") or [], kind)
     ]
-    labels = label_expressions(handler.get("labels") or LABELS, processors)
-    fields = sorted({*Program([*labels.values()]).fields, "close"})
+    labels = build_labels(handler.get("labels") or LABELS, processors)
+    fields = sorted({"close", *(field for label in labels.values() for field in label.fields)})
     return {"class": f"{NoFeatures.__module__}.{NoFeatures.__qualname__}", "kwargs": {"fields": fields}}

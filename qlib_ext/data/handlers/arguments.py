@@ -17,7 +17,7 @@ from qlib_ext.features.engine.evaluation import Program
 from qlib_ext.market.rules.exchange_rules import ExchangeRules, read_rules
 
 
-def build_labels(labels: Any, processors: Sequence[Processor], benchmark: str | None) -> dict[str, Label]:
+def build_labels(labels: Any, processors: Sequence[Processor]) -> dict[str, Label]:
     """Label name -> label, with the columns that processors need beside the labels."""
     if not isinstance(labels, Mapping):
         raise UserError(f"`labels` must be a mapping from names to Qlib expressions, found {brief(labels)}")
@@ -28,7 +28,7 @@ def build_labels(labels: Any, processors: Sequence[Processor], benchmark: str | 
             named.update(zip(names, texts, strict=True))
     if not named:
         raise UserError("`labels` must name at least one label, found none")
-    return {name: _label(name, given).against(benchmark) for name, given in named.items()}
+    return {name: _label(name, given) for name, given in named.items()}
 
 
 def _label(name: str, given: Any) -> Label:

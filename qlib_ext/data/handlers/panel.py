@@ -123,7 +123,8 @@ class PanelHandler(DataHandlerLP):
         self.features = Alpha360() if features is None else build(features, FeatureSet, name="features")
         infer = build_processors(infer_processors, "infer")
         learn = build_processors(learn_processors, "learn")
-        named = build_labels(LABELS if labels is None else labels, [*infer, *learn], benchmark)
+        given = build_labels(LABELS if labels is None else labels, [*infer, *learn])
+        named = {name: label.against(benchmark) for name, label in given.items()}
         self.horizon_days = max(label.horizon_days for label in named.values())
         self.rules = check_rules(tradable_prices)
         super().__init__(

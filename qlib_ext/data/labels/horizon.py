@@ -57,7 +57,7 @@ class HorizonReturn(Label):
     A purchase is possible where the stock trades (there is a volume) and its close is not at the upper limit, a sale where
     it trades and its close is not at the lower one, as in the backtest by the exchange's rules at `deal_price: close`. There
     is no label where it could not be bought, and none where it could not be sold within `wait_days`: what a stock loses that
-    never trades again is not in the labels.
+    never trades again is not in the labels. The last 1 + h + w days of a store have none, so that a longer store changes none.
 
     The label reaches 1 + h + w days ahead, and segments are purged by that. Labels of neighbouring days share h - 1 of their
     h days, which intervals and t of the records take into account.
@@ -136,7 +136,8 @@ class HorizonReturn(Label):
             index = index[store.calendar.get_indexer(market.calendar)]
             gained -= _gain(np.broadcast_to(index, sale.shape), sale)
         label = np.full(gained.shape, np.nan)
-        label[:-1] = gained[1:]
+        known = max(0, len(label) - self.horizon_days)
+        label[:known] = gained[1 : known + 1]
         if self.less in (UNIVERSE, INDUSTRY):
             label[~market.present] = np.nan
             label = neutralize(label, self._groups(market, store))

@@ -64,9 +64,9 @@ def handler(traded: QlibStore, market: Any) -> PanelHandler:
 
 def naive_return(naive: Naive, t: int, stock: int, days: int, index: bool) -> float:
     buy = t + 1
-    if buy >= naive.days or not naive.buys(buy, stock):
+    if buy + days + WAIT >= naive.days or not naive.buys(buy, stock):
         return np.nan
-    for sale in range(buy + days, min(buy + days + WAIT + 1, naive.days)):
+    for sale in range(buy + days, buy + days + WAIT + 1):
         if naive.sells(sale, stock):
             gained = naive.close[sale, stock] / naive.close[buy, stock]
             return gained - (naive.close[sale, -1] / naive.close[buy, -1] if index else 1)
