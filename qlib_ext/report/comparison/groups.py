@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from qlib_ext.report.comparison.settings import ABSENT, TASKS, canonical, label, shown
+from qlib_ext.report.comparison.settings import ABSENT, GIVEN, TASKS, canonical, label, shown
 
 # What a reader looks for first; it leads the name, in this order.
 FIRST = (
@@ -13,6 +13,7 @@ FIRST = (
     "model.kwargs.backbone.class",
     "dataset.kwargs.handler.kwargs.instruments",
     TASKS,
+    *GIVEN,
 )
 MODEL = "model.class"
 

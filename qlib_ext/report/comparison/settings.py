@@ -10,12 +10,15 @@ from qlib_ext.config.renamed import new_name
 
 ABSENT = "\N{EN DASH}"
 TASKS = "tasks"
+GIVEN = ("model.kwargs.path", "model.kwargs.run")  # what gave the scores of a run that made none
 
 # How a run was made, not what.
 _MACHINERY = re.compile(
     r"cmd-sys\.argv|_QLIB_.*|model\.kwargs\.(checkpoint_dir|device|resume|n_jobs|num_threads|tracking_uri|verbose\w*)"
     r"|dataset\.kwargs\.(cache|record_fields)"
 )
+_FEATURES = "dataset.kwargs.handler.kwargs.features"
+_NO_FEATURES = "qlib_ext.features.no_features.NoFeatures"
 _SEED = re.compile(r"(.*\.)?(seed|random_state)")
 _ITEM = re.compile(r"(.+?)\.(\d+)(\..+)")
 _RECORD = re.compile(r"record(?:\.([^.]+))?\.((?:class|module_path|kwargs)(?:\..+)?)")
@@ -57,6 +60,8 @@ def settings(params: Mapping[str, str]) -> dict[str, str]:
                 found[named] = _readable(value)
         elif key != "record" and not _MACHINERY.fullmatch(key) and not _SEED.fullmatch(key):
             found[key] = _readable(value)
+    if found.get(f"{_FEATURES}.class") == _NO_FEATURES:  # what gave the scores is named by the model
+        found = {key: value for key, value in found.items() if not key.startswith(_FEATURES)}
     tasks = [match[1] for key in params if (match := _TASK.match(key))]
     if tasks:
         found[TASKS] = " + ".join(sorted(dict.fromkeys(tasks), key=lambda name: (name != "score", name)))
@@ -80,9 +85,11 @@ def canonical(value: str) -> str:
 
 
 def shown(key: str, value: str) -> str:
-    """A value for a reader: of a class its name, without the modules that it lies in."""
+    """A value for a reader: of a class its name, without the modules that it lies in; of a file its name, too."""
     if key.endswith("class") and _DOTTED.fullmatch(value):
         return value.rpartition(".")[2]
+    if key in GIVEN:
+        return f"scores of {value.replace(chr(92), '/').rpartition('/')[2][:40]}"
     return value
 
 

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qlib_ext.report.comparison.groups import differing, grouped, names
+from qlib_ext.report.comparison.settings import settings
 
 BALANCER, BACKBONE = "model.kwargs.balancer.class", "model.kwargs.backbone.class"
 BETA, TOPK = "model.kwargs.balancer.kwargs.beta", "record.BacktestRecord.strategy.kwargs.topk"
@@ -85,3 +86,19 @@ class TestGrouped:
 
     def test_a_missing_key_differs(self) -> None:
         assert differing([CQB, {BALANCER: "b.cqb.CQB"}]) == [BETA]
+
+
+def test_scores_that_were_given_are_named_by_what_gave_them() -> None:
+    params = [
+        {"model.class": "qlib.contrib.model.gbdt.LGBModel", "model.kwargs.loss": "mse"},
+        {"model.class": "qlib_ext.model.given_scores.GivenScores", "model.kwargs.path": "/data/mine.csv"},
+        {"model.class": "qlib_ext.model.given_scores.GivenScores", "model.kwargs.run": "60a3a47a"},
+    ]
+    features = "dataset.kwargs.handler.kwargs.features"
+    of_model = {f"{features}.class": "qlib_ext.features.alpha360.Alpha360"}
+    of_none = {
+        f"{features}.class": "qlib_ext.features.no_features.NoFeatures",
+        f"{features}.kwargs.fields": "[close]",
+    }
+    found = [settings(each | more) for each, more in zip(params, (of_model, of_none, of_none), strict=True)]
+    assert names(found, differing(found)) == ["LGBModel", "scores of mine.csv", "scores of 60a3a47a"]
