@@ -20,9 +20,8 @@ FEW = 10  # rows of a table that stands open
 METHOD = (
     "On each day the stocks are the universe's members that have a close. IC is Pearson's and RankIC Spearman's correlation "
     "over them of the factor with the label. Intervals of 95% are from the stationary bootstrap of days (2,000 draws), t from "
-    "Newey and West, both with blocks and lags of at least the label's reach, so that labels of several days that overlap do "
-    "not count twice. p is two-sided and normal; q is Benjamini and Hochberg's over all factors that were tried, those that "
-    "look ahead apart."
+    "Newey and West, both with blocks and lags that allow for the days that labels of several days share. p is two-sided and "
+    "normal; q is Benjamini and Hochberg's over all factors that were tried, those that look ahead apart."
 )
 DECAY = (
     f"Mean rank correlation of the factor of day t with the label of day t + k, for k = 0 to {LAGS}: the label's return, that "
