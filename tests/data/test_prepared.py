@@ -121,7 +121,21 @@ def own_store(store: QlibStore, tmp_path: Path, use: Callable[[Path], None]) -> 
     return tmp_path / "store"
 
 
+def formulas(normalise: str, number: int) -> dict[str, Any]:
+    kwargs: dict[str, Any] = {"lookback_days": 3, "normalise": normalise}
+    kwargs["expressions"] = {
+        f"{normalise}{days}": f"Mean($close, {days}) / $close" for days in range(2, number)
+    }
+    return {"class": "qlib_ext.features.expressions.Expressions", "kwargs": kwargs}
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
+    "formulas, whose rows are made in the file": {
+        "features": {
+            "class": "qlib_ext.features.union.Union",
+            "kwargs": {"members": [formulas("robust", 5), formulas("day", 4), formulas("zscore", 4)]},
+        }
+    },
     "as it comes": {},
     "a range": {"start_time": "2018-02-01", "end_time": "2018-09-14"},
     "other fields and windows": alpha360(fields=["volume", "close"], lookback_days=7),
