@@ -27,6 +27,7 @@ from qlib_ext.market.store import QlibStore, read_mapping
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.records.backtest import BacktestRecord
 from qlib_ext.records.benchmarks import BenchmarksRecord
+from qlib_ext.records.ledger import LedgerRecord
 from qlib_ext.records.lookahead import LookaheadRecord
 from qlib_ext.records.portfolio import PortfolioRecord
 from qlib_ext.records.quality import QualityRecord
@@ -48,6 +49,7 @@ AFTER_TRADING = (
     TradesRecord,
     SweepRecord,
     SignalAnalysisRecord,
+    LedgerRecord,
     ReportRecord,
 )
 PORTFOLIO = ("strategy", "backtest", "start", "end", "days_per_year")
