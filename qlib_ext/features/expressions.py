@@ -303,7 +303,7 @@ class Rows:
         """All of them, in order."""
         for first in range(0, len(self.places), FITTED_AT_ONCE):
             yield self.padded[_run(self.places[first : first + FITTED_AT_ONCE])]
-            forget_pages(self.padded)
+            forget_pages(self.padded)  # which may be many more than were read
 
     def sample(self) -> np.ndarray | None:
         """Random ones, to bracket medians; None where there are few."""
@@ -311,7 +311,7 @@ class Rows:
         if size is None:
             return None
         drawn = np.sort(np.random.default_rng(0).integers(0, len(self.places), size))
-        return self.padded[self.places[drawn]]
+        return np.concatenate(list(Rows(self.padded, self.places[drawn]).blocks()))
 
 
 def _fill(padded: np.ndarray, places: np.ndarray, block: Iterable[Values], room: np.ndarray) -> np.ndarray:

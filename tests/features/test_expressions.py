@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from qlib_ext.checks import UserError
+from qlib_ext.features import expressions
 from qlib_ext.features.engine.evaluation import evaluate
 from qlib_ext.features.expressions import Expressions, window_rows
 from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.features.medians import SMALL
 from qlib_ext.market.store import QlibStore, write_store
 from tests.features.arrays import market_of
 
@@ -146,6 +148,23 @@ def test_industries_of_the_day_are_read_from_the_store(tmp_path: Path) -> None:
 def test_errors_come_from_the_constructor(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Expressions(**kwargs)
+
+
+def test_statistics_of_many_rows_are_numpys(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(10, 1, (70_001, 3)).astype(np.float32)
+    mapped = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.dtype(np.float32), values.shape)
+    mapped[:] = values
+    rows = np.flatnonzero(np.arange(len(values)) % 50)
+    assert len(rows) > SMALL
+    centre, scale = expressions._robust(expressions.Rows(mapped, rows))
+    expected = np.median(values[rows], axis=0)
+    np.testing.assert_array_equal(centre, expected)
+    deviation = np.median(np.abs(values[rows] - expected), axis=0)
+    np.testing.assert_array_equal(scale, (deviation + np.float32(1e-12)) * np.float32(1.4826))
+    centre, scale = expressions._moments(expressions.Rows(mapped, rows))
+    np.testing.assert_allclose(
+        [centre, scale], [values[rows].mean(axis=0), values[rows].std(axis=0)], rtol=1e-5
+    )
 
 
 def test_a_field_that_may_be_missing(market: MarketPanel) -> None:
