@@ -14,6 +14,7 @@ import pandas as pd
 from qlib_ext.market.side_data.side_data import SideData, SideDataError
 from qlib_ext.market.side_data.table import KEYS, LAG, MARKET_VALUE, SideTable
 from qlib_ext.market.store import QlibStore, StoreError, read_bin
+from qlib_ext.market.traded_value import volume_kind
 from qlib_ext.paths import is_stray
 
 BARS, MEMBERSHIP, SIDE = "bars", "membership", "side/"
@@ -149,8 +150,10 @@ def remove(root: Path) -> None:
 def write_split(store: QlibStore, root: Path, seed: int) -> None:
     """Write the store as a vendor who adjusts backwards has it after half of the shares were split, two for one.
 
-    Prices and `factor` of all days are halved and volumes doubled, which loses no digit.
+    Prices and `factor` of all days are halved and volumes doubled, which loses no digit. Volumes that are raw shares stay as
+    they are: no later split changes what was traded.
     """
+    volumes = 1.0 if _has_raw_volumes(store) else 2.0
     root.mkdir(parents=True)
     for part in ("calendars", "instruments", "side"):
         _link(store.root, root, part)
@@ -160,13 +163,21 @@ def write_split(store: QlibStore, root: Path, seed: int) -> None:
         split = zlib.crc32(f"{seed} {source.name}".encode()) % 2 == 0
         for file in _files(source):
             name = file.name.removesuffix(SUFFIX)
-            times = 0.5 if name in (*PRICES, "factor") else 2.0 if name == "volume" else 1.0
+            times = 0.5 if name in (*PRICES, "factor") else volumes if name == "volume" else 1.0
             if not split or times == 1.0:
                 (folder / file.name).symlink_to(file)
                 continue
             content = _content(file, len(store.calendar))
             content[1:] *= np.float32(times)
             content.tofile(folder / file.name)
+
+
+def _has_raw_volumes(store: QlibStore) -> bool:
+    """Whether volumes are shares as they were traded, as far as they tell."""
+    codes = store.instruments()
+    if not all("factor" in store.fields(code) and "volume" in store.fields(code) for code in codes[:1]):
+        return False
+    return volume_kind(*store.read(["volume", "factor"], codes)) == "raw"
 
 
 def _link(source: Path, root: Path, part: str) -> None:

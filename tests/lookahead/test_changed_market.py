@@ -13,7 +13,7 @@ from qlib_ext.features.side_data.known_field import KnownField
 from qlib_ext.features.side_data.macro import Macro
 from qlib_ext.lookahead.changed_market import BARS, MEMBERSHIP, ChangedMarkets, remove, write_split
 from qlib_ext.market.side_data.side_data import SideData
-from qlib_ext.market.store import QlibStore
+from qlib_ext.market.store import QlibStore, write_store
 
 FIELDS = ("open", "high", "low", "close", "vwap", "volume", "factor")
 T, STOP = 140, 150
@@ -166,6 +166,25 @@ class TestSources:
 
 
 class TestSplit:
+    @pytest.mark.parametrize("adjusted", [False, True])
+    def test_volumes_of_raw_shares_stay(self, tmp_path: Path, adjusted: bool) -> None:
+        """Whole shares beside factors are raw; over the factor they are adjusted, and a split doubles them."""
+        draw = np.random.default_rng(0)
+        factor = np.repeat([[0.3], [0.7]], 60, axis=0) * np.ones((120, 4))
+        shares = draw.integers(100, 9_000, factor.shape).astype(float)
+        volume = shares / factor if adjusted else shares
+        close = np.full(factor.shape, 8.0)
+        codes = [f"SH60000{k}" for k in range(4)]
+        calendar = pd.bdate_range("2020-01-01", periods=120)
+        write_store(
+            tmp_path / "store", calendar, codes, {"close": close, "volume": volume, "factor": factor}, {}
+        )
+        store = QlibStore(tmp_path / "store")
+        write_split(store, tmp_path / "split", seed=0)
+        (ours,), (theirs,) = (each.read(["volume"], codes) for each in (store, QlibStore(tmp_path / "split")))
+        ratios = {*np.unique(theirs / ours)}
+        assert (2.0 in ratios) == adjusted
+
     def test_half_of_the_shares_are_halved_without_a_digit_lost(
         self, store: QlibStore, tmp_path: Path
     ) -> None:
