@@ -119,7 +119,7 @@ class Span:
     @functools.cached_property
     def count(self) -> Plane:
         """Valid values, `[D, S]`."""
-        return self._since(self.presence.counted)
+        return self.since(self.presence.counted)
 
     @functools.cached_property
     def number(self) -> Plane:
@@ -144,7 +144,7 @@ class Span:
     @functools.cached_property
     def places(self) -> tuple[Plane, Plane]:
         """Mean place of the valid values, and the sum of squared distances to it; from whole numbers, hence exact."""
-        first, second = (self._since(x) for x in self.presence.places)
+        first, second = (self.since(x) for x in self.presence.places)
         shift = self.days - np.arange(len(self.count), dtype=np.int64)[:, None]
         sums = first + shift * self.count
         squares = second + 2 * shift * first + shift * shift * self.count
@@ -156,7 +156,7 @@ class Span:
         older, newer = self.of_parts(lambda part: part.places[0])
         return newer + (self.days - self.lag) - older
 
-    def _since(self, accumulated: Plane) -> Plane:
+    def since(self, accumulated: Plane) -> Plane:
         """What came in the last N days, of sums up to each day."""
         out = accumulated[1:].copy()
         out[self.days :] -= accumulated[1 : max(1, len(accumulated) - self.days)]
@@ -314,6 +314,13 @@ class Windows:
         older, newer = self.parts
         found = newer.placed_sum + older.days * newer.sum
         return joined(np.add, found, older.placed_sum, newer.days)
+
+    @property
+    def infinite(self) -> Plane | None:
+        """Windows that hold an infinite value, `[D, S]` bool; None where no window does."""
+        if self.series.infinite is None:
+            return None
+        return self.span.since(_accumulated(self.series.infinite.astype(np.int32))) > 0
 
     # -- extremes ------------------------------------------------------------------------------------------
 

@@ -95,10 +95,9 @@ def r_square(windows: Windows) -> Plane:
 
 
 def _without_infinite(windows: Windows, found: Plane) -> Plane:
-    # Qlib's running sums hold an infinite value for good
-    infinite = windows.series.infinite
-    if infinite is not None:
-        found[np.logical_or.accumulate(infinite, axis=0)] = np.nan
+    # Qlib's running sums hold an infinite value for good: what a day is worth would hang on all days before it
+    if windows.infinite is not None:
+        found[windows.infinite] = np.nan
     return found
 
 

@@ -50,7 +50,7 @@ def test_blocks_of_stocks_see_all_of_a_day(monkeypatch: pytest.MonkeyPatch) -> N
     market = market_of(values, ["close", "open"])
     text = "CSZScore(Mean(CSRank($close / $open), 3)) - CSRank($open)"
     whole = evaluate(text, market)
-    monkeypatch.setattr(evaluation, "WIDEST", 16)
+    monkeypatch.setattr(evaluation, "WIDEST", 8)
     monkeypatch.setattr(evaluation, "CELLS", 64)
     np.testing.assert_allclose(evaluate(text, market), whole, rtol=1e-6)
     assert len({(v.days.start, v.stocks[0]) for v in Program([text]).evaluate(market)}) > 10

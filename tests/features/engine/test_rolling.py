@@ -107,13 +107,16 @@ def test_equal_values_have_no_spread(series: Series) -> None:
         assert (statistics.slope(windows)[inside, 2] == 0).all()
 
 
-def test_an_infinite_value_is_missing_but_for_lines_as_with_qlib() -> None:
+def test_an_infinite_value_is_missing_and_so_is_a_line_through_it() -> None:
+    """In Qlib all later lines are missing too; here a window follows from its own days alone."""
     values = np.array([[1.0], [np.inf], [3.0], [4.0], [5.0]])
     listed, age = np.ones((5, 1), dtype=bool), np.arange(1, 6)[:, None]
     windows = windows_of(Series(values, listed, age))(2)
     np.testing.assert_array_equal(windows.total[:, 0], [1, 1, 3, 7, 9])
     with np.errstate(all="ignore"):
-        assert np.isnan(statistics.slope(windows)).all()
+        for of in (statistics.slope, statistics.residual):
+            np.testing.assert_array_equal(np.isnan(of(windows)[:, 0]), [True, True, True, False, False])
+        np.testing.assert_array_equal(statistics.slope(windows)[3:, 0], [1, 1])
 
 
 def test_a_window_follows_from_its_own_days_alone(series: Series) -> None:
