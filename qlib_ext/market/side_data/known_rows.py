@@ -21,7 +21,7 @@ from qlib_ext.market.store import QlibStore, read_mapping
 
 SEVERAL = ("newest", "mean")
 _TIMED = re.compile(r"\d{4}[-/.]?\d\d[-/.]?\d\d[T ]\d\d:?\d\d.*")
-_OFFSET = re.compile(r".*(Z|UTC|[+-]\d\d(:?\d\d)?)")
+_OFFSET = re.compile(r".*[T ].*(Z|UTC|[+-]\d\d(:?\d\d)?)")  # after the time, not within the day
 
 
 def exchange_of(store: QlibStore) -> str | None:
@@ -153,7 +153,7 @@ def _moments(column: pd.Series, exchange: str | None, where: str) -> pd.Series:
     found = pd.Series([parse_day(word) for word in uniques], dtype="M8[ns]")
     texts = pd.Series([str(word).strip() for word in uniques], dtype=object)
     timed = found.isna() & texts.map(lambda text: _TIMED.fullmatch(text) is not None).astype(bool)
-    aware = timed & texts.str.slice(16).map(lambda text: _OFFSET.fullmatch(text) is not None).astype(bool)
+    aware = timed & texts.map(lambda text: _OFFSET.fullmatch(text) is not None).astype(bool)
     found[timed & ~aware] = pd.to_datetime(texts[timed & ~aware], format="ISO8601", errors="coerce")
     if aware.any():
         moments = pd.to_datetime(texts[aware], format="ISO8601", errors="coerce", utc=True)

@@ -71,6 +71,8 @@ class TestTimes:
         days, _ = known_days(column, "XSHG", "it")
         found = [None if pd.isna(day) else f"{day:%m-%d}" for day in days]
         assert found == ["01-02", "01-03", "01-02", "01-03", None, None]
+        short = pd.Series(["20200102T0659Z", "20200102T070100Z", "20200102T150100+0800", "20200102 1459"])
+        assert list(known_days(short, "XSHG", "it")[0].dt.day) == [2, 3, 3, 2]
         aware = pd.Series(pd.to_datetime(column[:2], format="ISO8601", utc=True))
         assert list(known_days(aware, "XSHG", "it")[0]) == list(days[:2])
         with pytest.raises(UserError, match=r"it has times of day.*say it, such as `--exchange XSHG`"):
