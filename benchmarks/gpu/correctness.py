@@ -19,6 +19,7 @@ from qlib_ext.model.trainer import Trainer
 
 # Of the largest value: what float32 sums in another order may differ by, and what bfloat16 keeps, eight bits.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 2.0**-6}
+NAMES = ("predictions", "losses", "gradient")
 
 
 def steps(
@@ -39,7 +40,10 @@ def steps(
             except (RuntimeError, UserError) as error:
                 rows.append(row | {"error": str(error).splitlines()[0][:200], "right": False})
                 continue
-            rows.append(row | {"right": max(row["predictions"], row["losses"], row["gradient"]) <= tolerance})
+            right = all(
+                row[name] <= tolerance for name in NAMES
+            )  # none that is NaN, which `max` may pass over
+            rows.append(row | {"right": right})
     return rows
 
 
@@ -58,8 +62,7 @@ def _compared(file: PanelFile, recipe: Recipe, device: torch.device) -> dict[str
         gradient = torch.cat([each.grad.flatten() for each in trainer.shared if each.grad is not None])
         flat = torch.cat([each.flatten() for each in predictions.values()])
         found.append([part.detach().float().cpu() for part in (flat, losses, gradient)])
-    names = ("predictions", "losses", "gradient")
-    return {name: _apart(*pair) for name, pair in zip(names, zip(*found, strict=True), strict=True)}
+    return {name: _apart(*pair) for name, pair in zip(NAMES, zip(*found, strict=True), strict=True)}
 
 
 def _apart(expected: torch.Tensor, found: torch.Tensor) -> float:

@@ -124,7 +124,7 @@ def pack(dataset: Any, path: Path, industry: np.ndarray | None = None) -> int:
         "bars": padded[seen],
         "median": features.median,
         "scale": features.scale,
-        "market_value": np.asarray(worth)[there].astype(np.float16),
+        "market_value": np.asarray(worth)[there],
         "industry": own[there],
         **{f"segment/{name}": dataset.days[name].astype(np.int32) for name in dataset.segments},
         **{f"label/{name}": values[0][name][there] for name in LABELS},

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.gpu import correctness
 from benchmarks.gpu.__main__ import main
-from benchmarks.gpu.correctness import _apart
+from benchmarks.gpu.correctness import _apart, steps
 from benchmarks.gpu.panel_file import PanelFile, pack, read
 from qlib_ext.checks import UserError
 from qlib_ext.data.dataset import DailyPanelDataset
@@ -66,6 +67,25 @@ def test_what_is_no_panel_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("no file of panels")
     with pytest.raises(UserError, match="is no panel file"):
         read(tmp_path / "x")
+
+
+def test_market_values_keep_their_size(
+    dataset: DailyPanelDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worth = np.full(dataset.handler.panel.present.shape, 3e11, np.float32)  # too large for half precision
+    monkeypatch.setattr(dataset._side, "market_value", worth)
+    pack(dataset, tmp_path / "x.safetensors")
+    found = read(tmp_path / "x.safetensors")
+    assert (found.market_value[found.present] == worth[0, 0]).all()
+
+
+@pytest.mark.parametrize("name", ["predictions", "losses", "gradient"])
+def test_a_step_without_a_number_is_not_right(
+    name: str, file: PanelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"predictions": 0.0, "losses": 0.0, "gradient": 0.0, name: np.nan}
+    monkeypatch.setattr(correctness, "_compared", lambda *_: found)
+    assert not any(row["right"] for row in steps(file, CPU, 8, [("LSTM", "EW")]))
 
 
 def test_how_far_apart_is_in_units_of_the_largest() -> None:
