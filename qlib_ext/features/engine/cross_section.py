@@ -1,4 +1,4 @@
-"""Statistics of a day: of the stocks that a universe has then, and that have a value."""
+"""Statistics of a day: of the stocks that a universe has then, with a close of the day, and that have a value."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ class Program:
     ) -> Plane:
         inner = np.full(market.members.shape, np.nan)
         roots = [node.children[0]]
-        wanted = market.members & market.listed
+        wanted = market.present  # whether a suspended stock is listed, only later bars tell
         for values in self._values(_steps(roots), market, across, side, reach_of(roots), wanted):
             inner[values.days, values.stocks] = values.plane
         inner[~(np.isfinite(inner) & wanted)] = np.nan

@@ -239,7 +239,7 @@ class Pair(Operator):
 
 @dataclass(frozen=True)
 class CrossSection(Operator):
-    """A statistic of the universe's members of a day; stocks that are no members then have none."""
+    """A statistic of the universe's members with a close of the day; other stocks have none then."""
 
     statistic: Callable[..., Plane]
     parameters: Mapping[str, str] = field(default_factory=lambda: {"x": PLANE})
