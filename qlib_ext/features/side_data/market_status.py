@@ -132,10 +132,14 @@ class IndexStatus(MarketStatus):
         turnover: bool = True,
         clip: float = 3.0,
     ) -> None:
-        self.indices = tuple(code.upper() for code in words("indices", indices))
-        if not isinstance(windows, (list, tuple)) or not windows or len(set(windows)) < len(windows):
+        self.indices = words("indices", [code.upper() for code in words("indices", indices)])
+        if not self.indices:
+            raise UserError("`indices` must name at least one index, found none")
+        if not isinstance(windows, (list, tuple)) or not windows:
             raise UserError(f"`windows` must be a list of different numbers of days, found {windows!r}")
         self.windows = tuple(integer(f"windows[{i}]", days, 2) for i, days in enumerate(windows))
+        if len(set(self.windows)) < len(self.windows):
+            raise UserError(f"`windows` must be a list of different numbers of days, found {windows!r}")
         self.turnover = instance("turnover", turnover, bool)
         self.formulas = _formulas(self.windows, turnover)
         super().__init__([f"{code}_{name}" for code in self.indices for name in self.formulas], clip)

@@ -103,6 +103,9 @@ class TestIndexStatus:
         [
             ({"indices": "SH000300"}, "`indices` must be a list"),
             ({"indices": ["SH000300", "SH000300"]}, "`indices` must name each once"),
+            ({"indices": ["SH000300", "sh000300"]}, "`indices` must name each once, found 'SH000300'"),
+            ({"indices": []}, "`indices` must name at least one index, found none"),
+            ({"windows": [[5]]}, r"`windows\[0\]` must be an integer, found \[5\]"),
             ({"windows": []}, r"`windows` must be a list of different numbers of days, found \[\]"),
             ({"windows": [5, 5]}, r"`windows` must be a list of different numbers of days, found \[5, 5\]"),
             ({"windows": [1]}, r"`windows\[0\]` must be at least 2, found 1"),
