@@ -130,13 +130,15 @@ def one_row_a_day(
 
 
 def _of_older_periods(table: pd.DataFrame, fields: Sequence[str]) -> int:
-    """Take out figures of a period before one that was known already; how many there were."""
+    """Take out figures of a period before one that was known by the same close; how many there were."""
     stocks = table["instrument"] if "instrument" in table else pd.Series(0, table.index)
     ends = table["period"].to_numpy().astype("M8[D]").astype(np.int64)
     count = 0
     for field in fields:
         there = table[field].notna()
-        newest = pd.Series(ends, table.index).where(there).groupby(stocks, observed=True).cummax()
+        told = pd.Series(ends, table.index).where(there)
+        at_once = told.groupby([stocks, table["datetime"]], observed=True).transform("max")
+        newest = at_once.groupby(stocks, observed=True).cummax()
         older = there & (ends < newest)
         table.loc[older, field] = np.nan
         count += int(older.sum())

@@ -112,8 +112,12 @@ class TestReports:
         assert "1 figures are of an earlier period than one that was known by then: left out" in done.notes
 
     def test_two_periods_of_one_day(self, store: QlibStore) -> None:
-        lines = (line.replace("20200330", "20200402") for line in self.LINES[:3])
+        lines = [line.replace("20200330", "20200402") for line in self.LINES[:3]]
         assert rows(bring(store, *lines)) == [("04-02", 0, 2.0, 5.0)]
+
+    def test_no_mean_of_two_periods(self, store: QlibStore) -> None:
+        lines = "code,ann_date,end_date,roe", *(f"600000,20200402,{x}" for x in ("20191231,9", "20200331,2"))
+        assert rows(bring(store, *lines, several="mean")) == [("04-02", 0, 2.0)]
 
     @pytest.mark.parametrize(
         ("lines", "message"),
