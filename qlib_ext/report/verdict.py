@@ -134,7 +134,8 @@ def _ranks(run: RunArtifacts, rank_ic: Estimate) -> Claim:
 def _earns(run: RunArtifacts, known: Mapping[str, Estimate]) -> Claim:
     """Whether the portfolio beat the hardest of what it is held against."""
     over, before_cost = excesses(known), excesses(known, "annualised_excess_return_without_cost")
-    hardest, *others = sorted(over, key=lambda called: over[called].value)
+    # What the interval says comes first: a larger excess may be the less sure one.
+    hardest, *others = sorted(over, key=lambda called: (over[called].sign, over[called].value))
     after, before = over[hardest], before_cost[hardest]
     ends = _ends(after)
     because = (

@@ -118,6 +118,30 @@ class TestVerdict:
         assert said == "The portfolio beat the universe at equal weight and the index after cost."
 
     @pytest.mark.parametrize(
+        ("index", "universe", "answer", "said"),
+        [
+            ((0.06, -0.01, 0.13), (0.05, 0.03, 0.07), "unclear", "beats the index after cost is not clear"),
+            ((-0.03, -0.07, 0.01), (-0.02, -0.03, -0.01), "no", "fell short of the universe at equal weight"),
+        ],
+    )
+    def test_what_is_least_sure_is_the_hardest_to_beat(
+        self,
+        run: Any,
+        known: dict[str, Estimate],
+        index: tuple[float, float, float],
+        universe: tuple[float, float, float],
+        answer: str,
+        said: str,
+    ) -> None:
+        changed = dict(known)
+        for name, (value, low, high) in {"backtest": index, "benchmarks/equal_weight": universe}.items():
+            changed[f"{name}/annualised_excess_return"] = Estimate(value, low, high)
+            changed[f"{name}/annualised_excess_return_without_cost"] = Estimate(value, -1.0, 1.0)
+        claim = verdict.claims(run.view(), changed)[1]
+        assert claim.answer == answer
+        assert said in claim.said
+
+    @pytest.mark.parametrize(
         ("low", "high", "answer"), [(0.01, 0.02, "yes"), (-0.01, 0.02, "unclear"), (-0.02, -0.01, "no")]
     )
     def test_the_momentum(
