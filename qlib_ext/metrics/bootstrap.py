@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +87,24 @@ def overlapping_block(days: int, span_days: int) -> float | None:
     if integer("span_days", span_days, 1) == 1 or days < 1:
         return None
     return min(float(days), max(days ** (1 / 3), 2.0 * span_days))
+
+
+def span_of(label: str | None, described: Mapping[str, Mapping[str, int]]) -> int:
+    """Days of return that a label holds.
+
+    Parameters
+    ----------
+    label
+        Its name.
+    described
+        Label, before any processor -> its `span`, as a dataset says it (`label_days`).
+
+    Returns
+    -------
+    What a processor made of labels counts as the longest of them; where nothing is said all count as one day.
+    """
+    spans = {name: int(days["span"]) for name, days in described.items()}
+    return spans.get(str(label), max(spans.values(), default=1))
 
 
 def check_drawing(block_days: float | None, draws: int, seed: int) -> None:

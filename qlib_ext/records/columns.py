@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from qlib_ext.checks import UserError
+from qlib_ext.metrics.bootstrap import span_of
 from qlib_ext.records.base import Record
 
 
@@ -20,18 +21,9 @@ def require_column(argument: str, column: str, table: pd.DataFrame) -> None:
 
 
 def label_spans(record: Record, labels: Sequence[str]) -> dict[str, int]:
-    """Label -> days of return that it holds, as the dataset says.
-
-    What a processor made of labels counts as the longest of them; where nothing is said all count as one day.
-    """
+    """Label -> days of return that it holds, as the dataset says (`bootstrap.span_of`)."""
     described = record.load_json("data/summary.json") if record.has("data/summary.json") else {}
     return {label: span_of(label, described.get("label_days", {})) for label in labels}
-
-
-def span_of(label: str, described: Mapping[str, Mapping[str, int]]) -> int:
-    """Days of return that a label holds, by what `DailyPanelDataset.describe` says as `label_days`."""
-    spans = {name: int(days["span"]) for name, days in described.items()}
-    return spans.get(label, max(spans.values(), default=1))
 
 
 def probability_columns(task: str, predictions: pd.DataFrame) -> list[str]:

@@ -16,12 +16,11 @@ from qlib_ext.checks import LARGEST_SEED, UserError, brief, counted, instance, i
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.features.base import FeatureSet
-from qlib_ext.metrics.bootstrap import overlapping_block
+from qlib_ext.metrics.bootstrap import overlapping_block, span_of
 from qlib_ext.metrics.cross_section import Floats, spearman
 from qlib_ext.metrics.significance import Interval, bootstrap_mean
 from qlib_ext.model.day_scores import DayScores, Scores
 from qlib_ext.records.base import Record
-from qlib_ext.records.columns import span_of
 from qlib_ext.records.signal import booster_of
 from qlib_ext.terminal import shown_progress
 

@@ -14,6 +14,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from qlib_ext.masking import masked
+from qlib_ext.metrics.bootstrap import span_of
 from qlib_ext.report.comparison.settings import seed_of, settings
 from qlib_ext.report.verdict import synthetic
 from qlib_ext.tracking.artifacts import DamagedError, RunArtifacts, stored
@@ -171,7 +172,7 @@ def view(run: RunArtifacts, lacking: Sequence[str] = ()) -> ComparedRun:
 
 def _span_days(run: RunArtifacts, label: str | None) -> int:
     summary: dict[str, Any] = run.json(SUMMARY) if run.has(SUMMARY) else {}
-    return int(summary.get("label_days", {}).get(label, {}).get("span", 1))
+    return span_of(label, summary.get("label_days", {}))
 
 
 def _conditions(run: RunArtifacts, label: str | None) -> dict[str, str]:

@@ -147,8 +147,9 @@ class TestTests:
         assert row["days"] == 120
         assert row["p, Holm"] == row["p"] < 0.05, "one comparison needs no correction"
 
-    def test_overlapping_returns_are_drawn_in_longer_blocks(self, shelf: Shelf) -> None:
-        described = {"label_days": {"RETURN": {"reach": 26, "span": 20}}}
+    @pytest.mark.parametrize("name", ["RETURN", "OF_WHICH_A_PROCESSOR_MADE_IT"])
+    def test_overlapping_returns_are_drawn_in_longer_blocks(self, shelf: Shelf, name: str) -> None:
+        described = {"label_days": {name: {"reach": 26, "span": 20}}}
         shelf.run("equal", skill=0.02, params=EQUAL, summary=described)
         shelf.run("cqb", skill=0.05, summary=described)
         tests = shelf.compared(draws=DRAWS).tests.query("group == 'CQB'").set_index("measure")
