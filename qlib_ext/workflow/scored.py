@@ -12,7 +12,7 @@ import pandas as pd
 import qlib
 from qlib.model.trainer import task_train
 
-from qlib_ext.checks import UserError, brief, integer, nearest, one_of
+from qlib_ext.checks import UserError, brief, instance, integer, nearest, one_of
 from qlib_ext.config.build import in_one_form, locate
 from qlib_ext.config.security import check_classes
 from qlib_ext.data.days import as_day
@@ -130,8 +130,8 @@ def of_file(
     store
         The market.
     universe, benchmark
-        By default the only ones of the store, or the index that the universe is called after; `none` as benchmark compares
-        with no index.
+        By default the only ones of the store; of benchmarks that of the portfolio, or the index that the universe is called
+        after. `none` as benchmark compares with no index.
     label
         The return that the scores are held against, an expression; by default that from the close of t + 1 to the next.
     horizon
@@ -162,9 +162,11 @@ def of_file(
     if horizon is not None:
         labels["RETURN"] = f"Ref($close, -{integer('horizon', horizon, 1) + 1}) / Ref($close, -1) - 1"
     handler = {"instruments": universe, "labels": labels}
-    index = _benchmark(store, benchmark, universe)
-    traded = dict(portfolio or _portfolio(store, universe, segment))
-    traded["backtest"] = {"benchmark": index, **(traded.get("backtest") or {})}
+    traded = dict(portfolio or _portfolio(store, universe, segment, topk))
+    how = dict(instance("backtest", traded.get("backtest") or {}, Mapping))
+    own = instance("backtest.benchmark", how.get("benchmark") or "", str)
+    index = _benchmark(store, benchmark if benchmark is not None else own or None, universe)
+    traded["backtest"] = {**how, "benchmark": index}
     given: dict[str, Any] = {"path": str(scores.expanduser().absolute())}
     if columns:
         given["columns"] = dict(columns)
@@ -341,12 +343,14 @@ def _imported(store: QlibStore) -> Mapping[str, Any]:
     return kept if isinstance(kept, Mapping) else {}
 
 
-def _portfolio(store: QlibStore, universe: str, segment: tuple[pd.Timestamp, pd.Timestamp]) -> dict[str, Any]:
-    """TopkDropout of a number of stocks that suits the universe, by the rules of the exchange."""
+def _portfolio(
+    store: QlibStore, universe: str, segment: tuple[pd.Timestamp, pd.Timestamp], topk: int | None
+) -> dict[str, Any]:
+    """TopkDropout of `topk` stocks, or of a number that suits the universe, by the rules of the exchange."""
     days = store.calendar[(store.calendar >= segment[0]) & (store.calendar <= segment[1])]
     spells = store.membership(universe)
     size = int(daily_size(days, spells[spells["instrument"].isin(store.instruments())]).median())
-    topk = max(1, min(TOPK, size // SHARE))
+    topk = max(1, min(TOPK, size // SHARE)) if topk is None else topk
     rules = {"deal_price": "close", "rules": region_of(store)}
     return {
         "strategy": _config(TopkDropout, topk=topk, n_drop=max(1, topk // DROPS)),

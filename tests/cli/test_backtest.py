@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from qlib_ext.workflow import scored
 from tests.cli.conftest import Evaluated
 
 Command = Callable[..., tuple[int, str, str]]
@@ -92,6 +93,22 @@ class TestFile:
         assert traded(task)["strategy"]["kwargs"]["hold_thresh"] == 5
         assert traded(task)["backtest"]["benchmark"] == "SH000300"
         assert (store, region, experiment) == (evaluated.store.root, "cn", "scores")
+
+    def test_few_places_are_not_replaced_all_at_once(self, evaluated: Evaluated) -> None:
+        """Of a universe whose portfolio would have 50 places, and replace 5 of them."""
+        for topk in (3, 40):
+            task = scored.of_file(evaluated.scores, evaluated.store, universe="csi300", topk=topk)
+            assert traded(task)["strategy"]["kwargs"] == {"topk": topk, "n_drop": max(1, topk // 10)}
+
+    def test_the_index_of_the_portfolio_counts_unless_another_is_asked_for(
+        self, evaluated: Evaluated
+    ) -> None:
+        portfolio = {"strategy": {"class": "a.B"}, "backtest": {"benchmark": "SH000016"}}
+        for asked, index in ((None, "SH000016"), ("SH000903", "SH000903"), ("none", None)):
+            task = scored.of_file(
+                evaluated.scores, evaluated.store, universe="csi300", benchmark=asked, portfolio=portfolio
+            )
+            assert traded(task)["backtest"]["benchmark"] == task["dataset"]["kwargs"]["benchmark"] == index
 
 
 class TestPortfolio:
