@@ -96,7 +96,10 @@ class BenchmarksRecord(Record):
         first = market.calendar.get_loc(daily.index[0])
         days = slice(max(first - 1, 0), market.calendar.get_loc(daily.index[-1]) + 1)
         extra = first - days.start  # the day before, at whose close the first return begins
-        returns, members = naive.held_returns(market.field("close")[days]), market.members[days]
+        close, members = market.field("close")[days].copy(), market.members[days]
+        # Who stands still as the first return begins has the close of an earlier day.
+        close[0] = pd.DataFrame(market.field("close")[: days.start + 1]).ffill().iloc[-1]
+        returns = naive.held_returns(close)
         table, why = {"equal_weight": naive.weighted_return(returns, members)[extra:]}, ""
         lacking = SideMarketValue().lacks(store)
         if lacking is None:
@@ -135,10 +138,9 @@ class BenchmarksRecord(Record):
         # Bought plus sold value, over the account: a stock that is exchanged for another counts twice.
         replaced = np.rint(daily["turnover"].to_numpy() / 2 * names).astype(int)
         scored = self.load_table("signal/predictions.parquet")["score"].notna().unstack(fill_value=False)
-        # A list is bought on the scores of the day before, as the portfolio is.
-        known = scored.reindex(columns=[*market.instruments], fill_value=False).shift(1, fill_value=False)
-        known = known.reindex(daily.index, method="ffill").fillna(value=False).to_numpy(dtype=bool)
-        known[0] = scored.reindex(columns=[*market.instruments], fill_value=False).to_numpy()[0]
+        # A list is bought on the newest scores before the day, as the portfolio is.
+        newest = np.maximum(scored.index.searchsorted(daily.index) - 1, 0)
+        known = scored.reindex(columns=[*market.instruments], fill_value=False).to_numpy(dtype=bool)[newest]
         gross = naive.random_lists(returns, known, names, replaced, draws=self.draws, seed=self.seed)
         return np.cumprod(1 + gross - daily["cost"].to_numpy(), axis=1)
 

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from qlib.config import C
 
+from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore
+from qlib_ext.metrics import naive_portfolios as naive
 from qlib_ext.records.backtest import BacktestRecord
 from qlib_ext.records.benchmarks import BenchmarksRecord
 from qlib_ext.records.signal import SignalRecord
@@ -77,6 +79,49 @@ def test_lists_by_chance_pay_what_the_portfolio_paid(traded: Any, read: Any) -> 
     paid = np.prod(1 + table["equal_weight"] - daily["cost"])
     assert table["random/median"].iloc[-1] == pytest.approx(paid, rel=0.05)
     assert paid < np.prod(1 + table["equal_weight"])
+
+
+def test_who_was_suspended_before_the_first_day_makes_up_for_it(
+    traded: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = MarketPanel.load
+
+    def suspended(*given: Any) -> MarketPanel:
+        market = load(*given)
+        market.field("close")[FIRST - 3 : FIRST + 6, 0] = np.nan
+        market.field("close")[FIRST + 6 :, 0] *= 2
+        return market
+
+    monkeypatch.setattr(MarketPanel, "load", suspended)
+    BenchmarksRecord(traded, draws=2).generate()
+    market = suspended(QlibStore(C.dpm.get_data_uri("day")), "csi300", ["close"])
+    expected = naive.weighted_return(naive.held_returns(market.field("close")), market.members)
+    daily = read("benchmarks/daily.parquet")
+    places = market.calendar.get_indexer(daily.index)
+    assert places[0] == FIRST + 1
+    np.testing.assert_allclose(daily["equal_weight"], expected[places], atol=1e-12)
+
+
+def test_lists_by_chance_are_of_the_stocks_scored_the_day_before(
+    traded: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first list too, where trading begins long after the first scores."""
+    record = BenchmarksRecord(traded, draws=2)
+    scores, daily = read("signal/predictions.parquet"), read("backtest/daily.parquet").iloc[30:]
+    days = scores.index.get_level_values("datetime").unique()
+    scores.loc[(days[5:], STOCKS[0]), "score"] = np.nan
+    scores = scores.drop(index=days[40])
+    changed = {"signal/predictions.parquet": scores, "backtest/daily.parquet": daily}
+    load, lists = record.load_table, naive.random_lists
+    monkeypatch.setattr(record, "load_table", lambda path: changed[path] if path in changed else load(path))
+    asked: list[np.ndarray] = []
+    monkeypatch.setattr(naive, "random_lists", lambda r, e, *a, **k: asked.append(e) or lists(r, e, *a, **k))
+    record.generate()
+    (eligible,) = asked
+    for day, found in zip(daily.index, eligible, strict=True):
+        newest = max(each for each in days if each < day and each != days[40])
+        assert found.tolist() == scores.loc[newest, "score"].reindex(STOCKS).notna().tolist()
+    assert not eligible[:, 0].any()
 
 
 def test_the_section_says_where_the_portfolio_stands(traded: Any, tmp_path: Path) -> None:
