@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from qlib_ext.checks import UserError
 from qlib_ext.terminal import cell, console, empty_table, say
 
 SHOWN = 30
@@ -32,6 +33,8 @@ def ledger(
     from qlib_ext.tracking.runs import all_tags, connect
 
     path = trials.ledger_path(store)
+    if not path.exists() and not store.expanduser().is_dir():
+        raise UserError(f"expected a store at `{store}`, or its ledger `{path}`, found neither")
     known = trials.entries(path)
     table = trials.tabulate(known)
     if csv:

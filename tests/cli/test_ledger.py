@@ -42,3 +42,13 @@ def test_trials_are_shown_and_what_was_taken_out_is_told(
     status, _, err = run(str(store))
     assert status == 2
     assert "line 1 of the ledger" in err
+
+
+def test_a_store_that_is_not_there_is_no_clean_ledger(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    status, _, err = run(str(tmp_path / "stroe"))
+    assert status == 2
+    assert "expected a store at" in err
+    (tmp_path / "store").mkdir()
+    assert run(str(tmp_path / "store"))[0] == 0
