@@ -115,7 +115,12 @@ def test_lists_by_chance_are_of_the_stocks_scored_the_day_before(
     load, lists = record.load_table, naive.random_lists
     monkeypatch.setattr(record, "load_table", lambda path: changed[path] if path in changed else load(path))
     asked: list[np.ndarray] = []
-    monkeypatch.setattr(naive, "random_lists", lambda r, e, *a, **k: asked.append(e) or lists(r, e, *a, **k))
+
+    def asked_of(returns: np.ndarray, eligible: np.ndarray, *given: Any, **named: Any) -> np.ndarray:
+        asked.append(eligible)
+        return lists(returns, eligible, *given, **named)
+
+    monkeypatch.setattr(naive, "random_lists", asked_of)
     record.generate()
     (eligible,) = asked
     for day, found in zip(daily.index, eligible, strict=True):
