@@ -103,7 +103,7 @@ class FactorTable:
 
 def _read(path: Path) -> pd.DataFrame:
     with reading(path, "utf-8"):
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             return read_frame(path)
         given: dict[str, Any] = {"sep": separator(path), "encoding": "utf-8-sig"}
         with open_table(path) as stream:

@@ -82,12 +82,12 @@ FRAME = pd.DataFrame(
 
 
 class TestReady:
-    @pytest.mark.parametrize("kind", ["parquet", "index", "csv", "csv.gz"])
+    @pytest.mark.parametrize("kind", ["parquet", "PARQUET", "index", "csv", "csv.gz"])
     def test_each_kind_of_file(self, tmp_path: Path, kind: str) -> None:
         path = tmp_path / f"f.{'parquet' if kind == 'index' else kind}"
         if kind == "index":
             FRAME.set_index(["datetime", "instrument"]).to_parquet(path)
-        elif kind == "parquet":
+        elif kind.lower() == "parquet":
             FRAME.to_parquet(path)
         else:
             FRAME.to_csv(path, index=False)

@@ -95,7 +95,7 @@ def read_table(path: Path, file: str) -> tuple[SideTable | None, list[Finding]]:
 
 def read_frame(path: Path) -> pd.DataFrame:
     """Read a Parquet or CSV file (`.csv.gz` too); keys stay text, numbers become numbers where all of them are."""
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         check_parquet(path)
         schema = pq.read_schema(path)
         texts = [
