@@ -41,6 +41,9 @@ class _OnDisk:
     def load_table(self, path: str) -> pd.DataFrame:
         return pd.read_parquet(self.root / path)
 
+    def has(self, path: str) -> bool:
+        return (self.root / path).is_file()
+
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
         pass
 
