@@ -6,7 +6,7 @@ from arch.bootstrap import StationaryBootstrap
 
 from qlib_ext.checks import UserError
 from qlib_ext.metrics import risk
-from qlib_ext.metrics.bootstrap import bootstrap_intervals, overlapping_block, stationary_days
+from qlib_ext.metrics.bootstrap import bootstrap_intervals, overlapping_block, span_of, stationary_days
 from qlib_ext.metrics.significance import bootstrap_mean
 
 
@@ -112,3 +112,10 @@ class TestOverlappingReturns:
     def test_what_does_not_fit_is_said(self):
         with pytest.raises(UserError, match="`span_days` must be at least 1, found 0"):
             overlapping_block(10, 0)
+
+
+def test_days_of_a_label_by_hand() -> None:
+    described = {"RETURN": {"span": 1}, "RETURN20": {"span": 20}}
+    assert span_of("RETURN", described) == 1
+    assert span_of("RETURN20", described) == span_of("MOMENTUM", described) == span_of(None, described) == 20
+    assert span_of("RETURN", {}) == 1
