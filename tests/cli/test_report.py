@@ -73,7 +73,10 @@ class TestReport:
         out = tmp_path / "deep" / "out"
         status, shown, err = run(store.old, "--out", out, "--figures")
         assert status == 0
-        assert "Left out, for want of artifacts: Cumulative return, Drawdown" in shown
+        assert (
+            "Left out, for want of artifacts: Cumulative return, Against portfolios without skill, Drawdown"
+            in shown
+        )
         assert "The run is FAILED: its report shows what it left so far." in err
         assert "no checksums of what was read, as of runs that version 0.2 made" in err
         page = (out / "report.html").read_text(encoding="utf-8")
