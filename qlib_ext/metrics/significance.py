@@ -245,22 +245,9 @@ def bootstrap_seeds(
     >>> bootstrap_seeds([[0.02, 0.01, 0.03, 0.02], [-0.02, -0.03, -0.01, -0.02]]).low < 0
     True
     """
-    between("level", level, 0, 1, open_low=True, open_high=True)
-    check_drawing(block_days, draws, seed)
     values = matrix("differences", differences)
-    values = values[:, ~np.isnan(values).all(axis=0)]
-    trainings, days = values.shape
-    if days < 2:
-        return Interval(math.nan, math.nan)
-    drawn = np.random.default_rng([seed, 1]).integers(trainings, size=(draws, trainings))
-    count = np.stack([(drawn == each).sum(axis=1) for each in range(trainings)], axis=1)  # [draws, R]
-    there, filled = (~np.isnan(values)).astype(np.float64), np.nan_to_num(values)
-    total, weight = np.zeros(draws), np.zeros(draws)
-    for day in day_by_day(days, block_days=block_days, draws=draws, seed=seed):
-        total += (count * filled.T[day]).sum(axis=1)
-        weight += (count * there.T[day]).sum(axis=1)
-    low, high = np.quantile(total / weight, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high))
+    nothing = np.zeros((1, values.shape[1]))
+    return bootstrap_trainings(values, nothing, level, block_days=block_days, draws=draws, seed=seed)
 
 
 def bootstrap_trainings(
@@ -280,8 +267,8 @@ def bootstrap_trainings(
     Parameters
     ----------
     first, second
-        ``[R, D]`` each: a figure of R trainings, which may be as many or not, on the same days; days on which one has none
-        are left out.
+        ``[R, D]`` each: a figure of R trainings, which may be as many or not, on the same days; NaN on a day without a value,
+        where others of the same method stand for it. Days on which a method has none are left out.
     level, block_days, draws, seed
         As in `bootstrap_mean`.
 
@@ -306,22 +293,38 @@ def bootstrap_trainings(
         raise UserError(
             f"`first` and `second` must be of the same days, found {sides[0].shape[1]} and {sides[1].shape[1]}"
         )
-    there = ~np.isnan(np.concatenate(sides)).any(axis=0)
-    sides = [side[:, there] for side in sides]
-    days = int(there.sum())
+    known = ~np.logical_or.reduce([np.isnan(side).all(axis=0) for side in sides])
+    days = int(known.sum())
     if days < 2:
         return Interval(math.nan, math.nan)
-    sums = [np.zeros((draws, len(side))) for side in sides]  # of each training, over the days drawn
-    for day in day_by_day(days, block_days=block_days, draws=draws, seed=seed):
-        for total, side in zip(sums, sides, strict=True):
-            total += side.T[day]
     rng = np.random.default_rng([seed, 1])
-    means = [
-        np.take_along_axis(total, rng.integers(total.shape[1], size=total.shape), axis=1).mean(axis=1) / days
-        for total in sums
-    ]
-    low, high = np.quantile(means[0] - means[1], [(1 - level) / 2, (1 + level) / 2])
+    drawn = [_Drawn(side[:, known], draws, rng) for side in sides]
+    for day in day_by_day(days, block_days=block_days, draws=draws, seed=seed):
+        for side in drawn:
+            side.add(day)
+    low, high = np.quantile(drawn[0].mean() - drawn[1].mean(), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
+
+
+class _Drawn:
+    """Trainings ``[R, D]`` drawn with replacement, as many as there are, and their mean over the days that are added."""
+
+    def __init__(self, values: Floats, draws: int, rng: np.random.Generator) -> None:
+        trainings = len(values)
+        chosen = rng.integers(trainings, size=(draws, trainings))
+        self.count = np.stack(
+            [(chosen == each).sum(axis=1) for each in range(trainings)], axis=1
+        )  # [draws, R]
+        self.values, self.there = np.nan_to_num(values).T, (~np.isnan(values)).astype(np.float64).T
+        self.total, self.weight = np.zeros(draws), np.zeros(draws)
+
+    def add(self, day: npt.NDArray[np.int64]) -> None:
+        """Add the day ``[draws]`` of each resampled series."""
+        self.total += (self.count * self.values[day]).sum(axis=1)
+        self.weight += (self.count * self.there[day]).sum(axis=1)
+
+    def mean(self) -> Floats:
+        return self.total / self.weight
 
 
 def holm(p_values: npt.ArrayLike) -> Floats:

@@ -163,8 +163,8 @@ class TestBootstrapTrainings:
         variance = variance_of_the_mean(daily, 5) + offsets.var() / 12 + 4 * offsets[:8].var() / 8
         assert high - low == pytest.approx(2 * stats.norm.ppf(0.95) * math.sqrt(variance), rel=0.04)
 
-    def test_days_that_one_lacks_are_left_out(self):
-        first, second = np.array([[0.1, 0.2, 0.4], [0.2, np.nan, 0.1]]), np.array([[0.1, 0.1, 0.3]])
+    def test_days_that_a_method_lacks_are_left_out(self):
+        first, second = np.array([[0.1, 0.2, 0.4], [0.2, 0.3, 0.1]]), np.array([[0.1, np.nan, 0.3]])
         whole = bootstrap_trainings(first[:, [0, 2]], second[:, [0, 2]], seed=2)
         assert bootstrap_trainings(first, second, seed=2) == whole
         assert np.isnan(bootstrap_trainings(first[:, :2], second[:, :2])).all()
