@@ -15,7 +15,9 @@ import pandas as pd
 from qlib.config import C
 
 from qlib_ext.lock import BusyError
+from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.metrics.moments import moments
+from qlib_ext.metrics.portfolio_series import series_of
 from qlib_ext.metrics.significance import deflated_sharpe_ratio, expected_maximum_sharpe
 from qlib_ext.records.base import Record
 from qlib_ext.tracking import ledger
@@ -105,10 +107,10 @@ class LedgerRecord(Record):
         }
 
 
-def _after_cost(daily: pd.DataFrame) -> np.ndarray:
+def _after_cost(daily: pd.DataFrame) -> Floats:
     """Daily returns after cost, over the index where there is one."""
-    after = (daily["return"] - daily["cost"]).to_numpy(dtype=np.float64)
-    return after - daily["benchmark"].to_numpy(dtype=np.float64) if "benchmark" in daily else after
+    series = series_of(daily, per_year=1.0)  # which daily returns do not ask for
+    return series.get("excess_with_cost", series["portfolio_with_cost"]).daily
 
 
 def _ratio(daily: pd.DataFrame) -> float | None:
