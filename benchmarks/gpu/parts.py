@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.gpu.panel_file import PanelFile
+from benchmarks.step_cost import BALANCERS, TASKS
 from qlib_ext.config.build import build
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.model.balancers.base import Balancer
@@ -29,28 +30,6 @@ BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "DSN": ("dsn.DSN", {}),
     "MCCNN": ("mccnn.MCCNN", {}),
     "MASTER": ("master.MASTER", {"beta": None, "num_heads": 2, "dropout": 0.0}),
-}
-BALANCERS = {
-    "EW": "equal.EqualWeighting",
-    "CQB": "cqb.CQB",
-    "DB-MTL": "db_mtl.DBMTL",
-    "CAGrad": "cagrad.CAGrad",
-}
-TASKS: dict[str, dict[str, Any]] = {
-    "score": {"label": "RETURN", "loss": {"class": "qlib_ext.model.losses.mse.MSE"}},
-    "momentum": {
-        "label": "MOMENTUM",
-        "loss": {
-            "class": "qlib_ext.model.losses.weighted_sum.WeightedSum",
-            "kwargs": {
-                "losses": [
-                    {"class": "qlib_ext.model.losses.cross_entropy.CrossEntropy"},
-                    {"class": "qlib_ext.model.losses.approx_ndcg.ApproxNDCG"},
-                ],
-                "weights": [0.5, 0.5],
-            },
-        },
-    },
 }
 
 
