@@ -62,11 +62,9 @@ INDICES = {  # of the universes that are called after one
     "csi1000": "SH000852",
     "sse50": "SH000016",
 }
-TOPK, SHARE, DROPS = (
-    50,
-    5,
-    10,
-)  # stocks held: at most so many and a fifth of the universe; a tenth of them replaced a day
+TOPK = 50  # stocks held at most
+SHARE = 5  # and at most a fifth of the universe
+DROPS = 10  # of which a tenth is replaced a day
 
 
 def read_portfolio(path: Path) -> dict[str, Any]:

@@ -5,11 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import leaky_relu
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from qlib_ext.checks import UserError
 from qlib_ext.model.backbones.gats import GATs, attend
+from tests.model.backbones.largest import Largest
 
 
 def dense(values, receiver, sender, slope):
@@ -124,15 +123,6 @@ class TestAttend:
         torch.testing.assert_close(ones, torch.ones(40, 1))
 
     def test_makes_nothing_of_size_n_by_n(self):
-        class Largest(TorchDispatchMode):
-            numel = 0
-
-            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-                out = func(*args, **(kwargs or {}))
-                sizes = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
-                self.numel = max([self.numel, *sizes])
-                return out
-
         n, size = 1000, 4
         given_ = [x.requires_grad_() for x in arguments(n, size)]
         with Largest() as seen:

@@ -3,13 +3,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from qlib_ext.checks import UserError
 from qlib_ext.model.backbones.master import MASTER
 from qlib_ext.model.backbones.transformer import sinusoids
 from tests.model.backbones.conftest import MARKET
+from tests.model.backbones.largest import Largest
 
 
 def softmax(scores):
@@ -108,15 +107,6 @@ class TestMASTER:
 
     def test_makes_nothing_of_size_n_by_n(self, make_day):
         """In training too, where the gradient goes through it."""
-
-        class Largest(TorchDispatchMode):
-            numel = 0
-
-            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-                out = func(*args, **(kwargs or {}))
-                sizes = [leaf.numel() for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
-                self.numel = max([self.numel, *sizes])
-                return out
 
         stocks, days, size = 500, 4, 8
         panel = replace(make_day(), features=torch.randn(stocks, days, 6))
