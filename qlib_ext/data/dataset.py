@@ -23,10 +23,8 @@ from qlib_ext.data.spec import DatasetSpec
 
 logger = logging.getLogger(__name__)
 
-WINDOWS, MARKET_STATUS = (
-    "windows.",
-    "market_status.",
-)  # before the names of statistics that are kept with a model
+# Before the names of statistics that are kept with a model.
+WINDOWS, MARKET_STATUS = "windows.", "market_status."
 
 
 class DailyPanelDataset(DatasetH):

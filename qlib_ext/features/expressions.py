@@ -63,8 +63,8 @@ class Expressions(FeatureSet):
     Notes
     -----
     A missing value is 0 after normalising. `IsMissing(x)` is 1 or 0 and is not normalised: beside x, it tells a model
-    which of its zeros are none. `side.NAME.FIELD` is side data as it was known at the close of the day. A window holds the days before a stock became a member too. Nothing is held
-    of stocks and days that no window looks at.
+    which of its zeros are none. `side.NAME.FIELD` is side data as it was known at the close of the day. A window holds the
+    days before a stock became a member too. Nothing is held of stocks and days that no window looks at.
 
     Departures
     ----------

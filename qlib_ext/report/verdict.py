@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+from qlib_ext.checks import counted
 from qlib_ext.files import load_yaml
 from qlib_ext.market.store import synthetic_note
 from qlib_ext.report import html
@@ -227,7 +228,7 @@ def _look_ahead(run: RunArtifacts) -> list[Remark]:
         )
         return [Remark("note", said)]
     found = run.json("lookahead/audit.json")
-    findings, dates = found["findings"], _counted(int(found["dates"]), "date")
+    findings, dates = found["findings"], counted(int(found["dates"]), "date")
     if "given" in found:
         return [
             *_given(findings),
@@ -249,7 +250,7 @@ def _look_ahead(run: RunArtifacts) -> list[Remark]:
     return [
         Remark(
             "warning",
-            f"The look-ahead audit raises {_counted(len(findings), 'alarm')} on {dates}, and figures of a run that knows "
+            f"The look-ahead audit raises {counted(len(findings), 'alarm')} on {dates}, and figures of a run that knows "
             f"the future mean nothing: {told}{more}.",
         )
     ]
@@ -314,12 +315,12 @@ def _audit(run: RunArtifacts) -> list[Remark]:
         return [
             Remark(
                 "warning",
-                f"The data audit found {_counted(errors, 'error')} and {_counted(warnings, 'warning')}: figures that rest on "
+                f"The data audit found {counted(errors, 'error')} and {counted(warnings, 'warning')}: figures that rest on "
                 "what an error names are wrong.",
             )
         ]
     if warnings:
-        return [Remark("warning", f"The data audit found {_counted(warnings, 'warning')}, and no error.")]
+        return [Remark("warning", f"The data audit found {counted(warnings, 'warning')}, and no error.")]
     return []
 
 
@@ -344,7 +345,7 @@ def _labels(run: RunArtifacts) -> list[Remark]:
     if trained is not None and trained in formulas:
         known = summary.get("label_days", {}).get(trained, {})
         reach = int(known.get("reach", max(offsets(formulas[trained]) or [0])))
-        said = f"The score is trained on {trained}, {formulas[trained]}, which is known {_counted(reach, 'day')} after the score"
+        said = f"The score is trained on {trained}, {formulas[trained]}, which is known {counted(reach, 'day')} after the score"
         other = "" if trained == against else f"; IC and precision are against {against}"
         found.append(Remark("note", f"{said}{other}."))
     horizon = int(summary.get("label_horizon_days") or 0)
@@ -352,7 +353,7 @@ def _labels(run: RunArtifacts) -> list[Remark]:
         found.append(
             Remark(
                 "warning",
-                f"`purge` is off: labels look {_counted(horizon, 'day')} ahead, so those of a segment's last days reach into "
+                f"`purge` is off: labels look {counted(horizon, 'day')} ahead, so those of a segment's last days reach into "
                 "the next segment, and training saw returns of validation, validation those of the test.",
             )
         )
@@ -384,13 +385,13 @@ def _trials(run: RunArtifacts) -> list[Remark]:
     if "problem" in found:
         said = f"How many trials saw these test days is not known, since the ledger could not be used: {found['problem']}."
         return [Remark("warning", said)]
-    said = f"Line {found['entry']} of the ledger of trials {found['file']}, of {_counted(found['trials'], 'look')} at these test days"
+    said = f"Line {found['entry']} of the ledger of trials {found['file']}, of {counted(found['trials'], 'look')} at these test days"
     if "luck" not in found:
         return [Remark("note", f"{said}.")]
     return [
         Remark(
             "note",
-            f"{said}: the best of {_counted(found['traded'], 'backtest')} without any skill is expected to have a ratio of "
+            f"{said}: the best of {counted(found['traded'], 'backtest')} without any skill is expected to have a ratio of "
             f"{html.number(found['luck'], 2)} a year; this one has {html.number(found['ratio'], 2)}, and a deflated Sharpe "
             f"ratio of {html.number(found['deflated'], 3)}, the probability that its true ratio is positive.",
         )
@@ -417,7 +418,3 @@ def _configured(run: RunArtifacts, *keys: str) -> Any:
 
 def _sentence(note: str) -> str:
     return f"{note[0].upper()}{note[1:]}."
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"

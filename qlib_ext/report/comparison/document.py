@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from qlib_ext.checks import counted
 from qlib_ext.report import html, interactive
 from qlib_ext.report.charts import Chart
 from qlib_ext.report.comparison.charts import charts
@@ -52,7 +53,7 @@ def render(comparison: Comparison, title: str, facts: Mapping[str, str]) -> str:
     """
     drawn = charts(comparison)
     runs = sum(len(group.runs) for group in comparison.groups)
-    subtitle = f"{_counted(runs, 'run')} in {_counted(len(comparison.groups), 'group')}"
+    subtitle = f"{counted(runs, 'run')} in {counted(len(comparison.groups), 'group')}"
     if comparison.others:
         subtitle += f", against {comparison.baseline.name}"
     parts = [Part("Summary", _summary(comparison, drawn)), Part("Groups", _groups(comparison, drawn))]
@@ -192,14 +193,10 @@ def _runs(comparison: Comparison) -> str:
         header = ["Run", "Group", "Seed", *(SHOWN[metric][0] for metric in found)]
         parts.append(html.heading(title) + html.table(header, rows, numbers=range(3, len(header))))
     if comparison.left_out:
-        parts.append(html.heading(f"Left out: {_counted(len(comparison.left_out), 'run')}"))
+        parts.append(html.heading(f"Left out: {counted(len(comparison.left_out), 'run')}"))
         parts.append(
             html.table(
                 ["Run", "Id", "Why"], [(each.name, each.run_id[:8], each.why) for each in comparison.left_out]
             )
         )
     return "".join(parts)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
