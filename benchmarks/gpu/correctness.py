@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.panel_file import PanelFile
-from benchmarks.gpu.parts import BACKBONES, BALANCERS, Recipe, make, positions, weights
+from benchmarks.gpu.parts import BACKBONES, Recipe, make, positions, weights
+from benchmarks.step_cost import BALANCERS
 from qlib_ext.checks import UserError
 from qlib_ext.data.panel import DailyPanels
 from qlib_ext.model.checkpoint import CheckpointFolder
