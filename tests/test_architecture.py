@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("config", "market", "metrics", "tracking"),
     ("features", "report", "record"),
     ("data",),
-    ("model", "backtest"),
+    ("model", "backtest", "portfolio"),
     ("strategy", "lookahead"),
     ("records",),
     ("workflow", "recommend", "factors"),

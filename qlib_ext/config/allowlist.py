@@ -17,8 +17,8 @@ from types import ModuleType
 
 from qlib_ext.checks import UserError, brief
 
-# torchjd holds published aggregators, torch.nn layers that may serve as heads.
-KNOWN = ("qlib", "qlib_ext", "torch.nn", "torchjd")
+# skfolio holds optimisers and their estimators, torchjd published aggregators, torch.nn layers that may serve as heads.
+KNOWN = ("qlib", "qlib_ext", "skfolio", "torch.nn", "torchjd")
 VARIABLE = "QLIB_EXT_PACKAGES"
 
 

@@ -13,7 +13,7 @@ from qlib_ext.features.engine.evaluation import evaluate
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.features.side_data.market_value import FirstAvailable, SideMarketValue, TrailingTradedValue
 from qlib_ext.metrics.rolling import trailing_beta
-from qlib_ext.records.industry import industries
+from qlib_ext.features.side_data.industries import industries
 
 BETA_DAYS = 60
 VOLATILITY_DAYS = 20

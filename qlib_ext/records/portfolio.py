@@ -16,7 +16,7 @@ from qlib_ext.metrics.portfolio_measures import measured
 from qlib_ext.metrics.portfolio_series import series_of
 from qlib_ext.records import portfolio_tables as tables
 from qlib_ext.records.base import Record
-from qlib_ext.records.industry import industries
+from qlib_ext.features.side_data.industries import industries
 from qlib_ext.terminal import quiet_qlib
 
 COST_BPS = (0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60)

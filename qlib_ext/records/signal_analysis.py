@@ -23,7 +23,7 @@ from qlib_ext.metrics.significance import Interval, bootstrap_mean
 from qlib_ext.metrics.stability import group_turnover, rank_autocorrelation, top_turnover
 from qlib_ext.records.base import Record
 from qlib_ext.records.columns import label_spans, matrices, require_column
-from qlib_ext.records.industry import Industries, industries
+from qlib_ext.features.side_data.industries import Industries, industries
 
 FOLDER = "signal_analysis"
 TURNOVER_LAGS = (1, 5, 20)

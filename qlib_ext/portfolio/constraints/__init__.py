@@ -1,0 +1,1 @@
+"""What weights are allowed, as data."""

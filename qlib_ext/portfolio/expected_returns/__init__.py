@@ -1,0 +1,1 @@
+"""What a portfolio expects of each stock."""

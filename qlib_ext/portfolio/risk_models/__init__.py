@@ -1,0 +1,1 @@
+"""What a portfolio takes for the risk of its stocks."""
