@@ -10,13 +10,13 @@ from qlib.config import C
 from qlib.data import D
 
 from qlib_ext.checks import UserError, at_least, between, brief, integer
+from qlib_ext.features.side_data.industries import industries
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics import costs, holdings, risk
 from qlib_ext.metrics.portfolio_measures import measured
 from qlib_ext.metrics.portfolio_series import series_of
 from qlib_ext.records import portfolio_tables as tables
 from qlib_ext.records.base import Record
-from qlib_ext.features.side_data.industries import industries
 from qlib_ext.terminal import quiet_qlib
 
 COST_BPS = (0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60)

@@ -11,6 +11,7 @@ from qlib.config import C
 
 from qlib_ext.checks import UserError, brief, integer, words
 from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.features.side_data.industries import Industries, industries
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.bootstrap import overlapping_block
 from qlib_ext.metrics.cross_section import Floats, icir, newey_west_t, pearson, spearman
@@ -23,7 +24,6 @@ from qlib_ext.metrics.significance import Interval, bootstrap_mean
 from qlib_ext.metrics.stability import group_turnover, rank_autocorrelation, top_turnover
 from qlib_ext.records.base import Record
 from qlib_ext.records.columns import label_spans, matrices, require_column
-from qlib_ext.features.side_data.industries import Industries, industries
 
 FOLDER = "signal_analysis"
 TURNOVER_LAGS = (1, 5, 20)

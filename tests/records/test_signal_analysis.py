@@ -13,10 +13,10 @@ from qlib.config import C
 from scipy import stats
 
 from qlib_ext.checks import UserError
+from qlib_ext.features.side_data.industries import industries
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import newey_west_t
 from qlib_ext.metrics.significance import bootstrap_mean
-from qlib_ext.features.side_data.industries import industries
 from qlib_ext.records.ranking import RankingRecord
 from qlib_ext.records.signal import SignalRecord
 from qlib_ext.records.signal_analysis import SignalAnalysisRecord
