@@ -20,9 +20,18 @@ class Constraint(Rebuildable, ABC):
     ----------
     name
         What it is called in messages and reports, such as "turnover".
+    most_names
+        Most stocks to hold; None for any number. The portfolio keeps the largest weights and solves again.
+    least_weight
+        Smallest weight to hold; the portfolio drops what is smaller and solves again.
+    shorts
+        Whether its lower bounds, below 0, take the place of 0.
     """
 
     name: str
+    most_names: int | None = None
+    least_weight: float = 0.0
+    shorts: bool = False
 
     def bounds(self, known: KnownDay) -> tuple[Floats, Floats]:
         """Lowest and highest weight of each stock, `[N]` each; infinite where it sets none."""
