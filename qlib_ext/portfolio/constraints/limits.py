@@ -60,10 +60,16 @@ class Linear(Limit):
     rows: tuple[str, ...] = ()
 
     def expressions(self, weights: Any, slack: Any = 0.0) -> list[Any]:
-        """Two sets of inequalities."""
+        """Two sets of inequalities; equations where both bounds are one and nothing gives way."""
         sums = self.matrix @ weights
-        under, over = np.isfinite(self.high), np.isfinite(self.low)
-        found = [sums[under] <= self.high[under] + slack] if under.any() else []
+        even = (
+            (self.low == self.high)
+            if isinstance(slack, float) and slack == 0
+            else np.zeros(len(self.low), bool)
+        )
+        under, over = np.isfinite(self.high) & ~even, np.isfinite(self.low) & ~even
+        found = [sums[even] == self.low[even]] if even.any() else []
+        found += [sums[under] <= self.high[under] + slack] if under.any() else []
         return found + ([sums[over] >= self.low[over] - slack] if over.any() else [])
 
     def excess(self, weights: Floats) -> float:
@@ -98,12 +104,58 @@ class Deviation(Limit):
 
     def expressions(self, weights: Any, slack: Any = 0.0) -> list[Any]:
         """A cone."""
-        active = weights - self.centre
-        parts = [self.risk.components.T @ active]
-        if np.any(self.risk.specific > 0):
-            parts.append(cp.multiply(np.sqrt(self.risk.specific), active))
-        return [cp.norm(cp.hstack(parts)) <= self.most + slack]
+        return [deviation(self.risk, weights, self.centre) <= self.most + slack]
 
     def excess(self, weights: Floats) -> float:
         """In standard deviation of a day."""
         return self.risk.volatility(weights - self.centre) - self.most
+
+
+class Weights(cp.Variable):
+    """The weights `[N]` that a solver looks for, whose exposures to a risk model's factors are unknowns of their own.
+
+    Written out in each limit, the loadings of 1,000 stocks take a solver four times as long. Who solves for them adds
+    `definitions` to the constraints, after all else has been said.
+
+    Attributes
+    ----------
+    definitions
+        CVXPY's constraints that say what the exposures are.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.definitions: list[Any] = []
+        self._exposures: list[tuple[Floats, Any]] = []
+
+    def exposures(self, components: Floats) -> Any:
+        """`[K]`: the components of a risk model, transposed, times the weights."""
+        for known, found in self._exposures:
+            if known is components:
+                return found
+        found = cp.Variable(components.shape[1])
+        self._exposures.append((components, found))
+        self.definitions.append(components.T @ self == found)
+        return found
+
+
+def deviation(risk: Risk, weights: Any, centre: Floats, ridge: float = 0.0) -> Any:
+    """CVXPY's expression of the forecast standard deviation of weights beside a centre, in the form of factors.
+
+    Parameters
+    ----------
+    risk
+        Finite.
+    weights
+        `Weights`, or any expression `[N]`.
+    centre
+        `[N]`.
+    ridge
+        Variance that each stock has on top.
+    """
+    components, specific = risk.components, risk.specific + ridge
+    exposures = weights.exposures(components) if isinstance(weights, Weights) else components.T @ weights
+    parts = [exposures - components.T @ centre]
+    if np.any(specific > 0):
+        parts.append(cp.multiply(np.sqrt(specific), weights - centre))
+    return cp.norm(cp.hstack(parts))
