@@ -8,6 +8,8 @@ from qlib_ext.checks import between
 from qlib_ext.metrics.cross_section import spearman
 from qlib_ext.portfolio.calendars.base import Calendar, SinceRebalance
 
+ROUNDING = 1e-9
+
 
 class SignalChange(Calendar):
     r"""Rebalances when today's ranks differ from those of the last rebalance by more than so much.
@@ -30,4 +32,4 @@ class SignalChange(Calendar):
         self, day: pd.Timestamp, last: pd.Timestamp, days: pd.DatetimeIndex, since: SinceRebalance
     ) -> bool:
         (correlation,) = spearman(since.score[None], since.score_then[None])
-        return not 1.0 - correlation <= self.change  # NaN is a change
+        return not 1.0 - correlation <= self.change + ROUNDING  # NaN is a change
