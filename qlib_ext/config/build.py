@@ -23,6 +23,9 @@ from qlib_ext.terminal import quiet_imports
 
 T = TypeVar("T")
 
+# Packages that a class may need -> the extra that brings them.
+EXTRAS = {"cvxpy": "portfolio", "skfolio": "portfolio", "sklearn": "portfolio"}
+
 
 def locate(path: str, *, name: str) -> type:
     """Import the class that the dotted `path` names.
@@ -53,7 +56,12 @@ def locate(path: str, *, name: str) -> type:
             module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and not (module_name == error.name or module_name.startswith(error.name + ".")):
-            raise  # the module is there, something that it imports is not
+            extra = EXTRAS.get(error.name.partition(".")[0])
+            if extra is None:
+                raise  # the module is there, something that it imports is not
+            raise UserError(
+                f"`{name}.class` {path} needs the package {error.name}, found none: pip install 'qlib-ext[{extra}]'"
+            ) from error
         raise UserError(
             f"`{name}.class` names a module that does not exist: `{module_name}`{_near_module(error.name or module_name)} "
             f"(from {brief(path)})"

@@ -139,6 +139,11 @@ class MarketHistory:
             notes=tuple(notes),
         )
 
+    def codes_on(self, day: pd.Timestamp) -> list[str]:
+        """Codes of the stocks with a score on a day."""
+        scored = np.isfinite(self.scores[self.days.get_loc(day)])
+        return [code for code, here in zip(self.codes, scored, strict=True) if here]
+
     def known(
         self,
         day: pd.Timestamp,

@@ -167,7 +167,10 @@ def next_orders(
         level = LevelInfrastructure(common_infra=common)
         level.reset_infra(trade_calendar=TwoDayCalendar(day, next_day, level))
         strategy = build(
-            copy.deepcopy(settings["strategy"]), BaseStrategy, name="strategy", signal=_signal(listed, day)
+            copy.deepcopy(settings["strategy"]),
+            BaseStrategy,
+            name="strategy",
+            signal=_signal(run, listed, day),
         )
         strategy.reset(level_infra=level, common_infra=common)
         decision = strategy.generate_trade_decision(None)
@@ -199,11 +202,16 @@ def last_prices(store: QlibStore, codes: list[str], day: pd.Timestamp) -> pd.Dat
     )
 
 
-def _signal(listed: pd.DataFrame, day: pd.Timestamp) -> pd.Series:
-    """The scores of the day, as a backtest hands them to a strategy."""
+def _signal(run: TrainedRun, listed: pd.DataFrame, day: pd.Timestamp) -> pd.Series:
+    """The scores of the day, and the run's own of the days before, as a backtest hands them to a strategy."""
     scores = listed["score"].dropna()
     index = pd.MultiIndex.from_product([[day], scores.index], names=["datetime", "instrument"])
-    return pd.Series(scores.to_numpy(), index=index, name="score")
+    today = pd.Series(scores.to_numpy(), index=index, name="score")
+    table = run.table("signal/predictions.parquet")
+    if table is None:
+        return today
+    before = table["score"].dropna().sort_index().loc[: day - pd.Timedelta(days=1)]
+    return pd.concat([before, today])
 
 
 def _rows(

@@ -59,6 +59,7 @@ WITHOUT_INDEX = (
     "no index is named (`backtest.benchmark: null`), so nothing is compared with one: excess returns, information ratio, "
     "beta and all else beside an index are left out"
 )
+DECISIONS = ("days", "stocks", "factors")  # tables of a strategy's diary
 MOST_UNSOLD = 5  # holdings are named in the note
 OBJECTS = {"extra_quote", "quote_cls"}  # no text could stand for them
 
@@ -77,7 +78,8 @@ class BacktestRecord(Record):
     `RecordingExchange.orders` explains them; `backtest/series.parquet`, by day the wealth and the
     drawdown of the portfolio after and before cost, of the index and of the one over the other; and
     `backtest/summary.csv`, `backtest/estimates.parquet` (the logged figures that a bootstrap of days has intervals of) and
-    `backtest/setup.json`. Logs the summary as metrics `backtest/...`. Without an index nothing beside one is in them.
+    `backtest/setup.json`. Of a strategy that trades target weights writes `portfolio_decisions/days.parquet`, `stocks.parquet` and
+    `factors.parquet`, as `qlib_ext.portfolio.diary.Diary` explains them. Logs the summary as metrics `backtest/...`. Without an index nothing beside one is in them.
 
     Parameters
     ----------
@@ -123,6 +125,7 @@ class BacktestRecord(Record):
         "backtest/estimates.parquet",
         "backtest/setup.json",
     )
+    may_make = tuple(f"portfolio_decisions/{name}.parquet" for name in DECISIONS)
 
     def __init__(
         self,
@@ -206,8 +209,9 @@ class BacktestRecord(Record):
         exchange, notes = make_exchange(codes, first, last, self.exchange_kwargs)
         self.notes += notes
         with shown_progress() as progress:
+            strategy = self._strategy(scores)
             done = simulate(
-                self._strategy(scores),
+                strategy,
                 exchange,
                 first,
                 last,
@@ -221,6 +225,12 @@ class BacktestRecord(Record):
         for name, table in (("positions", done.positions()), ("orders", done.orders)):
             self.save_table(f"backtest/{name}.parquet", table)
             self.save_csv(f"backtest/{name}.csv", table)
+        diary = getattr(strategy, "diary", None)  # of target weights; the class needs the extra `portfolio`
+        if diary is not None:
+            tables = diary.tables()
+            for name in DECISIONS:
+                self.save_table(f"portfolio_decisions/{name}.parquet", tables[name])
+            self.notes += strategy.notes
         deal_price = self.exchange_kwargs.get("deal_price", "close")
         self.notes.append(
             WITHOUT_INDEX if benchmark is None else first_day(daily, deal_price, self.days_per_year)

@@ -25,6 +25,7 @@ class AnyOf(Calendar):
         if not isinstance(calendars, (list, tuple)) or not calendars:
             raise UserError(f"`calendars` must be a list of at least one, found {brief(calendars)}")
         self.calendars = [build(each, Calendar, name="calendars") for each in calendars]
+        self.remembers = any(each.remembers for each in self.calendars)
 
     def _again(
         self, day: pd.Timestamp, last: pd.Timestamp, days: pd.DatetimeIndex, since: SinceRebalance

@@ -32,7 +32,15 @@ class SinceRebalance:
 
 
 class Calendar(Rebuildable, ABC):
-    """Says on which days a portfolio is rebalanced."""
+    """Says on which days a portfolio is rebalanced.
+
+    Attributes
+    ----------
+    remembers
+        Whether it asks what the last rebalance aimed at, which the account's holdings do not tell.
+    """
+
+    remembers: bool = False
 
     def due(
         self, day: pd.Timestamp, last: pd.Timestamp | None, days: pd.DatetimeIndex, since: SinceRebalance

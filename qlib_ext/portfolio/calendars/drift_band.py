@@ -21,6 +21,8 @@ class DriftBand(Calendar):
         to get back. `stock`: the largest difference of a stock.
     """
 
+    remembers = True
+
     def __init__(self, band: float, of: str = "portfolio") -> None:
         self.band = above("band", band, 0.0, 1.0)
         self.of = one_of("of", of, ("portfolio", "stock"))

@@ -25,6 +25,8 @@ class SignalChange(Calendar):
         x.
     """
 
+    remembers = True
+
     def __init__(self, change: float) -> None:
         self.change = between("change", change, 0.0, 2.0, open_high=True)
 

@@ -1,0 +1,82 @@
+"""What decides on target weights, and its decision of a day."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from qlib_ext.config.rebuildable import Rebuildable
+from qlib_ext.metrics.cross_section import Floats
+from qlib_ext.portfolio.known_day import KnownDay
+from qlib_ext.portfolio.relaxing import Relaxed
+from qlib_ext.portfolio.risk import Risk
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The weights of a day, and how they came about.
+
+    Attributes
+    ----------
+    known
+        The day.
+    weights
+        `[N]` of all stocks of the day; the rest is cash.
+    risk
+        Of all of them; NaN where it is not known.
+    expected
+        `[N]` expected returns of a day; None where there are none.
+    binding
+        In words, the limits that the weights lie at.
+    relaxed
+        The limits that had to give way.
+    moved
+        How far the optimiser's own weights were from what is allowed, as the forecast standard deviation of a day's return
+        between the two; 0 where they were allowed.
+    told
+        What a reader should know, as sentences.
+    kept
+        Whether nothing could be found, and the account stays as it is.
+    """
+
+    known: KnownDay
+    weights: Floats
+    risk: Risk
+    expected: Floats | None
+    binding: tuple[str, ...] = ()
+    relaxed: tuple[Relaxed, ...] = ()
+    moved: float = 0.0
+    told: tuple[str, ...] = ()
+    kept: bool = False
+
+
+class Allocation(Rebuildable, ABC):
+    """Decides on target weights day by day: one portfolio, or several that are combined.
+
+    Attributes
+    ----------
+    days_back
+        Days of the market that a decision looks back over.
+    benchmark
+        What deviations are measured from: `equal`, the universe at equal weight, or `value`, by market value.
+    index
+        Code of the index that betas are to; None for the mean of the stocks.
+    horizon
+        As `KnownDay.horizon`.
+    min_trade
+        Smallest change of a weight that is traded, unless a holding is sold whole.
+    """
+
+    benchmark: str
+    index: str | None
+    horizon: tuple[int, int]
+    min_trade: float
+
+    @property
+    @abstractmethod
+    def days_back(self) -> int:
+        """Days of the market that a decision looks back over."""
+
+    @abstractmethod
+    def decide(self, known: KnownDay) -> Decision:
+        """Weights of a day."""
