@@ -38,6 +38,7 @@ COMPLETE = (
     "costs",
     "factors",
     "diversity",
+    "attribution",
 )
 SHAPES = {
     "matrix",
