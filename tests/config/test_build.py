@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,7 +220,7 @@ class TestPackages:
         said = message(locate, path, name="shape")
         package = path.partition(".")[0]
         assert said == (
-            f"`shape.class` must be of one of the packages qlib, qlib_ext, torch.nn, torchjd, found {path!r}: where you know "
+            f"`shape.class` must be of one of the packages qlib, qlib_ext, skfolio, torch.nn, torchjd, found {path!r}: where you know "
             f"and trust that code, allow it by the environment, QLIB_EXT_PACKAGES={package}"
         )
         assert "drawing" not in sys.modules
@@ -230,6 +231,17 @@ class TestPackages:
         monkeypatch.setenv("QLIB_EXT_PACKAGES", "some.other,drawing.shapes")
         assert locate("drawing.shapes.Point", name="shape").__name__ == "Point"
         assert "must be of one of the packages" in message(locate, "drawing.needs_more.Class", name="shape")
+
+    def test_a_package_of_an_extra_is_named_with_the_extra(
+        self, shapes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("QLIB_EXT_PACKAGES", "drawing")
+        monkeypatch.setitem(sys.modules, "skfolio", None)
+        (tmp_path / "drawing" / "weights.py").write_text("import skfolio\n", encoding="utf-8")
+        importlib.invalidate_caches()
+        assert message(locate, "drawing.weights.Point", name="shape") == (
+            "`shape.class` drawing.weights.Point needs the package skfolio, found none: pip install 'qlib-ext[portfolio]'"
+        )
 
     def test_a_class_that_an_allowed_module_imported_is_of_its_own_package(
         self, monkeypatch: pytest.MonkeyPatch
