@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.known_day import KnownDay
+from qlib_ext.portfolio.problem import Problem
 from qlib_ext.portfolio.relaxing import Relaxed
 from qlib_ext.portfolio.risk import Risk
 
@@ -37,6 +38,8 @@ class Decision:
         What a reader should know, as sentences.
     kept
         Whether nothing could be found, and the account stays as it is.
+    problem
+        What was asked in the end, after limits gave way: of the stocks whose risk is known. None where there was no one problem.
     """
 
     known: KnownDay
@@ -48,6 +51,7 @@ class Decision:
     moved: float = 0.0
     told: tuple[str, ...] = ()
     kept: bool = False
+    problem: Problem | None = None
 
 
 class Allocation(Rebuildable, ABC):

@@ -9,9 +9,13 @@ import pandas as pd
 
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.allocation import Decision
+from qlib_ext.portfolio.efficient_frontier import frontier_table
+from qlib_ext.portfolio.known_day import KnownDay
 from qlib_ext.portfolio.problem import TOLERANCE
 
 SEPARATOR = "; "  # between sentences
+NEAR = 10 * TOLERANCE  # of a bound
+LARGEST = "largest weight"
 
 
 class Diary:
@@ -28,16 +32,25 @@ class Diary:
     stocks
         By day of the trade and stock: `weight` aimed at, `held` before, `benchmark`, `expected`, `volatility` forecast of the
         stock, and its shares in the forecast variance, `risk_share` of the weights and `active_share` of their difference from the
-        benchmark. Stocks that have none of the weights are left out.
+        benchmark; `industry`, None where none is known. Stocks that have none of the weights are left out.
     factors
-        By day of the trade and factor: exposure of the weights (`portfolio`) and of the benchmark, and the factor's share in the
-        forecast variance. Empty where the risk model has no factors.
+        By day of the trade and factor: exposure of the weights (`portfolio`) and of the benchmark, and the factor's shares in the
+        forecast variance, `risk_share` of the weights and `active_share` of their difference from the benchmark. Empty where the
+        risk model has no factors.
+    limits
+        By day of the trade, a row a limit that the weights lie at (`what` is `binding`) or that gave way (`relaxed`), with its
+        `name` and `words`; and the number of `stocks` at their largest weight, where it is that (`largest weight`).
+    frontier
+        Of the newest day that had weights within one problem, as `qlib_ext.portfolio.efficient_frontier.frontier_table` has it;
+        made when it is asked for.
     """
 
     def __init__(self) -> None:
         self._days: list[dict[str, Any]] = []
         self._stocks: list[pd.DataFrame] = []
         self._factors: list[pd.DataFrame] = []
+        self._limits: list[dict[str, Any]] = []
+        self._newest: Decision | None = None
 
     def add(self, day: pd.Timestamp, decision: Decision) -> None:
         """Keep a decision that is traded on a day."""
@@ -81,31 +94,76 @@ class Diary:
             "volatility": np.sqrt(risk.variances()),
             "risk_share": _shares(decision, weights),
             "active_share": _shares(decision, active),
+            "industry": _industries(known),
         }
         self._stocks.append(
             pd.DataFrame({name: values[some] for name, values in columns.items()}, index=index)
         )
         if risk.loadings is not None and risk.factor_covariance is not None:
             loadings = np.nan_to_num(risk.loadings)
-            own = loadings.T @ weights
-            parts = own * (risk.factor_covariance @ own)
-            whole = risk.volatility(weights) ** 2
-            rows = {
-                "portfolio": own,
-                "benchmark": loadings.T @ benchmark,
-                "risk_share": parts / whole if whole > 0 else parts * np.nan,
-            }
+            rows = {"portfolio": loadings.T @ weights, "benchmark": loadings.T @ benchmark}
+            for name, exposure, of in (
+                ("risk_share", rows["portfolio"], weights),
+                ("active_share", rows["portfolio"] - rows["benchmark"], active),
+            ):
+                whole = risk.volatility(of) ** 2
+                parts = exposure * (risk.factor_covariance @ exposure)
+                rows[name] = parts / whole if whole > 0 else parts * np.nan
             names = pd.MultiIndex.from_product([[day], [*risk.factors]], names=["datetime", "factor"])
             self._factors.append(pd.DataFrame(rows, index=names))
+        self._limits += [{"datetime": day, **row} for row in _limits(decision)]
+        if decision.problem is not None:
+            self._newest = decision
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """`days`, `stocks` and `factors`; without a decision, empty."""
-        days = pd.DataFrame(self._days)
+        """`days`, `stocks`, `factors`, `limits` and `frontier`; what there is nothing of is empty."""
         return {
-            "days": days.set_index("datetime") if self._days else days,
+            "days": _by_day(self._days),
             "stocks": pd.concat(self._stocks) if self._stocks else pd.DataFrame(),
             "factors": pd.concat(self._factors) if self._factors else pd.DataFrame(),
+            "limits": _by_day(self._limits),
+            "frontier": _frontier(self._newest),
         }
+
+
+def _by_day(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame(rows).set_index("datetime") if rows else pd.DataFrame()
+
+
+def _frontier(decision: Decision | None) -> pd.DataFrame:
+    if decision is None or decision.problem is None:
+        return pd.DataFrame()
+    chosen = dict(zip(decision.known.codes, decision.weights, strict=True))
+    return frontier_table(decision.problem, chosen)
+
+
+def _limits(decision: Decision) -> list[dict[str, Any]]:
+    """What bound the weights, and what gave way."""
+    found = [
+        {"what": "relaxed", "name": one.name, "words": one.words, "stocks": 0} for one in decision.relaxed
+    ]
+    problem = decision.problem
+    if problem is None:
+        return found
+    chosen = dict(zip(decision.known.codes, decision.weights, strict=True))
+    weights = np.array([chosen[code] for code in problem.known.codes])
+    found += [
+        {"what": "binding", "name": limit.name, "words": limit.words, "stocks": 0}
+        for limit in problem.limits
+        if limit.excess(weights) > -NEAR
+    ]
+    # Of a holding that cannot be traded the bound is its own weight, which is no limit that was set.
+    capped = (weights > problem.upper - NEAR) & (weights > NEAR) & (problem.upper - problem.lower > NEAR)
+    capped &= np.abs(weights - problem.known.held) > NEAR
+    if capped.any():
+        words = f"a largest weight of {weights[capped].max():.2%}"
+        found.append({"what": "binding", "name": LARGEST, "words": words, "stocks": int(capped.sum())})
+    return found
+
+
+def _industries(known: KnownDay) -> np.ndarray:
+    names = np.array([*known.industry_names, None], dtype=object)
+    return names[np.full(len(known.codes), -1) if known.industry is None else known.industry]
 
 
 def _shares(decision: Decision, weights: Floats) -> Floats:

@@ -59,7 +59,7 @@ WITHOUT_INDEX = (
     "no index is named (`backtest.benchmark: null`), so nothing is compared with one: excess returns, information ratio, "
     "beta and all else beside an index are left out"
 )
-DECISIONS = ("days", "stocks", "factors")  # tables of a strategy's diary
+DECISIONS = ("days", "stocks", "factors", "limits", "frontier")  # tables of a strategy's diary
 MOST_UNSOLD = 5  # holdings are named in the note
 OBJECTS = {"extra_quote", "quote_cls"}  # no text could stand for them
 
@@ -78,8 +78,9 @@ class BacktestRecord(Record):
     `RecordingExchange.orders` explains them; `backtest/series.parquet`, by day the wealth and the
     drawdown of the portfolio after and before cost, of the index and of the one over the other; and
     `backtest/summary.csv`, `backtest/estimates.parquet` (the logged figures that a bootstrap of days has intervals of) and
-    `backtest/setup.json`. Of a strategy that trades target weights writes `portfolio_decisions/days.parquet`, `stocks.parquet` and
-    `factors.parquet`, as `qlib_ext.portfolio.diary.Diary` explains them. Logs the summary as metrics `backtest/...`. Without an index nothing beside one is in them.
+    `backtest/setup.json`. Of a strategy that trades target weights writes what it decided, `portfolio_decisions/<table>.parquet`, as
+    `qlib_ext.portfolio.diary.Diary` explains the tables. Logs the summary as metrics `backtest/...`. Without an index nothing
+    beside one is in them.
 
     Parameters
     ----------
