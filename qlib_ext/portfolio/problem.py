@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from qlib_ext.metrics.cross_section import Floats
-from qlib_ext.portfolio.constraints.limits import Limit
+from qlib_ext.portfolio.constraints.limits import Box, Limit
 from qlib_ext.portfolio.known_day import KnownDay
 from qlib_ext.portfolio.risk import Risk
 
@@ -37,6 +37,11 @@ class Problem:
         Sum of the weights of these stocks: what shall be invested, less what is held of stocks that have no part in the problem.
     limits
         What is allowed beside bounds and sum.
+    boxes
+        The bounds of each constraint, of which, with what cannot be traded, `lower` and `upper` are made: so that it is known
+        which one gives way.
+    least_invested
+        The least that the sum may be, where less than `invested` may be; None where it must be that.
     buy_cost, sell_cost
         What a purchase and a sale cost, as a share of their value, spread over the days that a stock is held: in the unit of
         `expected`. 0 where costs are left out of the objective.
@@ -51,6 +56,8 @@ class Problem:
     limits: Sequence[Limit] = field(default_factory=tuple)
     buy_cost: float = 0.0
     sell_cost: float = 0.0
+    boxes: Sequence[Box] = ()
+    least_invested: float | None = None
 
     @property
     def count(self) -> int:
@@ -62,7 +69,9 @@ class Problem:
         found = []
         if np.any(weights < self.lower - tolerance) or np.any(weights > self.upper + tolerance):
             found.append("bounds of the weights")
-        if abs(weights.sum() - self.invested) > tolerance * max(1, self.count) ** 0.5:
+        least = self.invested if self.least_invested is None else self.least_invested
+        wide = tolerance * max(1, self.count) ** 0.5
+        if not least - wide <= weights.sum() <= self.invested + wide:
             found.append("the share that is invested")
         return found + [limit.words for limit in self.limits if limit.excess(weights) > tolerance]
 

@@ -9,7 +9,7 @@ import cvxpy as cp
 import numpy as np
 
 from qlib_ext.metrics.cross_section import Floats
-from qlib_ext.portfolio.constraints.limits import Weights
+from qlib_ext.portfolio.constraints.limits import Linear, Weights, percent
 from qlib_ext.portfolio.problem import TOLERANCE, Infeasible, Problem
 
 NOUGHT = 1e-7  # a weight below is the solver's rounding
@@ -38,8 +38,17 @@ def least(problem: Problem, objective: Callable[[Any], Any]) -> Floats:
 
 def allowed(problem: Problem, weights: Weights) -> list[Any]:
     """CVXPY's constraints: bounds, the sum, and every limit."""
-    limits = [each for limit in problem.limits for each in limit.expressions(weights)]
-    return [*within_bounds(problem, weights), cp.sum(weights) == problem.invested, *limits]
+    limits = [each for limit in (share(problem), *problem.limits) for each in limit.expressions(weights)]
+    return within_bounds(problem, weights) + limits
+
+
+def share(problem: Problem) -> Linear:
+    """What is to be invested, as a limit."""
+    high = problem.invested
+    low = high if problem.least_invested is None else problem.least_invested
+    words = percent(high) if low == high else f"between {percent(low)} and {percent(high)}"
+    every = np.ones((1, problem.count))
+    return Linear("cash", f"{words} invested", every, np.array([low]), np.array([high]))
 
 
 def within_bounds(problem: Problem, weights: Weights) -> list[Any]:
@@ -84,7 +93,8 @@ def tidy(problem: Problem, weights: Floats) -> Floats:
     """A solver's weights without its rounding: nought where they are nearly so, within bounds, and of the exact sum."""
     found = np.where(np.abs(weights) < NOUGHT, 0.0, weights)
     found = np.clip(found, problem.lower, problem.upper)
-    missing = problem.invested - found.sum()
+    least = problem.invested if problem.least_invested is None else problem.least_invested
+    missing = np.clip(found.sum(), least, problem.invested) - found.sum()
     room = problem.upper - found if missing > 0 else found - problem.lower
-    share = np.minimum(room, np.abs(found))
-    return found + np.sign(missing) * min(1.0, abs(missing) / max(share.sum(), TINY)) * share
+    movable = np.minimum(room, np.abs(found))
+    return found + np.sign(missing) * min(1.0, abs(missing) / max(movable.sum(), TINY)) * movable

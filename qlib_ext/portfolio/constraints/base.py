@@ -8,8 +8,8 @@ import numpy as np
 
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.metrics.cross_section import Floats
-from qlib_ext.portfolio.constraints.limits import Limit
-from qlib_ext.portfolio.known_day import KnownDay
+from qlib_ext.portfolio.constraints.limits import Box, Limit
+from qlib_ext.portfolio.known_day import Bools, KnownDay
 from qlib_ext.portfolio.risk import Risk
 
 
@@ -19,25 +19,40 @@ class Constraint(Rebuildable, ABC):
     Attributes
     ----------
     name
-        What it is called in messages and reports, such as "turnover".
-    most_names
-        Most stocks to hold; None for any number. The portfolio keeps the largest weights and solves again.
-    least_weight
-        Smallest weight to hold; the portfolio drops what is smaller and solves again.
-    shorts
-        Whether its lower bounds, below 0, take the place of 0.
+        What it is called in messages, reports and the order of relaxing, such as "turnover".
+    days_back
+        Days that it looks back, today's included.
     """
 
     name: str
-    most_names: int | None = None
-    least_weight: float = 0.0
-    shorts: bool = False
+    days_back: int = 1
+
+    def box(self, known: KnownDay) -> Box | None:
+        """Bounds of single weights; None where it sets none."""
+        return None
 
     def bounds(self, known: KnownDay) -> tuple[Floats, Floats]:
         """Lowest and highest weight of each stock, `[N]` each; infinite where it sets none."""
         unbound = np.full(len(known.codes), np.inf)
-        return -unbound, unbound
+        box = self.box(known)
+        return (-unbound, unbound) if box is None else (box.low, box.high)
 
     @abstractmethod
     def limits(self, known: KnownDay, risk: Risk) -> list[Limit]:
         """What it comes to beside bounds; empty where there is nothing more."""
+
+    def kept(self, weights: Floats, known: KnownDay) -> Bools | None:
+        """The stocks `[N]` that may keep a weight after a first solution; None where all may.
+
+        What no convex limit can say, such as a number of names, is kept to in steps: the problem is solved, stocks are left
+        out, and it is solved again with the rest.
+        """
+        return None
+
+    def invested(self) -> tuple[float, float] | None:
+        """Least and most that may be invested, as shares of the account; None where it says nothing of it."""
+        return None
+
+    def notes(self, known: KnownDay, risk: Risk) -> list[str]:
+        """What a reader should know of the day, as sentences: of which stocks it knew too little, and what it did with them."""
+        return []

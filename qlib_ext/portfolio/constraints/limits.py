@@ -6,7 +6,7 @@ A limit knows how to say itself to a solver, with slack where it shall give way,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cvxpy as cp
@@ -14,6 +14,8 @@ import numpy as np
 
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.risk import Risk
+
+YEAR_DAYS = 252  # as every yearly figure of the metrics
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +27,7 @@ class Limit(ABC):
     name
         Of the constraint that it comes from, by which it is relaxed.
     words
-        The limit in words, such as "turnover of at most 20.0%".
+        The limit in words, such as "turnover of at most 20%".
     """
 
     name: str
@@ -39,6 +41,18 @@ class Limit(ABC):
     def excess(self, weights: Floats) -> float:
         """By how much the weights break it, in its own unit; 0 or less where they keep to it."""
 
+    def parts(self) -> list[Limit]:
+        """What it consists of, each with words of its own; itself where it is one thing."""
+        return [self]
+
+    @abstractmethod
+    def bound(self, weights: Floats) -> float:
+        """The bound as it is said; of several, the one that the weights are nearest to or furthest beyond."""
+
+    @abstractmethod
+    def widened(self, by: Floats) -> Limit:
+        """The limit with each of its parts wider by a number of at least 0."""
+
 
 @dataclass(frozen=True, eq=False)
 class Linear(Limit):
@@ -51,22 +65,25 @@ class Linear(Limit):
     low, high
         `[M]`; infinite where there is no bound.
     rows
-        What the M sums are of, in words.
+        What the M sums are of, in words, such as "technology".
+    offset
+        `[M]`, added to the bounds where they are said: a band around the benchmark is said with the benchmark in it.
+    percent
+        Whether bounds are said in percent.
     """
 
     matrix: Floats
     low: Floats
     high: Floats
     rows: tuple[str, ...] = ()
+    offset: Floats | float = 0.0
+    percent: bool = True
 
     def expressions(self, weights: Any, slack: Any = 0.0) -> list[Any]:
         """Two sets of inequalities; equations where both bounds are one and nothing gives way."""
         sums = self.matrix @ weights
-        even = (
-            (self.low == self.high)
-            if isinstance(slack, float) and slack == 0
-            else np.zeros(len(self.low), bool)
-        )
+        none = isinstance(slack, float) and slack == 0
+        even = (self.low == self.high) & none
         under, over = np.isfinite(self.high) & ~even, np.isfinite(self.low) & ~even
         found = [sums[even] == self.low[even]] if even.any() else []
         found += [sums[under] <= self.high[under] + slack] if under.any() else []
@@ -76,6 +93,91 @@ class Linear(Limit):
         """The largest of the M."""
         sums = self.matrix @ weights
         return float(np.max(np.maximum(sums - self.high, self.low - sums), initial=0.0))
+
+    def bound(self, weights: Floats) -> float:
+        """With its offset."""
+        sums = self.matrix @ weights
+        beyond = np.array([sums - self.high, self.low - sums])
+        side, row = np.unravel_index(np.argmax(beyond), beyond.shape)
+        offset = np.broadcast_to(self.offset, self.low.shape)
+        return float((self.low if side else self.high)[row] + offset[row])
+
+    def parts(self) -> list[Limit]:
+        """A limit a row."""
+        if len(self.rows) != len(self.low):
+            return [self]
+        offset = np.broadcast_to(self.offset, self.low.shape)
+        return [
+            replace(
+                self,
+                words=f"{row} {within(low + more, high + more, self.percent)}",
+                matrix=self.matrix[[at]],
+                low=self.low[[at]],
+                high=self.high[[at]],
+                rows=(row,),
+                offset=more,
+            )
+            for at, (row, low, high, more) in enumerate(
+                zip(self.rows, self.low, self.high, offset, strict=True)
+            )
+        ]
+
+    def widened(self, by: Floats) -> Linear:
+        """Each row to both sides."""
+        said = f"{self.words}, wider by up to {_say(float(np.max(by)), self.percent)}"
+        return replace(self, words=said, low=self.low - by, high=self.high + by)
+
+
+@dataclass(frozen=True, eq=False)
+class Box(Limit):
+    """Each weight between bounds of its own.
+
+    It gives way where a stock may be held at all: a bound of 0 stays, so that nothing is sold short and nothing is bought that
+    may not be.
+
+    Attributes
+    ----------
+    low, high
+        `[N]`; infinite where there is no bound.
+    """
+
+    low: Floats
+    high: Floats
+
+    def expressions(self, weights: Any, slack: Any = 0.0) -> list[Any]:
+        """Inequalities; equations where both bounds are one and stay."""
+        even = (self.low == self.high) & ~self._moves(self.high, 1.0) & ~self._moves(-self.low, -1.0)
+        found = [weights[even] == self.low[even]] if even.any() else []
+        for bound, sign in ((self.high, 1.0), (-self.low, -1.0)):
+            moves = self._moves(bound, sign)
+            for some, wider in ((moves, slack), (np.isfinite(bound) & ~moves & ~even, 0.0)):
+                if some.any():
+                    found.append(sign * weights[some] <= bound[some] + wider)
+        return found
+
+    def excess(self, weights: Floats) -> float:
+        """The largest of a weight."""
+        return float(np.max(np.maximum(weights - self.high, self.low - weights), initial=0.0))
+
+    def bound(self, weights: Floats) -> float:
+        """Of one stock."""
+        beyond = np.array([weights - self.high, self.low - weights])
+        side, stock = np.unravel_index(np.argmax(beyond), beyond.shape)
+        return float((self.low if side else self.high)[stock])
+
+    def widened(self, by: Floats) -> Box:
+        """All stocks alike."""
+        wider = float(np.max(by))
+        return replace(
+            self,
+            words=f"{self.words}, wider by {percent(wider)}",
+            low=np.where(self._moves(-self.low, -1.0), np.maximum(self.low - wider, 0.0), self.low),
+            high=np.where(self._moves(self.high, 1.0), self.high + wider, self.high),
+        )
+
+    @staticmethod
+    def _moves(bound: Floats, sign: float) -> np.ndarray:
+        return np.isfinite(bound) & (sign * bound > 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +195,30 @@ class Turnover(Limit):
         """In weight."""
         return float(np.abs(weights - self.held).sum()) - self.most
 
+    def bound(self, weights: Floats) -> float:
+        """Of bought and sold weight together."""
+        return self.most
+
+    def widened(self, by: Floats) -> Turnover:
+        """More of it."""
+        most = self.most + float(np.max(by))
+        return replace(self, most=most, words=turnover_words(most))
+
 
 @dataclass(frozen=True, eq=False)
 class Deviation(Limit):
-    """Forecast standard deviation of the return beside a centre at most `most` a day."""
+    """Forecast standard deviation of the return beside a centre at most `most` a day.
+
+    Attributes
+    ----------
+    against
+        What the centre is, in words.
+    """
 
     risk: Risk
     centre: Floats
     most: float
+    against: str = "the benchmark"
 
     def expressions(self, weights: Any, slack: Any = 0.0) -> list[Any]:
         """A cone."""
@@ -109,6 +227,15 @@ class Deviation(Limit):
     def excess(self, weights: Floats) -> float:
         """In standard deviation of a day."""
         return self.risk.volatility(weights - self.centre) - self.most
+
+    def bound(self, weights: Floats) -> float:
+        """By the year."""
+        return self.most * YEAR_DAYS**0.5
+
+    def widened(self, by: Floats) -> Deviation:
+        """More of it."""
+        most = self.most + float(np.max(by))
+        return replace(self, most=most, words=deviation_words(most, self.against))
 
 
 class Weights(cp.Variable):
@@ -159,3 +286,32 @@ def deviation(risk: Risk, weights: Any, centre: Floats, ridge: float = 0.0) -> A
     if np.any(specific > 0):
         parts.append(cp.multiply(np.sqrt(specific), weights - centre))
     return cp.norm(cp.hstack(parts))
+
+
+def percent(value: float) -> str:
+    """`5%`, `9.137%`."""
+    return f"{round(100 * value, 4) + 0.0:.4g}%"
+
+
+def within(low: float, high: float, in_percent: bool = True) -> str:
+    """Bounds in words: `between 8% and 12%`, `of at most 12%`."""
+    least, most = _say(low, in_percent), _say(high, in_percent)
+    if low == high:
+        return f"of exactly {least}"
+    if np.isfinite(low) and np.isfinite(high):
+        return f"between {least} and {most}"
+    return f"of at most {most}" if np.isfinite(high) else f"of at least {least}"
+
+
+def _say(value: float, in_percent: bool) -> str:
+    return percent(value) if in_percent else f"{round(value, 6) + 0.0:.4g}"
+
+
+def turnover_words(most: float) -> str:
+    """A limit of turnover in words."""
+    return f"turnover of at most {percent(most)}"
+
+
+def deviation_words(most: float, against: str) -> str:
+    """A limit of a day's deviation in words, by the year."""
+    return f"tracking error against {against} of at most {percent(most * YEAR_DAYS**0.5)} a year"
