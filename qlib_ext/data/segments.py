@@ -10,6 +10,7 @@ import pandas as pd
 
 from qlib_ext.checks import UserError, between, brief, instance
 from qlib_ext.data.days import as_day, check_range
+from qlib_ext.data.folds import WALK_FORWARD
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.store_check import require
 from qlib_ext.market.store import QlibStore
@@ -41,6 +42,11 @@ def check_segments(segments: Any) -> Segments:
             "`train: [2007-01-01, 2014-12-31]`"
         )
     checked: Segments = {}
+    if WALK_FORWARD in segments:
+        raise UserError(
+            f"`segments.{WALK_FORWARD}` makes one dataset a fold, which a whole task does: run the workflow by `qrun`, or "
+            "take `qlib_ext.workflow.walk_forward.walked(task)`"
+        )
     for name, bounds in segments.items():
         if not isinstance(bounds, (list, tuple)) or len(bounds) != 2:
             raise UserError(f"segment `{name}` must be a pair of dates, found {brief(bounds)}")
@@ -77,10 +83,8 @@ def check_shares(given: Any) -> tuple[float, ...]:
     return tuple(given)
 
 
-def split_days(
-    store: QlibStore, handler: Mapping[str, Any] | PanelHandler, shares: Sequence[float]
-) -> Segments:
-    """The trading days of the handler's range, cut at the shares: first and last day of each part."""
+def universe_days(store: QlibStore, handler: Mapping[str, Any] | PanelHandler) -> pd.DatetimeIndex:
+    """The trading days of a handler's range on which its universe may have members."""
     if isinstance(handler, Mapping):
         kwargs = handler.get("kwargs") or {}
         universe, start, end = (kwargs.get(name) for name in ("instruments", "start_time", "end_time"))
@@ -96,13 +100,26 @@ def split_days(
         days = days[days >= pd.Timestamp(start)]
     if end is not None:
         days = days[days <= pd.Timestamp(end)]
+    if not len(days):
+        raise UserError(
+            f"the universe `{universe}` of the store {store.root} must have trading days from {start or 'its first'} to "
+            f"{end or 'its last'}, found none"
+        )
+    return days
+
+
+def split_days(
+    store: QlibStore, handler: Mapping[str, Any] | PanelHandler, shares: Sequence[float]
+) -> Segments:
+    """The trading days of the handler's range, cut at the shares: first and last day of each part."""
+    days = universe_days(store, handler)
     cuts = [round(float(share) * len(days)) for share in np.cumsum([0.0, *shares])]
     parts = {name: days[a:b] for name, a, b in zip(PARTS, cuts[:-1], cuts[1:], strict=True)}
     for name, part in parts.items():
         if not len(part):
             raise UserError(
-                f"`segments.split` gives `{name}` none of the {len(days)} trading days of `{universe}` in the store "
-                f"{store.root} from {start or 'its first'} to {end or 'its last'}: take a longer range"
+                f"`segments.split` gives `{name}` none of the {len(days)} trading days of the universe in the store "
+                f"{store.root} from {days[0]:%Y-%m-%d} to {days[-1]:%Y-%m-%d}: take a longer range"
             )
     return {name: (part[0], part[-1]) for name, part in parts.items()}
 
