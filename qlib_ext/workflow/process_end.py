@@ -17,11 +17,10 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-from qlib.workflow import R
-
 from qlib_ext.checks import UserError, foreign_error
 from qlib_ext.masking import masked
 from qlib_ext.terminal import say, visible
+from qlib_ext.tracking.active import end_run
 
 AT_ONCE_SECONDS = 1.0  # within which several interruptions are one
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -70,19 +69,6 @@ def install_excepthook() -> None:
     """Put the hook over the one that is there, unless it is there itself."""
     if not isinstance(sys.excepthook, Excepthook):
         sys.excepthook = Excepthook(sys.excepthook)
-
-
-def end_run(status: str) -> str | None:
-    """End the active run, and return its id; None where there is none."""
-    manager = getattr(R, "exp_manager", None)  # none before qlib.init is through
-    experiment = getattr(manager, "active_experiment", None)
-    recorder = getattr(experiment, "active_recorder", None)
-    if recorder is None:
-        return None
-    R.end_exp("FAILED")  # Qlib knows no status for a run that was stopped from outside
-    if status != "FAILED":
-        recorder.client.set_terminated(recorder.id, status)
-    return recorder.id
 
 
 class SigtermInterrupt(KeyboardInterrupt):

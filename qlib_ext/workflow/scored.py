@@ -38,7 +38,7 @@ from qlib_ext.records.signal_analysis import SignalAnalysisRecord
 from qlib_ext.records.sweeps import SweepRecord
 from qlib_ext.records.trades import TradesRecord
 from qlib_ext.strategy.topk_dropout import TopkDropout
-from qlib_ext.workflow.process_end import end_run
+from qlib_ext.tracking.active import end_run
 from qlib_ext.workflow.settings import check_settings
 from qlib_ext.workflow.task import check_task
 

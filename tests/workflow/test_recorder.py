@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from qlib_ext.checks import UserError
 from qlib_ext.cli.main import app
 from qlib_ext.tracking import git, outbox
+from qlib_ext.tracking.active import end_run
 from qlib_ext.tracking.artifacts import read_checksums
 from qlib_ext.tracking.outbox import send_all
-from qlib_ext.workflow.process_end import end_run
 from qlib_ext.workflow.recorder import Recorder
 from tests.tracking.conftest import Server, artifacts, points
 
