@@ -36,6 +36,8 @@ QLIB_AT_HOME = (
     "data",
     "model.multi_task",
     "model.given_scores",
+    "model.fold_process",
+    "model.walk_forward",
     "backtest",
     "strategy",
     "lookahead",

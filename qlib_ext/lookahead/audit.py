@@ -19,7 +19,8 @@ from qlib.model.base import Model
 
 from qlib_ext.checks import UserError, integer
 from qlib_ext.config.build import build, in_one_form, locate
-from qlib_ext.lookahead import changed_market, given_scores, leaks
+from qlib_ext.data.fold_datasets import folds_of, of_fold, walks_forward
+from qlib_ext.lookahead import changed_market, folds, given_scores, leaks
 from qlib_ext.lookahead import static_checks as known
 from qlib_ext.lookahead.batches import BLOCK_DAYS, blocks, choose, plan
 from qlib_ext.lookahead.changed_market import Block, ChangedMarkets
@@ -46,6 +47,7 @@ from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.model.multi_task import MultiTaskModel
 
 DATES = 200
+FOLDS = 4  # of a walk-forward that are looked at
 NEIGHBOURS = 4  # days of a batch with which a day that is changed is scored in the same call
 LABEL_DAYS = 30  # so many days before a change labels are looked at
 HANDED_DAYS = 15  # the last days of a segment of which it is seen what training is given
@@ -67,7 +69,8 @@ def audit(
 ) -> Result:
     """Look for the future in what a workflow calls known.
 
-    Scores that were given (`GivenScores`) cannot be made again, and are looked at as `given_scores.look` does.
+    Of a task whose dataset walks forward, some folds are looked at, each as a task of its own. Scores that were given
+    (`GivenScores`) cannot be made again, and are looked at as `given_scores.look` does.
 
     Everything after a day t becomes another market: bars, membership, and each table of side data; then what is said
     of day t must be equal bit for bit. The statistics of the training are kept, since a day of the training is
@@ -100,6 +103,8 @@ def audit(
     integer("dates", dates, 1)
     integer("refits", refits, 1)
     store = QlibStore(C.dpm.get_data_uri("day"))
+    if walks_forward(task["dataset"]):
+        return _of_folds(task, store, dates, refits, model, seed, progress)
     described = in_one_form(task["model"], "task.model")
     if issubclass(locate(described["class"], name="task.model"), GivenScores):
         dataset = build_dataset(task)
@@ -119,6 +124,32 @@ def audit(
         finally:
             logging.disable(before)
             H.clear()
+
+
+def _of_folds(
+    task: Mapping[str, Any],
+    store: QlibStore,
+    dates: int,
+    refits: int,
+    model: Callable[[DatasetH], Model] | None,
+    seed: int,
+    progress: Progress | None,
+) -> Result:
+    """The audits of some folds, spread evenly, which share the dates; each is built anew after its training and its validation."""
+    if model is not None:
+        raise UserError(
+            "a walk-forward has a model a fold, and one was given: leave it out; a run with LookaheadRecord looks at the "
+            "weights of each of its folds"
+        )
+    every = folds_of(task["dataset"], store)
+    chosen = sorted({round(k * (len(every) - 1) / (FOLDS - 1)) for k in range(FOLDS)})
+    found = {}
+    for fold in (every[k] for k in chosen):
+        one = {**task, "dataset": of_fold(task["dataset"], fold)}
+        found[fold.number] = audit(
+            one, dates=max(1, dates // len(chosen)), refits=max(2, refits), seed=seed, progress=progress
+        )
+    return folds.together(found, len(every))
 
 
 class _Audit:

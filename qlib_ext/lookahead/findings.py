@@ -162,6 +162,11 @@ KINDS = {
             "let `fit` read `train` and `valid` only",
         ),
         Kind(
+            "fold-learns-of-its-test",
+            "a fold of a walk-forward was trained or chosen on days that it scores, or on labels that reach them",
+            "let `segments: {walk_forward: ...}` make the segments, and leave `purge` true",
+        ),
+        Kind(
             "store-not-read",
             "features do not come from the store that Qlib reads, so that nothing can be seen",
             "let the handler read the store: a file or a cache of its own may hold anything",

@@ -5,8 +5,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from qlib.config import C
+
 from qlib_ext.checks import integer
+from qlib_ext.lookahead import folds
 from qlib_ext.lookahead.audit import audit
+from qlib_ext.lookahead.findings import Result
+from qlib_ext.market.store import QlibStore
+from qlib_ext.model.walk_forward import WalkForward
 from qlib_ext.records.base import Record
 
 logger = logging.getLogger(__name__)
@@ -17,7 +23,8 @@ class LookaheadRecord(Record):
 
     The dataset is built from the run's configuration once more, and the one that other records read is left alone.
     An alarm does not stop the run: it stands first in its report, in its metrics and in one line of the log. The full
-    audit is a command, `qlib-ext lookahead WORKFLOW --run RUN`.
+    audit is a command, `qlib-ext lookahead WORKFLOW --run RUN`. Of a walk-forward, each fold has an audit of its own, with its
+    own weights; here they are put together, and what each fold learned of is held against the days that it scores.
 
     Writes `lookahead/audit.json` (every finding, and what was looked at) and logs `lookahead/alarms` and
     `lookahead/dates`, the number of findings and of days t on which everything after t was changed.
@@ -46,8 +53,7 @@ class LookaheadRecord(Record):
         self.refits = integer("refits", refits, 1)
 
     def _generate(self) -> None:
-        task = self.recorder.load_object("task")
-        found = audit(task, dates=self.dates, refits=self.refits, model=lambda dataset: self.model)
+        found = self._found()
         self.save_json("lookahead/audit.json", found.to_json())
         self.log_metrics({"lookahead/alarms": len(found.findings), "lookahead/dates": found.dates})
         if found.findings:
@@ -58,3 +64,10 @@ class LookaheadRecord(Record):
                 first.kind,
                 first.message,
             )
+
+    def _found(self) -> Result:
+        if isinstance(self.model, WalkForward):
+            calendar = QlibStore(C.dpm.get_data_uri("day")).calendar
+            return folds.of_runs(self.model.runs, self.recorder.client, calendar)
+        task = self.recorder.load_object("task")
+        return audit(task, dates=self.dates, refits=self.refits, model=lambda dataset: self.model)

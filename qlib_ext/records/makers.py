@@ -10,6 +10,7 @@ from qlib.workflow.record_temp import RecordTemp
 from qlib_ext import records
 from qlib_ext.config.build import classes_in
 from qlib_ext.model.multi_task import MultiTaskModel
+from qlib_ext.model.walk_forward import WalkForward
 
 
 @functools.cache
@@ -18,7 +19,7 @@ def makers() -> Mapping[str, str]:
 
     A new record is found by its file; nothing else has to be told of it.
     """
-    found = dict.fromkeys(MultiTaskModel.makes, _dotted(MultiTaskModel))
+    found = {path: _dotted(kind) for kind in (MultiTaskModel, WalkForward) for path in kind.makes}
     for kind in classes_in(records, RecordTemp):
         found |= dict.fromkeys((*kind.makes, *kind.may_make), _dotted(kind))
     return found

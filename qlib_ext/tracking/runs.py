@@ -21,6 +21,7 @@ from qlib_ext.tracking import database
 
 DEFAULT_DATABASE = "mlflow.db"
 SHORTEST_PREFIX = 4
+PARENT = "mlflow.parentRunId"  # MLflow's own tag of a run below another one, such as a fold
 _PAGE = 1000
 
 
@@ -204,7 +205,7 @@ def _called(client: MlflowClient, wanted: str, *, finished: bool) -> list[Run]:
 
 
 def _of_experiment(client: MlflowClient, experiment: Experiment, *, finished: bool) -> list[Run]:
-    runs = _pages(client, [experiment.experiment_id], "")
+    runs = [run for run in _pages(client, [experiment.experiment_id], "") if PARENT not in run.data.tags]
     kept = [run for run in runs if run.info.status == "FINISHED" or not finished]
     if kept:
         return kept

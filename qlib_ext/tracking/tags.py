@@ -31,6 +31,9 @@ def task_tags(task: Mapping[str, Any]) -> dict[str, str]:
     """
     model = _mapping(task.get("model"))
     arguments = _mapping(model.get("kwargs"))
+    if "class" in _mapping(arguments.get("model")):  # one around another, as `WalkForward` is
+        model = arguments["model"]
+        arguments = _mapping(model.get("kwargs"))
     handler = _mapping(_mapping(_mapping(task.get("dataset")).get("kwargs")).get("handler"))
     instruments = _mapping(handler.get("kwargs")).get("instruments")
     tasks = _mapping(arguments.get("tasks"))

@@ -23,7 +23,9 @@ from qlib_ext.tracking import git
 from qlib_ext.tracking.availability import REQUEST_ERRORS, is_unavailable, wait_seconds
 from qlib_ext.tracking.buffered_client import BufferedMlflowClient
 from qlib_ext.tracking.parameters import parameters, without_passwords
+from qlib_ext.tracking.runs import PARENT
 from qlib_ext.tracking.tags import task_tags
+from qlib_ext.workflow.walk_forward import walked
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +96,13 @@ class Recorder(MLflowRecorder):
             logger.warning("the run %s has ended as %s: %s", self.id, status, unsent)
 
     def _enter_ledger(self) -> None:
-        """Enter a run that looked at test days into the ledger of trials, where none of its records did."""
+        """Enter a run that looked at test days into the ledger of trials, where none of its records did.
+
+        A fold is a part of the trial that the run above it is.
+        """
         try:
+            if PARENT in self.client.get_run(self.id).data.tags:
+                return
             if any(item == SCORES for item in self.list_artifacts("signal")) and not self.list_artifacts(
                 "ledger"
             ):
@@ -146,6 +153,8 @@ class Recorder(MLflowRecorder):
         """Save objects as Qlib does; the task is checked first, and what is configured is kept without passwords."""
         # Qlib saves the task first of all: the one moment before the training at which all of it is known.
         if isinstance(kwargs.get("task"), Mapping):
+            # In its place, since Qlib builds the model and the dataset of this very mapping next.
+            kwargs["task"].update(walked(kwargs["task"]))
             check_records(kwargs["task"], self)
             commit = git.commit()
             self.set_tags(**task_tags(kwargs["task"]), **({} if commit is None else {"git_commit": commit}))

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from qlib.config import C
 from qlib.data.dataset import Dataset
 from qlib.model.base import Model
 
@@ -14,8 +15,11 @@ from qlib_ext.config.build import build, check_config, in_one_form
 from qlib_ext.config.security import check_classes
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.market.store import QlibStore
+from qlib_ext.model.walk_forward import WalkForward
 from qlib_ext.records.base import check_records
 from qlib_ext.workflow.settings import check_numbers
+from qlib_ext.workflow.walk_forward import walked
 
 KEYS = ("model", "dataset", "record", "reweighter")
 
@@ -52,6 +56,7 @@ def check_task(task: Any, recorder: Any = None, *, writes: bool = True) -> None:
         if key not in task:
             raise UserError(f"`task` must have a `{key}`, found {', '.join(task) or 'nothing'}")
     check_classes(task, "task")  # before anything is imported
+    task = walked(task)
     model = _model(task["model"])
     check_places = getattr(model, "check_places", None)
     if writes and callable(check_places):
@@ -64,6 +69,9 @@ def check_task(task: Any, recorder: Any = None, *, writes: bool = True) -> None:
             check_before(spec)
     check_records(task, recorder, spec, writes=writes)
     check_numbers(task, "task")
+    if isinstance(model, WalkForward):
+        folds = model.folds(QlibStore(C.dpm.get_data_uri("day")))
+        check_task(model.task(folds[0]), recorder, writes=writes)
 
 
 def _model(config: Any) -> Model:

@@ -1,0 +1,115 @@
+"""A fold by itself: what its scores are worth on days that it trained on, chose by and scored, and how its features moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qlib_ext.checks import instance, integer
+from qlib_ext.data.panel import DailyPanels
+from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.features.base import FeatureSet
+from qlib_ext.metrics.cross_section import pearson, spearman
+from qlib_ext.metrics.drift import population_stability_index
+from qlib_ext.model.day_scores import DayScores
+from qlib_ext.records.base import Record
+
+SEGMENTS = ("train", "valid", "test")
+
+
+class FoldRecord(Record):
+    """IC and RankIC of one model by segment, and how far its features have moved from training to test.
+
+    Each segment is looked at on some days, spread evenly. Writes `fold/daily.parquet`, by segment and day: `ic` and `rank_ic`
+    against the raw label; and `fold/drift.csv`, by feature, on the newest day of the windows: `psi`, the population stability
+    index of the test days beside those of training, and `shift`, how far its mean has moved, in standard deviations of the
+    training. Logs `<segment>/RankIC` and `drift/psi`, the mean over features.
+
+    Parameters
+    ----------
+    recorder, model, dataset
+        Given by Qlib.
+    label
+        Raw label.
+    days
+        Days of each segment that are looked at; all where there are fewer.
+
+    Raises
+    ------
+    UserError
+        If an argument is out of its range, or the dataset has no such label.
+    """
+
+    needs = ("signal/predictions.parquet",)
+    makes = ("fold/daily.parquet", "fold/drift.csv")
+    asks = ("panels",)
+    of_model = True
+
+    def __init__(self, recorder: Any, model: Any, dataset: Any, label: str = "RETURN", days: int = 120):
+        super().__init__(recorder)
+        self.model = model
+        self.dataset = dataset
+        self.label = instance("label", label, str)
+        self.days = integer("days", days, 2)
+
+    def check_before(self, spec: DatasetSpec) -> None:
+        """Segments and label, against those of the dataset."""
+        for segment in SEGMENTS:
+            spec.require_segment(segment, "FoldRecord")
+        spec.require_raw_label("label", self.label)
+
+    def _generate(self) -> None:
+        scores = DayScores(self.model, self.dataset)
+        features = self.dataset.handler.features
+        rows, values = {}, {}
+        for segment in SEGMENTS:
+            panels = scores.panels(segment)
+            chosen = spread(len(panels), self.days)
+            values[segment] = newest_values(panels, chosen, features)
+            for panel in (panels[int(day)] for day in chosen):
+                score = scores.of(panel)(panel.features)[None]
+                truth = panel.raw_labels[self.label].cpu().numpy()[None]
+                rows[segment, panel.date] = {
+                    "ic": float(pearson(score, truth)[0]),
+                    "rank_ic": float(spearman(score, truth)[0]),
+                }
+        index = pd.MultiIndex.from_tuples([*rows], names=["segment", "datetime"])
+        daily = pd.DataFrame([*rows.values()], index=index)
+        drift = drift_table(values["train"], values["test"])
+        self.save_table("fold/daily.parquet", daily)
+        self.save_csv("fold/drift.csv", drift)
+        means = daily["rank_ic"].groupby(level="segment").mean()
+        self.log_metrics({f"{segment}/RankIC": means[segment] for segment in SEGMENTS})
+        self.log_metrics({"drift/psi": drift["psi"].mean()})
+
+
+def spread(days: int, number: int) -> np.ndarray:
+    """Positions of `number` of so many days, spread evenly; all where there are fewer."""
+    return np.unique(np.linspace(0, days - 1, number).round().astype(int))
+
+
+def newest_values(
+    panels: DailyPanels, days: Sequence[int] | np.ndarray, features: FeatureSet
+) -> pd.DataFrame:
+    """Features of all stocks of some days, as the windows have them on their newest day; lags stand in rows of their own."""
+    places = features.feature_places()
+    lags = max(map(len, places.values()))
+    parts = []
+    for day in days:
+        newest = panels[int(day)].features[:, -1].cpu().numpy()  # [N, F]
+        columns = [
+            np.resize(newest[:, list(where)].T, (lags, len(newest))).ravel() for where in places.values()
+        ]
+        parts.append(np.stack(columns, axis=1))
+    return pd.DataFrame(np.concatenate(parts), columns=[*places])
+
+
+def drift_table(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
+    """By feature, `psi` and `shift` of the test days beside those of training."""
+    deviation = train.std(ddof=0)
+    psi = {name: population_stability_index(train[name], test[name]) for name in train}
+    shift = ((test.mean() - train.mean()) / deviation.where(deviation > 0)).fillna(0.0)
+    return pd.DataFrame({"psi": psi, "shift": shift}).rename_axis(index="feature")

@@ -1,0 +1,279 @@
+"""A workflow that walks forward, from its task to its run: two folds of trees on a little market, in processes of their own."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import pytest
+import qlib
+import yaml
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from qlib_ext.checks import UserError
+from qlib_ext.data.folds import newest_only
+from qlib_ext.market.store import QlibStore
+from qlib_ext.market.synthetic.sample import SampleMarket
+from qlib_ext.model import fold_process
+from qlib_ext.model.walk_forward import IDENTITY, WalkForward
+from qlib_ext.tracking.runs import PARENT, find_run
+from qlib_ext.workflow import scored
+from qlib_ext.workflow.task import check_task
+from qlib_ext.workflow.walk_forward import walked
+
+ROOT = Path(__file__).parent.parent.parent
+PLAN = {"train": "4m", "valid": "2m", "test": "3m", "resume": 1}
+RECORDS = ("SignalRecord", "LookaheadRecord", "RankingRecord", "BacktestRecord")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> QlibStore:
+    root = tmp_path_factory.mktemp("market") / "store"
+    SampleMarket(seed=3, stocks=20, start="2016-01-04", end="2016-12-30").write(root)
+    return QlibStore(root)
+
+
+@pytest.fixture(scope="module")
+def task() -> dict[str, Any]:
+    """The LightGBM workflow, smaller, and walking forward."""
+    text = (ROOT / "workflows" / "lightgbm_csi300.yaml").read_text(encoding="utf-8")
+    config = yaml.safe_load(jinja2.Template(text).render(PANEL_CACHE="off", TOPK=4, N_DROP=1))["task"]
+    small = {"num_boost_round": 4, "num_leaves": 7, "num_threads": 1, "lambda_l1": 0.0, "lambda_l2": 0.0}
+    config["model"]["kwargs"] |= small
+    config["dataset"]["kwargs"]["segments"] = {"walk_forward": PLAN}
+    config["record"] = [record for record in config["record"] if record["class"].endswith(RECORDS)]
+    config["record"][1]["kwargs"] = {"dates": 2, "refits": 2}
+    return config
+
+
+@pytest.fixture(scope="module")
+def workplace(store: QlibStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder, before = tmp_path_factory.mktemp("walked"), Path.cwd()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        os.chdir(folder)
+        yield folder
+        os.chdir(before)
+
+
+@pytest.fixture(scope="module")
+def run_id(task: dict[str, Any], store: QlibStore, workplace: Path) -> str:
+    return scored.run_task(task, store.root, "cn", "walk")
+
+
+@pytest.fixture(scope="module")
+def client(run_id: str, workplace: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{workplace / 'mlflow.db'}")
+
+
+@pytest.fixture(scope="module")
+def folds(client: MlflowClient, run_id: str) -> list[Run]:
+    """Runs of the folds, in their order."""
+    return [client.get_run(run["run_id"]) for run in runs_of(client, run_id)]
+
+
+def runs_of(client: MlflowClient, run_id: str) -> list[dict[str, Any]]:
+    return json.loads(Path(client.download_artifacts(run_id, "folds/runs.json")).read_text(encoding="utf-8"))
+
+
+def table(client: MlflowClient, run_id: str, path: str) -> pd.DataFrame:
+    file = client.download_artifacts(run_id, path)
+    return pd.read_parquet(file) if path.endswith(".parquet") else pd.read_csv(file, index_col=0)
+
+
+class TestRun:
+    def test_a_fold_is_a_run_below_the_one_that_walks(self, run_id: str, folds: list[Run]) -> None:
+        assert [run.data.tags["fold"] for run in folds] == ["1 of 2", "2 of 2"]
+        assert {run.data.tags[PARENT] for run in folds} == {run_id}
+        assert {run.info.status for run in folds} == {"FINISHED"}
+
+    def test_the_name_of_the_experiment_stands_for_the_run_and_not_for_a_fold(
+        self, client: MlflowClient, run_id: str
+    ) -> None:
+        assert find_run(client, "walk").info.run_id == run_id
+
+    def test_the_tags_tell_of_the_model_of_the_folds(self, client: MlflowClient, run_id: str) -> None:
+        tags = client.get_run(run_id).data.tags
+        assert tags["model"] == "LGBModel"
+        assert tags["walk_forward"] == "rolling, train 4m, valid 2m, test 3m"
+
+    def test_everything_is_fitted_on_the_days_of_the_fold(
+        self, client: MlflowClient, folds: list[Run]
+    ) -> None:
+        for run in folds:
+            config = yaml.safe_load(
+                Path(client.download_artifacts(run.info.run_id, "config.yaml")).read_text()
+            )
+            kwargs = config["dataset"]["kwargs"]
+            handler = kwargs["handler"]["kwargs"]
+            assert [handler["fit_start_time"], handler["fit_end_time"]] == kwargs["segments"]["train"]
+
+    def test_the_days_that_are_scored_are_those_of_the_folds_without_a_gap(
+        self, client: MlflowClient, run_id: str, folds: list[Run], store: QlibStore
+    ) -> None:
+        stitched = table(client, run_id, "signal/predictions.parquet")
+        parts = [table(client, run.info.run_id, "signal/predictions.parquet") for run in folds]
+        pd.testing.assert_frame_equal(stitched, pd.concat(parts), check_exact=True)
+        days = stitched.index.get_level_values("datetime").unique()
+        assert days.equals(store.calendar[store.calendar >= "2016-07-04"].rename("datetime"))
+
+    def test_no_fold_is_entered_into_the_ledger_beside_its_run(
+        self, client: MlflowClient, run_id: str, folds: list[Run]
+    ) -> None:
+        assert "ledger_entry" in client.get_run(run_id).data.tags
+        assert not any("ledger_entry" in client.get_run(run.info.run_id).data.tags for run in folds)
+
+    def test_folds_are_judged_beside_each_other(self, client: MlflowClient, run_id: str) -> None:
+        found = table(client, run_id, "folds/folds.csv")
+        daily = table(client, run_id, "ranking/daily.parquet")["rank_ic/RETURN"]
+        days = {fold: daily.loc[row["test_start"] : row["test_end"]] for fold, row in found.iterrows()}
+        assert found["days"].tolist() == [len(part) for part in days.values()]
+        assert found["RankIC"].tolist() == pytest.approx([part.mean() for part in days.values()])
+        traded = table(client, run_id, "backtest/daily.parquet")
+        whole = (1 + traded["return"] - traded["cost"]).prod()
+        assert (1 + found["return"]).prod() == pytest.approx(whole)
+        assert table(client, run_id, "folds/drift.csv").columns.tolist() == ["1", "2"]
+
+    def test_a_fold_ranks_the_days_that_it_trained_on_better(self, client: MlflowClient, run_id: str) -> None:
+        found = table(client, run_id, "folds/folds.csv")
+        assert (found["RankIC/train"] > found["RankIC/test"]).all()
+
+    def test_each_fold_was_audited_and_no_border_leaks(self, client: MlflowClient, run_id: str) -> None:
+        file = client.download_artifacts(run_id, "lookahead/audit.json")
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+        assert found["findings"] == []
+        assert found["folds"] == [1, 2]
+        assert "borders" in [check["name"] for check in found["checks"]]
+        refits = next(check for check in found["checks"] if check["name"] == "refits")
+        assert refits["dates"] == 4  # of each fold after its training, and after its validation
+
+
+class TestResumed:
+    """A second run of the same task, of which one fold is not finished."""
+
+    @pytest.fixture(scope="class")
+    def trained(self) -> list[int]:
+        return []
+
+    @pytest.fixture(scope="class")
+    def again(
+        self,
+        client: MlflowClient,
+        folds: list[Run],
+        task: dict[str, Any],
+        store: QlibStore,
+        trained: list[int],
+    ) -> str:
+        """The process of the fold that is missing is not begun: it would train what the one that was killed did."""
+        client.set_terminated(folds[1].info.run_id, "KILLED")
+
+        def taken(job: fold_process.FoldJob, settings: Any) -> str:
+            trained.append(job.number)
+            client.set_terminated(folds[1].info.run_id, "FINISHED")
+            return folds[1].info.run_id
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fold_process, "_in_a_process", taken)
+            less = {**task, "record": task["record"][:1]}
+            return scored.run_task(copy.deepcopy(less), store.root, "cn", "walk")
+
+    def test_a_finished_fold_is_not_trained_again(
+        self, client: MlflowClient, again: str, folds: list[Run], trained: list[int]
+    ) -> None:
+        assert trained == [2]
+        runs = runs_of(client, again)
+        assert [run["run_id"] for run in runs] == [run.info.run_id for run in folds]
+        assert [run["trained"] for run in runs] == [False, True]
+
+    def test_it_says_of_every_day_what_the_first_run_said(
+        self, client: MlflowClient, again: str, run_id: str
+    ) -> None:
+        path = "signal/predictions.parquet"
+        pd.testing.assert_frame_equal(
+            table(client, again, path), table(client, run_id, path), check_exact=True
+        )
+
+    def test_folds_stay_below_a_run_that_came_to_its_end(
+        self, client: MlflowClient, again: str, run_id: str, folds: list[Run]
+    ) -> None:
+        assert client.get_run(folds[0].info.run_id).data.tags[PARENT] == run_id
+
+
+class TestTask:
+    @pytest.fixture(autouse=True)
+    def on_the_store(self, store: QlibStore, workplace: Path) -> None:
+        qlib.init(provider_uri=str(store.root), region="cn", kernels=1, logging_level=40)
+
+    def test_one_that_does_not_walk_stays_as_it_is(self, task: dict[str, Any]) -> None:
+        plain = copy.deepcopy(task)
+        plain["dataset"]["kwargs"]["segments"] = {"test": ["2016-10-01", "2016-12-30"]}
+        assert walked(plain) == plain
+
+    def test_it_is_walked_once(self, task: dict[str, Any]) -> None:
+        before = copy.deepcopy(task)
+        once = walked(task)
+        assert task == before
+        assert walked(once) == once
+
+    def test_its_dataset_has_the_days_that_the_folds_score_and_no_features(
+        self, task: dict[str, Any], store: QlibStore
+    ) -> None:
+        kwargs = walked(task)["dataset"]["kwargs"]
+        assert kwargs["segments"] == {"test": ["2016-07-04", "2016-12-30"]}
+        assert kwargs["handler"]["kwargs"]["features"]["class"].endswith("NoFeatures")
+
+    def test_records_that_look_into_the_model_run_in_each_fold(self, task: dict[str, Any]) -> None:
+        more = copy.deepcopy(task)
+        more["record"] += [
+            {"class": "qlib_ext.records.importance.ImportanceRecord"},
+            {"class": "qlib_ext.records.report.ReportRecord"},
+        ]
+        found = walked(more)
+        names = [record["class"].rpartition(".")[2] for record in found["record"]]
+        assert names == [*RECORDS, "FoldsRecord", "ReportRecord"]
+        inside = [record["class"].rpartition(".")[2] for record in found["model"]["kwargs"]["record"]]
+        assert inside == ["SignalRecord", "LookaheadRecord", "FoldRecord", "ImportanceRecord"]
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"test": ["2016-10-01", "2016-12-30"]}, "makes all segments, found test beside it"),
+            ({"walk_forward": {**PLAN, "warm_start": True}}, "must be false for LGBModel"),
+            ({"walk_forward": {**PLAN, "train": "4y"}}, "needs days after"),
+        ],
+    )
+    def test_what_cannot_be_is_told_before_anything_is_trained(
+        self, task: dict[str, Any], changes: dict[str, Any], message: str
+    ) -> None:
+        wrong = copy.deepcopy(task)
+        wrong["dataset"]["kwargs"]["segments"] |= changes
+        with pytest.raises(UserError, match=message):
+            check_task(wrong)
+
+    def test_the_task_of_a_fold_is_checked_too(self, task: dict[str, Any]) -> None:
+        wrong = copy.deepcopy(task)
+        wrong["record"].append(
+            {"class": "qlib_ext.records.importance.ImportanceRecord", "kwargs": {"label": "PRICE"}}
+        )
+        with pytest.raises(UserError, match="PRICE"):
+            check_task(wrong)
+
+
+class TestModel:
+    def test_its_identity_holds_what_decides_a_number(
+        self, task: dict[str, Any], client: MlflowClient, folds: list[Run], store: QlibStore
+    ) -> None:
+        qlib.init(provider_uri=str(store.root), region="cn", kernels=1, logging_level=40)
+        model = WalkForward(**walked(task)["model"]["kwargs"])
+        assert folds[0].data.tags[IDENTITY] != folds[1].data.tags[IDENTITY]
+        assert [scores[0] for scores in newest_only(model.folds(store))] == [
+            pd.Timestamp("2016-07-04"),
+            pd.Timestamp("2016-10-10"),
+        ]
