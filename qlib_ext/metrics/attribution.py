@@ -226,15 +226,17 @@ def factor_returns(
         value = np.bincount(number[day, used], size[day, used], groups)
         there = np.flatnonzero(value)
         design = np.concatenate([x[:, day, used].T, number[day, used][:, None] == there], axis=1)
-        root = np.sqrt(np.sqrt(size[day, used]))
-        fit = np.linalg.lstsq(design * root[:, None], move[used] * root, rcond=None)[0]
+        weight = np.sqrt(size[day, used])
+        weighted = design.T * weight
+        # Normal equations are ten times as fast as a decomposition of the design; the least solution, where there are several.
+        fit = np.linalg.pinv(weighted @ design, rcond=1e-12, hermitian=True) @ (weighted @ move[used])
         market = fit[len(x) :] @ value[there] / value.sum()
         found[day, 0] = market
         found[day, 1 : 1 + len(x)] = fit[: len(x)]
         found[day, 1 + len(x) + there] = fit[len(x) :] - market
-        left = (move[used] - design @ fit) * root
-        spread = (move[used] - np.average(move[used], weights=root**2)) * root
-        explained[day] = 1 - (left @ left) / (spread @ spread) if spread.any() else np.nan
+        left = (move[used] - design @ fit) ** 2 @ weight
+        spread = (move[used] - np.average(move[used], weights=weight)) ** 2 @ weight
+        explained[day] = 1 - left / spread if spread > 0 else np.nan
     return FactorReturns(found, explained)
 
 
