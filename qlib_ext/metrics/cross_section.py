@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
 from qlib_ext.checks import UserError, integer
 
@@ -101,6 +102,30 @@ def rank(x: npt.ArrayLike) -> Floats:
     np.put_along_axis(ranks, order, (first + last) / 2 + 1, axis=1)
     ranks[np.isnan(values)] = np.nan
     return ranks
+
+
+def normal_scores(x: npt.ArrayLike) -> Floats:
+    r"""Ranks of a day's stocks as quantiles of the normal distribution: van der Waerden's scores, with places in the middle.
+
+    .. math:: z_i = \Phi^{-1}\left(\frac{\mathrm{rank}_i - 1/2}{n}\right)
+
+    Parameters
+    ----------
+    x
+        Values ``[D, S]`` (days x stocks), NaN where there is none.
+
+    Returns
+    -------
+    ``[D, S]`` of mean 0 where no two are equal, NaN where `x` is.
+
+    Examples
+    --------
+    >>> normal_scores([[10.0, 30.0, np.nan, 20.0]]).round(2)
+    array([[-0.97,  0.97,   nan,  0.  ]])
+    """
+    ranks = rank(x)
+    count = np.maximum((~np.isnan(ranks)).sum(axis=1, keepdims=True), 1)
+    return np.asarray(ndtri((ranks - 0.5) / count), dtype=np.float64)
 
 
 def icir(daily: npt.ArrayLike) -> float:

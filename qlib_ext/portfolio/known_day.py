@@ -97,8 +97,13 @@ class KnownDay:
             )
         return self.industry
 
-    def forecastable(self) -> tuple[Floats, Floats]:
+    def forecastable(self, last: int | None = None) -> tuple[Floats, Floats]:
         """Past scores and the returns that they foretold, of the days whose returns are known by now.
+
+        Parameters
+        ----------
+        last
+            Days to look back over, today's included; None for all.
 
         Returns
         -------
@@ -106,10 +111,11 @@ class KnownDay:
             Row s: the scores of a day, and the return over the days of the horizon, as the mean of a day.
         """
         first, days = self.horizon
-        whole = np.log1p(self.returns)
-        length = len(whole) - first - days
+        scores, returns = (
+            (self.scores, self.returns) if last is None else (self.scores[-last:], self.returns[-last:])
+        )
+        length = len(returns) - first - days
         if length < 1:
-            return self.scores[:0], self.returns[:0]
-        window = np.lib.stride_tricks.sliding_window_view(whole, days, axis=0)[first + 1 :]
-        foretold = np.expm1(window[:length].mean(axis=-1))
-        return self.scores[:length], foretold
+            return scores[:0], returns[:0]
+        window = np.lib.stride_tricks.sliding_window_view(np.log1p(returns), days, axis=0)[first + 1 :]
+        return scores[:length], np.expm1(window.mean(axis=-1))

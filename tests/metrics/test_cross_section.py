@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from qlib_ext.checks import UserError
-from qlib_ext.metrics.cross_section import icir, newey_west_t, pearson, rank, spearman
+from qlib_ext.metrics.cross_section import icir, newey_west_t, normal_scores, pearson, rank, spearman
 
 
 def market(days=40, stocks=30, missing=0.15, seed=0, decimals=None):
@@ -131,6 +131,24 @@ class TestRank:
         before = x.copy()
         rank(x)
         np.testing.assert_array_equal(x, before)
+
+
+class TestNormalScores:
+    def test_equals_scipy(self):
+        x, _ = market(decimals=1)
+        for values, found in zip(x, normal_scores(x), strict=True):
+            there = ~np.isnan(values)
+            ranks = stats.rankdata(values[there])
+            np.testing.assert_allclose(found[there], stats.norm.ppf((ranks - 0.5) / there.sum()), rtol=1e-12)
+            assert np.isnan(found[~there]).all()
+
+    def test_their_mean_is_that_of_the_distribution(self):
+        found = normal_scores(market(missing=0.0, stocks=500)[0])
+        np.testing.assert_allclose(found.mean(axis=1), 0, atol=1e-12)
+        np.testing.assert_allclose(found.std(axis=1), 1, atol=0.01)
+
+    def test_no_stock_has_none(self):
+        assert np.isnan(normal_scores(np.full((2, 3), np.nan))).all()
 
 
 class TestInformationRatio:

@@ -39,6 +39,7 @@ COMPLETE = (
     "factors",
     "diversity",
     "attribution",
+    "risk_forecast",
 )
 SHAPES = {
     "matrix",

@@ -46,6 +46,12 @@ class TestForecastable:
         assert np.allclose(foretold[-1], 0.05)
         assert np.all(foretold[:-1] == 0)
 
+    def test_it_looks_back_as_far_as_it_is_asked(self) -> None:
+        day = known(np.random.default_rng(0).normal(0, 0.01, (12, 3)), (1, 2))
+        for whole, few in zip(day.forecastable(), day.forecastable(last=8), strict=True):
+            assert len(few) == 5
+            assert np.array_equal(few, whole[-5:])
+
     def test_too_few_days_foretell_nothing(self) -> None:
         scores, foretold = known(np.zeros((2, 2)), (1, 5)).forecastable()
         assert scores.shape == foretold.shape == (0, 2)
