@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from qlib_ext.checks import UserError
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.problem import Problem
@@ -33,3 +34,13 @@ class Optimiser(Rebuildable, ABC):
         Infeasible
             If no weights keep to the limits that it takes account of.
         """
+
+
+def expected(problem: Problem, asks: str) -> Floats:
+    """`[N]`: the expected returns, or an error that says who asks for them."""
+    if problem.expected is None:
+        raise UserError(
+            f"{asks} needs expected returns, and the portfolio has none: name a model of them under `expected_returns`, or "
+            "take an optimiser of risk alone"
+        )
+    return problem.expected
