@@ -1,0 +1,34 @@
+"""The best k at equal weight."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from qlib_ext.checks import integer
+from qlib_ext.metrics.cross_section import Floats
+from qlib_ext.portfolio.optimisers.base import Optimiser
+from qlib_ext.portfolio.optimisers.shares import in_shares
+from qlib_ext.portfolio.problem import Infeasible, Problem
+
+
+class TopK(Optimiser):
+    """The k stocks of the highest scores at the same weight, whatever risk and expected returns are.
+
+    Parameters
+    ----------
+    k
+        Number of stocks. Where fewer have a score and may be held, all of them. Equal scores go by code.
+    """
+
+    def __init__(self, k: int) -> None:
+        self.k = integer("k", k, 1)
+
+    def solve(self, problem: Problem) -> Floats:
+        """One part of k each."""
+        score = np.where(problem.upper > 0, problem.known.score, np.nan)
+        best = np.argsort(-score, kind="stable")[: min(self.k, int(np.isfinite(score).sum()))]
+        if not best.size:
+            raise Infeasible("no stock that may be held has a score")
+        shares = np.zeros(problem.count)
+        shares[best] = 1.0
+        return in_shares(problem, shares, of=f"the best {len(best)} stocks")
