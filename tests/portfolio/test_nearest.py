@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qlib_ext.portfolio.constraints.limits import Deviation, Linear, Turnover, Weights, deviation
+from qlib_ext.portfolio.constraints.limits import Deviation, Turnover, Weights, deviation
 from qlib_ext.portfolio.nearest import nearest
 from qlib_ext.portfolio.problem import Infeasible
 from qlib_ext.portfolio.risk import Risk
-from tests.portfolio.problems import problem_of, risk_of
+from tests.portfolio.problems import problem_of
 
 
 def turnover(most: float, held: np.ndarray) -> Turnover:
@@ -77,17 +77,3 @@ class TestNearest:
         assert len(weights.definitions) == 1
         found = nearest(problem_of(8, [limit]), np.eye(8)[0])
         assert abs(limit.excess(found)) < 1e-6  # it binds
-
-
-class TestWeights:
-    def test_another_model_has_other_exposures(self) -> None:
-        weights = Weights(4)
-        for seed in range(2):
-            deviation(risk_of(4, seed), weights, np.zeros(4))
-        assert len(weights.definitions) == 2
-
-
-def test_a_band_of_no_width_is_an_equation() -> None:
-    band = Linear("industry", "", np.ones((1, 3)), np.array([0.5]), np.array([0.5]))
-    assert len(band.expressions(Weights(3))) == 1
-    assert len(band.expressions(Weights(3), 0.1)) == 2

@@ -206,6 +206,30 @@ class Turnover(Limit):
 
 
 @dataclass(frozen=True, eq=False)
+class Gross(Limit):
+    """Long and short weights together, without their signs, at most `most`."""
+
+    most: float
+
+    def expressions(self, weights: Any, slack: Any = 0.0) -> list[Any]:
+        """A sum of absolute values."""
+        return [cp.norm1(weights) <= self.most + slack]
+
+    def excess(self, weights: Floats) -> float:
+        """In weight."""
+        return float(np.abs(weights).sum()) - self.most
+
+    def bound(self, weights: Floats) -> float:
+        """Of both together."""
+        return self.most
+
+    def widened(self, by: Floats) -> Gross:
+        """More of them."""
+        most = self.most + float(np.max(by))
+        return replace(self, most=most, words=gross_words(most))
+
+
+@dataclass(frozen=True, eq=False)
 class Deviation(Limit):
     """Forecast standard deviation of the return beside a centre at most `most` a day.
 
@@ -310,6 +334,11 @@ def _say(value: float, in_percent: bool) -> str:
 def turnover_words(most: float) -> str:
     """A limit of turnover in words."""
     return f"turnover of at most {percent(most)}"
+
+
+def gross_words(most: float) -> str:
+    """A limit of gross weight in words."""
+    return f"long and short weights together of at most {percent(most)}"
 
 
 def deviation_words(most: float, against: str) -> str:

@@ -1,0 +1,46 @@
+"""How far a portfolio's return may stray from a benchmark's."""
+
+from __future__ import annotations
+
+from qlib_ext.checks import above, one_of
+from qlib_ext.portfolio.constraints.base import Constraint
+from qlib_ext.portfolio.constraints.centre import AGAINST, SAID, centre
+from qlib_ext.portfolio.constraints.limits import YEAR_DAYS, Deviation, Limit, deviation_words
+from qlib_ext.portfolio.known_day import KnownDay
+from qlib_ext.portfolio.risk import Risk
+
+
+class TrackingError(Constraint):
+    r"""The forecast standard deviation of the return beside a benchmark's is at most this, by the year.
+
+    .. math:: \sqrt{252\,(w - b)^\top \Sigma\,(w - b)} \le \tau
+
+    Parameters
+    ----------
+    most
+        Yearly standard deviation, as a fraction.
+    against
+        `benchmark`, that of the portfolio, or `equal`, every stock with a score at the same weight.
+
+    Raises
+    ------
+    UserError
+        If it is not above 0, or there is no such benchmark.
+
+    Notes
+    -----
+    It is the risk model's forecast. What comes true is in the report beside it. What the benchmark has of stocks whose risk is not
+    known is spread over the others.
+    """
+
+    name = "tracking_error"
+
+    def __init__(self, most: float, against: str = "benchmark") -> None:
+        self.most = above("most", most, 0)
+        self.against = one_of("against", against, AGAINST)
+
+    def limits(self, known: KnownDay, risk: Risk) -> list[Limit]:
+        """One."""
+        most, said = self.most / YEAR_DAYS**0.5, SAID[self.against]
+        weights = centre(known, self.against, "tracking error")
+        return [Deviation(self.name, deviation_words(most, said), risk, weights, most, said)]
