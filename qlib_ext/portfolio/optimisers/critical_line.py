@@ -8,7 +8,7 @@ from qlib_ext.checks import UserError, above, one_of
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.optimisers.base import Optimiser, expected
 from qlib_ext.portfolio.optimisers.frontier import Frontier, frontier
-from qlib_ext.portfolio.optimisers.shares import holdable
+from qlib_ext.portfolio.optimisers.shares import holdable, to_invest
 from qlib_ext.portfolio.problem import Problem
 
 POINTS = ("minimum_variance", "maximum_sharpe", "target_return", "target_volatility")
@@ -72,7 +72,7 @@ class CriticalLine(Optimiser):
             raise UserError(
                 "the critical line needs a lowest weight of each stock, found none: bound short weights"
             )
-        return frontier(mean, risk.covariance(), lower, upper, problem.invested)
+        return frontier(mean, risk.covariance(), lower, upper, to_invest(problem))
 
     def _chosen(self, found: Frontier) -> Floats:
         if self.target is None:

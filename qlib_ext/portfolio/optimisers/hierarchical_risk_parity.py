@@ -10,7 +10,7 @@ from qlib_ext.checks import one_of
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.known_day import Ints
 from qlib_ext.portfolio.optimisers.base import Optimiser
-from qlib_ext.portfolio.optimisers.shares import holdable
+from qlib_ext.portfolio.optimisers.shares import holdable, to_invest
 from qlib_ext.portfolio.problem import TOLERANCE, Infeasible, Problem
 
 LINKAGES = ("single", "complete", "average", "ward")
@@ -53,17 +53,17 @@ class HierarchicalRiskParity(Optimiser):
         """The weights, within bounds; stocks are not held short."""
         places = holdable(problem)
         places = places[problem.upper[places] > 0]
-        low, high = np.maximum(problem.lower, 0.0), problem.upper
-        if low.sum() > problem.invested + TOLERANCE or high[places].sum() < problem.invested - TOLERANCE:
+        low, high, total = np.maximum(problem.lower, 0.0), problem.upper, to_invest(problem)
+        if low.sum() > total + TOLERANCE or high[places].sum() < total - TOLERANCE:
             raise Infeasible(
                 f"the stocks must have {low.sum():.1%} and may have {high[places].sum():.1%} of the account, and "
-                f"{problem.invested:.1%} are to be invested"
+                f"{total:.1%} are to be invested"
             )
         covariance = problem.risk.take(places).covariance()
         if not np.all(np.diag(covariance) > 0):
             raise Infeasible("a stock without any risk has no place in the tree")
         own = np.zeros(len(places))
-        self._halve(self._order(covariance), problem.invested, covariance, low[places], high[places], own)
+        self._halve(self._order(covariance), total, covariance, low[places], high[places], own)
         weights = np.zeros(problem.count)
         weights[places] = own
         return weights

@@ -23,6 +23,13 @@ def holdable(problem: Problem) -> Ints:
     return places
 
 
+def to_invest(problem: Problem) -> float:
+    """Sum of weights to aim at: what shall be invested, or, where it may be less, as much of it as bounds let."""
+    if problem.least_invested is None:
+        return problem.invested
+    return max(problem.least_invested, min(problem.invested, float(problem.upper.sum())))
+
+
 def in_shares(problem: Problem, shares: Floats, of: str = "the stocks") -> Floats:
     r"""Weights in the ratio of given shares, but for stocks that are at a bound.
 
@@ -54,7 +61,9 @@ def in_shares(problem: Problem, shares: Floats, of: str = "the stocks") -> Float
     missing = problem.invested - totals[-1]
     if missing > 0 and slope > 0:
         factor = steps[-1] + missing / slope
-    elif missing > TOLERANCE:
+    elif missing > TOLERANCE and (
+        problem.least_invested is None or totals[-1] < problem.least_invested - TOLERANCE
+    ):
         raise Infeasible(
             f"{of} may have {totals[-1]:.1%} of the account at most, and {problem.invested:.1%} are to be invested"
         )

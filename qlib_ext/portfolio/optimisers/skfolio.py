@@ -29,7 +29,7 @@ from qlib_ext.portfolio.constraints.limits import Linear
 from qlib_ext.portfolio.known_day import Ints
 from qlib_ext.portfolio.optimisers.base import Optimiser, expected
 from qlib_ext.portfolio.optimisers.past_returns import past_returns
-from qlib_ext.portfolio.optimisers.shares import holdable
+from qlib_ext.portfolio.optimisers.shares import holdable, to_invest
 from qlib_ext.portfolio.optimisers.skfolio_prior import GivenPrior
 from qlib_ext.portfolio.problem import TOLERANCE, Infeasible, Problem
 from qlib_ext.portfolio.skfolio_objects import skfolio_object
@@ -129,9 +129,10 @@ class Skfolio(Optimiser):
         weights = np.zeros(problem.count)
         estimator = clone(self.method)
         takes = inspect.signature(type(estimator)).parameters
-        scale = 1.0 if "budget" in takes else problem.invested
-        if len(places) == 1 or (scale <= TOLERANCE and "budget" not in takes):
-            weights[places] = problem.invested / len(places)
+        total = to_invest(problem)
+        scale = 1.0 if "budget" in takes else total
+        if len(places) == 1 or scale <= TOLERANCE:
+            weights[places] = total / len(places)
             return weights
         prior = GivenPrior(problem.expected, problem.risk, problem.known.codes)
         for part in _on_stocks(estimator):
@@ -180,7 +181,7 @@ class Skfolio(Optimiser):
     def _inside(self, problem: Problem, places: Ints, scale: float) -> dict[str, Any]:
         """What a convex method takes account of beside bounds."""
         takes = inspect.signature(type(self.method)).parameters
-        found: dict[str, Any] = {"budget": problem.invested} if "budget" in takes else {}
+        found: dict[str, Any] = _budget(problem) if "budget" in takes else {}
         cost = (problem.buy_cost + problem.sell_cost) / 2
         if cost > 0 and _forecasts(self.method):
             found |= {"transaction_costs": cost, "previous_weights": problem.known.held[places]}
@@ -248,6 +249,13 @@ def _forecasts(estimator: Any) -> bool:
         and getattr(estimator, "overwrite_expected_return", None) is None
         and (estimator.prior_estimator is None or isinstance(estimator.prior_estimator, GivenPrior))
     )
+
+
+def _budget(problem: Problem) -> dict[str, Any]:
+    """The sum of the weights, or its bounds."""
+    if problem.least_invested is None:
+        return {"budget": problem.invested}
+    return {"budget": None, "min_budget": problem.least_invested, "max_budget": problem.invested}
 
 
 def _follows(estimator: Any) -> bool:

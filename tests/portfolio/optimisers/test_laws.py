@@ -129,6 +129,15 @@ def test_the_sum_is_what_is_invested_and_bounds_are_kept(optimiser: Optimiser) -
 
 
 @every
+def test_less_may_be_invested_where_the_problem_says_so(optimiser: Optimiser) -> None:
+    """All that bounds let where shares are given; what a solver likes within the two."""
+    asked = problem(invested=0.93, least_invested=0.1)
+    asked.upper[:] = 0.05
+    if not any(name in repr(optimiser) for name in NO_BOUNDS) and "target" not in repr(optimiser):
+        assert asked.broken(solved(optimiser, asked)) == []
+
+
+@every
 def test_who_may_have_no_weight_has_none(optimiser: Optimiser) -> None:
     asked = problem()
     asked.upper[[1, 6]] = 0.0
