@@ -248,6 +248,8 @@ def _give_way(problem: Problem, names: Sequence[str]) -> tuple[Problem, list[Rel
     parts = [limit.parts() for limit in pieces.limits]
     flat = [part for each in parts for part in each]
     soft = {limit: cp.Variable(nonneg=True) for limit in flat if limit.name in names}
+    if not soft:
+        return None
     weights = Weights(problem.count)
     said = [
         each
