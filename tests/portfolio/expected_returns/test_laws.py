@@ -12,6 +12,7 @@ from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
 from qlib_ext.portfolio.expected_returns.black_litterman import BlackLitterman
 from qlib_ext.portfolio.expected_returns.grinold import GrinoldAlpha
 from qlib_ext.portfolio.expected_returns.no_forecast import NoForecast
+from qlib_ext.portfolio.expected_returns.past_mean import PastMean
 from qlib_ext.portfolio.expected_returns.trailing_regression import TrailingRegression
 from qlib_ext.portfolio.risk_models.covariance import Covariance
 from tests.portfolio.markets import LATE, day_of, history_of, reordered, scrambled
@@ -24,10 +25,11 @@ EVERY = [
     TrailingRegression(window=150, kind="pooled"),
     BlackLitterman(views=GrinoldAlpha(window=150, ceiling=1.0)),
     BlackLitterman(views=TrailingRegression(window=150), weights="market_value"),
+    PastMean(window=150),
     NoForecast(),
 ]
 every = pytest.mark.parametrize("model", EVERY, ids=repr)
-speaking = pytest.mark.parametrize("model", EVERY[:-1], ids=repr)
+speaking = pytest.mark.parametrize("model", EVERY[:-2], ids=repr)  # of the scores
 RISK = Covariance({"class": "skfolio.moments.LedoitWolf"})
 
 
