@@ -207,7 +207,8 @@ class Portfolio(Allocation):
         limits = [limit for one in self.constraints for limit in one.limits(day, own)]
         nothing = np.full(len(day.codes), -np.inf)
         lower = np.max([nothing, *(box.low for box in boxes)], axis=0)
-        lower = np.where(np.isfinite(lower), lower, 0.0)  # nothing is sold short unless a constraint says so
+        if not any(one.shorts for one in self.constraints):
+            lower = np.maximum(lower, 0.0)
         upper = np.min([-nothing, *(box.high for box in boxes)], axis=0)
         forecasts, buyable = None, day.buyable
         leaving = ~np.isfinite(day.score) & (day.held != 0)
@@ -244,12 +245,7 @@ class Portfolio(Allocation):
 
     def _solve(self, problem: Problem) -> tuple[Floats, float, Problem, list[Relaxed]]:
         """Allowed weights, how far the optimiser's own were from them, and what gave way."""
-        relaxed: list[Relaxed] = []
-        try:
-            found, moved = self._allowed(problem)
-        except Infeasible:
-            problem, relaxed = settle(problem, self.relax)
-            found, moved = self._allowed(problem)
+        found, moved, problem, relaxed = self._settled(problem)
         for _ in range(problem.count):  # each time a stock less, at least
             kept = np.ones(problem.count, dtype=bool)
             for constraint in self.constraints:
@@ -257,7 +253,16 @@ class Portfolio(Allocation):
                 kept &= True if some is None else some
             if not ((np.abs(found) > TOLERANCE) & ~kept & (problem.lower <= TOLERANCE)).any():
                 break
-            problem = within_reach(problem.only(kept))
+            found, moved, problem, more = self._settled(within_reach(problem.only(kept)))
+            relaxed += more
+        return found, moved, problem, relaxed
+
+    def _settled(self, problem: Problem) -> tuple[Floats, float, Problem, list[Relaxed]]:
+        relaxed: list[Relaxed] = []
+        try:
+            found, moved = self._allowed(problem)
+        except Infeasible:
+            problem, relaxed = settle(problem, self.relax)
             found, moved = self._allowed(problem)
         return found, moved, problem, relaxed
 

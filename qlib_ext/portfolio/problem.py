@@ -76,5 +76,10 @@ class Problem:
         return found + [limit.words for limit in self.limits if limit.excess(weights) > tolerance]
 
     def only(self, some: np.ndarray) -> Problem:
-        """The problem with no weight for stocks outside of a mask, but for what cannot be sold of them."""
-        return replace(self, upper=np.where(some, self.upper, np.maximum(self.lower, 0.0)))
+        """The problem with no weight for stocks outside of a mask, but for what cannot be traded of them."""
+        nearest_0 = np.clip(0.0, self.lower, self.upper)
+        return replace(
+            self,
+            lower=np.where(some, self.lower, nearest_0),
+            upper=np.where(some, self.upper, nearest_0),
+        )

@@ -7,16 +7,18 @@ import pytest
 import yaml
 
 from qlib_ext.config.build import build
+from qlib_ext.portfolio.constraints.base import Constraint
 from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
 from qlib_ext.portfolio.risk_models.base import RiskModel
 
 PAGE = (Path(__file__).parents[2] / "docs" / "portfolio.md").read_text(encoding="utf-8")
-KINDS = {"expected_returns": ExpectedReturns, "risk": RiskModel}
+KINDS = {"constraints": Constraint, "expected_returns": ExpectedReturns, "risk": RiskModel}
 PARTS = [
     (name, part)
     for block in re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)
-    for name, part in yaml.safe_load(block).items()
+    for name, parts in yaml.safe_load(block).items()
     if name in KINDS
+    for part in (parts if isinstance(parts, list) else [parts])
 ]
 
 

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from qlib_ext.checks import UserError
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.constraints.base import Constraint
+from qlib_ext.portfolio.constraints.capacity import Capacity
+from qlib_ext.portfolio.constraints.industry_band import IndustryBand
 from qlib_ext.portfolio.constraints.limits import Box, Limit, Linear, Turnover
+from qlib_ext.portfolio.constraints.long_short import LongShort
+from qlib_ext.portfolio.constraints.number_of_names import NumberOfNames
+from qlib_ext.portfolio.constraints.weight_bounds import WeightBounds
 from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
 from qlib_ext.portfolio.known_day import Bools, KnownDay
 from qlib_ext.portfolio.optimisers.base import Optimiser
@@ -185,6 +190,28 @@ class TestRelaxing:
         decision = portfolio(Slow(0.2)).decide(known)
         assert decision.weights[0] == pytest.approx(0.4, abs=1e-4)
         assert [one.name for one in decision.relaxed] == ["leavers"]
+
+
+class TestConstraints:
+    def test_room_for_sales_is_no_leave_to_sell_short(self) -> None:
+        known = day(BEST_FIRST, held=[0.1, 0, 0, 0], planes={"traded_value": np.full((60, 4), 5e7)})
+        decision = portfolio(Capacity(traded=1.0)).decide(known)
+        assert decision.problem is not None
+        assert decision.problem.lower.min() == 0
+        assert decision.weights == pytest.approx([0.6, 0.4, 0, 0])
+
+    def test_short_weights_are_allowed_where_a_constraint_says_so(self) -> None:
+        decision = portfolio(LongShort(net=0.2, most_short=0.1), WeightBounds(0.2)).decide(day(BEST_FIRST))
+        assert decision.weights == pytest.approx([0.2, 0.2, -0.1, -0.1])
+
+    def test_what_the_number_of_names_makes_infeasible_gives_way_too(self) -> None:
+        """The two largest are of one industry, and the third is left without a stock."""
+        bands = IndustryBand(0.2)
+        known = day([4.0, 1.0, 3.0, 2.0], industry=np.array([0, 1, 0, 1]))
+        decision = portfolio(NumberOfNames(most=1), bands, relax=["industry"]).decide(known)
+        assert np.sum(decision.weights > 0) == 1
+        assert [one.name for one in decision.relaxed] == ["industry", "industry"]
+        assert portfolio(NumberOfNames(most=1), bands).decide(known).kept
 
 
 class TestNames:

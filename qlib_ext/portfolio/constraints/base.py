@@ -22,9 +22,12 @@ class Constraint(Rebuildable, ABC):
         What it is called in messages, reports and the order of relaxing, such as "turnover".
     days_back
         Days that it looks back, today's included.
+    shorts
+        Whether it lets weights be below 0.
     """
 
     name: str
+    shorts: bool = False
     days_back: int = 1
 
     def box(self, known: KnownDay) -> Box | None:

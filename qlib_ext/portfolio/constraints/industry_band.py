@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qlib_ext.checks import at_least, one_of
+from qlib_ext.checks import at_least, instance, one_of
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.constraints.base import Constraint
 from qlib_ext.portfolio.constraints.centre import AGAINST, SAID, centre, missing
@@ -26,6 +26,8 @@ class IndustryBand(Constraint):
         Most that a share may lie above and below the benchmark's.
     against
         `benchmark`, that of the portfolio, or `equal`, every stock with a score at the same weight.
+    name
+        What it is called, where a portfolio has two of the kind.
 
     Raises
     ------
@@ -33,9 +35,8 @@ class IndustryBand(Constraint):
         If the width is below 0, or there is no such benchmark.
     """
 
-    name = "industry"
-
-    def __init__(self, width: float, against: str = "benchmark") -> None:
+    def __init__(self, width: float, against: str = "benchmark", name: str = "industry") -> None:
+        self.name = instance("name", name, str)
         self.width = at_least("width", width, 0)
         self.against = one_of("against", against, AGAINST)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from qlib_ext.checks import UserError, brief, nearest
+from qlib_ext.checks import UserError, brief, instance, nearest
 from qlib_ext.portfolio.constraints.base import Constraint
 from qlib_ext.portfolio.constraints.centre import missing
 from qlib_ext.portfolio.constraints.industry_band import UNKNOWN, industry_rows
@@ -25,6 +25,8 @@ class IndustryCap(Constraint):
     ----------
     most
         Largest weight of any industry, as a share of the account; or industry -> its largest weight, and no cap for others.
+    name
+        What it is called, where a portfolio has two of the kind.
 
     Raises
     ------
@@ -32,9 +34,8 @@ class IndustryCap(Constraint):
         If one is below 0, or an industry is not one of the store's.
     """
 
-    name = "industry_cap"
-
-    def __init__(self, most: float | Mapping[str, float]) -> None:
+    def __init__(self, most: float | Mapping[str, float], name: str = "industry_cap") -> None:
+        self.name = instance("name", name, str)
         caps = most.values() if isinstance(most, Mapping) else [most]
         if not caps or not all(
             isinstance(cap, int | float) and not isinstance(cap, bool) and cap >= 0 for cap in caps

@@ -35,6 +35,7 @@ class LongShort(Constraint):
     """
 
     name = "long_short"
+    shorts = True
 
     def __init__(
         self, gross: float = 2.0, net: float = 0.0, most_short: float = 0.05, borrowing: float = 0.0

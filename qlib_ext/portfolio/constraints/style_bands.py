@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from qlib_ext.checks import UserError, at_least, brief, nearest, one_of
+from qlib_ext.checks import UserError, at_least, brief, instance, nearest, one_of
 from qlib_ext.features.style_exposures import HISTORY_DAYS, STYLES, standardised, styles
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.constraints.base import Constraint
@@ -31,6 +31,8 @@ class StyleBands(Constraint):
     against
         `benchmark`, that of the portfolio; `equal`, every stock with a score at the same weight; or `nothing`, for the exposure
         itself.
+    name
+        What it is called, where a portfolio has two of the kind.
 
     Raises
     ------
@@ -38,10 +40,12 @@ class StyleBands(Constraint):
         If a band has no two numbers in order, or a style is not known.
     """
 
-    name = "style"
     days_back = HISTORY_DAYS
 
-    def __init__(self, bands: Mapping[str, Sequence[float]], against: str = "benchmark") -> None:
+    def __init__(
+        self, bands: Mapping[str, Sequence[float]], against: str = "benchmark", name: str = "style"
+    ) -> None:
+        self.name = instance("name", name, str)
         if not isinstance(bands, Mapping) or not bands:
             raise UserError(f"`bands` must be a mapping from styles to [low, high], found {brief(bands)}")
         for style, band in bands.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qlib_ext.checks import above, one_of
+from qlib_ext.checks import above, instance, one_of
 from qlib_ext.portfolio.constraints.base import Constraint
 from qlib_ext.portfolio.constraints.centre import AGAINST, SAID, centre
 from qlib_ext.portfolio.constraints.limits import YEAR_DAYS, Deviation, Limit, deviation_words
@@ -21,6 +21,8 @@ class TrackingError(Constraint):
         Yearly standard deviation, as a fraction.
     against
         `benchmark`, that of the portfolio, or `equal`, every stock with a score at the same weight.
+    name
+        What it is called, where a portfolio has two of the kind.
 
     Raises
     ------
@@ -33,9 +35,8 @@ class TrackingError(Constraint):
     known is spread over the others.
     """
 
-    name = "tracking_error"
-
-    def __init__(self, most: float, against: str = "benchmark") -> None:
+    def __init__(self, most: float, against: str = "benchmark", name: str = "tracking_error") -> None:
+        self.name = instance("name", name, str)
         self.most = above("most", most, 0)
         self.against = one_of("against", against, AGAINST)
 
