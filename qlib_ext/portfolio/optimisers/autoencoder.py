@@ -10,7 +10,7 @@ from qlib_ext.checks import LARGEST_SEED, UserError, above, at_least, integer, o
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.optimisers.base import Optimiser
 from qlib_ext.portfolio.optimisers.past_returns import past_returns
-from qlib_ext.portfolio.optimisers.shares import holdable, in_shares
+from qlib_ext.portfolio.optimisers.shares import candidates, in_shares
 from qlib_ext.portfolio.problem import Infeasible, Problem
 
 ACTIVATIONS = {"linear": nn.Identity, "tanh": nn.Tanh, "relu": nn.ReLU}
@@ -82,7 +82,7 @@ class AutoencoderPortfolio(Optimiser):
 
     def solve(self, problem: Problem) -> Floats:
         """Weights of the stocks that may be held."""
-        places = holdable(problem)
+        places = candidates(problem)
         returns = past_returns(problem.known, self.days_back, places)
         volatility = returns.std(axis=0)
         moving = volatility > 0

@@ -8,7 +8,7 @@ from qlib_ext.checks import UserError, above, one_of
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.optimisers.base import Optimiser, expected
 from qlib_ext.portfolio.optimisers.frontier import Frontier, frontier
-from qlib_ext.portfolio.optimisers.shares import holdable, to_invest
+from qlib_ext.portfolio.optimisers.shares import candidates, to_invest
 from qlib_ext.portfolio.problem import Problem
 
 POINTS = ("minimum_variance", "maximum_sharpe", "target_return", "target_volatility")
@@ -55,7 +55,7 @@ class CriticalLine(Optimiser):
 
     def solve(self, problem: Problem) -> Floats:
         """The point of the frontier of the stocks that may be held."""
-        places = holdable(problem)
+        places = candidates(problem)
         weights = np.zeros(problem.count)
         weights[places] = self._chosen(self.frontier(problem, places))
         return weights

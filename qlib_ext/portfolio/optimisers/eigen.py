@@ -8,7 +8,7 @@ from scipy.linalg import eigh
 from qlib_ext.checks import integer
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.optimisers.base import Optimiser
-from qlib_ext.portfolio.optimisers.shares import holdable, in_shares
+from qlib_ext.portfolio.optimisers.shares import candidates, in_shares
 from qlib_ext.portfolio.problem import Infeasible, Problem
 
 LEAST_NET = 0.05  # of the gross weight: what is as good as neutral has no sum to scale by
@@ -43,7 +43,7 @@ class EigenPortfolio(Optimiser):
 
     def solve(self, problem: Problem) -> Floats:
         """The component, in the sum that is invested."""
-        places = holdable(problem)
+        places = candidates(problem)
         if self.component > len(places):
             raise Infeasible(f"component {self.component} needs as many stocks, found {len(places)}")
         risk = problem.risk.take(places)

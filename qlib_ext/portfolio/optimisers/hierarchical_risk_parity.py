@@ -10,7 +10,7 @@ from qlib_ext.checks import one_of
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.known_day import Ints
 from qlib_ext.portfolio.optimisers.base import Optimiser
-from qlib_ext.portfolio.optimisers.shares import holdable, to_invest
+from qlib_ext.portfolio.optimisers.shares import candidates, to_invest
 from qlib_ext.portfolio.problem import TOLERANCE, Infeasible, Problem
 
 LINKAGES = ("single", "complete", "average", "ward")
@@ -51,7 +51,7 @@ class HierarchicalRiskParity(Optimiser):
 
     def solve(self, problem: Problem) -> Floats:
         """The weights, within bounds; stocks are not held short."""
-        places = holdable(problem)
+        places = candidates(problem)
         places = places[problem.upper[places] > 0]
         low, high, total = np.maximum(problem.lower, 0.0), problem.upper, to_invest(problem)
         if low.sum() > total + TOLERANCE or high[places].sum() < total - TOLERANCE:

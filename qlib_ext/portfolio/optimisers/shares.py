@@ -23,6 +23,23 @@ def holdable(problem: Problem) -> Ints:
     return places
 
 
+def candidates(problem: Problem) -> Ints:
+    """Places of the stocks that may have a weight and are in the universe, or cannot be sold.
+
+    For a method that knows nothing of limits: that what left the universe is sold is one.
+
+    Raises
+    ------
+    Infeasible
+        If there is none.
+    """
+    places = holdable(problem)
+    found = places[np.isfinite(problem.known.score[places]) | (problem.lower[places] > 0)]
+    if not found.size:
+        raise Infeasible("no stock of the universe may be held")
+    return found
+
+
 def to_invest(problem: Problem) -> float:
     """Sum of weights to aim at: what shall be invested, or, where it may be less, as much of it as bounds let."""
     if problem.least_invested is None:

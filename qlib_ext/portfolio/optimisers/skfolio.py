@@ -29,7 +29,7 @@ from qlib_ext.portfolio.constraints.limits import Linear
 from qlib_ext.portfolio.known_day import Ints
 from qlib_ext.portfolio.optimisers.base import Optimiser, expected
 from qlib_ext.portfolio.optimisers.past_returns import past_returns
-from qlib_ext.portfolio.optimisers.shares import holdable, to_invest
+from qlib_ext.portfolio.optimisers.shares import candidates, holdable, to_invest
 from qlib_ext.portfolio.optimisers.skfolio_prior import GivenPrior
 from qlib_ext.portfolio.problem import TOLERANCE, Infeasible, Problem
 from qlib_ext.portfolio.skfolio_objects import skfolio_object
@@ -125,7 +125,7 @@ class Skfolio(Optimiser):
     def solve(self, problem: Problem) -> Floats:
         """What the method makes of the stocks that may be held."""
         self._check(problem)
-        places = np.arange(problem.count) if self.relative else holdable(problem)
+        places = self._places(problem)
         weights = np.zeros(problem.count)
         estimator = clone(self.method)
         takes = inspect.signature(type(estimator)).parameters
@@ -144,6 +144,14 @@ class Skfolio(Optimiser):
             estimator.set_params(**self._inside(problem, places, scale))
         weights[places] = self._fitted(estimator, problem, places) * scale
         return tidy(problem, weights) if isinstance(estimator, ConvexOptimization) else weights
+
+    def _places(self, problem: Problem) -> Ints:
+        """The stocks that the method is shown."""
+        if self.relative:
+            return np.arange(problem.count)
+        # A solver keeps to limits by itself, such as to sell what left the universe; a risk budget has no weight of 0.
+        limited = isinstance(self.method, ConvexOptimization) and not isinstance(self.method, RiskBudgeting)
+        return holdable(problem) if limited else candidates(problem)
 
     def _check(self, problem: Problem) -> None:
         for part in _on_stocks(self.method):

@@ -145,6 +145,20 @@ def test_who_may_have_no_weight_has_none(optimiser: Optimiser) -> None:
 
 
 @every
+def test_what_left_the_universe_is_sold(optimiser: Optimiser) -> None:
+    """By the limit that says so, or by no look at it; but what cannot be sold stays."""
+    asked = problem()
+    left = np.arange(COUNT) == 4
+    scores = asked.known.scores.copy()
+    scores[-1, 4] = np.nan
+    sold = Linear("leavers", "what left is sold", 1.0 * left[None], np.array([-np.inf]), np.array([0.0]))
+    asked = replace(
+        asked, known=replace(asked.known, scores=scores), upper=np.where(left, 0.1, 0.4), limits=(sold,)
+    )
+    assert abs(solved(optimiser, asked)[4]) < 1e-5
+
+
+@every
 def test_the_same_problem_has_the_same_weights(optimiser: Optimiser) -> None:
     torch.manual_seed(1)
     first, state = solved(optimiser, problem()), torch.get_rng_state()

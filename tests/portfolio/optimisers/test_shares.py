@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qlib_ext.portfolio.optimisers.shares import holdable, in_shares
+from qlib_ext.portfolio.optimisers.shares import candidates, holdable, in_shares
 from qlib_ext.portfolio.problem import Infeasible
 from tests.portfolio.problems import day_of, problem_of
 
@@ -44,6 +44,15 @@ class TestInShares:
         asked = problem_of(6, known=KNOWN, lower=np.full(6, 0.2), upper=np.full(6, 0.3))
         with pytest.raises(Infeasible, match=r"must have 120.0% of the account at least"):
             in_shares(asked, np.ones(6))
+
+
+def test_candidates_are_of_the_universe_or_stuck() -> None:
+    scores = np.ones((2, 4))
+    scores[-1, 2:] = np.nan
+    known, lower = day_of(4, scores=scores), np.array([0, 0, 0, 0.1])
+    assert candidates(problem_of(4, known=known, lower=lower)).tolist() == [0, 1, 3]
+    with pytest.raises(Infeasible, match="no stock of the universe may be held"):
+        candidates(problem_of(4, known=known, upper=np.array([0.0, 0, 1, 0])))
 
 
 def test_nobody_to_hold_is_said() -> None:

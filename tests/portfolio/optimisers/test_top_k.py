@@ -27,6 +27,14 @@ def test_who_cannot_be_bought_gives_its_place_to_the_next() -> None:
     )
 
 
+def test_the_next_come_in_where_the_best_may_not_have_all() -> None:
+    asked = scored(1, 3, 2, 0, 4, upper=np.array([1.0, 0.3, 0.2, 1, 0.3]))
+    np.testing.assert_allclose(TopK(k=2).solve(asked), [0.8 / 3, 0.8 / 3, 0.2, 0, 0.8 / 3])
+    np.testing.assert_allclose(
+        TopK(k=3).solve(scored(1, 3, 2, 0, upper=np.full(4, 0.2), invested=0.8)), [0.2] * 4
+    )
+
+
 def test_who_cannot_be_sold_stays() -> None:
     asked = scored(1, 3, 2, 0, lower=np.array([0, 0, 0, 0.2]), upper=np.array([1.0, 1, 1, 0.2]))
     np.testing.assert_allclose(TopK(k=2).solve(asked), [0, 0.4, 0.4, 0.2])
