@@ -50,6 +50,8 @@ class KnownDay:
         Value of the account at today's closes, in currency.
     horizon
         `(first, days)`: a score of day s foretells the return from the close of s + `first` over `days` days.
+    days
+        The T days; None where nobody asked.
     """
 
     day: pd.Timestamp
@@ -66,6 +68,7 @@ class KnownDay:
     industry_names: tuple[str, ...] = ()
     account: float = 1.0
     horizon: tuple[int, int] = (1, 1)
+    days: pd.DatetimeIndex | None = None
 
     @property
     def score(self) -> Floats:

@@ -204,6 +204,7 @@ class MarketHistory:
             industry_names=self.industry_names,
             account=account,
             horizon=self.horizon,
+            days=self.days[span],
         )
         known.benchmark[:] = _benchmark(known, scored[some], benchmark)
         return known
