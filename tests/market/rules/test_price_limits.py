@@ -278,6 +278,13 @@ class TestByMove:
         assert day_of(table, "SH600000", PLANTED) == "up"
         assert not [note for note in found.notes if "multiple" in note]
 
+    def test_of_no_quotes_there_is_none(self, tmp_path: Path) -> None:
+        Store(["SH600000"]).look(tmp_path)
+        index = pd.MultiIndex.from_arrays([[], pd.DatetimeIndex([])], names=["instrument", "datetime"])
+        quotes = pd.DataFrame(index=index, columns=["$close", "$factor"], dtype="float64")
+        found = at_limit(quotes, CN, QlibStore(tmp_path), buy="$close", sell="$close", factors=True)
+        assert found.up.shape == found.down.shape == (0,)
+
     def test_a_market_without_limits(self, tmp_path: Path) -> None:
         made = Store(["SH600000"], price=10 / 3)
         made.plant("SH600000", PLANTED, 30.0)
