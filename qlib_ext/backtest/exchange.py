@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import math
 from collections import defaultdict
@@ -15,7 +14,10 @@ import numpy as np
 import pandas as pd
 from qlib.backtest.decision import Order, OrderDir
 from qlib.backtest.exchange import Exchange
-from qlib.backtest.high_performance_ds import NumpyQuote
+from qlib.config import C
+
+from qlib_ext.backtest.quotes import DailyQuote, read_quotes
+from qlib_ext.market.store import QlibStore
 
 TINY = 1e-9  # relative; amounts are divided by factors and multiplied again
 NOTHING = 1e-5  # Qlib books no trade of a lower value
@@ -78,50 +80,6 @@ class Booked(NamedTuple):
     cost: float
 
 
-class RememberingQuote(NumpyQuote):
-    """Qlib's quotes, each looked up once.
-
-    Qlib remembers the last 512 answers, fewer than it asks for on one day of a large account; a sweep asks for the
-    same ones again and again. Quotes never change, so neither do results. A step of one bar, which is each step of a
-    backtest by day, is read from its place in the table: Qlib converts types and slices indices for it.
-    """
-
-    def __init__(self, quote_df: pd.DataFrame, freq: str, region: str = "cn") -> None:
-        super().__init__(quote_df, freq, region)
-        self.known: dict[tuple[Any, ...], Any] = {}
-        self.fields = {name: column for column, name in enumerate(quote_df.columns)}
-        self.days = {
-            code: np.asarray(table.index.idx_list, "datetime64[ns]").view("int64").tolist()
-            for code, table in self.data.items()
-        }
-
-    def get_data(
-        self, stock_id: str, start_time: Any, end_time: Any, field: str, method: str | None = None
-    ) -> Any:
-        key = (stock_id, start_time, field, method, end_time)
-        if key not in self.known:
-            self.known[key] = self._look_up(stock_id, start_time, end_time, field, method)
-        return self.known[key]
-
-    def _look_up(
-        self, stock_id: str, start: pd.Timestamp, end: pd.Timestamp, field: str, method: str | None
-    ) -> Any:
-        if stock_id not in self.days:
-            return None
-        days, first = self.days[stock_id], start.as_unit("ns").value
-        row = bisect.bisect_left(days, first)
-        after = bisect.bisect_right(days, end.as_unit("ns").value, lo=row)
-        if after != row + 1 or days[row] != first:
-            return super().get_data(stock_id, start, end, field, method)
-        value = self.data[stock_id].data[row, self.fields[field]]
-        if end - start < self.freq:
-            return value
-        # From here on as Qlib puts bars together in a step that is longer, as a Friday's is.
-        if method == "all":
-            return bool(value)
-        return {"ts_data_last": None, "sum": 0.0}.get(method or "", value) if np.isnan(value) else value
-
-
 class RecordingExchange(Exchange):
     """Fill orders as Qlib's `Exchange` does, and write down what became of each.
 
@@ -146,7 +104,7 @@ class RecordingExchange(Exchange):
     sell_vol_limit: list[tuple[str, str]] | None
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"quote_cls": RememberingQuote} | kwargs)
+        super().__init__(**{"quote_cls": DailyQuote} | kwargs)
         # Qlib takes the least of a list that is empty where only the other direction has a limit.
         self.buy_vol_limit, self.sell_vol_limit = self.buy_vol_limit or None, self.sell_vol_limit or None
         self.book: list[Booked] = []
@@ -238,6 +196,21 @@ class RecordingExchange(Exchange):
         return bool((self.quote_df["$volume"] > 0).any())
 
     # -- what Qlib calls -------------------------------------------------------------------------------------
+
+    def get_quote_from_qlib(self) -> None:
+        """Read the quotes: as Qlib does, but all stocks at once."""
+        if (
+            self.freq != "day"
+            or self.extra_quote is not None
+            or not (self.codes and isinstance(self.codes, list))
+        ):
+            super().get_quote_from_qlib()
+            return
+        store = QlibStore(C.dpm.get_data_uri("day"))
+        self.quote_df = read_quotes(store, self.codes, self.all_fields, self.start_time, self.end_time)
+        unadjusted = self.quote_df["$factor"].isna() & self.quote_df["$close"].notna()
+        self.trade_w_adj_price = bool(unadjusted.any())
+        self._update_limit(self.limit_threshold)
 
     def deal_order(
         self,

@@ -228,6 +228,29 @@ class QlibStore:
         self._check_version()
         return bars
 
+    def spans(self, fields: Sequence[str], instruments: Sequence[str]) -> np.ndarray:
+        """First day of each file of bars and the day after its last, as positions in the calendar.
+
+        Returns
+        -------
+        int64 `[F, S, 2]`
+            Both 0 for a file that is not there.
+
+        Raises
+        ------
+        StoreError
+            As `read` does.
+        """
+        found = np.zeros((len(fields), len(instruments), 2), dtype=np.int64)
+        for column, code in enumerate(instruments):
+            folder = self._folders.get(code.upper())
+            for row, field in enumerate(fields if folder is not None else ()):
+                bars = read_bin(f"{folder}{os.sep}{field}{SUFFIX}", len(self.calendar))
+                if bars is not None:
+                    found[row, column] = bars[0], bars[0] + len(bars[1])
+        self._check_version()
+        return found
+
     def fingerprint(self) -> str:
         """16 hex digits of the content (calendar, memberships, bars): the same on every machine and path."""
         return self._fingerprint

@@ -16,9 +16,8 @@ from qlib.backtest.exchange import Exchange
 from qlib.backtest.high_performance_ds import NumpyQuote
 from qlib.backtest.position import Position
 from qlib.strategy.base import BaseStrategy
-from qlib.utils.index_data import IndexData
 
-from qlib_ext.backtest.exchange import IntendedOrder, Reason, RecordingExchange, RememberingQuote
+from qlib_ext.backtest.exchange import IntendedOrder, Reason, RecordingExchange
 from qlib_ext.backtest.simulation import BacktestResult, make_exchange, simulate
 from qlib_ext.market.store import write_store
 from qlib_ext.strategy.topk_dropout import TopkDropout
@@ -516,40 +515,3 @@ def test_days_held_count_closes(market: Market) -> None:
     positions = done.positions()
     assert [*positions["days_held"]] == [1, 2, 3]
     np.testing.assert_allclose(positions["value"], positions["amount"] * positions["price"])
-
-
-QUOTED = pd.bdate_range("2020-01-01", periods=40)
-METHODS = (None, "sum", "mean", "last", "ts_data_last", "all")
-
-
-@pytest.fixture(scope="module")
-def quotes() -> pd.DataFrame:
-    """Two stocks with days that they lack and values that are missing."""
-    draws = np.random.default_rng(2)
-    index = pd.MultiIndex.from_product([["A", "B"], QUOTED], names=["instrument", "datetime"])
-    table = pd.DataFrame({"$close": draws.normal(size=80), "limit_buy": draws.random(80) > 0.5}, index=index)
-    table.loc[draws.random(80) < 0.2, "$close"] = np.nan
-    return table[draws.random(80) > 0.2]
-
-
-def plain(answer: Any) -> float | None:
-    """One number of either; a step of one bar may come as a series of it."""
-    if isinstance(answer, IndexData):
-        (answer,) = answer.data
-    return None if answer is None else float(answer)
-
-
-@pytest.mark.filterwarnings("ignore:Mean of empty slice")
-@pytest.mark.parametrize("days", [1, 2])
-def test_quotes_say_what_qlib_says(quotes: pd.DataFrame, days: int) -> None:
-    theirs, ours = NumpyQuote(quotes, "day"), RememberingQuote(quotes, "day")
-    seen = 0
-    for stock in ("A", "B", "absent"):
-        for first, after in zip(QUOTED, QUOTED[days:], strict=False):
-            for field in quotes.columns:
-                for method in METHODS if days == 1 else METHODS[1:]:
-                    asked = stock, first, after - pd.Timedelta(seconds=1), field, method
-                    expected, found = plain(theirs.get_data(*asked)), plain(ours.get_data(*asked))
-                    assert found == expected or (np.isnan(found) and np.isnan(expected)), asked
-                    seen += found is not None
-    assert seen > 500

@@ -148,6 +148,12 @@ class TestRead:
         assert QlibStore(store.root).calendar.equals(CALENDAR)
 
 
+class TestSpans:
+    def test_they_are_those_of_the_files(self, store: QlibStore) -> None:
+        found = store.spans(["close", "vwap"], ["SH600001", "sz300003", "SH999999"])
+        np.testing.assert_array_equal(found, [[[0, 5], [1, 3], [0, 0]], [[0, 0], [0, 0], [0, 0]]])
+
+
 class TestMemberMask:
     def test_both_ends_count_and_spells_add_up(self, store: QlibStore) -> None:
         mask = store.member_mask("few", ["SZ300003", "sh600001", "SZ000002"])
@@ -454,10 +460,11 @@ class TestReplaced:
         "look",
         [
             lambda store: store.read(["close"], store.instruments()),
+            lambda store: store.spans(["close"], store.instruments()),
             lambda store: store.membership("all"),
             lambda store: store.fingerprint(),
         ],
-        ids=["read", "membership", "fingerprint"],
+        ids=["read", "spans", "membership", "fingerprint"],
     )
     def test_it_says_so(self, replaced_store: QlibStore, look: Callable[[QlibStore], object]) -> None:
         with pytest.raises(

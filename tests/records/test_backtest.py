@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from qlib.data.cache import H
 from qlib.utils import init_instance_by_config
 
 from qlib_ext.checks import UserError
@@ -232,21 +233,24 @@ class TestRefuses:
             record(scored, workplace).generate()
 
     def test_a_store_that_holds_changes_in_percent_trades_the_same(
-        self, scored: Any, workplace: Any, read: Any, monkeypatch: pytest.MonkeyPatch
+        self, scored: Any, workplace: Any, read: Any, place: Any
     ) -> None:
-        from qlib.data import D
-
-        record(scored, workplace).generate()
+        settings = {"exchange_kwargs": {"limit_threshold": 0.04}}  # which many a move is beyond
+        record(scored, workplace, backtest=settings).generate()
         as_fraction = read("backtest/daily.parquet")
         assert as_fraction["turnover"].mean() > 0.05
-        features = D.features
-
-        def in_percent(*args: Any, **kwargs: Any) -> pd.DataFrame:
-            table = features(*args, **kwargs)
-            return table.assign(**{"$change": table["$change"] * 100}) if "$change" in table else table
-
-        monkeypatch.setattr(D._provider, "features", in_percent)
-        record(scored, workplace).generate()
+        assert read("backtest/orders.parquet")["reason"].str.startswith("price limit").any()
+        files = {path: path.read_bytes() for path in (place[0] / "store").rglob("change.day.bin")}
+        try:
+            for path, content in files.items():
+                start, moves = content[:4], np.frombuffer(content[4:], "<f4")
+                path.write_bytes(start + (moves * np.float32(100)).tobytes())
+            H.clear()  # what Qlib remembers
+            record(scored, workplace, backtest=settings).generate()
+        finally:
+            for path, content in files.items():
+                path.write_bytes(content)
+            H.clear()
         pd.testing.assert_frame_equal(read("backtest/daily.parquet"), as_fraction)
 
     def test_a_limit_by_expressions_needs_no_change(self, scored: Any, workplace: Any, read: Any) -> None:

@@ -76,6 +76,8 @@ class Program:
         Names of the side data that they group stocks by.
     reach
         How many days before and after a day their values can depend on.
+    plain
+        Whether they are arithmetic of fields and of fields shifted by some days: then their values are Qlib's bit for bit.
 
     Raises
     ------
@@ -95,6 +97,9 @@ class Program:
             )
         )
         self.reach = reach_of(self.roots)
+        self.plain = math.isfinite(self.reach[0]) and all(
+            isinstance(_operator(node), (Elementwise, Shift, type(None))) for node in self.nodes
+        )
         self._across = [node for node in self.nodes if isinstance(_operator(node), CrossSection)]
         self.group_names = tuple(
             dict.fromkeys(str(node.args[1]) for node in self._across if len(node.args) > 1)
@@ -333,8 +338,7 @@ def evaluator(expression: str, panel: MarketPanel) -> Callable[[slice], np.ndarr
     program = Program([expression])
     program.check_fields(panel)
     back, ahead = program.reach
-    plain = all(isinstance(_operator(node), (Elementwise, Shift, type(None))) for node in program.nodes)
-    if not plain or not math.isfinite(back):
+    if not program.plain:
         whole = np.full(panel.members.shape, np.nan, np.float32)
         for values in program.evaluate(panel):
             whole[values.days, values.stocks] = values.plane

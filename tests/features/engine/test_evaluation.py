@@ -106,6 +106,26 @@ class TestEvaluator:
             evaluation.evaluator("$amount / $close", panel)
 
 
+class TestPlain:
+    """What is called plain has the bits of Qlib's numbers, and nothing else is called so."""
+
+    def test_its_values_are_qlibs_bit_for_bit(self, panel: MarketPanel) -> None:
+        texts = [text for text in EXPRESSIONS if evaluation.Program([text]).plain]
+        assert len(texts) > 15
+        theirs = D.features(list(panel.instruments), texts, freq="day")
+        days = panel.calendar.get_indexer(theirs.index.get_level_values("datetime"))
+        stocks = pd.Index(panel.instruments).get_indexer(theirs.index.get_level_values("instrument"))
+        for text in texts:
+            found = evaluation.evaluate(text, panel)[days, stocks]
+            np.testing.assert_array_equal(found, theirs[text].to_numpy(), err_msg=text, strict=True)
+
+    @pytest.mark.parametrize(
+        "expression", ["Mean($close, 5)", "Ref($close, 0)", "1 + Ref(Max($close, 2), 1)"]
+    )
+    def test_windows_are_not(self, expression: str) -> None:
+        assert not evaluation.Program(["$close", expression]).plain
+
+
 class TestReach:
     @pytest.mark.parametrize(
         ("expression", "days"),
