@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from qlib.backtest import get_strategy_executor
+from qlib.backtest.executor import SimulatorExecutor
+from qlib.backtest.utils import CommonInfrastructure
 from qlib.data import D
 from qlib.strategy.base import BaseStrategy
 
+from qlib_ext.backtest.account import DailyAccount, benchmark_returns
 from qlib_ext.backtest.exchange import RecordingExchange
-from qlib_ext.backtest.position import OrderedPosition
 from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
 from qlib_ext.checks import UserError
 from qlib_ext.market.progress import Progress
 from qlib_ext.terminal import quiet_qlib
 
-EXECUTOR = {
-    "class": "SimulatorExecutor",
-    "module_path": "qlib.backtest.executor",
-    "kwargs": {"time_per_step": "day", "generate_portfolio_metrics": True},
-}
 UNTRADED = "Not($volume > 0)"  # in Qlib's expressions; a volume that is missing is none
 STUCK = 10  # sales one after the other: two weeks of trying
 COLUMNS = ["return", "cost", "benchmark", "turnover", "account", "value", "cash"]
@@ -117,17 +112,9 @@ def simulate(
     """
     exchange.book = []
     with quiet_qlib():
-        strategy, executor = get_strategy_executor(
-            first,
-            last,
-            strategy,
-            copy.deepcopy(EXECUTOR),
-            # Qlib reads SH000300 where it is given none.
-            pd.Series([0.0], index=[first]) if benchmark is None else benchmark,
-            account,
-            {"exchange": exchange},
-            pos_type=f"{OrderedPosition.__module__}.{OrderedPosition.__name__}",
-        )
+        infra = CommonInfrastructure(trade_account=DailyAccount(account), trade_exchange=exchange)
+        executor = SimulatorExecutor("day", generate_portfolio_metrics=True, common_infra=infra)
+        strategy.reset_common_infra(infra)
         executor.reset(start_time=first, end_time=last)
         strategy.reset(level_infra=executor.get_level_infra())
         days = executor.trade_calendar.get_trade_len()
@@ -140,8 +127,9 @@ def simulate(
                 progress(done, days, "backtest")
         strategy.post_upper_level_exe_step()
         report, held = executor.trade_account.get_portfolio_metrics()
-    columns = [name for name in COLUMNS if name != "benchmark" or benchmark is not None]
-    daily = report.rename(columns={"bench": "benchmark"})[columns].rename_axis(index="datetime")
+        if benchmark is not None:
+            report["benchmark"] = benchmark_returns(benchmark, report.index)
+    daily = report[[name for name in COLUMNS if name in report]].rename_axis(index="datetime")
     return BacktestResult(daily, exchange.orders(), held)
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from qlib.backtest import backtest
+from qlib.backtest.executor import SimulatorExecutor
 from qlib.contrib.strategy import TopkDropoutStrategy
 
-from qlib_ext.backtest.simulation import EXECUTOR
 from qlib_ext.records.backtest import EXCHANGE
 from qlib_ext.terminal import quiet_qlib
 from tests.backtest.reference.backtest import Plan
@@ -76,7 +76,7 @@ class Twice:
                 start_time=days[1],
                 end_time=days[-2],
                 strategy=strategy(market, plan, TopkDropoutStrategy),
-                executor={**EXECUTOR, "kwargs": dict(EXECUTOR["kwargs"])},
+                executor=SimulatorExecutor("day", generate_portfolio_metrics=True),
                 benchmark=INDEX,
                 account=plan.account,
                 exchange_kwargs={"codes": CODES, **EXCHANGE, **changed},
