@@ -12,7 +12,7 @@ from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
 from qlib_ext.portfolio.risk_models.base import RiskModel
 
 PAGE = (Path(__file__).parents[2] / "docs" / "portfolio.md").read_text(encoding="utf-8")
-KINDS = {"constraints": Constraint, "expected_returns": ExpectedReturns, "risk": RiskModel}
+KINDS = {"constraints": Constraint, "expected_returns": ExpectedReturns, "risk_model": RiskModel}
 PARTS = [
     (name, part)
     for block in re.findall(r"^```yaml\n(.*?)^```", PAGE, flags=re.DOTALL | re.MULTILINE)

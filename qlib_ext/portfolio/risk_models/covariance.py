@@ -53,7 +53,7 @@ class Covariance(RiskModel):
     --------
     ::
 
-        risk:
+        risk_model:
           class: qlib_ext.portfolio.risk_models.covariance.Covariance
           kwargs: {estimator: {class: skfolio.moments.LedoitWolf}, window: 250}
     """

@@ -92,7 +92,7 @@ class FactorModel(RiskModel):
         of 90 and 60 days.
     refit
         Calendar of periods (`qlib_ext.portfolio.calendars`), `{class, kwargs}`: F and d are made again on the first day of
-        each period that a portfolio asks for.
+        each period that a portfolio asks for. So they are where half of the stocks are new.
     min_days
         Days with trading that a stock must have in the window.
 
@@ -148,7 +148,7 @@ class FactorModel(RiskModel):
         if not enough.any():
             unknown = np.full((len(enough), 1), np.nan)
             return Risk(unknown, unknown[:, 0]), told(known, recent, enough, self.min_days)
-        if self._due(known.day):
+        if self._due(known):
             self.last_fit = self._fit(known, traded, enough)
         fit = self.last_fit
         assert fit is not None
@@ -168,11 +168,12 @@ class FactorModel(RiskModel):
             loadings, fit.covariance, np.where(enough, specific, np.nan), today.names
         ), notes
 
-    def _due(self, day: pd.Timestamp) -> bool:
-        """Whether the last fit is of another period; or of a later day, where a model is used for another backtest."""
-        last = self.last_fit
-        period = self.refit.period
-        return last is None or day < last.day or day.to_period(period) != last.day.to_period(period)
+    def _due(self, known: KnownDay) -> bool:
+        """Whether the last fit is of another period; or of a later day or another market, where a model is used again."""
+        last, period = self.last_fit, self.refit.period
+        if last is None or known.day < last.day or known.day.to_period(period) != last.day.to_period(period):
+            return True
+        return sum(code in last.specific for code in known.codes) < len(known.codes) / 2
 
     def _fit(self, known: KnownDay, traded: Floats, enough: Bools) -> Fit:
         planes, values = style_planes(known, traded, self.window + 1)

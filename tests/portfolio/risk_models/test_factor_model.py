@@ -112,6 +112,9 @@ def test_it_is_fitted_again_when_the_calendar_says_so() -> None:
     assert model.last_fit.day == HISTORY.days[-1]
     model.estimate(day_of(HISTORY, back=20))
     assert model.last_fit.day == first  # another backtest, of earlier days
+    other = replace(HISTORY, codes=tuple(f"SZ{stock:06}" for stock in range(30)))
+    model.estimate(day_of(other, back=19))
+    assert set(model.last_fit.specific) <= set(other.codes)
 
 
 def test_a_stock_that_came_after_the_fit_has_what_its_styles_suggest() -> None:
