@@ -36,11 +36,15 @@ from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Aggregator, Balancer
 from qlib_ext.model.losses.base import Loss
 from qlib_ext.model.options import TrainerOptions
+from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
+from qlib_ext.portfolio.risk_models.base import RiskModel
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
 from qlib_ext.tracking.artifacts import RunArtifacts
 from qlib_ext.workflow.experiment import ExperimentManager
 from tests.features.arrays import market_of
+from tests.portfolio.markets import day_of, history_of
+from tests.portfolio.problems import risk_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -93,9 +97,20 @@ class TestParts:
         "qlib_ext.model.heads": torch.nn.Module,
         "qlib_ext.model.losses": Loss,
         "qlib_ext.model.balancers": Balancer,
+        "qlib_ext.portfolio.expected_returns": ExpectedReturns,
+        "qlib_ext.portfolio.risk_models": RiskModel,
         "qlib_ext.strategy": TopkDropoutStrategy,
     }
-    WHOLE = ("features", "model.backbones", "model.heads", "model.losses", "model.balancers", "strategy")
+    WHOLE = (
+        "features",
+        "model.backbones",
+        "model.heads",
+        "model.losses",
+        "model.balancers",
+        "portfolio.expected_returns",
+        "portfolio.risk_models",
+        "strategy",
+    )
 
     @pytest.fixture(scope="class")
     def listed(self) -> dict[str, set[type]]:
@@ -141,6 +156,8 @@ class TestExamples:
             "augmentations",
             "trainer",
             "strategy",
+            "expected_returns",
+            "risk_model",
             "calm",
             "also",
         }
@@ -166,6 +183,23 @@ class TestExamples:
         features = build(yaml.safe_load(text)["features"], Expressions, name="features")
         for name, field in features.program.side_fields:
             assert re.search(rf"side-data DIR {name} .*\b{field}\b", pages[1]), f"side.{name}.{field}"
+
+    def test_expected_returns(self, examples: Mapping[str, Any]) -> None:
+        expected = build(examples["expected_returns"], ExpectedReturns, name="expected_returns")
+        known = day_of(history_of())
+        found = expected.estimate(known, risk_of(30))
+        moved = np.prod(1 + known.returns[-10:], axis=0) - 1
+        np.testing.assert_allclose(found, -0.01 * (moved - moved.mean()))
+
+    def test_risk_model(self, examples: Mapping[str, Any]) -> None:
+        model = build(examples["risk_model"], RiskModel, name="risk_model")
+        risk, told = model.estimate(day_of(history_of()))
+        covariance = risk.take(risk.known).covariance()
+        volatility = np.sqrt(np.diag(covariance))
+        correlation = covariance / np.outer(volatility, volatility)
+        np.testing.assert_allclose(correlation[~np.eye(len(volatility), dtype=bool)], 0.2)
+        assert len(volatility) == 29
+        assert len(told) == 2
 
     def test_label(self, examples: Mapping[str, Any], tmp_path: Path) -> None:
         qlib.init(provider_uri=str(tmp_path), kernels=1)  # who reads expressions; no store is opened
