@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from mlflow.tracking import MlflowClient
 from qlib.model.base import Model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -37,6 +38,8 @@ from qlib_ext.model.task import Task
 from qlib_ext.model.trainer import Epoch, Trainer
 from qlib_ext.paths import writable
 from qlib_ext.tracking.active import active_recorder
+from qlib_ext.tracking.artifacts import RunArtifacts, stored
+from qlib_ext.tracking.runs import connect
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,9 @@ class MultiTaskModel(Model):
     keep_epochs
         Keep the weights of every epoch, as `training/epochs.safetensors` of the run, so that what each epoch was worth
         on days that training must not read can be measured afterwards.
+    start_from
+        Id of a run on the same MLflow, of a model of the same network: training begins from its weights, and not from those
+        that the seed draws. None begins anew.
 
     Raises
     ------
@@ -96,6 +102,7 @@ class MultiTaskModel(Model):
         checkpoint_dir: str | None = "checkpoints",
         resume: bool | int = False,
         keep_epochs: bool = False,
+        start_from: str | None = None,
     ) -> None:
         for name, given in {
             "backbone": backbone,
@@ -126,6 +133,7 @@ class MultiTaskModel(Model):
         self.keep_epochs = instance("keep_epochs", keep_epochs, bool)
         if keep_epochs and checkpoint_dir is None:
             raise UserError("`keep_epochs` needs a `checkpoint_dir`, found null")
+        self.start_from = None if start_from is None else instance("start_from", start_from, str)
         self.history: list[Epoch] = []
         self.classes: dict[str, int] = {}
         check_config(backbone, Backbone, name="backbone", num_features=1, lookback_days=1)
@@ -216,8 +224,10 @@ class MultiTaskModel(Model):
             train, valid = dataset.panels("train", device), dataset.panels("valid", device)
         tasks = self._count_classes(train, valid)
         network = self._build_network(dataset, tasks)
-        trainer = Trainer(network, tasks, self._balancer, self.options, seed=self.seed, device=device)
         recorder = active_recorder()
+        if self.start_from is not None:
+            self._begin_from(network, dataset, connect() if recorder is None else recorder.client)
+        trainer = Trainer(network, tasks, self._balancer, self.options, seed=self.seed, device=device)
         if recorder is not None:
             recorder.set_tags(device=self.device, precision=self.options.precision)
         folder = None
@@ -294,16 +304,7 @@ class MultiTaskModel(Model):
             If a file is missing or unreadable, or the weights are of another network or other features than those
             that this model and the dataset have; the message names what differs.
         """
-        root = Path(folder)
-        try:
-            described = json.loads((root / "network.json").read_text(encoding="utf-8"))
-            weights = load_file(root / "weights.safetensors")
-            if described.get("weights_checksum") not in (None, checkpoint.checksum("", weights)):
-                raise ValueError("their checksum is another: they were damaged after they were written")
-        except (OSError, ValueError, SafetensorError) as error:
-            raise UserError(
-                f"the weights in {root} cannot be read: {error}: train the model again"
-            ) from error
+        described, weights = _read_weights(Path(folder))
         features = dataset.handler.features
         for what, trained, now in (
             ("fields", list(described["fields"]), list(features.names)),
@@ -315,18 +316,7 @@ class MultiTaskModel(Model):
             task.name: int(described["classes"][task.name]) for task in self._tasks if task.classification
         }
         network = self._build_network(dataset, self._sized(self.classes))
-        weights = {
-            name: value for name, value in weights.items() if not name.startswith((WINDOWS, MARKET_STATUS))
-        }
-        expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-        found = {name: tuple(value.shape) for name, value in weights.items()}
-        if expected != found:
-            wrong = sorted(name for name in {**expected, **found} if expected.get(name) != found.get(name))
-            raise UserError(
-                f"the weights do not fit the network that the configuration describes, in {', '.join(wrong[:3])} and "
-                f"{max(0, len(wrong) - 3)} more: they are of another version of the package; train the model again"
-            )
-        network.load_state_dict(weights)
+        _take_weights(network, weights, "they are of another version of the package; train the model again")
         self._network = network.to(self.device)
 
     def score_day(self, panel: DailyPanel) -> np.ndarray:
@@ -427,6 +417,26 @@ class MultiTaskModel(Model):
             num_market=dataset.arguments.num_market,
         )
 
+    def _begin_from(
+        self, network: MultiTaskNetwork, dataset: DailyPanelDataset, client: MlflowClient
+    ) -> None:
+        """Give a network the weights of the run `start_from`."""
+        assert self.start_from is not None
+        with tempfile.TemporaryDirectory() as folder:
+            paths = ("training/network.json", "training/weights.safetensors")
+            if [*stored(client, self.start_from, paths)] != [*paths]:
+                raise UserError(
+                    f"`start_from` must be a run with {' and '.join(paths)}, found {self.start_from}"
+                )
+            kept = RunArtifacts.download(client, self.start_from, paths, Path(folder))
+            described, weights = _read_weights(kept.root / "training")
+        fields = list(dataset.handler.features.names)
+        if described["fields"] != fields:
+            raise UserError(
+                f"`start_from` must be a run with the fields {fields}, found {described['fields']} in {self.start_from}"
+            )
+        _take_weights(network, weights, f"name another run than {self.start_from} to start from, or none")
+
     def _identity(self, dataset: DailyPanelDataset) -> dict[str, Any]:
         """What decides the weights. How long the last phase may go on is not in it: a longer run continues a shorter one."""
         options = {k: v for k, v in vars(self.options).items() if k not in ("n_epochs", "phases")}
@@ -438,6 +448,7 @@ class MultiTaskModel(Model):
             "phases": schedule.identity(self.options.plan(list(self.tasks))),
             "seed": self.seed,
             "device": self.device,
+            **({} if self.start_from is None else {"start_from": self.start_from}),
             "data": dataset.identity(),
         }
 
@@ -474,6 +485,32 @@ class MultiTaskModel(Model):
             file = Path(folder) / "epochs.safetensors"
             checkpoint.write_tensors(file, checkpoint.kept_epochs(path, len(self.history)))
             recorder.log_artifact(str(file), "training")
+
+
+def _read_weights(root: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """What `fit` left in a run's `training`: the description of the network, and its weights."""
+    try:
+        described = json.loads((root / "network.json").read_text(encoding="utf-8"))
+        weights = load_file(root / "weights.safetensors")
+        if described.get("weights_checksum") not in (None, checkpoint.checksum("", weights)):
+            raise ValueError("their checksum is another: they were damaged after they were written")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"the weights in {root} cannot be read: {error}: train the model again") from error
+    return described, weights
+
+
+def _take_weights(network: MultiTaskNetwork, weights: Mapping[str, torch.Tensor], way_out: str) -> None:
+    """Load weights, which a run keeps beside the statistics of its features; a UserError where they do not fit."""
+    own = {name: value for name, value in weights.items() if not name.startswith((WINDOWS, MARKET_STATUS))}
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in own.items()}
+    if expected != found:
+        wrong = sorted(name for name in {**expected, **found} if expected.get(name) != found.get(name))
+        raise UserError(
+            f"the weights do not fit the network that the configuration describes, in {', '.join(wrong[:3])} and "
+            f"{max(0, len(wrong) - 3)} more: {way_out}"
+        )
+    network.load_state_dict(own)
 
 
 def _finite(name: str, predictions: np.ndarray, panel: DailyPanel) -> np.ndarray:

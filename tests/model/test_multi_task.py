@@ -648,6 +648,49 @@ class TestRecorder:
             steps = {m.step: m.value for m in recorder.client.get_metric_history(recorder.id, name)}
             assert steps == {record["epoch"]: record[name] for record in trained.history}
 
+    @pytest.fixture
+    def begun(self, run, monkeypatch):
+        """The weights with which a training begins; it is not gone on with."""
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", run[0].uri)
+
+        def weights(trained):
+            caught = {}
+
+            def fit(self, *_, **__):
+                caught.update({name: value.clone() for name, value in self.network.state_dict().items()})
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(Trainer, "fit", fit)
+            with pytest.raises(KeyboardInterrupt):
+                trained.fit(run[2])
+            return caught
+
+        return weights
+
+    def test_a_warm_start_begins_from_the_weights_of_the_run(self, run, begun):
+        recorder, trained, _ = run
+        warm, cold = begun(model(start_from=recorder.id)), begun(model())
+        kept = trained._network.state_dict()
+        assert all(torch.equal(warm[name], kept[name]) for name in kept)
+        assert not all(torch.equal(cold[name], kept[name]) for name in kept)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"backbone": {"class": LSTM, "kwargs": {"hidden_size": 5}}}, "do not fit the network"),
+            ({"tasks": {"score": CONFIG["tasks"]["score"]}, "balancer": None}, "do not fit the network"),
+        ],
+    )
+    def test_a_warm_start_of_another_network_is_refused(self, run, begun, changes, message):
+        if changes.get("balancer", 0) is None:
+            changes = changes | {"balancer": {"class": "qlib_ext.model.balancers.equal.EqualWeighting"}}
+        with pytest.raises(UserError, match=message):
+            begun(model(start_from=run[0].id, **changes))
+
+    def test_what_a_training_begins_from_is_in_its_identity(self, dataset):
+        assert "start_from" not in model()._identity(dataset)
+        assert model(start_from="a" * 32)._identity(dataset)["start_from"] == "a" * 32
+
     def test_tags(self, run):
         recorder = run[0]
         tags = recorder.client.get_run(recorder.id).data.tags
