@@ -31,12 +31,15 @@ class Fold:
         From 1.
     train, valid, test
         Trading days, both included.
+    due
+        From which day the next fold scores, whether the market has it or not.
     """
 
     number: int
     train: Days
     valid: Days
     test: Days
+    due: pd.Timestamp
 
     @property
     def segments(self) -> dict[str, list[str]]:
@@ -198,7 +201,7 @@ class FoldPlan:
                         f"ahead, the embargo is {self.embargo}): make it longer"
                     )
             bounds = {name: (part[0], part[-1]) for name, part in parts.items()}
-            folds.append(Fold(len(folds) + 1, **bounds, test=(days[c], days[end - 1])))
+            folds.append(Fold(len(folds) + 1, **bounds, test=(days[c], days[end - 1]), due=following))
         return tuple(folds)
 
 

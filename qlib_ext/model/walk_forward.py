@@ -57,8 +57,8 @@ class WalkForward(Model):
     Attributes
     ----------
     runs : list of dict
-        `fold`, `run_id`, `train`, `valid`, `test`, `scores` (the days of which its scores count) and `trained` (False where
-        an earlier run had it) of each fold, after `fit`.
+        `fold`, `run_id`, `train`, `valid`, `test`, `scores` (the days of which its scores count), `due` (from when the next
+        one scores) and `trained` (False where an earlier run had it) of each fold, after `fit`.
 
     Raises
     ------
@@ -140,6 +140,7 @@ class WalkForward(Model):
                 "run_id": found[fold.number][0],
                 **fold.segments,
                 "scores": [f"{day:%Y-%m-%d}" for day in days],
+                "due": f"{fold.due:%Y-%m-%d}",
                 "trained": found[fold.number][1],
             }
             for fold, days in zip(folds, newest_only(folds), strict=True)

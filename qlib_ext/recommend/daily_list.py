@@ -25,11 +25,22 @@ PRICE_DIGITS = 4  # a store holds prices in single precision
 UNIT_DAYS = 60  # trading days whose closes tell the unit of the store's price changes
 
 
-def daily_list(run: TrainedRun, store: QlibStore, scored: Scored) -> pd.DataFrame:
+def daily_list(run: TrainedRun, store: QlibStore, scored: Scored, trained: TrainedRun) -> pd.DataFrame:
     """Rank the scored stocks of a day and say what is known of them.
 
     Members of the universe without a score come after the others, without a rank: most are suspended that day, and a
     backtest gives them no score either.
+
+    Parameters
+    ----------
+    run
+        Whose backtest says by which price limit stocks trade.
+    store
+        The market.
+    scored
+        The day.
+    trained
+        Whose training it was: the run itself, or the one whose model scores for it.
 
     Returns
     -------
@@ -68,7 +79,7 @@ def daily_list(run: TrainedRun, store: QlibStore, scored: Scored) -> pd.DataFram
     traded = np.where(np.isfinite(factor) & (factor > 0), close / factor, close)
     table["close"] = traded.round(PRICE_DIGITS)
     table = table.join(flags)
-    begin_end = run.segment("train")
+    begin_end = trained.segment("train")
     seen = pd.Series(pd.NA, index=table.index, dtype="Int64")
     if begin_end is not None:
         training = (panel.calendar >= begin_end[0]) & (panel.calendar <= begin_end[1])

@@ -81,7 +81,7 @@ def recommend(
         In currency; without `current` the account holds nothing else.
     scores
         A file of scores, in the place of the run's model; `date` is then by default the file's newest day. A run that was
-        given the scores of another run is scored by the model of that one.
+        given the scores of another run is scored by the model of that one, and a walk-forward by its newest fold.
     columns, encoding
         Of that file, as `qlib_ext.data.score_file.read_scores` takes them.
 
@@ -120,8 +120,11 @@ def recommend(
             assert scorer is not None
             scored = score(scorer, store, find_day(store, date), asked=date is not None)
         day = scored.day
-        listed = daily_list(run, store, scored)
+        trained = scorer or run
+        listed = daily_list(run, store, scored, trained)
         notes, warnings = scored.notes, scored.warnings
+        if scores is None:
+            age(run, day, notes, warnings)
         if run.artifacts.unchecked:
             notes.append(unchecked_note([run.name]))
         if store.sample:
@@ -132,7 +135,7 @@ def recommend(
             notes.append(
                 f"{len(unseen)} of the scored stocks have no day in the training, the model has never seen them: {shown}"
             )
-        if run.segment("train") is not None and listed["training_days"].isna().all():
+        if trained.segment("train") is not None and listed["training_days"].isna().all():
             notes.append(
                 "the store does not reach back to the training: which stocks are new to the model is unknown"
             )
@@ -153,13 +156,32 @@ def recommend(
 
 
 def _scorer(client: MlflowClient, run: TrainedRun, folder: Path) -> TrainedRun:
-    """The run whose model scores for a run: itself, or where it was given the scores of another one, that one."""
+    """The run whose model scores for a run: itself, the run whose scores it was given, or its newest fold."""
     met = [run.run_id]
-    while (given := run.given_scores()) is not None and given.run is not None:
-        found = find_run(client, given.run)
+    while (other := run.scored_by()) is not None:
+        found = find_run(client, other)
         if found.info.run_id in met:
             raise UserError(f"the runs {' and '.join(met)} name each other as the one that made their scores")
         met.append(found.info.run_id)
         run = TrainedRun.open(client, found, folder / f"scorer{len(met)}", learned=False)
     run.check_learned()
     return run
+
+
+def age(run: TrainedRun, day: pd.Timestamp, notes: list[str], warnings: list[str]) -> None:
+    """Say of a walk-forward which fold scores, and from when on another one is due."""
+    fold = run.newest_fold()
+    if fold is None:
+        return
+    due = pd.Timestamp(fold["due"])
+    notes.append(
+        f"scored by fold {fold['fold']}, the newest of the walk-forward: trained on days up to {fold['train'][1]}, chosen on days "
+        f"up to {fold['valid'][1]}"
+    )
+    if day < due:
+        notes.append(f"the next fold is due on {due:%Y-%m-%d}")
+        return
+    warnings.append(
+        f"the model is due for retraining since {due:%Y-%m-%d}, {(day - due).days} days before this one: run the workflow again on "
+        "this store"
+    )

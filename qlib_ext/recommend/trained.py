@@ -26,7 +26,8 @@ from qlib_ext.features.side_data.market_status import MarketStatus
 from qlib_ext.files import load_yaml
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.model.multi_task import MultiTaskModel
-from qlib_ext.tracking.artifacts import RunArtifacts, stored
+from qlib_ext.model.walk_forward import RUNS
+from qlib_ext.tracking.artifacts import RunArtifacts, reading, stored
 
 NETWORK = ("training/weights.safetensors", "training/network.json")
 BOOSTER = ("model/windows.safetensors", "model/booster.txt")
@@ -47,6 +48,7 @@ OPTIONAL = (
     "signal/labels.parquet",
     "data/coverage.parquet",
     "backtest/setup.json",
+    RUNS,
 )
 AGAIN = "train it again with this version"
 
@@ -139,6 +141,21 @@ class TrainedRun:
         if not issubclass(locate(described["class"], name="model"), GivenScores):
             return None
         return build(described, GivenScores, name="model")
+
+    def scored_by(self) -> str | None:
+        """The run whose model scores for this one: that whose scores it was given, or its newest fold; None for itself."""
+        if (fold := self.newest_fold()) is not None:
+            return str(fold["run_id"])
+        given = self.given_scores()
+        return None if given is None else given.run
+
+    def newest_fold(self) -> Mapping[str, Any] | None:
+        """The newest fold of a walk-forward, as `model.walk_forward.WalkForward` has it; None of another run."""
+        if not self.artifacts.has(RUNS):
+            return None
+        with reading("the newest fold", [RUNS]):
+            fold = self.artifacts.json(RUNS)[-1]
+            return {name: fold[name] for name in ("fold", "run_id", "train", "valid", "due")}
 
     @property
     def region(self) -> str:
