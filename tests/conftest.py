@@ -24,6 +24,7 @@ for variable in (
     "PRECISION",
     "PANEL_CACHE",
     "UNIVERSE",
+    "SEGMENTS",
     "MLFLOW_OUTBOX",
     "MLFLOW_WAIT_SECONDS",
     "QLIB_EXT_PACKAGES",

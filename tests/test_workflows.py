@@ -22,6 +22,7 @@ from qlib.utils import init_instance_by_config
 
 from qlib_ext.config.build import build, locate
 from qlib_ext.data.dataset import DailyPanelDataset
+from qlib_ext.data.folds import FoldPlan
 from qlib_ext.market.importing.import_bars import import_bars
 from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.store import QlibStore
@@ -33,6 +34,8 @@ from qlib_ext.report import standard
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.yaml"))
+WALKS = ROOT / "workflows" / "walk_forward_csi300.yaml"
+OF_SEGMENTS = [path for path in WORKFLOWS if path != WALKS]
 REAL = ROOT.parent / "shared" / "market" / "cn"
 SEGMENTS = {
     "cn": {
@@ -141,7 +144,7 @@ def strange(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 class TestFiles:
-    @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+    @pytest.mark.parametrize("path", OF_SEGMENTS, ids=lambda path: path.stem)
     def test_every_part_builds(self, path: Path, market: Path, us_market: Path, us_sample: Path) -> None:
         config = render(path, PANEL_CACHE="off")
         assert config["experiment_name"] == path.stem
@@ -153,6 +156,7 @@ class TestFiles:
         dataset = init_instance_by_config(task["dataset"], accept_types=DailyPanelDataset)
         assert isinstance(model, Model)
         assert set(dataset.segments) == {"train", "valid", "test"}
+        assert (dataset.handler.fit_start_time, dataset.handler.fit_end_time) == dataset.segments["train"]
         names = [record["class"] for record in task["record"]]
         assert len({*names}) == len(names)
         for record in task["record"]:
@@ -166,7 +170,7 @@ class TestFiles:
                     build(kwargs["strategy"], BaseStrategy, name="strategy", signal=signal), BaseStrategy
                 )
 
-    @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+    @pytest.mark.parametrize("path", OF_SEGMENTS, ids=lambda path: path.stem)
     def test_the_test_years_come_last_and_fit_on_train_only(self, path: Path) -> None:
         config = render(path)
         kwargs = config["task"]["dataset"]["kwargs"]
@@ -176,10 +180,29 @@ class TestFiles:
             assert not {"fit_start_time", "fit_end_time"} & set(kwargs["handler"]["kwargs"])
             return
         assert segments["train"][1] < segments["valid"][0] <= segments["valid"][1] < segments["test"][0]
-        handler = kwargs["handler"]["kwargs"]
-        assert [handler["fit_start_time"], handler["fit_end_time"]] == segments["train"]
+        assert not {"fit_start_time", "fit_end_time"} & set(kwargs["handler"]["kwargs"]), (
+            "the dataset gives them"
+        )
         written = {name: [str(day) for day in days] for name, days in segments.items()}
         assert written == SEGMENTS[config["qlib_init"]["region"]]
+
+    @pytest.mark.parametrize("path", OF_SEGMENTS, ids=lambda path: path.stem)
+    def test_segments_are_set_from_outside(self, path: Path) -> None:
+        plan = {"train": "5y", "valid": "1y", "test": "6m"}
+        kwargs = render(path, SEGMENTS="{walk_forward: {train: 5y, valid: 1y, test: 6m}}")["task"]["dataset"][
+            "kwargs"
+        ]
+        assert kwargs["segments"] == {"walk_forward": plan}
+
+    def test_the_walk_forward_is_that_of_the_same_model_on_the_same_data(self) -> None:
+        walks, plain = (render(path)["task"] for path in (WALKS, ROOT / "workflows" / "lightgbm_csi300.yaml"))
+        plan = FoldPlan.of(walks["dataset"]["kwargs"].pop("segments")["walk_forward"])
+        assert str(plan) == "rolling, train 5y, valid 1y, test 6m"
+        plain["dataset"]["kwargs"].pop("segments")
+        assert (walks["model"], walks["dataset"]) == (plain["model"], plain["dataset"])
+        others = ("FoldsRecord", "ImportanceRecord")
+        kept = [[x for x in task["record"] if not x["class"].endswith(others)] for task in (walks, plain)]
+        assert kept[0] == kept[1]
 
     @pytest.mark.parametrize("name", ["mimstocr_csi300", "mimstocr_csi100", "mimstocr_sse50"])
     def test_the_defaults_are_the_papers(self, name: str) -> None:

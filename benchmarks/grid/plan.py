@@ -247,7 +247,14 @@ class Grid:
         path = self.root / of["workflow"]
         environment = {**of.get("environment", {}), **variables}
         text = jinja2.Template(path.read_text(encoding="utf-8")).render(environment)
-        return yaml.safe_load(text)
+        config = yaml.safe_load(text)
+        kwargs = config["task"]["dataset"]["kwargs"]
+        if "train" in kwargs["segments"]:  # said in full, as it is in the names of the runs that are kept
+            begin, end = kwargs["segments"]["train"]
+            kwargs["handler"]["kwargs"] = {"fit_start_time": begin, "fit_end_time": end} | kwargs["handler"][
+                "kwargs"
+            ]
+        return config
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

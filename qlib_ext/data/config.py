@@ -43,7 +43,8 @@ class DatasetConfig:
         Name -> (first day, last day), both included. They may reach beyond the store: what is there is used, and
         notes say so. They must not overlap. Or `{split: [0.7, 0.15, 0.15]}`: these shares of the trading days,
         from the handler's `start_time` to its `end_time` and while the universe has members, become `train`, `valid`
-        and `test` in their order in time, and the handler fits on `train`.
+        and `test` in their order in time. The handler fits on `train`, unless it says on what. `{walk_forward: ...}` is
+        for a whole workflow (`qlib_ext.workflow.walk_forward`).
     benchmark
         Instrument that records, and labels `less: index`, compare with; checked here, so that a missing one stops the workflow at once.
     record_fields
@@ -170,7 +171,10 @@ class DatasetConfig:
         if isinstance(handler, Mapping) and self.benchmark is not None:
             handler = _with_kwargs(handler, **{"benchmark": self.benchmark, **(handler.get("kwargs") or {})})
         if self.shares is None:
-            return handler, dict(self.segments)  # type: ignore[arg-type]  # `__post_init__` made pairs of days
+            days: Segments = dict(self.segments)  # type: ignore[arg-type]  # `__post_init__` made pairs of days
+            if isinstance(handler, Mapping) and "train" in days:
+                handler = _fitted_on(handler, days["train"])
+            return handler, days
         segments = split_days(store, handler, self.shares)
         return _fitted_on(handler, segments["train"]), segments
 

@@ -21,6 +21,7 @@ WORKFLOWS = Path(__file__).parent.parent.parent / "workflows"
 ALL = "LOOKAHEAD_WORKFLOWS"  # set, all of them are looked at, in some minutes; else one is
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.yaml"))
 SMALL = {"DEVICE": "cpu", "HIDDEN_SIZE": "4", "WIDTH": "8", "CARDINALITY": "2", "PANEL_CACHE": "off"}
+SMALL |= {"FOLD_TRAIN": "6m", "FOLD_VALID": "3m", "FOLD_END": "2016-12-31"}
 
 
 def cn(folder: Path) -> Path:

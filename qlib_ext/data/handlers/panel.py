@@ -66,7 +66,7 @@ class PanelHandler(DataHandlerLP):
         A `FeatureSet`, or `{class, kwargs}` of one; Alpha360 by default.
     fit_start_time, fit_end_time
         Days on which the statistics of the features are fitted: the training segment. Both None leave it to the
-        dataset, which gives them where it splits the days itself.
+        dataset, which gives those of its segment `train`.
     start_time, end_time
         Range of the labels; the store's own by default.
     labels
@@ -172,7 +172,7 @@ class PanelHandler(DataHandlerLP):
         if fits and self.features.names and self.fit_start_time is None:
             raise UserError(
                 "`fit_start_time` and `fit_end_time` must be given, as the days of the training segment, found none: "
-                "only a dataset that splits the days (`segments: {split: ...}`) gives them itself"
+                "a dataset gives them itself where it has a segment `train`"
             )
 
     def label_names(self) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
