@@ -66,6 +66,7 @@ class FoldsRecord(Record):
     def _generate(self) -> None:
         runs = self.load_json(RUNS)
         daily, traded = self._daily_ic(), self._traded()
+        year = 0.0 if traded is None else float(self.load_json("backtest/setup.json")["days_per_year"])
         rows, moved = {}, {}
         for run in runs:
             own, drift = self._of_run(run)
@@ -74,7 +75,7 @@ class FoldsRecord(Record):
                 **own,
                 "days": len(daily.loc[first:last]),
                 **daily.loc[first:last].mean().to_dict(),
-                **({} if traded is None else _traded_in(traded, first, last)),
+                **({} if traded is None else _traded_in(traded.loc[first:last], year)),
             }
             moved[run["fold"]] = drift
         table = pd.DataFrame.from_dict(rows, orient="index").rename_axis(index="fold")
@@ -119,17 +120,17 @@ class FoldsRecord(Record):
         }, drift["psi"]
 
 
-def _traded_in(daily: pd.DataFrame, first: str, last: str) -> dict[str, float]:
-    """What the portfolio earned in the days that follow those of a fold's scores, which are traded a day later."""
-    part = daily.loc[first:last]
+def _traded_in(part: pd.DataFrame, year: float) -> dict[str, float]:
+    """What the portfolio earned on the days of a fold; `year` is the trading days in one."""
     if part.empty:
         return {}
-    series = series_of(part, per_year=1.0)
+    series = series_of(part, per_year=year)
     found = {
         "return": cumulative_return(series["portfolio_with_cost"].growth),
         "turnover": part["turnover"].mean(),
     }
     if "excess_with_cost" in series:
         found["excess_return"] = cumulative_return(series["excess_with_cost"].growth)
-        found["information_ratio"] = information_ratio(series["portfolio_with_cost"].daily, part["benchmark"])
+        own = series["portfolio_with_cost"].daily
+        found["information_ratio"] = information_ratio(own, part["benchmark"], year)
     return found

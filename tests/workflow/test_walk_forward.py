@@ -23,6 +23,8 @@ from qlib_ext.market.store import QlibStore
 from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.model import fold_process
 from qlib_ext.model.walk_forward import IDENTITY, WalkForward
+from qlib_ext.recommend.recommendation import age, recommend
+from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.tracking.runs import PARENT, find_run
 from qlib_ext.workflow import scored
 from qlib_ext.workflow.task import check_task
@@ -153,6 +155,35 @@ class TestRun:
         assert "borders" in [check["name"] for check in found["checks"]]
         refits = next(check for check in found["checks"] if check["name"] == "refits")
         assert refits["dates"] == 4  # of each fold after its training, and after its validation
+
+
+class TestRecommended:
+    def test_the_newest_fold_scores_the_newest_day_as_it_did_in_the_run(
+        self, client: MlflowClient, run_id: str, folds: list[Run], store: QlibStore
+    ) -> None:
+        found = recommend(client, "walk", store.root)
+        assert found.source["run"] == run_id
+        assert found.source["scores"] == folds[1].info.run_id
+        kept = table(client, run_id, "signal/predictions.parquet").loc[store.calendar[-1], "score"]
+        listed = found.listed["score"].dropna()
+        assert listed.sort_index().to_dict() == kept.sort_index().to_dict()
+        assert (found.listed["training_days"] > 0).any(), "of the training of the fold"
+        said = " ".join(found.notes)
+        trained_to = runs_of(client, run_id)[1]["train"][1]
+        assert f"scored by fold 2, the newest of the walk-forward: trained on days up to {trained_to}" in said
+        assert "the next fold is due on 2017-01-04" in said
+        assert not any("due" in warning for warning in found.warnings)
+
+    def test_it_says_when_it_is_due_for_retraining(
+        self, client: MlflowClient, run_id: str, tmp_path: Path
+    ) -> None:
+        run = TrainedRun.open(client, client.get_run(run_id), tmp_path / "run", learned=False)
+        notes: list[str] = []
+        warnings: list[str] = []
+        age(run, pd.Timestamp("2017-01-14"), notes, warnings)
+        assert warnings == [
+            "the model is due for retraining since 2017-01-04, 10 days before this one: run the workflow again on this store"
+        ]
 
 
 class TestResumed:

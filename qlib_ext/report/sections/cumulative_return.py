@@ -8,6 +8,7 @@ from typing import Any
 from qlib_ext.report import headline, html
 from qlib_ext.report.charts import Chart, Lines, all_positive
 from qlib_ext.report.figures import BLUE, GREEN, QUIET
+from qlib_ext.report.fold_marks import FOLDS, fold_marks
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.tracking.artifacts import RunArtifacts
 
@@ -39,6 +40,7 @@ class CumulativeReturn(Section):
     open = True
     answers = "What became of the account, beside the index, with and without cost?"
     requires = ("backtest/series.parquet", "backtest/summary.csv", "backtest/setup.json")
+    optional = (FOLDS,)
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
         """The three values in one chart, the value over the index in another."""
@@ -55,6 +57,7 @@ class CumulativeReturn(Section):
                 colours=(BLUE, GREEN, QUIET),
                 log_choice=all_positive(values),
                 levels={"start": 1.0},
+                marks=fold_marks(run),
                 height=340,
                 alt="Value of 1 invested in the portfolio, after and before cost"
                 + (", and in the index" if index else ""),
@@ -72,6 +75,7 @@ class CumulativeReturn(Section):
                 colours=(BLUE, GREEN),
                 log_choice=all_positive(over),
                 levels={"start": 1.0},
+                marks=fold_marks(run),
                 height=260,
                 alt="Value of the portfolio in units of the index, after and before cost",
                 caption="Value of the portfolio over the value of the index, both 1 at the start: where the line rises, the "

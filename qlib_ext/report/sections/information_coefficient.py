@@ -10,6 +10,7 @@ import pandas as pd
 from qlib_ext.checks import UserError, brief, integer, nearest
 from qlib_ext.report import html
 from qlib_ext.report.charts import Bars, Chart, Heatmap, Histogram, Lines, Points
+from qlib_ext.report.fold_marks import FOLDS, fold_marks
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.report.smoothing import WINDOW_DAYS, smooth, window_days
 from qlib_ext.tracking.artifacts import RunArtifacts
@@ -44,6 +45,7 @@ class InformationCoefficient(Section):
         f"{FOLDER}/decay.csv",
         f"{FOLDER}/industry.csv",
         f"{FOLDER}/summary.json",
+        FOLDS,
     )
 
     def __init__(self, label: str | None = None, window: int = WINDOW_DAYS):
@@ -53,10 +55,10 @@ class InformationCoefficient(Section):
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
         """Lines over days, and what the run's signal analysis adds."""
         label, others = self._labels(run)
-        daily = run.table("ranking/daily.parquet")
+        daily, marks = run.table("ranking/daily.parquet"), fold_marks(run)
         found: dict[str, Chart] = {
-            "information_coefficient": self._daily(daily, label, others),
-            "information_coefficient_sum": _running_sum(daily, label, others),
+            "information_coefficient": self._daily(daily, label, others, marks),
+            "information_coefficient_sum": _running_sum(daily, label, others, marks),
         }
         if run.has(f"{FOLDER}/monthly.csv"):
             monthly = _of_label(run.table(f"{FOLDER}/monthly.csv"), label)
@@ -117,7 +119,9 @@ class InformationCoefficient(Section):
             )
         return "".join(parts)
 
-    def _daily(self, daily: pd.DataFrame, label: str, others: list[str]) -> Chart:
+    def _daily(
+        self, daily: pd.DataFrame, label: str, others: list[str], marks: Mapping[str, object]
+    ) -> Chart:
         window = window_days(len(daily), self.window)
         lines = {"IC": daily[f"ic/{label}"], "RankIC": daily[f"rank_ic/{label}"]}
         every = lines | {f"RankIC, {other}": daily[f"rank_ic/{other}"] for other in others}
@@ -129,6 +133,7 @@ class InformationCoefficient(Section):
         positive = f"{(rank_ic > 0).mean():.0%}" if len(rank_ic) else "none"
         return Lines(
             series=averages | single,
+            marks=marks,
             hidden=[*single, *(f"RankIC, {other}, mean of {window} days" for other in others)],
             ylabel="correlation",
             alt=f"IC and RankIC against {label} over time",
@@ -148,11 +153,12 @@ class InformationCoefficient(Section):
         return label, [other for other in known if other != label]
 
 
-def _running_sum(daily: pd.DataFrame, label: str, others: list[str]) -> Chart:
+def _running_sum(daily: pd.DataFrame, label: str, others: list[str], marks: Mapping[str, object]) -> Chart:
     lines = {"IC": daily[f"ic/{label}"], "RankIC": daily[f"rank_ic/{label}"]}
     more = {f"RankIC, {other}": daily[f"rank_ic/{other}"] for other in others}
     return Lines(
         series={name: values.fillna(0.0).cumsum() for name, values in (lines | more).items()},
+        marks=marks,
         hidden=[*more],
         ylabel="running sum",
         height=240,
