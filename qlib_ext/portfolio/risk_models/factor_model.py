@@ -31,6 +31,7 @@ FACTORS = {
     "class": "skfolio.moments.EWCovariance",
     "kwargs": {"half_life": 90, "min_observations": 40, "nearest": False},
 }
+NOTHING = 1e-6  # of the median of specific variances; less is rounding
 SPECIFIC = {"class": "skfolio.moments.EWVariance", "kwargs": {"half_life": 60, "min_observations": 40}}
 
 
@@ -257,7 +258,8 @@ def _with_constant(styles: Floats) -> Floats:
 
 def _structure(variances: Floats, styles: Floats) -> Floats:
     """What the logarithms of variances are by styles, so that the mean of the variances is kept."""
-    some = variances > 0
+    # A stock that is an industry by itself has nothing left: all of it is the industry's, and says nothing of others.
+    some = variances > NOTHING * np.median(variances) if len(variances) else variances > 0
     if not some.any():
         return np.full(1 + styles.shape[1], np.nan)
     x = _with_constant(styles[some])

@@ -133,6 +133,21 @@ def test_a_stock_that_came_after_the_fit_has_what_its_styles_suggest() -> None:
     assert any("unknown when the factor model was fitted on" in note and "SH600004" in note for note in notes)
 
 
+def test_a_stock_that_is_an_industry_by_itself_says_nothing_of_others() -> None:
+    industry = HISTORY.industry.copy()
+    industry[:, 9] = 3
+    alone = whole(industry=industry, industry_names=(*INDUSTRIES, "water"))
+    scores = alone.scores.copy()
+    scores[:-15, 4] = np.nan
+    model = FactorModel(window=150)
+    model.estimate(day_of(replace(alone, scores=scores), back=18))
+    risk, _ = model.estimate(day_of(replace(alone, scores=scores), back=12))
+    assert risk.specific[9] == pytest.approx(0, abs=1e-12)
+    everywhere = FactorModel(window=150).estimate(day_of(whole(), back=12))[0]
+    assert risk.variances()[9] == pytest.approx(everywhere.variances()[9], rel=0.5)
+    assert 0.5 < np.sqrt(risk.specific[4] / everywhere.specific[4]) < 2
+
+
 def test_what_the_store_lacks_is_told() -> None:
     bare = replace(HISTORY, planes={}, industry=None, industry_names=())
     risk, notes = FactorModel(window=150).estimate(day_of(bare))
