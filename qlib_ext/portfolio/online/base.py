@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import numpy as np
+from scipy.optimize import minimize
 
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.metrics.cross_section import Floats
@@ -43,20 +44,32 @@ class MixingRule(Rebuildable, ABC):
         return self.rival(relatives) - float(own)
 
 
-def best_mix(relatives: Floats, steps: int = 2_000) -> Floats:
+def best_mix(relatives: Floats) -> Floats:
     r"""Shares `[M]` that, kept by rebalancing every day, would have ended with the most.
 
-    Source: Cover (1984), "An algorithm for maximizing expected log investment return", IEEE Transactions on Information Theory
-    30.
-
-    .. math:: b_m \leftarrow b_m\,\frac1D \sum_d \frac{x_{dm}}{b \cdot x_d}
-
-    No step loses; steps end when the wealth of no other mix can be more than a millionth higher.
+    .. math:: \max_b \sum_d \log(b \cdot x_d)\quad\text{with}\quad b \ge 0,\; \mathbf 1^\top b = 1
     """
-    mix = np.full(relatives.shape[1], 1.0 / relatives.shape[1])
-    for _ in range(steps):
-        gain = (relatives / (relatives @ mix)[:, None]).mean(axis=0)
-        if np.log(gain.max()) * len(relatives) < 1e-6:
-            break
-        mix = mix * gain
+    members = relatives.shape[1]
+    relative = relatives / relatives.mean(axis=1, keepdims=True)
+    unit = (
+        float(np.ptp(np.log(relative).sum(axis=0))) or 1.0
+    )  # so that the solver's tolerance is one of the outcome
+
+    def loss(mix: Floats) -> tuple[float, Floats]:
+        value = relative @ mix
+        return -float(np.log(value).sum()) / unit, -(relative / value[:, None]).sum(axis=0) / unit
+
+    even = np.full(members, 1.0 / members)
+    whole = {"type": "eq", "fun": lambda mix: mix.sum() - 1.0, "jac": lambda mix: np.ones(members)}
+    options = {"ftol": 1e-12, "maxiter": 500}
+    found = minimize(
+        loss,
+        even,
+        jac=True,
+        bounds=[(0.0, 1.0)] * members,
+        constraints=whole,
+        method="SLSQP",
+        options=options,
+    )
+    mix = np.clip(found.x, 0.0, None)
     return mix / mix.sum()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qlib_ext.checks import above
+from qlib_ext.checks import above, integer
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.online.base import MixingRule, best_mix
 
@@ -21,10 +21,11 @@ class ExponentiatedGradient(MixingRule):
     ----------
     rate
         :math:`\eta`; the authors take 0.05, which for portfolios of the same stocks hardly moves. None sets it by how far
-        members have been apart, :math:`\eta_d = \sqrt{8 \ln M / (\delta_0^2 + \sum_{s<d} \delta_s^2)}` with
+        members have been apart, :math:`\eta_d = \sqrt{8 \ln M / (n\,\delta_0^2 + \sum_{s<d} \delta_s^2)}` with
         :math:`\delta_s` the largest difference between two members' :math:`x_{sm} / (p_s \cdot x_s)` on a day.
-    apart
-        :math:`\delta_0`: by how much two members are expected to differ on a day, before it is known.
+    apart, patience
+        :math:`\delta_0` and n: by how much two members are expected to differ on a day, and for how many days before the first.
+        With little patience the first days decide; with much, shares stay even for longer.
 
     Notes
     -----
@@ -33,9 +34,10 @@ class ExponentiatedGradient(MixingRule):
     :math:`\log z \le z - 1` (Cesa-Bianchi and Lugosi (2006), "Prediction, learning, and games", chapter 2).
     """
 
-    def __init__(self, rate: float | None = None, apart: float = 0.01) -> None:
+    def __init__(self, rate: float | None = None, apart: float = 0.01, patience: int = 250) -> None:
         self.rate = None if rate is None else float(above("rate", rate, 0.0))
         self.apart = float(above("apart", apart, 0.0))
+        self.patience = integer("patience", patience, 1)
 
     def shares(self, relatives: Floats) -> Floats:
         """By the gains so far."""
@@ -70,4 +72,6 @@ class ExponentiatedGradient(MixingRule):
     def _rate(self, members: int, apart: Floats) -> float:
         if self.rate is not None:
             return self.rate
-        return float(np.sqrt(8 * np.log(max(members, 2)) / (self.apart**2 + (apart**2).sum())))
+        return float(
+            np.sqrt(8 * np.log(max(members, 2)) / (self.patience * self.apart**2 + (apart**2).sum()))
+        )
