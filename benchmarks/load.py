@@ -113,6 +113,7 @@ def task(calendar: pd.DatetimeIndex, days: int) -> dict[str, Any]:
         "backtest.BacktestRecord": {"strategy": strategy, "backtest": backtest},
         "portfolio.PortfolioRecord": {},
         "benchmarks.BenchmarksRecord": {},
+        "construction.ConstructionRecord": {},
         "trades.TradesRecord": {},
         "signal_analysis.SignalAnalysisRecord": {},
         "report.ReportRecord": {},

@@ -22,6 +22,7 @@ SHOWS = tuple(
     f"qlib_ext.records.{name}"
     for name in (
         "benchmarks.BenchmarksRecord",
+        "construction.ConstructionRecord",
         "importance.ImportanceRecord",
         "ledger.LedgerRecord",
         "quality.QualityRecord",

@@ -15,7 +15,6 @@ from qlib_ext.portfolio.problem import TOLERANCE
 
 SEPARATOR = "; "  # between sentences
 NEAR = 10 * TOLERANCE  # of a bound
-LARGEST = "largest weight"
 
 
 class Diary:
@@ -39,7 +38,7 @@ class Diary:
         risk model has no factors.
     limits
         By day of the trade, a row a limit that the weights lie at (`what` is `binding`) or that gave way (`relaxed`), with its
-        `name` and `words`; and the number of `stocks` at their largest weight, where it is that (`largest weight`).
+        `name` and `words`; of bounds of single weights, the number of `stocks` that lie at theirs.
     frontier
         Of the newest day that had weights within one problem, as `qlib_ext.portfolio.efficient_frontier.frontier_table` has it;
         made when it is asked for.
@@ -152,12 +151,10 @@ def _limits(decision: Decision) -> list[dict[str, Any]]:
         for limit in problem.limits
         if limit.excess(weights) > -NEAR
     ]
-    # Of a holding that cannot be traded the bound is its own weight, which is no limit that was set.
-    capped = (weights > problem.upper - NEAR) & (weights > NEAR) & (problem.upper - problem.lower > NEAR)
-    capped &= np.abs(weights - problem.known.held) > NEAR
-    if capped.any():
-        words = f"a largest weight of {weights[capped].max():.2%}"
-        found.append({"what": "binding", "name": LARGEST, "words": words, "stocks": int(capped.sum())})
+    for box in problem.boxes:
+        at = (np.abs(weights) > NEAR) & ((weights > box.high - NEAR) | (weights < box.low + NEAR))
+        if at.any():
+            found.append({"what": "binding", "name": box.name, "words": box.words, "stocks": int(at.sum())})
     return found
 
 

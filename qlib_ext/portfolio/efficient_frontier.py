@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 POINTS = 12  # of a frontier
 FREE, LIMITED = "frontier without limits", "frontier within limits"
+CHOSEN = "chosen"
 
 
 def efficient_frontier(problem: Problem, count: int = POINTS) -> list[Floats]:
@@ -79,7 +80,7 @@ def frontier_table(problem: Problem, chosen: Mapping[str, float]) -> pd.DataFram
     """
     least_weight = np.minimum(problem.lower, 0.0)
     most = np.full(problem.count, max(problem.invested, float(problem.upper.max())))
-    free = replace(problem, lower=least_weight, upper=most, limits=())
+    free = replace(problem, lower=least_weight, upper=most, limits=(), boxes=())
     rows = []
     for kind, asked in ((FREE, free), (LIMITED, problem)):
         try:
@@ -89,11 +90,13 @@ def frontier_table(problem: Problem, chosen: Mapping[str, float]) -> pd.DataFram
     known = problem.known
     candidates = np.isfinite(known.score)
     beside = {
-        "chosen": np.array([chosen.get(code, 0.0) for code in known.codes]),
+        CHOSEN: np.array([chosen.get(code, 0.0) for code in known.codes]),
         "equal weight": problem.invested * candidates / max(1, candidates.sum()),
         "benchmark": np.nan_to_num(known.benchmark),
     }
-    rows += [_point(kind, problem, weights) for kind, weights in beside.items() if weights.any()]
+    rows += [
+        _point(kind, problem, weights) for kind, weights in beside.items() if weights.any() or kind == CHOSEN
+    ]
     return pd.DataFrame(rows)
 
 

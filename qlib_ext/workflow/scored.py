@@ -27,6 +27,7 @@ from qlib_ext.market.store import QlibStore, read_mapping
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.records.backtest import BacktestRecord
 from qlib_ext.records.benchmarks import BenchmarksRecord
+from qlib_ext.records.construction import ConstructionRecord
 from qlib_ext.records.ledger import LedgerRecord
 from qlib_ext.records.lookahead import LookaheadRecord
 from qlib_ext.records.portfolio import PortfolioRecord
@@ -46,6 +47,7 @@ BEFORE_TRADING = (SignalRecord, QualityRecord, LookaheadRecord, RankingRecord)
 AFTER_TRADING = (
     BenchmarksRecord,
     PortfolioRecord,
+    ConstructionRecord,
     TradesRecord,
     SweepRecord,
     SignalAnalysisRecord,

@@ -29,6 +29,10 @@ class TestRun:
         assert "Look-ahead inside these scores cannot be audited: they were given (scores.csv)" in page
         assert "1 day of scores.csv after the store ends, 2016-05-31" in page
         assert (
+            "Forecast risk: no decisions to look at: the strategy of the backtest, qlib_ext.strategy.topk_dropout.TopkDropout, "
+            "trades no target weights." in page
+        )
+        assert (
             "Training: nothing was trained here, the scores were given (scores.csv) without the model" in page
         )
         assert evaluated.run.data.tags["scores"] == "scores.csv"

@@ -38,6 +38,7 @@ COMPLETE = (
     "costs",
     "factors",
     "diversity",
+    "components",
     "attribution",
     "risk_forecast",
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.portfolio.allocation import Decision
-from qlib_ext.portfolio.constraints.limits import Turnover
+from qlib_ext.portfolio.constraints.limits import Box, Turnover
 from tests.portfolio.problems import day_of, problem_of, risk_of
 
 NAMES = 5  # stocks held
@@ -39,8 +39,18 @@ def decisions(
             buyable=np.ones(len(codes), bool),
         )
         limit = Turnover("turnover", f"turnover of at most {moved:.1%}", held, moved + (turn == 0))
+        largest = Box(
+            "weight", "weights of at most 25%", np.full(len(codes), -np.inf), np.full(len(codes), MOST)
+        )
         problem = problem_of(
-            len(codes), [limit], most=MOST, known=known, expected=expected, invested=0.95, seed=seed
+            len(codes),
+            [limit],
+            most=MOST,
+            known=known,
+            expected=expected,
+            invested=0.95,
+            seed=seed,
+            boxes=(largest,),
         )
         yield days[at + 1], Decision(known, weights, risk_of(len(codes), seed), expected, problem=problem)
         held = weights * rng.uniform(0.97, 1.03, len(codes))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.portfolio.allocation import Decision
-from qlib_ext.portfolio.diary import LARGEST, Diary
+from qlib_ext.portfolio.diary import Diary
 from qlib_ext.portfolio.risk import Risk
 from tests.portfolio.decisions import MOST, decisions
 
@@ -72,11 +72,11 @@ class TestRisk:
 class TestLimits:
     def test_what_bound_the_weights(self, tables: dict[str, pd.DataFrame]) -> None:
         limits = tables["limits"]
-        assert limits.loc[[DAYS[1]], "name"].tolist() == [LARGEST]
-        assert limits.loc[[DAYS[6]], "name"].tolist() == ["turnover", LARGEST]
-        largest = limits[limits["name"] == LARGEST]
+        assert limits.loc[[DAYS[1]], "name"].tolist() == ["weight"]
+        assert limits.loc[[DAYS[6]], "name"].tolist() == ["turnover", "weight"]
+        largest = limits[limits["name"] == "weight"]
         assert largest["stocks"].tolist() == [2, 2, 2]
-        assert largest["words"].iloc[0] == "a largest weight of 25.00%"
+        assert largest["words"].iloc[0] == "weights of at most 25%"
         assert set(limits["what"]) == {"binding"}
 
 

@@ -66,5 +66,5 @@ class TestTable:
     def test_limits_that_none_can_keep_leave_that_frontier_out(self) -> None:
         problem = problem_of(STOCKS, [Turnover("turnover", "turnover", np.zeros(STOCKS), 0.1)])
         table = frontier_table(problem, {})
-        assert [*table["kind"]] == [FREE, "equal weight", "benchmark"]
+        assert [*table["kind"]] == [FREE, "chosen", "equal weight", "benchmark"]
         assert table["expected"].isna().all()

@@ -14,10 +14,12 @@ from qlib_ext.report.comparison.compared import LEVEL, SET_LEVEL, TESTED, Compar
 from qlib_ext.report.comparison.runs import RETURN
 from qlib_ext.report.comparison.settings import shown
 from qlib_ext.report.comparison.words import (
+    CONSTRUCTION,
     PLUS_MINUS,
     PORTFOLIO,
     SHOWN,
     SIGNAL,
+    TURNOVER,
     claims,
     group_rows,
     metrics,
@@ -112,9 +114,15 @@ def _groups(comparison: Comparison, drawn: Mapping[str, Chart]) -> str:
 
 
 def _measured(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """The metrics in two tables, since one would be too wide."""
-    wanted = {"Signal": metrics(comparison, SIGNAL), "Portfolio, after cost": metrics(comparison, PORTFOLIO)}
-    return [(title, found) for title, found in wanted.items() if found]
+    """The metrics in several tables, since one would be too wide."""
+    wanted = {
+        "Signal": SIGNAL,
+        "Portfolio, after cost": PORTFOLIO,
+        "Portfolio construction": CONSTRUCTION,
+        "Turnover of a mean rebalancing, by cause": TURNOVER,
+    }
+    found = {title: metrics(comparison, each) for title, each in wanted.items()}
+    return [(title, each) for title, each in found.items() if each]
 
 
 def _differences(comparison: Comparison, drawn: Mapping[str, Chart]) -> str:

@@ -36,7 +36,25 @@ PORTFOLIO: dict[str, Written] = {
     "backtest/turnover": ("Turnover a day", "percent", 1),
     "deflated Sharpe ratio": ("Deflated Sharpe ratio", "number", 3),
 }
-SHOWN = SIGNAL | PORTFOLIO
+CONSTRUCTION: dict[str, Written] = {
+    "construction/rebalancings": ("Rebalancings", "number", 0),
+    "construction/forecast_volatility": ("Volatility, forecast", "percent", 1),
+    "construction/realised_volatility": ("Volatility, realised", "percent", 1),
+    "construction/forecast_tracking_error": ("Tracking error, forecast", "percent", 1),
+    "construction/realised_tracking_error": ("Tracking error, realised", "percent", 1),
+    "construction/tracking_error_bias": ("Its bias", "number", 2),
+    "construction/relaxed_share": ("Limits gave way", "percent", 1),
+    "construction/kept_share": ("Kept as it was", "percent", 1),
+}
+TURNOVER: dict[str, Written] = {
+    "construction/turnover": ("A rebalancing", "percent", 1),
+    "construction/turnover_left": ("left the universe", "percent", 1),
+    "construction/turnover_new": ("new", "percent", 1),
+    "construction/turnover_out": ("sold out", "percent", 1),
+    "construction/turnover_changed": ("weight changed", "percent", 1),
+    "construction/drift": ("Beside it: drift", "percent", 1),
+}
+SHOWN = SIGNAL | PORTFOLIO | CONSTRUCTION | TURNOVER
 SHORT = (
     "IC",
     "RankIC",

@@ -16,6 +16,8 @@ from qlib_ext.tracking.artifacts import RunArtifacts
 # Artifacts that follow from a model, and not from scores alone.
 OF_A_MODEL = ("training/", "importance/", "momentum/", "direction/")
 
+REASONED = ("construction", "sweeps")  # records whose setup has a `note` where they wrote nothing else
+
 
 class Provenance(Section):
     """Run, data, segments, coverage, versions, configuration, what is not in the report, and how to make it again."""
@@ -23,7 +25,13 @@ class Provenance(Section):
     title = "Provenance"
     place = 210
     answers = "What was it made from, and how is it made again?"
-    optional = ("config.yaml", "environment.json", "data/summary.json", "data/coverage.parquet")
+    optional = (
+        "config.yaml",
+        "environment.json",
+        "data/summary.json",
+        "data/coverage.parquet",
+        *(f"{folder}/setup.json" for folder in REASONED),
+    )
 
     def charts(self, run: RunArtifacts) -> Mapping[str, Chart]:
         """Share of the universe's members with a score or features, by day."""
@@ -100,6 +108,9 @@ def _told(left_out: LeftOut, run: RunArtifacts) -> str:
             f"{left_out.title}: nothing was trained here, the scores were given ({_given(run.tags)}) without the model and "
             "without classes."
         )
+    reason = f"{left_out.missing[0].partition('/')[0]}/setup.json"
+    if run.has(reason) and (note := run.json(reason).get("note")):
+        return f"{left_out.title}: {note}."
     lacking = "; ".join(f"{path}, written by {run.maker(path)}" for path in left_out.missing)
     return f"{left_out.title}: the run has no {lacking}."
 

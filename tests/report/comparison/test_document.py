@@ -163,6 +163,26 @@ class TestPage:
         assert comparison.synthetic == ""
         assert "Synthetic" not in render(comparison, "Comparison", {})
 
+    def test_portfolios_are_compared_by_how_they_were_made(self, shelf: Shelf) -> None:
+        made = {
+            "construction/forecast_tracking_error": 0.04,
+            "construction/realised_tracking_error": 0.055,
+            "construction/turnover_new": 0.123,
+            "construction/relaxed_share": 0.25,
+        }
+        shelf.run(days=20, metrics=made)
+        shelf.run(days=20, params=EQUAL)
+        page = render(shelf.compared(draws=20), "Comparison", {})
+        table = page[page.index(">Portfolio construction<") :]
+        assert '<td class="number" data-label="Tracking error, realised">5.5%</td>' in table
+        assert (
+            table.index("25.0%")
+            < table.index(">Turnover of a mean rebalancing, by cause<")
+            < table.index("12.3%")
+        )
+        shelf.runs.pop(0)
+        assert "Portfolio construction" not in render(shelf.compared(draws=20), "Comparison", {})
+
     def test_of_many_groups_a_value_is_a_row(self, shelf: Shelf) -> None:
         for k in range(MOST_GROUPS + 1):
             shelf.run(days=20, params={"model.kwargs.trainer.n_epochs": str(min(k, 4))}, name=f"n{k}")
