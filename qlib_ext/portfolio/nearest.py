@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from qlib_ext.metrics.cross_section import Floats
-from qlib_ext.portfolio.constraints.limits import deviation
+from qlib_ext.portfolio.constraints.limits import variance
 from qlib_ext.portfolio.problem import Problem
 from qlib_ext.portfolio.solving import least
 
@@ -34,8 +32,4 @@ def nearest(problem: Problem, weights: Floats) -> Floats:
     """
     if not problem.broken(weights):
         return weights
-    mean = float(np.mean(problem.risk.variances())) or 1.0
-    return least(
-        problem,
-        lambda found: deviation(problem.risk, found, weights, ridge=RIDGE * mean) / np.sqrt(mean),
-    )
+    return least(problem, lambda found: variance(problem.risk, found, weights, RIDGE))

@@ -48,13 +48,8 @@ class Risk:
         """
         known = np.isfinite(np.diag(covariance))
         root = np.full(covariance.shape, np.nan)
-        values, vectors = np.linalg.eigh(covariance[np.ix_(known, known)])
-        if values.size and values[0] < -1e-8 * max(values[-1], 1e-300):
-            raise UserError(
-                f"a covariance must have no negative eigenvalue, found {values[0]:.3g} beside {values[-1]:.3g}"
-            )
         root[known] = 0.0
-        root[np.ix_(known, known)] = vectors * np.sqrt(np.clip(values, 0.0, None))
+        root[np.ix_(known, known)] = _root(covariance[np.ix_(known, known)])
         return cls(root, np.where(known, 0.0, np.nan))
 
     @classmethod
@@ -97,3 +92,22 @@ class Risk:
             specific=self.specific[some],
             loadings=None if self.loadings is None else self.loadings[some],
         )
+
+
+def _root(covariance: Floats) -> Floats:
+    """L of a covariance L Lᵀ: a triangle, half of which a solver need not look at, or of eigenvectors where there is none.
+
+    Raises
+    ------
+    UserError
+        If it is not positive semi-definite, but for rounding.
+    """
+    try:
+        return np.asarray(np.linalg.cholesky(covariance), np.float64)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(covariance)
+    if values[0] < -1e-8 * max(values[-1], 1e-300):
+        raise UserError(
+            f"a covariance must have no negative eigenvalue, found {values[0]:.3g} beside {values[-1]:.3g}"
+        )
+    return vectors * np.sqrt(np.clip(values, 0.0, None))

@@ -114,7 +114,7 @@ class TestConflict:
         problem = problem_of(2, lower=np.array([0.4, 0.0]), upper=np.array([0.3, 1.0]))
         assert conflict_in_words(problem) == "no weights keep within the bounds of the single stocks"
 
-    @settings(max_examples=10, deadline=None)
+    @settings(max_examples=5, deadline=None)
     @given(st.integers(0, 10_000))
     def test_without_one_of_them_nothing_conflicts(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
@@ -152,7 +152,7 @@ class TestSettle:
         assert one.words == "technology between 0% and 30% gave way to technology between -15.02% and 45.02%"
         assert (one.before, one.after) == (0.3, pytest.approx(0.45, rel=2e-3))
 
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=8, deadline=None)
     @given(st.integers(2, 8), st.integers(0, 10_000))
     def test_gives_way_by_no_more_than_another_solver_finds(self, count: int, seed: int) -> None:
         rng = np.random.default_rng(seed)

@@ -290,7 +290,7 @@ class Weights(cp.Variable):
         return found
 
 
-def deviation(risk: Risk, weights: Any, centre: Floats, ridge: float = 0.0) -> Any:
+def deviation(risk: Risk, weights: Any, centre: Floats) -> Any:
     """CVXPY's expression of the forecast standard deviation of weights beside a centre, in the form of factors.
 
     Parameters
@@ -301,15 +301,32 @@ def deviation(risk: Risk, weights: Any, centre: Floats, ridge: float = 0.0) -> A
         `Weights`, or any expression `[N]`.
     centre
         `[N]`.
-    ridge
-        Variance that each stock has on top.
     """
+    return cp.norm(_scaled(risk, weights, centre))
+
+
+def variance(risk: Risk, weights: Any, centre: Floats, ridge: float = 0.0) -> Any:
+    """CVXPY's expression of the square of `deviation`, as a share of a stock's mean variance: what a solver takes best.
+
+    Parameters
+    ----------
+    risk, weights, centre
+        As in `deviation`.
+    ridge
+        Variance that each stock has on top, as a share of the mean.
+    """
+    mean = float(np.mean(risk.variances())) or 1.0
+    return cp.sum_squares(_scaled(risk, weights, centre, ridge * mean) / np.sqrt(mean))
+
+
+def _scaled(risk: Risk, weights: Any, centre: Floats, ridge: float = 0.0) -> Any:
+    """What has the standard deviation for its length: exposures, and what each stock risks alone."""
     components, specific = risk.components, risk.specific + ridge
     exposures = weights.exposures(components) if isinstance(weights, Weights) else components.T @ weights
     parts = [exposures - components.T @ centre]
     if np.any(specific > 0):
         parts.append(cp.multiply(np.sqrt(specific), weights - centre))
-    return cp.norm(cp.hstack(parts))
+    return cp.hstack(parts)
 
 
 def percent(value: float) -> str:
