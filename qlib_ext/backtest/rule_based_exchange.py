@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,17 @@ class RuleBasedExchange(RecordingExchange):
         if key not in self.known_lots:
             self.known_lots[key] = self.rules.lot(*key)
         return self.known_lots[key]
+
+    def most_costs(self, codes: Iterable[str], day: pd.Timestamp) -> tuple[float, float, float]:
+        """The most that a purchase and a sale of any of some stocks cost, as shares of their value, and the least cost of a trade."""
+        if self.rules is None:
+            return self.open_cost, self.close_cost, self.min_cost
+        boards = {self.rules.board(code): code for code in codes}.values()
+        fees = {side: [self.fees(code, day, side) for code in boards] for side in COSTS}
+        buy, sell = (
+            max((one.commission + one.levy(side) for one in fees[side]), default=0.0) for side in COSTS
+        )
+        return buy, sell, max((one.minimum for each in fees.values() for one in each), default=0.0)
 
     def frozen(self, code: str, day: pd.Timestamp, position: Any) -> float:
         """Adjusted shares of a holding that may not be sold on a day, since they were bought on it."""

@@ -46,6 +46,8 @@ class MarketHistory:
         As `KnownDay.horizon`.
     notes
         What could not be had of the store, and why, as sentences.
+    scored
+        The days on which there were scores, be it of stocks without bars; None for those with one in `scores`.
     """
 
     days: pd.DatetimeIndex
@@ -58,6 +60,7 @@ class MarketHistory:
     industry_names: tuple[str, ...] = ()
     horizon: tuple[int, int] = (1, 1)
     notes: tuple[str, ...] = ()
+    scored: pd.DatetimeIndex | None = None
 
     @classmethod
     def load(
@@ -137,12 +140,23 @@ class MarketHistory:
             industry_names=() if found is None else found.names,
             horizon=horizon,
             notes=tuple(notes),
+            scored=pd.DatetimeIndex(table.index),
         )
+
+    def scores_on(self, day: pd.Timestamp) -> dict[str, float]:
+        """Code -> score of a day, of the stocks that have one; empty for a day that is none of `days`."""
+        if day not in self.days:
+            return {}
+        row = self.scores[self.days.get_loc(day)]
+        return {self.codes[k]: float(row[k]) for k in np.flatnonzero(np.isfinite(row))}
+
+    def has_scores(self, day: pd.Timestamp) -> bool:
+        """Whether a signal was formed on a day."""
+        return bool(self.scores_on(day)) if self.scored is None else day in self.scored
 
     def codes_on(self, day: pd.Timestamp) -> list[str]:
         """Codes of the stocks with a score on a day."""
-        scored = np.isfinite(self.scores[self.days.get_loc(day)])
-        return [code for code, here in zip(self.codes, scored, strict=True) if here]
+        return [*self.scores_on(day)]
 
     def known(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +16,13 @@ from qlib_ext.backtest.exchange import IntendedOrder
 from qlib_ext.checks import UserError
 from qlib_ext.config.build import build
 from qlib_ext.market.store import QlibStore
+from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.allocation import Allocation, Decision
 from qlib_ext.portfolio.calendars.base import Calendar, SinceRebalance
 from qlib_ext.portfolio.calendars.weekly import Weekly
 from qlib_ext.portfolio.diary import Diary
 from qlib_ext.portfolio.known_day import KnownDay
+from qlib_ext.portfolio.lots import Lots
 from qlib_ext.portfolio.market_history import MarketHistory
 from qlib_ext.portfolio.portfolio import Portfolio
 from qlib_ext.portfolio.problem import TOLERANCE
@@ -34,8 +35,8 @@ class TargetWeights(BaseSignalStrategy):
 
     The weights are made of what was known at the close of day t, and of whom the exchange lets trade on day t + 1, on which they
     are traded: who cannot be sold keeps its weight, who cannot be bought gets no more. A weight is turned into shares by the
-    account's value at the prices of the trade. Sales come first; where the cash after them does not pay for all purchases,
-    each becomes smaller by the same share.
+    account's value at the prices of the trade, in whole lots with the least loss of tracking (`qlib_ext.portfolio.lots`). Sales come
+    first; where the cash after them does not pay for all purchases, each becomes smaller by the same share.
 
     Parameters
     ----------
@@ -78,6 +79,7 @@ class TargetWeights(BaseSignalStrategy):
         self.calendar = Weekly() if calendar is None else build(calendar, Calendar, name="calendar")
         self.diary = Diary()
         self._history: MarketHistory | None = None
+        self._calendar = pd.DatetimeIndex([])
         self._last: pd.Timestamp | None = None
         self._targets: dict[str, float] = {}
         self._score: dict[str, float] = {}
@@ -92,12 +94,11 @@ class TargetWeights(BaseSignalStrategy):
         """Orders of the current step: sales first, then purchases; none on a day that is not due."""
         step = self.trade_calendar.get_trade_step()
         start, end = self.trade_calendar.get_step_time(step)
-        before = self.trade_calendar.get_step_time(step, shift=1)
-        if self.signal.get_signal(*before) is None:  # no signal was formed the day before
-            return TradeDecisionWO([], self)
-        known = self._known(before[0].normalize(), start, end)
-        if not self._due(start.normalize(), known):
-            return TradeDecisionWO([], self)
+        day = self.trade_calendar.get_step_time(step, shift=1)[0].normalize()
+        history = self._market()
+        if history is None or not history.has_scores(day) or not self._due(start.normalize(), day, history):
+            return TradeDecisionWO([], self)  # not due, or no signal was formed the day before
+        known = self._known(day, start, end, history)
         decision = self.portfolio.decide(known)
         self.diary.add(start.normalize(), decision)
         self._last = start.normalize()
@@ -112,125 +113,163 @@ class TargetWeights(BaseSignalStrategy):
 
     # -- what is known -----------------------------------------------------------------------------------------
 
-    def _known(self, day: pd.Timestamp, start: pd.Timestamp, end: pd.Timestamp) -> KnownDay:
-        position, exchange = self.trade_position, self.trade_exchange
-        held_codes = position.get_stock_list()
-        history = self._market(held_codes)
+    def _market(self) -> MarketHistory | None:
+        """The market of the scores and of what is held; None where there is no score at all."""
+        held = {*self.trade_position.get_stock_list()}
+        if self._history is None or not held <= {*self._history.codes}:
+            store = QlibStore(C.dpm.get_data_uri("day"))
+            signal = self.signal.signal_cache
+            scores = (signal.iloc[:, 0] if isinstance(signal, pd.DataFrame) else signal).dropna()
+            if scores.empty:
+                return None
+            self._history = MarketHistory.load(
+                store,
+                scores,
+                days_back=self.portfolio.days_back + MORE_DAYS,
+                index=self.portfolio.index,
+                others=sorted(held),
+                horizon=self.portfolio.horizon,
+            )
+            self._calendar = store.calendar
+            lost = held - {*self._history.codes}
+            if lost:
+                raise UserError(
+                    f"the account holds stocks without bars in the store: {', '.join(sorted(lost))}"
+                )
+        return self._history
+
+    def _held(self) -> dict[str, float]:
+        """Weights at the last closes."""
+        position = self.trade_position
         value = position.calculate_value()
-        held = {
+        return {
             code: position.get_stock_amount(code) * position.get_stock_price(code) / value
-            for code in held_codes
+            for code in position.get_stock_list()
         }
-        scored = history.codes_on(day)
-        codes = {*scored, *held_codes}
+
+    def _due(self, day: pd.Timestamp, before: pd.Timestamp, history: MarketHistory) -> bool:
+        held, last = self._held(), self._last
+        days = self._calendar[self._calendar < day].append(pd.DatetimeIndex([day]))
+        if last is None and not self.calendar.remembers and held:
+            last = before  # an account taken up again, as the daily list does: by the calendar alone
+        score = history.scores_on(before)
+        codes = sorted({*held, *self._targets, *score})
+        since = SinceRebalance(
+            *(
+                np.array([given.get(code, missing) for code in codes], dtype=np.float64)
+                for given, missing in (
+                    (held, 0.0),
+                    (self._targets, 0.0),
+                    (score, math.nan),
+                    (self._score, math.nan),
+                )
+            )
+        )
+        return self.calendar.due(day, last, days, since)
+
+    def _known(
+        self, day: pd.Timestamp, start: pd.Timestamp, end: pd.Timestamp, history: MarketHistory
+    ) -> KnownDay:
+        held = self._held()
+        codes = {*history.codes_on(day), *held}
 
         def can(direction: OrderDir) -> dict[str, bool]:
-            return {code: exchange.is_stock_tradable(code, start, end, direction) for code in codes}
+            return {
+                code: self.trade_exchange.is_stock_tradable(code, start, end, direction) for code in codes
+            }
 
         return history.known(
             day,
             length=self.portfolio.days_back,
             benchmark=self.portfolio.benchmark,
             held=held,
-            account=value,
+            account=float(self.trade_position.calculate_value()),
             buyable=can(OrderDir.BUY),
             sellable=can(OrderDir.SELL),
         )
 
-    def _market(self, held: list[str]) -> MarketHistory:
-        if self._history is None or not {*held} <= {*self._history.codes}:
-            scores = self.signal.signal_cache
-            self._history = MarketHistory.load(
-                QlibStore(C.dpm.get_data_uri("day")),
-                scores.iloc[:, 0] if isinstance(scores, pd.DataFrame) else scores,
-                days_back=self.portfolio.days_back + MORE_DAYS,
-                index=self.portfolio.index,
-                others=held,
-                horizon=self.portfolio.horizon,
-            )
-        lost = {*held} - {*self._history.codes}
-        if lost:
-            raise UserError(f"the account holds stocks without bars in the store: {', '.join(sorted(lost))}")
-        return self._history
-
-    def _due(self, day: pd.Timestamp, known: KnownDay) -> bool:
-        days = QlibStore(C.dpm.get_data_uri("day")).calendar
-        days = days[days < day].append(pd.DatetimeIndex([day]))
-        last = self._last
-        if last is None and not self.calendar.remembers and (known.held != 0).any():
-            last = days[-2]  # an account taken up again, as the daily list does: by the calendar alone
-        since = SinceRebalance(
-            held=known.held,
-            targets=np.array([self._targets.get(code, 0.0) for code in known.codes]),
-            score=known.score,
-            score_then=np.array([self._score.get(code, math.nan) for code in known.codes]),
-        )
-        return self.calendar.due(day, last, days, since)
-
     # -- from weights to orders --------------------------------------------------------------------------------
 
     def _orders(self, decision: Decision, start: pd.Timestamp, end: pd.Timestamp) -> list[Order]:
-        exchange = self.trade_exchange
-        position = copy.deepcopy(self.trade_position)
-        codes, weights = decision.known.codes, decision.weights
-
-        def price(code: str, direction: OrderDir) -> float:
-            found = exchange.get_deal_price(code, start, end, direction=direction)
-            if found is None or not found > 0:
-                return position.get_stock_price(code) if code in position.position else math.nan
-            return float(found)
-
-        value = position.get_cash() + sum(
-            position.get_stock_amount(code) * price(code, OrderDir.SELL) for code in position.get_stock_list()
-        )
-        sales, purchases = [], []
-        for k, code in enumerate(codes):
-            change = weights[k] - decision.known.held[k]
-            amount = position.get_stock_amount(code)
-            if abs(weights[k]) <= TOLERANCE:
-                if amount > 0 and decision.known.sellable[k]:
-                    sales.append(Order(code, amount, OrderDir.SELL, start, end))
-                continue
-            if abs(change) <= max(TOLERANCE, self.portfolio.min_trade):
-                continue
-            direction = OrderDir.BUY if change > 0 else OrderDir.SELL
-            wanted = weights[k] * value / price(code, direction) - amount
-            if wanted < 0 and direction == OrderDir.SELL:
-                whole = exchange.round_amount_by_trade_unit(
-                    -wanted, exchange.get_factor(code, start, end), code, start, end
-                )
-                if whole > 0:
-                    sales.append(IntendedOrder(code, whole, direction, start, end, intended=-wanted))
-            elif wanted > 0 and direction == OrderDir.BUY:
-                purchases.append((code, wanted))
-        for order in sales:  # on the copy: what the sales bring in
-            exchange.deal_order(copy.copy(order), position=position)
-        return sales + self._purchases(purchases, position.get_cash(), start, end)
-
-    def _purchases(
-        self, wanted: list[tuple[str, float]], cash: float, start: pd.Timestamp, end: pd.Timestamp
-    ) -> list[Order]:
-        """Orders in whole lots, all smaller by one share where the cash does not pay for all."""
-        exchange = self.trade_exchange
-        money = [
-            amount * float(exchange.get_deal_price(code, start, end, direction=OrderDir.BUY))
-            for code, amount in wanted
-        ]
-        cost = [self._cost(code, value, start) for (code, _), value in zip(wanted, money, strict=True)]
-        share = min(1.0, max(0.0, cash / (sum(money) + sum(cost)))) if money else 1.0
-        orders = []
-        for code, amount in wanted:
-            whole = exchange.round_amount_by_trade_unit(
-                amount * share, exchange.get_factor(code, start, end), code, start, end
+        """Sales, then purchases, each by code."""
+        known = decision.known
+        lots = self._lots(decision, start, end)
+        wanted = targets_to_trade(decision.weights, known, lots, self.portfolio.min_trade)
+        shares = lots.shares(within_cash(wanted, lots), decision.risk)
+        orders: list[Order] = []
+        for k in np.flatnonzero(shares != lots.held):
+            change, meant = (
+                each - lots.held[k] for each in (shares[k], wanted[k] * lots.account / lots.price[k])
             )
-            orders.append(IntendedOrder(code, whole, OrderDir.BUY, start, end, intended=amount))
-        return orders
+            direction = OrderDir.BUY if change > 0 else OrderDir.SELL
+            orders.append(
+                IntendedOrder(known.codes[k], abs(change), direction, start, end, intended=abs(meant))
+            )
+        return sorted(orders, key=lambda order: order.direction == OrderDir.BUY)
 
-    def _cost(self, code: str, value: float, day: pd.Timestamp) -> float:
-        exchange = self.trade_exchange
-        if getattr(exchange, "rules", None) is not None:
-            return exchange.fees(code, day, "buy").cost(value, "buy")
-        return max(exchange.min_cost, value * exchange.open_cost)
+    def _lots(self, decision: Decision, start: pd.Timestamp, end: pd.Timestamp) -> Lots:
+        """What can be traded on the day of the trade, and what it takes."""
+        exchange, position, known = self.trade_exchange, self.trade_position, decision.known
+        rows = []
+        for code, weight, before in zip(known.codes, decision.weights, known.held, strict=True):
+            direction = OrderDir.BUY if weight > before else OrderDir.SELL
+            price = exchange.get_deal_price(code, start, end, direction=direction)
+            price = float(price) if price is not None and price > 0 else math.nan
+            held = position.get_stock_amount(code)
+            known_price = position.get_stock_price(code) if held and math.isnan(price) else price
+            lot, factor = exchange.lot(code, start), exchange.get_factor(code, start, end)
+            step, smallest = (
+                (lot.step / factor, lot.minimum / factor) if lot is not None and price > 0 else (0, 0)
+            )
+            rows.append((price, held, held * known_price if held else 0.0, step, smallest))
+        price, held, value, step, smallest = np.array(rows, dtype=np.float64).T
+        buy, sell, least = exchange.most_costs(known.codes, start)
+        return Lots(
+            price=price,
+            held=held,
+            value=value,
+            step=step,
+            smallest=smallest,
+            buyable=known.buyable,
+            sellable=known.sellable,
+            cash=float(position.get_cash()),
+            buy_cost=buy,
+            sell_cost=sell,
+            min_cost=least,
+        )
+
+
+def targets_to_trade(weights: Floats, known: KnownDay, lots: Lots, least: float) -> Floats:
+    """Shares of the account `[N]` to hold: the weights where they are to be traded, and elsewhere what is held.
+
+    Parameters
+    ----------
+    weights
+        `[N]` targets.
+    known
+        The day.
+    lots
+        At the prices of the trade.
+    least
+        Smallest change of a weight that is traded, unless a holding is sold whole.
+    """
+    out = (np.abs(weights) <= TOLERANCE) & (known.held != 0)
+    traded = out | (np.abs(weights - known.held) > max(TOLERANCE, least))
+    return np.where(traded & (lots.price > 0), np.where(out, 0.0, weights), lots.value / lots.account)
+
+
+def within_cash(targets: Floats, lots: Lots) -> Floats:
+    """Targets `[N]` whose purchases the cash pays for after the sales: each becomes smaller by the same share, where it must.
+
+    The least cost of each purchase is set aside.
+    """
+    change = targets - lots.value / lots.account
+    bought, sold = np.maximum(change, 0.0), np.maximum(-change, 0.0)
+    cash = lots.cash / lots.account + float(sold.sum()) * (1 - lots.sell_cost)
+    cash -= lots.min_cost / lots.account * int((change != 0).sum())
+    asked = float(bought.sum()) * (1 + lots.buy_cost)
+    share = min(1.0, max(0.0, cash / asked)) if asked > 0 else 1.0
+    return np.where(change > 0, lots.value / lots.account + change * share, targets)
 
 
 def make_allocation(given: Mapping[str, Any] | Allocation) -> Allocation:
