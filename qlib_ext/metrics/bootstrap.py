@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -43,19 +45,19 @@ def stationary_days(
         If an argument lies outside its range.
     """
     steps = day_by_day(days, block_days=block_days, draws=draws, seed=seed)
-    return np.ascontiguousarray(np.stack([*steps]).T)
+    return np.stack([*steps], axis=1).astype(np.int64)
 
 
 def day_by_day(
     days: int, *, block_days: float | None = None, draws: int = 2000, seed: int = 0
-) -> Iterator[npt.NDArray[np.int64]]:
+) -> Iterator[npt.NDArray[np.int32]]:
     """Draw what `stationary_days` draws, one resampled day ``[draws]`` of all series after the other.
 
-    For sums over long series, which then need not be held.
+    For sums, which then need no resampled series.
     """
     integer("days", days, 1)
     check_drawing(block_days, draws, seed)
-    return _day_by_day(days, 1 / (block_days if block_days is not None else days ** (1 / 3)), draws, seed)
+    return iter(_drawn(days, 1 / (block_days if block_days is not None else days ** (1 / 3)), draws, seed))
 
 
 def overlapping_block(days: int, span_days: int) -> float | None:
@@ -115,14 +117,22 @@ def check_drawing(block_days: float | None, draws: int, seed: int) -> None:
     integer("seed", seed, 0, LARGEST_SEED)
 
 
-def _day_by_day(days: int, anew: float, draws: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+@functools.lru_cache(maxsize=2)
+def _drawn(days: int, anew: float, draws: int, seed: int) -> npt.NDArray[np.int32]:
+    """The day of each series on each of its days, ``[D, draws]``.
+
+    They follow from the arguments alone, and a record asks for the same ones for one series after the other.
+    """
     rng = np.random.default_rng(seed)
-    day = rng.integers(days, size=draws)
-    yield day
-    for _ in range(days - 1):  # all draws advance together by a day
+    drawn = np.empty((days, draws), np.int32)
+    drawn[0] = rng.integers(days, size=draws)
+    for before, day in itertools.pairwise(drawn):  # all draws advance together by a day
         jump = rng.random(draws) < anew
-        day = np.where(jump, rng.integers(days, size=draws), (day + 1) % days)
-        yield day
+        day[:] = before + 1
+        day[day == days] = 0
+        np.copyto(day, rng.integers(days, size=draws), where=jump, casting="same_kind")
+    drawn.flags.writeable = False
+    return drawn
 
 
 def bootstrap_intervals(

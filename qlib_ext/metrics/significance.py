@@ -318,7 +318,7 @@ class _Drawn:
         self.values, self.there = np.nan_to_num(values).T, (~np.isnan(values)).astype(np.float64).T
         self.total, self.weight = np.zeros(draws), np.zeros(draws)
 
-    def add(self, day: npt.NDArray[np.int64]) -> None:
+    def add(self, day: npt.NDArray[np.int32]) -> None:
         """Add the day ``[draws]`` of each resampled series."""
         self.total += (self.count * self.values[day]).sum(axis=1)
         self.weight += (self.count * self.there[day]).sum(axis=1)

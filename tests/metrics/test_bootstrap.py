@@ -34,6 +34,16 @@ class TestDays:
         np.testing.assert_array_equal(first, stationary_days(30, draws=5, seed=1))
         assert (first != stationary_days(30, draws=5, seed=2)).any()
 
+    def test_they_are_those_of_a_plain_loop(self):
+        rng, drawn = np.random.default_rng(4), stationary_days(40, block_days=3, draws=7, seed=4)
+        day = rng.integers(40, size=7)
+        for k in range(40):
+            np.testing.assert_array_equal(drawn[:, k], day)
+            jump = rng.random(7) < 1 / 3
+            day = np.where(jump, rng.integers(40, size=7), (day + 1) % 40)
+        drawn[:] = 0  # nobody else's
+        assert stationary_days(40, block_days=3, draws=7, seed=4).any()
+
 
 class TestIntervals:
     def test_of_the_mean_they_are_those_of_bootstrap_mean(self):
