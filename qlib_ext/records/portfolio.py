@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 from qlib.config import C
-from qlib.data import D
 
+from qlib_ext.backtest.quotes import read_quotes
 from qlib_ext.checks import UserError, at_least, between, brief, integer
 from qlib_ext.features.side_data.industries import industries
 from qlib_ext.market.store import QlibStore
@@ -17,7 +17,6 @@ from qlib_ext.metrics.portfolio_measures import measured
 from qlib_ext.metrics.portfolio_series import series_of
 from qlib_ext.records import portfolio_tables as tables
 from qlib_ext.records.base import Record
-from qlib_ext.terminal import quiet_qlib
 
 COST_BPS = (0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60)
 # Of the measures, those that a backtest has not logged already.
@@ -185,8 +184,8 @@ class PortfolioRecord(Record):
         """The store's closes, a row a day and a column a stock."""
         if not len(codes):
             return pd.DataFrame(index=days)
-        with quiet_qlib():
-            close = D.features([*codes], ["$close"], days[0], days[-1])["$close"]
+        store = QlibStore(C.dpm.get_data_uri("day"))
+        close = read_quotes(store, codes, ["$close"], days[0], days[-1])["$close"]
         return close.astype("float64").unstack("instrument")
 
     def _industries(
