@@ -184,7 +184,8 @@ def check_places(topk: int, n_drop: int) -> None:
 
 def ranking(scores: pd.Series) -> list[str]:
     """Instrument codes from the best to the worst score; equal scores by code, no code without a score."""
-    return [*scores.dropna().sort_index().sort_values(ascending=False, kind="stable").index]
+    known = scores.dropna().sort_index()
+    return [*known.index[np.argsort(-known.to_numpy(np.float64), kind="stable")]]
 
 
 def choose(
