@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pandas as pd
 from qlib.backtest.signal import SignalWCache
@@ -38,3 +39,8 @@ class DailySignal(SignalWCache):
         if first == after or self.days[first] != self.days[after - 1]:
             return super().get_signal(start_time, end_time)
         return self.signal_cache.iloc[first:after].droplevel("datetime")
+
+
+def daily(signal: Any) -> Any:
+    """A table of scores as a `DailySignal`; any other thing that Qlib makes a signal of as it is."""
+    return DailySignal(signal) if isinstance(signal, pd.Series | pd.DataFrame) else signal

@@ -26,6 +26,7 @@ from qlib_ext.portfolio.lots import Lots
 from qlib_ext.portfolio.market_history import MarketHistory
 from qlib_ext.portfolio.portfolio import Portfolio
 from qlib_ext.portfolio.problem import TOLERANCE
+from qlib_ext.strategy.daily_signal import daily
 
 MORE_DAYS = 300  # of the market, for side data that reach back further than returns
 
@@ -84,7 +85,7 @@ class TargetWeights(BaseSignalStrategy):
         self._targets: dict[str, float] = {}
         self._score: dict[str, float] = {}
         super().__init__(
-            signal=signal,
+            signal=daily(signal),
             trade_exchange=trade_exchange,
             level_infra=level_infra,
             common_infra=common_infra,

@@ -16,7 +16,7 @@ from qlib.contrib.strategy.signal_strategy import TopkDropoutStrategy
 
 from qlib_ext.backtest.exchange import IntendedOrder, Reason, RecordingExchange
 from qlib_ext.checks import UserError, between, instance, integer
-from qlib_ext.strategy.daily_signal import DailySignal
+from qlib_ext.strategy.daily_signal import daily
 
 
 class TopkDropout(TopkDropoutStrategy):
@@ -96,7 +96,7 @@ class TopkDropout(TopkDropoutStrategy):
     ):
         check_places(topk, n_drop)
         super().__init__(
-            signal=DailySignal(signal) if isinstance(signal, pd.Series | pd.DataFrame) else signal,
+            signal=daily(signal),
             topk=topk,
             n_drop=n_drop,
             hold_thresh=integer("hold_thresh", hold_thresh, 1),

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from qlib.backtest.signal import SignalWCache
 
-from qlib_ext.strategy.daily_signal import DailySignal
+from qlib_ext.strategy.daily_signal import DailySignal, daily
 
 DAYS = pd.bdate_range("2020-01-01", periods=8)
 SECOND = pd.Timedelta(seconds=1)
@@ -52,3 +52,10 @@ def test_of_a_stock_that_is_scored_twice_on_a_day_the_last_counts_as_with_qlib()
     expected = SignalWCache(given).get_signal(*asked)
     assert len(expected) == 3
     pd.testing.assert_series_equal(DailySignal(given).get_signal(*asked), expected)
+
+
+def test_a_table_alone_becomes_one() -> None:
+    table, other = scores(["datetime", "instrument"]), SignalWCache(scores(["datetime", "instrument"]))
+    assert isinstance(daily(table), DailySignal)
+    assert isinstance(daily(table["one"]), DailySignal)
+    assert daily(other) is other
