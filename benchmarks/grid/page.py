@@ -56,19 +56,21 @@ class Page:
         """A picture, also written to `<name>.png`."""
         self.blocks.append(("figure", name, figure, caption))
 
-    def write(self, folder: Path) -> list[Path]:
-        """Write README.md, index.html, and every table and picture; returns what was written."""
+    def write(self, folder: Path, *, as_html: bool = True, dpi: int = 150) -> list[Path]:
+        """Write README.md, index.html where it is asked for, and every table and picture; returns what was written."""
         folder.mkdir(parents=True, exist_ok=True)
-        written = [folder / "README.md", folder / "index.html"]
+        written = [folder / "README.md"]
         written[0].write_text(self._markdown(), encoding="utf-8")
-        written[1].write_text(self._html(), encoding="utf-8")
+        if as_html:
+            written.append(folder / "index.html")
+            written[1].write_text(self._html(), encoding="utf-8")
         for kind, *content in self.blocks:
             if kind == "table":
                 written.append(folder / f"{content[0]}.csv")
                 content[1].to_csv(written[-1], index=False)
             elif kind == "figure":
                 written.append(folder / f"{content[0]}.png")
-                written[-1].write_bytes(figures.to_png(content[1]))
+                written[-1].write_bytes(figures.to_png(content[1], dpi))
         return written
 
     def _markdown(self) -> str:
