@@ -109,7 +109,8 @@ class FactorModel(RiskModel):
     A stock without a value has that of the market, which is 0; stocks
     without an industry are one of their own. *New listings* are unknown until they have `min_days` days with
     trading. A stock that was unknown at the last fit takes the specific variance that its styles suggest, from a regression of
-    the logarithms of the others', until the next fit. *Suspensions* are left out (`histories.traded_returns`).
+    the logarithms of the others', until the next fit. *Suspensions* are left out (`histories.traded_returns`). *The past* is that
+    of today's stocks, in the industries that they are in today.
 
     Departures
     ----------

@@ -89,8 +89,8 @@ def told(known: KnownDay, returns: Floats, enough: Bools, min_days: int) -> list
     codes = np.array(known.codes)
     if not enough.all():
         found.append(
-            f"no risk is known of {named(codes[~enough])}: fewer than {counted(min_days, 'day')} of the last "
-            f"{counted(days, 'day')} with trading, as after a listing or in a long suspension"
+            f"no risk is known of {named(codes[~enough])}: traded on fewer than {min_days} of the last "
+            f"{counted(days, 'day')}, as after a listing or in a long suspension, or at one price throughout"
         )
     halted = np.isfinite(known.returns[-days:]) & ~np.isfinite(returns)
     some = halted.any(axis=0) & enough

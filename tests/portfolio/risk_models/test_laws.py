@@ -51,7 +51,7 @@ def test_it_is_a_covariance_of_what_is_known(make) -> None:
 @every
 def test_new_and_suspended_stocks_are_told(make) -> None:
     notes = " / ".join(make().estimate(day_of(HISTORY))[1])
-    assert f"no risk is known of {HISTORY.codes[LATE]}: fewer than 60 days" in notes
+    assert f"no risk is known of {HISTORY.codes[LATE]}: traded on fewer than 60 of the last" in notes
     assert f": {HISTORY.codes[HALTED]}; these days" in notes
     whole = replace(HISTORY, returns=np.nan_to_num(HISTORY.returns), planes={})
     assert "suspended" not in " / ".join(make().estimate(day_of(whole))[1])
