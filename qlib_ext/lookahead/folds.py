@@ -36,9 +36,7 @@ def of_runs(runs: Sequence[Mapping[str, Any]], client: MlflowClient, calendar: p
             kept = RunArtifacts.download(client, run["run_id"], there, Path(folder))
             findings += across_border(run["fold"], run["scores"], kept.json(SUMMARY), calendar)
             if kept.has(AUDIT):
-                audits[run["fold"]] = Result.from_json(
-                    kept.json(AUDIT), f"fold {run['fold']}: of the run {run['run_id']}"
-                )
+                audits[run["fold"]] = Result.from_json(kept.json(AUDIT), f"of the run {run['run_id']}")
     found = together(audits, len(runs))
     what = "the last day that each fold learned of, and those that its labels reach, before the first that it scores"
     return dataclasses.replace(

@@ -24,9 +24,9 @@ class FoldRecord(Record):
     """IC and RankIC of one model by segment, and how far its features have moved from training to test.
 
     Each segment is looked at on some days, spread evenly. Writes `fold/daily.parquet`, by segment and day: `ic` and `rank_ic`
-    against the raw label; and `fold/drift.csv`, by feature, on the newest day of the windows: `psi`, the population stability
-    index of the test days beside those of training, and `shift`, how far its mean has moved, in standard deviations of the
-    training. Logs `<segment>/RankIC` and `drift/psi`, the mean over features.
+    against the raw label; and `fold/drift.csv`, by feature, on the first, the middle and the newest day of the windows: `psi`,
+    the population stability index of the test days beside those of training, and `shift`, how far its mean has moved, in
+    standard deviations of the training. Logs `<segment>/RankIC` and `drift/psi`, the mean over features.
 
     Parameters
     ----------
@@ -68,7 +68,8 @@ class FoldRecord(Record):
         for segment in SEGMENTS:
             panels = scores.panels(segment)
             chosen = spread(len(panels), self.days)
-            values[segment] = newest_values(panels, chosen, features)
+            if segment != "valid":
+                values[segment] = values_of(panels, chosen, features)
             for panel in (panels[int(day)] for day in chosen):
                 score = scores.of(panel)(panel.features)[None]
                 truth = panel.raw_labels[self.label].cpu().numpy()[None]
@@ -91,19 +92,24 @@ def spread(days: int, number: int) -> np.ndarray:
     return np.unique(np.linspace(0, days - 1, number).round().astype(int))
 
 
-def newest_values(
-    panels: DailyPanels, days: Sequence[int] | np.ndarray, features: FeatureSet
-) -> pd.DataFrame:
-    """Features of all stocks of some days, as the windows have them on their newest day; lags stand in rows of their own."""
+def values_of(panels: DailyPanels, days: Sequence[int] | np.ndarray, features: FeatureSet) -> pd.DataFrame:
+    """Features of all stocks of some days, on the first, the middle and the newest day of the windows.
+
+    Where lags are features of their own, those of one feature stand in rows below each other.
+    """
     places = features.feature_places()
     lags = max(map(len, places.values()))
     parts = []
     for day in days:
-        newest = panels[int(day)].features[:, -1].cpu().numpy()  # [N, F]
-        columns = [
-            np.resize(newest[:, list(where)].T, (lags, len(newest))).ravel() for where in places.values()
-        ]
-        parts.append(np.stack(columns, axis=1))
+        windows = panels[int(day)].features  # [N, T, F]
+        steps = sorted({0, windows.shape[1] // 2, windows.shape[1] - 1})
+        seen = windows[:, steps].flatten(0, 1).cpu().numpy()  # [N * steps, F]
+        parts.append(
+            np.stack(
+                [np.resize(seen[:, [*where]].T, (lags, len(seen))).ravel() for where in places.values()],
+                axis=1,
+            )
+        )
     return pd.DataFrame(np.concatenate(parts), columns=[*places])
 
 

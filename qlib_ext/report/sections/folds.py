@@ -50,8 +50,8 @@ class Folds(Section):
                 diverging=False,
                 digits=2,
                 alt="Population stability index of features by fold",
-                caption=f"Population stability index of each feature's newest value, test days beside training days, of the "
-                f"{len(most)} features that moved most. Below {CHANGED:g} is usually read as no change, above {LARGE:g} as a "
+                caption=f"Population stability index of each feature, test days beside training days, of the {len(most)} "
+                f"features that moved most. Below {CHANGED:g} is usually read as no change, above {LARGE:g} as a "
                 "large one.",
             ),
         }
