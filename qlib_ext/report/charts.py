@@ -106,6 +106,8 @@ class Bars(Chart):
         Categories in the rows, a series a column; NaN leaves a bar out.
     low, high
         Ends of the intervals, of the same shape; None draws none.
+    start
+        Where each bar begins, of the same shape, as in a waterfall; None at 0. Series then lie over each other.
     levels
         Name -> height of a horizontal line.
     horizontal
@@ -117,6 +119,7 @@ class Bars(Chart):
     values: pd.DataFrame
     low: pd.DataFrame | None = None
     high: pd.DataFrame | None = None
+    start: pd.DataFrame | None = None
     levels: Mapping[str, float] = field(default_factory=dict)
     horizontal: bool = False
     stacked: bool = False

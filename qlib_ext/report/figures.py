@@ -164,17 +164,17 @@ def _draw_lines(chart: Lines, axes: Axes) -> None:
 def _draw_bars(chart: Bars, axes: Axes) -> None:
     table = chart.values.astype(float)
     places = np.arange(len(table))
-    count = 1 if chart.stacked else len(table.columns)
+    count = 1 if chart.stacked or chart.start is not None else len(table.columns)
     width = 0.78 / count
     ends = {"low": np.zeros(len(table)), "high": np.zeros(len(table))}  # of the piles so far
     for k, (name, colour) in enumerate(
         zip(table.columns, series_colours(chart, len(table.columns)), strict=True)
     ):
         values = table[name].to_numpy()
-        at = places + (0.0 if chart.stacked else (k - (count - 1) / 2) * width)
+        at = places + (0.0 if count == 1 else (k - (count - 1) / 2) * width)
         style: dict[str, Any] = {"color": colour, "label": _short(str(name))}
-        start = np.zeros(len(values))
-        if chart.stacked:
+        start = np.zeros(len(values)) if chart.start is None else chart.start[name].to_numpy(dtype=float)
+        if chart.stacked and chart.start is None:
             start = np.where(values < 0, ends["low"], ends["high"])
             ends["low"] += np.nan_to_num(np.minimum(values, 0))
             ends["high"] += np.nan_to_num(np.maximum(values, 0))

@@ -280,6 +280,11 @@ def _bars(chart: Bars) -> dict[str, Any]:
         }
         if chart.horizontal:
             trace["orientation"] = "h"
+        if chart.start is not None:
+            trace |= {"base": _numbers(chart.start[column]), "customdata": _numbers(values)}
+            trace["hovertemplate"] = (
+                f"%{{{across}}}: %{{customdata:{written}}}"  # else plotly tells the end of the bar
+            )
         if ends:
             low = values if chart.low is None else chart.low[column].to_numpy(dtype=float)
             high = values if chart.high is None else chart.high[column].to_numpy(dtype=float)
@@ -300,7 +305,7 @@ def _bars(chart: Bars) -> dict[str, Any]:
     layout = _layout(
         chart,
         shapes=_levels(chart.levels, across=chart.horizontal),
-        barmode="relative" if chart.stacked else "group",
+        barmode="overlay" if chart.start is not None else "relative" if chart.stacked else "group",
         bargap=0.25,
     )
     if chart.horizontal:

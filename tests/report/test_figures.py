@@ -37,6 +37,7 @@ CHARTS = [
         joined=True,
         **TOLD,
     ),
+    Bars(values=TABLE, start=TABLE, horizontal=True, **TOLD),
 ]
 
 
@@ -59,6 +60,12 @@ class TestDrawn:
         found = [(bar.get_y(), bar.get_height()) for bar in bars[3:]]
         np.testing.assert_allclose(found, [(0.1, 0.3), (0.0, 0.1), (0.0, 0.2)])
         assert bars[1].get_height() == -0.2
+
+    def test_bars_of_a_waterfall_begin_where_they_are_told(self) -> None:
+        (axes,) = figures.drawn(Bars(values=TABLE, start=TABLE + 1, **TOLD)).axes
+        bars = [bar for group in axes.containers for bar in group]
+        np.testing.assert_allclose([bar.get_y() for bar in bars], (TABLE + 1).to_numpy().T.ravel())
+        assert bars[0].get_x() == bars[3].get_x()
 
     def test_the_numbers_stand_in_the_cells(self) -> None:
         (axes,) = figures.drawn(CHARTS[7]).axes

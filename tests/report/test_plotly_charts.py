@@ -93,6 +93,12 @@ class TestBars:
             numbers(made["traces"][0]["customdata"]), [[0.4, 0.7], [0.5, 0.8]], rtol=1e-6
         )
 
+    def test_bars_of_a_waterfall_begin_where_they_are_told(self) -> None:
+        values = pd.DataFrame({"whole": [0.5, np.nan], "part": [np.nan, 0.1]}, index=["x", "y"])
+        made = description(Bars(values=values, start=pd.DataFrame(0.2, ["x", "y"], values.columns), **TOLD))
+        np.testing.assert_allclose(numbers(made["traces"][1]["base"]), 0.2, rtol=1e-6)
+        assert made["layout"]["barmode"] == "overlay"
+
     def test_lying_bars_change_the_axes_and_have_room(self) -> None:
         values = pd.DataFrame({"s": np.arange(40.0)}, index=[f"stock {k}" for k in range(40)])
         chart = Bars(values=values, horizontal=True, ylabel="share", percent=True, **TOLD)
