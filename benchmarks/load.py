@@ -114,6 +114,7 @@ def task(calendar: pd.DatetimeIndex, days: int) -> dict[str, Any]:
         "portfolio.PortfolioRecord": {},
         "benchmarks.BenchmarksRecord": {},
         "construction.ConstructionRecord": {},
+        "attribution.AttributionRecord": {},
         "trades.TradesRecord": {},
         "signal_analysis.SignalAnalysisRecord": {},
         "report.ReportRecord": {},

@@ -21,6 +21,7 @@ HOW = {"model": ("resume", "checkpoint_dir", "device", "keep_epochs"), "dataset"
 SHOWS = tuple(
     f"qlib_ext.records.{name}"
     for name in (
+        "attribution.AttributionRecord",
         "benchmarks.BenchmarksRecord",
         "construction.ConstructionRecord",
         "importance.ImportanceRecord",

@@ -233,7 +233,8 @@ def factor_returns(
         market = fit[len(x) :] @ value[there] / value.sum()
         found[day, 0] = market
         found[day, 1 : 1 + len(x)] = fit[: len(x)]
-        found[day, 1 + len(x) + there] = fit[len(x) :] - market
+        if len(there) > 1:  # the constraint leaves a single group nothing, not even rounding
+            found[day, 1 + len(x) + there] = fit[len(x) :] - market
         left = (move[used] - design @ fit) ** 2 @ weight
         spread = (move[used] - np.average(move[used], weights=weight)) ** 2 @ weight
         explained[day] = 1 - left / spread if spread > 0 else np.nan

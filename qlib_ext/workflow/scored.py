@@ -25,6 +25,7 @@ from qlib_ext.market.importing.import_settings import FILE as IMPORT
 from qlib_ext.market.spells import daily_size
 from qlib_ext.market.store import QlibStore, read_mapping
 from qlib_ext.model.given_scores import GivenScores
+from qlib_ext.records.attribution import AttributionRecord
 from qlib_ext.records.backtest import BacktestRecord
 from qlib_ext.records.benchmarks import BenchmarksRecord
 from qlib_ext.records.construction import ConstructionRecord
@@ -46,6 +47,7 @@ from qlib_ext.workflow.task import check_task
 BEFORE_TRADING = (SignalRecord, QualityRecord, LookaheadRecord, RankingRecord)
 AFTER_TRADING = (
     BenchmarksRecord,
+    AttributionRecord,
     PortfolioRecord,
     ConstructionRecord,
     TradesRecord,

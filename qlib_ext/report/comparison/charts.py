@@ -11,6 +11,7 @@ from qlib_ext.metrics.risk import wealth
 from qlib_ext.report.charts import Bars, Chart, Lines, all_positive
 from qlib_ext.report.comparison.compared import Comparison
 from qlib_ext.report.comparison.runs import EXCESS, IC, INDEX, RANK_IC, RETURN
+from qlib_ext.report.comparison.words import ATTRIBUTION, BY_FACTOR, metrics
 from qlib_ext.report.figures import COLOURS, MORE_COLOURS, QUIET
 
 MANY = 8  # lines that a reader can follow at once; the rest is shown on request
@@ -21,6 +22,7 @@ def charts(comparison: Comparison) -> dict[str, Chart]:
     """The charts that the runs have figures for, by name."""
     found: dict[str, Chart] = {}
     found |= _averages(comparison)
+    found |= _attribution(comparison)
     found |= _differences(comparison)
     found |= _returns(comparison)
     found |= _correlations(comparison)
@@ -67,6 +69,28 @@ def _averages(comparison: Comparison) -> dict[str, Chart]:
             caption=f"{words} {spread}",
         )
     return found
+
+
+def _attribution(comparison: Comparison) -> dict[str, Chart]:
+    parts = metrics(comparison, BY_FACTOR)
+    if not parts:
+        return {}
+    values = comparison.summary[parts].astype(float)
+    return {
+        "group_attribution": Bars(
+            values=values.set_axis([ATTRIBUTION[part][0] for part in parts], axis=1),
+            horizontal=True,
+            stacked=True,
+            percent=True,
+            ylabel="a year",
+            colours=(*COLOURS, *MORE_COLOURS)[: len(parts)],
+            height=140,
+            alt="Where the difference of each group to the universe at equal weight came from",
+            caption="Mean daily return beyond the universe at equal weight, a year, by what made it: active exposures to the "
+            "market (of which cash is short), to styles and to industries, the selection of stocks that these leave, and what "
+            "trading made; mean over the runs of a group.",
+        )
+    }
 
 
 def _differences(comparison: Comparison) -> dict[str, Chart]:

@@ -14,6 +14,7 @@ from qlib_ext.report.comparison.compared import LEVEL, SET_LEVEL, TESTED, Compar
 from qlib_ext.report.comparison.runs import RETURN
 from qlib_ext.report.comparison.settings import shown
 from qlib_ext.report.comparison.words import (
+    ATTRIBUTION,
     CONSTRUCTION,
     PLUS_MINUS,
     PORTFOLIO,
@@ -109,6 +110,7 @@ def _groups(comparison: Comparison, drawn: Mapping[str, Chart]) -> str:
                 "note",
             ),
             html.beside(_shown("group_ic", drawn), _shown("group_excess_return", drawn)),
+            _shown("group_attribution", drawn),
         ]
     )
 
@@ -118,6 +120,7 @@ def _measured(comparison: Comparison) -> list[tuple[str, list[str]]]:
     wanted = {
         "Signal": SIGNAL,
         "Portfolio, after cost": PORTFOLIO,
+        "Beyond the universe at equal weight, a year: by industry, and by factor": ATTRIBUTION,
         "Portfolio construction": CONSTRUCTION,
         "Turnover of a mean rebalancing, by cause": TURNOVER,
     }

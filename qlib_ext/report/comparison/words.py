@@ -36,6 +36,21 @@ PORTFOLIO: dict[str, Written] = {
     "backtest/turnover": ("Turnover a day", "percent", 1),
     "deflated Sharpe ratio": ("Deflated Sharpe ratio", "number", 3),
 }
+ATTRIBUTION: dict[str, Written] = {
+    f"attribution/equal_weight/{part}": (name, "percent", 2)
+    for part, name in {
+        "allocation": "Allocation",
+        "selection": "Selection in industries",
+        "interaction": "Interaction",
+        "market": "Market",
+        "styles": "Styles",
+        "industries": "Industries",
+        "specific": "Selection left over",
+        "trading": "Trading",
+        "cost": "Cost",
+    }.items()
+}
+BY_FACTOR = tuple(ATTRIBUTION)[3:]
 CONSTRUCTION: dict[str, Written] = {
     "construction/rebalancings": ("Rebalancings", "number", 0),
     "construction/forecast_volatility": ("Volatility, forecast", "percent", 1),
@@ -54,7 +69,7 @@ TURNOVER: dict[str, Written] = {
     "construction/turnover_changed": ("weight changed", "percent", 1),
     "construction/drift": ("Beside it: drift", "percent", 1),
 }
-SHOWN = SIGNAL | PORTFOLIO | CONSTRUCTION | TURNOVER
+SHOWN = SIGNAL | PORTFOLIO | ATTRIBUTION | CONSTRUCTION | TURNOVER
 SHORT = (
     "IC",
     "RankIC",

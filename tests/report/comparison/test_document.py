@@ -62,6 +62,17 @@ class TestCharts:
         assert isinstance(chart, Lines)
         assert [*chart.hidden] == ["n_epochs 2", "n_epochs 1"]
 
+    def test_groups_are_attributed_where_their_runs_are(self, shelf: Shelf) -> None:
+        for seed, styles in ((0, 0.01), (1, 0.03)):
+            shelf.run(seed=seed, days=20, metrics={"attribution/equal_weight/styles": styles})
+        compared = shelf.compared(draws=20)
+        chart = charts(compared)["group_attribution"]
+        assert isinstance(chart, Bars)
+        assert chart.values["Styles"].tolist() == [pytest.approx(0.02)]
+        page = render(compared, "t", {})
+        assert "Beyond the universe at equal weight, a year" in page
+        assert "2.00% ± 1.41" in page
+
     def test_one_group_has_nothing_to_differ_from(self, shelf: Shelf) -> None:
         shelf.run(without=("backtest",))
         assert [*charts(shelf.compared())] == [
