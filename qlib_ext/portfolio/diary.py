@@ -9,11 +9,12 @@ import pandas as pd
 
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.allocation import Decision
+from qlib_ext.portfolio.constraints.limits import Linear
 from qlib_ext.portfolio.efficient_frontier import frontier_table
 from qlib_ext.portfolio.known_day import KnownDay
 from qlib_ext.portfolio.problem import TOLERANCE
 
-SEPARATOR = "; "  # between sentences
+SEPARATOR = "\n"  # between sentences
 NEAR = 10 * TOLERANCE  # of a bound
 
 
@@ -27,7 +28,8 @@ class Diary:
         sold weight together) and the parts of it that go to stocks that left the universe, are new, or are sold out
         (`turnover/left`, `turnover/new`, `turnover/out`); `volatility`, `deviation`, forecast standard deviations of a day's
         return of the weights, and of their difference from the benchmark; `beta`, to the market over the days known; `expected`, the
-        weights' expected return of a day; `moved`, `kept`, and `binding`, `relaxed`, `told` in words.
+        weights' expected return of a day; `moved`, `kept`, and `binding`, `relaxed`, `told` in words,
+        a line a sentence.
     stocks
         By day of the trade and stock: `weight` aimed at, `held` before, `benchmark`, `expected`, `volatility` forecast of the
         stock, and its shares in the forecast variance, `risk_share` of the weights and `active_share` of their difference from the
@@ -38,7 +40,8 @@ class Diary:
         risk model has no factors.
     limits
         By day of the trade, a row a limit that the weights lie at (`what` is `binding`) or that gave way (`relaxed`), with its
-        `name` and `words`; of bounds of single weights, the number of `stocks` that lie at theirs.
+        `name` and `words`; of a limit of several parts a row a `part`, such as an industry; of bounds of single weights, the number
+        of `stocks` that lie at theirs.
     frontier
         Of the newest day that had weights within one problem, as `qlib_ext.portfolio.efficient_frontier.frontier_table` has it;
         made when it is asked for.
@@ -138,24 +141,27 @@ def _frontier(decision: Decision | None) -> pd.DataFrame:
 
 def _limits(decision: Decision) -> list[dict[str, Any]]:
     """What bound the weights, and what gave way."""
-    found = [
-        {"what": "relaxed", "name": one.name, "words": one.words, "stocks": 0} for one in decision.relaxed
-    ]
+    found = [_limit("relaxed", one.name, one.words) for one in decision.relaxed]
     problem = decision.problem
     if problem is None:
         return found
     chosen = dict(zip(decision.known.codes, decision.weights, strict=True))
     weights = np.array([chosen[code] for code in problem.known.codes])
-    found += [
-        {"what": "binding", "name": limit.name, "words": limit.words, "stocks": 0}
-        for limit in problem.limits
-        if limit.excess(weights) > -NEAR
-    ]
+    for limit in problem.limits:
+        parts = limit.parts()
+        for part in parts:
+            if part.excess(weights) > -NEAR:
+                named = part.rows[0] if isinstance(part, Linear) and len(parts) > 1 else ""
+                found.append(_limit("binding", limit.name, limit.words, named))
     for box in problem.boxes:
         at = (np.abs(weights) > NEAR) & ((weights > box.high - NEAR) | (weights < box.low + NEAR))
         if at.any():
-            found.append({"what": "binding", "name": box.name, "words": box.words, "stocks": int(at.sum())})
+            found.append(_limit("binding", box.name, box.words, stocks=int(at.sum())))
     return found
+
+
+def _limit(what: str, name: str, words: str, part: str = "", stocks: int = 0) -> dict[str, Any]:
+    return {"what": what, "name": name, "words": words, "part": part, "stocks": stocks}
 
 
 def _industries(known: KnownDay) -> np.ndarray:

@@ -12,6 +12,7 @@ from qlib.config import C
 from qlib_ext.checks import integer
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.naive_portfolios import held_returns
+from qlib_ext.metrics.risk_forecast import bias_interval
 from qlib_ext.records import construction_tables as tables
 from qlib_ext.records.base import Record
 
@@ -136,6 +137,7 @@ class ConstructionRecord(Record):
                 "days_per_year": per_year,
                 "window_days": self.window_days,
                 "look_back_days": self.look_back_days,
+                "right_bias": bias_interval(self.window_days),
                 "relaxed": relaxed,
                 "kept": int(made["kept"].sum()),
                 "moved": int((made["moved"] > 0).sum()),

@@ -19,6 +19,7 @@ FORECASTS = ("volatility", "deviation")  # columns of the decisions
 ALIKE = 0.5  # correlation down to which stocks are one cluster
 COMPONENTS = 10  # that a table has
 LOADINGS = 5
+OFTEN = 5  # parts of a limit that are named
 FREE, LIMITED = (
     "frontier without limits",
     "frontier within limits",
@@ -165,7 +166,13 @@ def by_factor(factors: pd.DataFrame) -> pd.DataFrame:
 
 
 def limits(table: pd.DataFrame, days: int) -> pd.DataFrame:
-    """By name of a limit: `binding` and `relaxed`, shares of the rebalancing days; mean number of `stocks` at it, and `words`."""
+    """How often each limit bound, and gave way.
+
+    Returns
+    -------
+    By name of a limit: `binding` and `relaxed`, shares of the rebalancing days; mean number of `stocks` at it; the parts that bound
+    most `often`, such as industries, with their shares of the days; and `words`.
+    """
     rows = {}
     for name, group in table.groupby("name", sort=False):
         binding = group[group["what"] == "binding"]
@@ -173,11 +180,18 @@ def limits(table: pd.DataFrame, days: int) -> pd.DataFrame:
             "binding": binding.index.nunique() / days,
             "relaxed": group[group["what"] == "relaxed"].index.nunique() / days,
             "stocks": float(binding["stocks"].mean()) if len(binding) else 0.0,
+            "often": _often(binding, days),
             "words": group["words"].iloc[-1],
         }
     order = sorted(rows, key=lambda name: (-rows[name]["binding"], -rows[name]["relaxed"]))
-    columns = ["binding", "relaxed", "stocks", "words"]
+    columns = ["binding", "relaxed", "stocks", "often", "words"]
     return pd.DataFrame([rows[name] for name in order], order, columns).rename_axis(index="limit")
+
+
+def _often(binding: pd.DataFrame, days: int) -> str:
+    parts = binding.loc[binding["part"] != "", "part"].value_counts(sort=False)
+    largest = parts.sort_values(ascending=False, kind="stable").iloc[:OFTEN]
+    return ", ".join(f"{part} ({count / days:.0%})" for part, count in largest.items())
 
 
 def yearly_frontier(points: pd.DataFrame, per_year: float) -> pd.DataFrame:

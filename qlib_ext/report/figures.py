@@ -260,7 +260,7 @@ def _draw_points(chart: Points, axes: Axes) -> None:
             table["y"].to_numpy(dtype=float),
             "o-" if chart.joined else "o",
             color=colour,
-            markersize=4.5 if few else 2.5,
+            markersize=8 if chart.joined and len(table) == 1 else 4.5 if few else 2.5,
             markeredgewidth=0,
             alpha=0.8,
             label=_short(str(name)) if len(chart.series) > 1 else "_",

@@ -392,7 +392,7 @@ def _points(chart: Points) -> dict[str, Any]:
             "name": _plain(name),
             "x": _numbers(table["x"]),
             "y": _numbers(table["y"]),
-            "marker": {"color": colour, "size": 6 if len(table) < 400 else 4, "opacity": 0.75},
+            "marker": {"color": colour, "size": _size(chart, table), "opacity": 0.75},
             "line": {"color": colour, "width": 1.4},
             "hovertemplate": f"{names['x']} %{{x:{written['x']}}}<br>{names['y']} %{{y:{written['y']}}}"
             "<extra>%{fullData.name}</extra>",
@@ -411,6 +411,13 @@ def _points(chart: Points) -> dict[str, Any]:
     layout["xaxis"] |= {"zeroline": False} | ({"tickformat": ".2~%"} if chart.percent else {})
     layout["yaxis"] |= {"zeroline": False}
     return _described(traces, axes, layout, legend)
+
+
+def _size(chart: Points, table: pd.DataFrame) -> int:
+    """Of a marker: one beside a line of others must be seen."""
+    if chart.joined and len(table) == 1:
+        return 10
+    return 6 if len(table) < 400 else 4
 
 
 def _described(

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from qlib_ext.portfolio.allocation import Decision
+from qlib_ext.portfolio.constraints.limits import Linear
 from qlib_ext.portfolio.diary import Diary
+from qlib_ext.portfolio.relaxing import Relaxed
 from qlib_ext.portfolio.risk import Risk
 from tests.portfolio.decisions import MOST, decisions
 
@@ -78,6 +80,26 @@ class TestLimits:
         assert largest["stocks"].tolist() == [2, 2, 2]
         assert largest["words"].iloc[0] == "weights of at most 25%"
         assert set(limits["what"]) == {"binding"}
+
+    def test_of_a_limit_of_several_parts_those_that_bind_are_named(self) -> None:
+        day, decision = MADE[0]
+        assert decision.problem is not None
+        own = np.arange(len(CODES)) % 2 == np.array([[0], [1]])  # even and odd places
+        most = own @ decision.weights + [0.0, 0.1]
+        pair = Linear("pair", "a pair", own.astype(float), np.full(2, -np.inf), most, ("even", "odd"))
+        diary = Diary()
+        diary.add(day, replace(decision, problem=replace(decision.problem, limits=(pair,))))
+        limits = diary.tables()["limits"]
+        assert limits.loc[limits["name"] == "pair", "part"].tolist() == ["even"]
+
+    def test_what_gave_way_is_told(self) -> None:
+        day, decision = MADE[0]
+        gave = Relaxed("turnover", "turnover of at most 20% became 31%", 0.2, 0.31)
+        diary = Diary()
+        diary.add(day, replace(decision, relaxed=(gave, gave), told=("One; two", "three")))
+        limits, days = diary.tables()["limits"], diary.tables()["days"]
+        assert limits.loc[limits["what"] == "relaxed", "words"].tolist() == [gave.words] * 2
+        assert days["told"].iloc[0].splitlines() == ["One; two", "three"]
 
 
 class TestFrontier:

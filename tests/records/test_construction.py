@@ -166,7 +166,7 @@ class TestSections:
     def test_what_they_say(self, view: RunArtifacts) -> None:
         made = Construction().render(view)
         assert "The portfolio was rebalanced 12 times, every 5.0 trading days on average." in made
-        assert "most often at the limit `weight`: on 100% of the rebalancings" in made
+        assert "most often at the limit \u201cweight\u201d: on 100% of the rebalancings" in made
         assert "No limit ever gave way" in made
         risk = ForecastRisk().render(view)
         assert "Volatility came out" in risk

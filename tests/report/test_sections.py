@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,16 @@ class TestCumulativeReturn:
         assert "TopkDropout (topk 50, n_drop 5) trades from 2017-01-03" in page
         assert "0.05% of the value, to sell 0.15%" in page
         assert "no trade beyond a move of 9.5%" in page
+
+    def test_a_strategy_of_parts_is_said_without_modules(self, make: Callable[..., Any]) -> None:
+        run = make(days=10)
+        setup = json.loads((run.root / "backtest" / "setup.json").read_text())
+        bounds = {"class": "a.b.WeightBounds", "kwargs": {"most": 0.05}}
+        portfolio = {"optimiser": {"class": "a.b.HierarchicalRiskParity"}, "constraints": [bounds]}
+        setup["strategy"] = {"class": "a.TargetWeights", "kwargs": {"portfolio": portfolio}}
+        run.put("backtest/setup.json", json.dumps(setup))
+        said = "TargetWeights (portfolio optimiser HierarchicalRiskParity, constraints WeightBounds (most 0.05)) trades"
+        assert said in CumulativeReturn().render(run.view())
 
     def test_a_note_stands_once_with_a_summary_or_without(self, make: Callable[..., Any]) -> None:
         run = make(days=5, epochs=1)

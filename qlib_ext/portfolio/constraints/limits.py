@@ -92,7 +92,7 @@ class Linear(Limit):
     def excess(self, weights: Floats) -> float:
         """The largest of the M."""
         sums = self.matrix @ weights
-        return float(np.max(np.maximum(sums - self.high, self.low - sums), initial=0.0))
+        return float(np.max(np.maximum(sums - self.high, self.low - sums), initial=-np.inf))
 
     def bound(self, weights: Floats) -> float:
         """With its offset."""
@@ -157,7 +157,7 @@ class Box(Limit):
 
     def excess(self, weights: Floats) -> float:
         """The largest of a weight."""
-        return float(np.max(np.maximum(weights - self.high, self.low - weights), initial=0.0))
+        return float(np.max(np.maximum(weights - self.high, self.low - weights), initial=-np.inf))
 
     def bound(self, weights: Floats) -> float:
         """Of one stock."""

@@ -72,7 +72,7 @@ class Construction(Section):
         if made["told"].iloc[-1]:
             parts += [
                 html.heading("Of the newest decision"),
-                html.items(made["told"].iloc[-1].split("; ")),
+                html.items(made["told"].iloc[-1].splitlines()),
             ]
         return "".join(parts)
 
@@ -140,7 +140,7 @@ def _turnover(made: pd.DataFrame) -> Chart:
         series={words: made[name] for name, words in CAUSES.items()},
         stacked=True,
         percent=True,
-        ylabel="bought and sold, share of the account",
+        ylabel="share of the account",
         height=260,
         alt="Turnover of each rebalancing by cause",
         caption="Bought and sold weight that each rebalancing after the first asked for: of stocks that left the universe, that "
@@ -208,7 +208,7 @@ def _bound(made: pd.DataFrame, run: RunArtifacts) -> str:
     else:
         first = table.index[0]
         said.append(
-            f"The weights lay most often at the limit `{first}`: on {html.percent(table['binding'].iloc[0], 0)} of the "
+            f"The weights lay most often at the limit \N{LEFT DOUBLE QUOTATION MARK}{first}\N{RIGHT DOUBLE QUOTATION MARK}: on {html.percent(table['binding'].iloc[0], 0)} of the "
             "rebalancings."
         )
     for count, words in (
@@ -224,17 +224,21 @@ def _bound(made: pd.DataFrame, run: RunArtifacts) -> str:
 
 
 def _limits_table(table: pd.DataFrame) -> str:
+    often = table["often"].fillna("")
+    several = bool((often != "").any())
     rows = [
         (
             name,
             html.percent(row["binding"], 1),
             html.percent(row["relaxed"], 1),
             html.number(row["stocks"], 1) if row["stocks"] else html.NONE,
+            *([often[name] or html.NONE] if several else []),
             row["words"],
         )
         for name, row in table.iterrows()
     ]
-    header = ["Limit", "Bound", "Gave way", "Stocks at it", "In words, the last time"]
+    header = ["Limit", "Bound", "Gave way", "Stocks at it"]
+    header += [*(["Most often"] if several else []), "In words, the last time"]
     return html.table(header, rows, numbers=(1, 2, 3))
 
 
@@ -242,7 +246,9 @@ def _days(heading: str, days: pd.DataFrame, column: str) -> str:
     """Days with what is said of them, the newest first; those beyond the first few are folded."""
     if days.empty:
         return ""
-    rows = [(f"{day:%Y-%m-%d}", text) for day, text in days[column].iloc[::-1].items()]
+    rows = [
+        (f"{day:%Y-%m-%d}", ". ".join(text.splitlines())) for day, text in days[column].iloc[::-1].items()
+    ]
     found = html.heading(heading) + html.table(["Traded on", "What was said"], rows[:ROWS])
     if len(rows) > ROWS:
         found += html.details(

@@ -133,12 +133,24 @@ def _told(setup: Mapping[str, object]) -> str:
     assert isinstance(strategy, Mapping)
     assert isinstance(exchange, Mapping)
     name = str(strategy["class"]).rpartition(".")[2]
-    arguments = ", ".join(f"{key} {value}" for key, value in (strategy.get("kwargs") or {}).items())
+    arguments = _words(strategy.get("kwargs") or {})
     return (
         f"{name} ({arguments}) trades from {setup['start']} to {setup['end']}, each day on the scores of the day before, "
         f"with {float(str(setup['account'])):,.0f} to begin with. Orders fill at the day's {exchange['deal_price']}; "
         f"{_by_rules(setup, exchange) if setup.get('rules') else _flat(setup, exchange)}."
     )
+
+
+def _words(value: object) -> str:
+    """An argument: of a part its class without the modules that it lies in, and what it was given."""
+    if isinstance(value, Mapping):
+        if "class" in value:
+            given = _words(value.get("kwargs") or {})
+            return str(value["class"]).rpartition(".")[2] + (f" ({given})" if given else "")
+        return ", ".join(f"{key} {_words(each)}" for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_words, value))
+    return str(value)
 
 
 def _flat(setup: Mapping[str, object], exchange: Mapping[str, object]) -> str:

@@ -15,7 +15,6 @@ from qlib_ext.portfolio.constraints.capacity import Capacity
 from qlib_ext.portfolio.constraints.cash_band import CashBand
 from qlib_ext.portfolio.constraints.industry_band import IndustryBand
 from qlib_ext.portfolio.constraints.industry_cap import IndustryCap
-from qlib_ext.portfolio.constraints.limits import Linear
 from qlib_ext.portfolio.constraints.long_short import LongShort
 from qlib_ext.portfolio.constraints.max_turnover import MaxTurnover
 from qlib_ext.portfolio.constraints.number_of_names import NumberOfNames
@@ -266,9 +265,7 @@ class TestLaws:
         for limit in case.constraint.limits(known, risk):
             wider = limit.widened(np.full(len(limit.parts()), 0.01))
             less = limit.excess(wanted) - 0.01
-            assert wider.excess(wanted) == pytest.approx(
-                max(less, 0.0) if isinstance(limit, Linear) else less
-            )
+            assert wider.excess(wanted) == pytest.approx(less)
             assert len(wider.parts()) == len(limit.parts())
 
 

@@ -28,7 +28,7 @@ def test_around_the_benchmark_it_is_said_with_the_benchmark_in_it() -> None:
     assert (
         limit.parts()[0].words == f"exposure to factor_2 between {middle - 0.5:.4g} and {middle + 0.25:.4g}"
     )
-    assert limit.excess(known.benchmark) == 0
+    assert limit.excess(known.benchmark) == pytest.approx(-0.25)
 
 
 def test_a_stock_without_an_exposure_counts_as_the_mean() -> None:
