@@ -1,0 +1,1 @@
+"""Twenty-three portfolios of the same scores, after cost, against what needs no skill."""
