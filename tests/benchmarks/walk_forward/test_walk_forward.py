@@ -1,0 +1,68 @@
+"""The benchmark's cases are tasks that pass the check of their plans, and its report says what is kept and what is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.walk_forward.cases import KINDS, Case, cases
+from benchmarks.walk_forward.report import write
+from benchmarks.walk_forward.runs import place, standardised
+from qlib_ext.data.folds import FoldPlan
+from qlib_ext.data.segments import check_segments
+
+DAYS = pd.bdate_range("2015-01-05", periods=250, name="datetime")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_case_scores_the_same_days_walking_or_not(kind: str) -> None:
+    task = Case(kind, 3, "2015-01-01", "2020-12-31").task()
+    segments = task["dataset"]["kwargs"]["segments"]
+    if KINDS[kind].once:
+        found = check_segments(segments)["test"]
+    else:
+        plan = FoldPlan.of(segments["walk_forward"])
+        assert plan.warm_start == KINDS[kind].warm_start
+        found = plan.start, plan.end
+    assert found == (pd.Timestamp("2015-01-01"), pd.Timestamp("2020-12-31"))
+    assert task["model"]["kwargs"]["seed"] == 3
+
+
+def test_every_kind_meets_every_seed() -> None:
+    assert [case.name for case in cases(["LSTM"], [0, 1], "a", "b")] == ["LSTM seed 0", "LSTM seed 1"]
+
+
+def test_scores_of_a_day_count_alike_in_an_ensemble() -> None:
+    index = pd.MultiIndex.from_product([DAYS[:2], ["A", "B", "C"]], names=["datetime", "instrument"])
+    found = standardised(pd.Series([1.0, 2.0, 3.0, 100.0, 200.0, 300.0], index))
+    assert found.tolist() == pytest.approx([-1.0, 0.0, 1.0] * 2)
+
+
+def kept(folder: Path, name: str, ic: float) -> None:
+    draw = np.random.default_rng(len(name))
+    daily = pd.DataFrame({"rank_ic": draw.normal(ic, 0.1, len(DAYS))}, index=DAYS)
+    for column in ("portfolio", "index", "equal_weight"):
+        daily[column] = draw.normal(0, 0.01, len(DAYS))
+    target = place(folder, name)
+    target.mkdir(parents=True)
+    daily.to_parquet(target / "daily.parquet")
+    (target / "run.json").write_text(json.dumps({"name": name, "seconds": 1800}), encoding="utf-8")
+
+
+def test_the_report_holds_kinds_against_each_other_and_names_what_was_not_run(tmp_path: Path) -> None:
+    for name, ic in (("LSTM seed 0", 0.05), ("LSTM, once seed 0", 0.02)):
+        kept(tmp_path / "runs", name, ic)
+    page = write(tmp_path / "runs", tmp_path).read_text(encoding="utf-8")
+    assert "| LSTM seed 0 | 250 |" in page
+    assert "| 0.50 |" in page, "hours"
+    assert "| walking forward against training once, LSTM |" in page
+    assert "warm start against cold" not in page
+    assert "Not run: LightGBM Alpha360, LightGBM Alpha360, once, LightGBM Alpha158, LSTM, warm start." in page
+
+
+def test_nothing_kept_is_said(tmp_path: Path) -> None:
+    assert "Nothing is kept yet." in write(tmp_path / "none", tmp_path).read_text(encoding="utf-8")
