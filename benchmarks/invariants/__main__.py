@@ -2,12 +2,13 @@
 
     python -m benchmarks.invariants --cases 10000 --out invariants.jsonl
 
-A block is a market of 40 days, in which 5 exchanges trade 20 cases each: random orders of any size, or a TopkDropout on
-random scores with ties and gaps. Its result is a line of the file; a run that is taken up again leaves out the blocks
-that are there. Checked of every case, against rules that are written down a second time (`plain_rules.py`): cash is
-never negative; cash, holdings, value, turnover and cost of every day are what the trades make them; nothing is bought at
-the upper or sold at the lower price limit or traded while suspended; nothing is sold on the day it was bought; purchases
-are of whole lots; the cost of each trade is commission with its minimum, stamp duty and transfer fee of the day.
+A block is a market of 40 days, in which 5 exchanges trade 20 cases each: random orders of any size, or a TopkDropout or the
+target weights of a portfolio on random scores with ties and gaps. Its result is a line of the file; a run that is taken up
+again leaves out the blocks that are there. Checked of every case, against rules that are written down a second time
+(`plain_rules.py`): cash is never negative; cash, holdings, value, turnover and cost of every day are what the trades make them;
+nothing is bought at the upper or sold at the lower price limit or traded while suspended; nothing is sold on the day it was
+bought; purchases are of whole lots; the cost of each trade is commission with its minimum, stamp duty and transfer fee of the
+day.
 
 Exit status: 1 if anything does not hold.
 """

@@ -15,6 +15,13 @@ from qlib.strategy.base import BaseStrategy
 
 from benchmarks.invariants.markets import INDEX, NO_PRICES, Made, make_market
 from qlib_ext.backtest.simulation import BacktestResult, make_exchange, simulate
+from qlib_ext.portfolio.calendars.every_n_days import EveryNDays
+from qlib_ext.portfolio.known_day import KnownDay
+from qlib_ext.portfolio.optimisers.top_k import TopK
+from qlib_ext.portfolio.portfolio import Portfolio
+from qlib_ext.portfolio.risk import Risk
+from qlib_ext.portfolio.risk_models.base import RiskModel
+from qlib_ext.strategy.target_weights import TargetWeights
 from qlib_ext.strategy.topk_dropout import TopkDropout
 
 EXCHANGES, CASES = 5, 20  # of a market, and of an exchange
@@ -74,6 +81,17 @@ class Anything(BaseStrategy):
         return TradeDecisionWO(orders, self)
 
 
+class Alike(RiskModel):
+    """Every stock has the same risk, and none has to do with another: made markets are too short for more."""
+
+    days_back = 1
+
+    def estimate(self, known: KnownDay) -> tuple[Risk, list[str]]:
+        """Two percent a day."""
+        count = len(known.codes)
+        return Risk(np.zeros((count, 1)), np.full(count, 4e-4)), []
+
+
 def cases(root: Path, seed: int, exchanges: int = EXCHANGES, each: int = CASES) -> Iterator[Case]:
     """Make the market of a seed under `root`, which must be new, and trade in it."""
     market = make_market(root, seed)
@@ -116,6 +134,11 @@ def _strategy(draw: np.random.Generator, market: Made, codes: list[str]) -> Base
     scores = np.round(draw.normal(size=len(index)), int(draw.integers(0, 3)))  # ties, too
     scores[draw.random(len(index)) < 0.1] = np.nan
     topk = int(draw.integers(1, 8))
+    if draw.random() < 0.5:
+        invested, smallest = float(draw.choice([0.5, 0.95, 1.0])), float(draw.choice([0.0, 0.02]))
+        portfolio = Portfolio(TopK(topk), Alike(), invested=invested, min_trade=smallest)
+        calendar = EveryNDays(int(draw.integers(1, 4)))
+        return TargetWeights(signal=pd.Series(scores, index), portfolio=portfolio, calendar=calendar)
     return TopkDropout(
         signal=pd.Series(scores, index),
         topk=topk,
