@@ -36,7 +36,10 @@ from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Aggregator, Balancer
 from qlib_ext.model.losses.base import Loss
 from qlib_ext.model.options import TrainerOptions
+from qlib_ext.portfolio.calendars.base import Calendar, SinceRebalance
 from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
+from qlib_ext.portfolio.online.base import MixingRule
+from qlib_ext.portfolio.optimisers.base import Optimiser
 from qlib_ext.portfolio.risk_models.base import RiskModel
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import Section
@@ -44,7 +47,7 @@ from qlib_ext.tracking.artifacts import RunArtifacts
 from qlib_ext.workflow.experiment import ExperimentManager
 from tests.features.arrays import market_of
 from tests.portfolio.markets import day_of, history_of
-from tests.portfolio.problems import risk_of
+from tests.portfolio.problems import problem_of, risk_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -99,6 +102,9 @@ class TestParts:
         "qlib_ext.model.balancers": Balancer,
         "qlib_ext.portfolio.expected_returns": ExpectedReturns,
         "qlib_ext.portfolio.risk_models": RiskModel,
+        "qlib_ext.portfolio.optimisers": Optimiser,
+        "qlib_ext.portfolio.calendars": Calendar,
+        "qlib_ext.portfolio.online": MixingRule,
         "qlib_ext.strategy": TopkDropoutStrategy,
     }
     WHOLE = (
@@ -109,6 +115,9 @@ class TestParts:
         "model.balancers",
         "portfolio.expected_returns",
         "portfolio.risk_models",
+        "portfolio.optimisers",
+        "portfolio.calendars",
+        "portfolio.online",
         "strategy",
     )
 
@@ -158,6 +167,8 @@ class TestExamples:
             "strategy",
             "expected_returns",
             "risk_model",
+            "optimiser",
+            "calendar",
             "calm",
             "also",
         }
@@ -200,6 +211,26 @@ class TestExamples:
         np.testing.assert_allclose(correlation[~np.eye(len(volatility), dtype=bool)], 0.2)
         assert len(volatility) == 29
         assert len(told) == 2
+
+    def test_optimiser(self, examples: Mapping[str, Any]) -> None:
+        asked = problem_of(6, most=0.25)
+        found = build(examples["optimiser"], Optimiser, name="optimiser").solve(asked)
+        free = found < 0.25 - 1e-9
+        ratio = (found * asked.risk.variances())[free]
+        np.testing.assert_allclose(ratio, ratio[0])
+        assert asked.broken(found) == []
+
+    def test_calendar(self, examples: Mapping[str, Any]) -> None:
+        calendar = build(examples["calendar"], Calendar, name="calendar")
+        days = pd.bdate_range("2024-01-01", "2024-12-31")
+        nothing = np.zeros(1)
+        since = SinceRebalance(nothing, nothing, nothing, nothing)
+        last, found = None, []
+        for k, day in enumerate(days):
+            if calendar.due(day, last, days[: k + 1], since):
+                last = day
+                found.append(f"{day:%m-%d}")
+        assert found == ["01-01", "05-01", "11-01"]
 
     def test_label(self, examples: Mapping[str, Any], tmp_path: Path) -> None:
         qlib.init(provider_uri=str(tmp_path), kernels=1)  # who reads expressions; no store is opened
