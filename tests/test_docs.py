@@ -36,6 +36,7 @@ from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Aggregator, Balancer
 from qlib_ext.model.losses.base import Loss
 from qlib_ext.model.options import TrainerOptions
+from qlib_ext.portfolio.allocation import Allocation
 from qlib_ext.portfolio.calendars.base import Calendar, SinceRebalance
 from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
 from qlib_ext.portfolio.online.base import MixingRule
@@ -148,6 +149,30 @@ class TestParts:
             if not inspect.isabstract(kind) and not kind.__module__.endswith(".base")
         }
         assert there == listed[folder]
+
+
+PARTS_OF_A_PORTFOLIO: Mapping[str, type] = {
+    "optimiser": Optimiser,
+    "calendar": Calendar,
+    "expected_returns": ExpectedReturns,
+    "risk_model": RiskModel,
+    "portfolio": Allocation,
+}
+EXAMPLES_OF_PORTFOLIOS = [
+    (key, config)
+    for text in blocks((ROOT / "docs" / "portfolio.md").read_text(encoding="utf-8"), "yaml")
+    for key, config in yaml.safe_load(text).items()
+    if key in PARTS_OF_A_PORTFOLIO
+]
+
+
+class TestPortfolios:
+    def test_the_page_shows_each_part(self) -> None:
+        assert {key for key, _ in EXAMPLES_OF_PORTFOLIOS} == {*PARTS_OF_A_PORTFOLIO}
+
+    @pytest.mark.parametrize(("key", "config"), EXAMPLES_OF_PORTFOLIOS)
+    def test_what_the_page_shows_is_built(self, key: str, config: Mapping[str, Any]) -> None:
+        build(config, PARTS_OF_A_PORTFOLIO[key], name=key)
 
 
 class TestExamples:
