@@ -25,7 +25,6 @@ from qlib_ext.portfolio.allocation import Decision
 from qlib_ext.portfolio.known_day import KnownDay
 from qlib_ext.portfolio.portfolio import Portfolio
 from qlib_ext.records.backtest import completed
-from qlib_ext.strategy.daily_signal import DailySignal
 from qlib_ext.strategy.target_weights import TargetWeights
 
 SHOWN = 1e-6  # a weight below is none
@@ -201,7 +200,7 @@ class Study:
         calendar = self.sectors.store.calendar
         portfolio = Remembering(**method.of(window.days))
         strategy = TargetWeights(
-            signal=DailySignal(self._scores(method, window, codes, forecasts)),
+            signal=self._scores(method, window, codes, forecasts),
             portfolio=portfolio,
             calendar=method.calendar,
         )

@@ -36,6 +36,8 @@ class DailySignal(SignalWCache):
     def get_signal(self, start_time: pd.Timestamp, end_time: pd.Timestamp) -> pd.Series | pd.DataFrame | None:
         """Scores by `instrument` of the step's days, the last of each; None where there are none."""
         first, after = self.days.searchsorted(start_time), self.days.searchsorted(end_time, side="right")
+        if first == after and len(self.days):
+            return None
         if first == after or self.days[first] != self.days[after - 1]:
             return super().get_signal(start_time, end_time)
         return self.signal_cache.iloc[first:after].droplevel("datetime")
