@@ -19,6 +19,7 @@ from qlib_ext.report.charts import Heatmap, Lines
 ACROSS = 4  # maps beside each other
 COMPONENTS = 3
 YEAR = 250
+NEAR = 0.08  # of the picture: names of points so near to each other are written below each other
 
 
 def wealth(daily: pd.DataFrame, methods: Sequence[str]) -> Figure:
@@ -121,16 +122,12 @@ def efficient(one: SectorYear) -> Figure:
         across, up = _places(path, mean, covariance)
         axes.plot(across, up, color=figures.BLUE, label="efficient frontier")
         axes.plot(volatility * YEAR**0.5, mean * YEAR, "o", color=figures.QUIET, markersize=4, label="stocks")
-        for place, (method, held) in enumerate(one.held.items()):
-            own = np.array([[held.weights.get(code, 0.0) for code in one.codes]])
-            (x,), (y,) = _places(own, mean, covariance)
-            plain = method == PLAIN
-            axes.plot(
-                x, y, "D" if plain else ".", color=figures.INK if plain else figures.ORANGE, markersize=6
-            )
-            axes.annotate(
-                method, (x, y), xytext=(5, (-7, 1, 8)[place % 3]), textcoords="offset points", fontsize=6.5
-            )
+        own = np.array([[held.weights.get(code, 0.0) for code in one.codes] for held in one.held.values()])
+        own_across, own_up = _places(own, mean, covariance)
+        axes.plot(own_across, own_up, ".", color=figures.ORANGE, markersize=7, label="methods")
+        room = NEAR * np.array([np.ptp(across), np.ptp(up)]).clip(1e-9)
+        for at, names in _together(np.column_stack([own_across, own_up]), [*one.held], room):
+            axes.annotate(names, at, xytext=(6, -3), textcoords="offset points", fontsize=6.5, va="top")
         axes.set_xlabel("volatility a year, on the days of training")
         axes.set_ylabel("mean return a year")
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
@@ -150,6 +147,19 @@ def forecast_months(months: Mapping[str, pd.Series]) -> Figure:
         caption="",
     )
     return figures.drawn(chart)
+
+
+def _together(points: np.ndarray, names: Sequence[str], room: np.ndarray) -> list[tuple[np.ndarray, str]]:
+    """Places, and the names of all points near each; a name would cover another."""
+    found: list[tuple[np.ndarray, list[str]]] = []
+    for point, name in zip(points, names, strict=True):
+        for at, others in found:
+            if (np.abs(point - at) <= room).all():
+                others.append(name)
+                break
+        else:
+            found.append((point, [name]))
+    return [(at, "\n".join(others)) for at, others in found]
 
 
 def _places(weights: np.ndarray, mean: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
