@@ -9,15 +9,18 @@ from qlib.backtest.account import Account
 from qlib.backtest.report import PortfolioMetrics
 
 from qlib_ext.backtest.position import OrderedPosition
+from qlib_ext.backtest.shorts import ShortPosition
 
 
 class DailyAccount(Account):
-    """Qlib's account with a position that is an `OrderedPosition`.
+    """Qlib's account with a position that is an `OrderedPosition`, or a `ShortPosition` where stocks can be borrowed.
 
     Parameters
     ----------
     cash
         At the beginning, in currency.
+    borrowing
+        Yearly fee of a stock that is held short, as a fraction; None: no holding is below 0.
 
     Departures
     ----------
@@ -25,12 +28,15 @@ class DailyAccount(Account):
     once, and that there are no indicators of how well orders were executed: the exchange's book says what became of each.
     """
 
-    def __init__(self, cash: float) -> None:
+    def __init__(self, cash: float, borrowing: float | None = None) -> None:
+        kind = OrderedPosition if borrowing is None else ShortPosition
         super().__init__(
             cash,
             benchmark_config={"benchmark": None},
-            pos_type=f"{OrderedPosition.__module__}.{OrderedPosition.__name__}",
+            pos_type=f"{kind.__module__}.{kind.__name__}",
         )
+        if borrowing is not None:
+            self.current_position.borrowing = borrowing
 
     def update_indicator(self, *args: Any, **kwargs: Any) -> None:
         """Nothing."""

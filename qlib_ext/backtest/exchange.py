@@ -100,6 +100,7 @@ class RecordingExchange(Exchange):
         As Qlib's `Exchange` takes them.
     """
 
+    borrowing: float | None = None  # the yearly fee of what is sold short; None: only what is held is sold
     buy_vol_limit: list[tuple[str, str]] | None
     sell_vol_limit: list[tuple[str, str]] | None
 

@@ -19,7 +19,7 @@ from qlib_ext.market.rules.exchange_rules import ExchangeRules, Fees, Lot, Side,
 from qlib_ext.market.rules.price_limits import at_limit
 from qlib_ext.market.store import QlibStore
 
-ARGUMENTS = ("rules", "commission")  # besides those of Qlib's `Exchange`
+ARGUMENTS = ("rules", "commission", "borrowing")  # besides those of Qlib's `Exchange`
 COSTS: Mapping[Side, str] = {"buy": "open_cost", "sell": "close_cost"}
 
 
@@ -42,6 +42,9 @@ class RuleBasedExchange(RecordingExchange):
         The name of a table that comes with the package, a YAML file or the rules themselves; None: no rules.
     commission
         The broker's rate in the place of the table's, as a fraction; with rules only.
+    borrowing
+        Yearly fee of a stock that is borrowed to sell it short, as a fraction of its value; None: nothing is sold that is not
+        held. With rules only, and a `ShortPosition`.
     **kwargs
         As Qlib's `Exchange` takes them. Beside rules, each of these takes the place of a part of them where it is given:
         `open_cost` and `close_cost` of the commission and all levies of a purchase and of a sale, `min_cost` of the least
@@ -72,11 +75,13 @@ class RuleBasedExchange(RecordingExchange):
         *,
         rules: str | Path | ExchangeRules | None = None,
         commission: float | None = None,
+        borrowing: float | None = None,
         **kwargs: Any,
     ) -> None:
         self.rules = read_rules(rules) if isinstance(rules, str | Path) else rules
         self.notes: list[str] = []
-        check_costs(self.rules is not None, {"commission": commission, **kwargs})
+        check_costs(self.rules is not None, {"commission": commission, "borrowing": borrowing, **kwargs})
+        self.borrowing = borrowing
         self.own_limit = self.rules is None or "limit_threshold" in kwargs
         self.own_lots = self.rules is None or "trade_unit" in kwargs
         self.commission = commission
@@ -270,6 +275,9 @@ class RuleBasedExchange(RecordingExchange):
     def _sellable(self, order: Order, position: Any) -> float:
         """What of an order the holding allows to sell: all of it, or whole lots."""
         held = position.get_stock_amount(order.stock_id)
+        if self.borrowing is not None and not self.frozen(order.stock_id, order.start_time, position):
+            whole = held > 0 and abs(order.deal_amount - held) <= TINY * held
+            return held if whole else self._whole(order, order.deal_amount)
         free = max(0.0, held - self.frozen(order.stock_id, order.start_time, position))
         if free < held and order.deal_amount > free * (1 + TINY):
             self.cuts.append(Reason.BOUGHT_TODAY)
@@ -307,7 +315,7 @@ def check_costs(ruled: bool, given: Mapping[str, Any]) -> None:
     Raises
     ------
     UserError
-        If a cost lies out of its range, there is a commission without rules, or both a commission and what takes its
+        If a cost lies out of its range, there is a commission or a fee of borrowing without rules, or both a commission and what takes its
         place.
     """
     if not ruled:
@@ -315,10 +323,14 @@ def check_costs(ruled: bool, given: Mapping[str, Any]) -> None:
             raise UserError(
                 "`commission` takes the place of that of a table of rules: set `rules` too, or `open_cost` and `close_cost`"
             )
+        if given.get("borrowing") is not None:
+            raise UserError("`borrowing` goes with a table of rules: set `rules` too, or leave it out")
         return
     for name in ("commission", *COSTS.values()):
         if given.get(name) is not None:
             between(name, given[name], 0, 1, open_high=True)
+    if given.get("borrowing") is not None:
+        between("borrowing", given["borrowing"], 0, 10)
     if given.get("min_cost") is not None:
         at_least("min_cost", given["min_cost"], 0)
     flat = [name for name in COSTS.values() if given.get(name) is not None]

@@ -112,7 +112,9 @@ def simulate(
     """
     exchange.book = []
     with quiet_qlib():
-        infra = CommonInfrastructure(trade_account=DailyAccount(account), trade_exchange=exchange)
+        infra = CommonInfrastructure(
+            trade_account=DailyAccount(account, exchange.borrowing), trade_exchange=exchange
+        )
         executor = SimulatorExecutor("day", generate_portfolio_metrics=True, common_infra=infra)
         strategy.reset_common_infra(infra)
         executor.reset(start_time=first, end_time=last)

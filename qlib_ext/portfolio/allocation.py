@@ -69,8 +69,11 @@ class Allocation(Rebuildable, ABC):
         As `KnownDay.horizon`.
     min_trade
         Smallest change of a weight that is traded, unless a holding is sold whole.
+    shorts
+        Whether weights may be below 0.
     """
 
+    shorts: bool = False
     benchmark: str
     index: str | None
     horizon: tuple[int, int]

@@ -139,6 +139,7 @@ class Portfolio(Allocation):
                 raise UserError(
                     f"`constraints` must have names of their own, found {name} twice: give one a `name`"
                 )
+        self.shorts = any(one.shorts for one in self.constraints)
         self.costs = Costs.of(costs)
         self.invested = float(between("invested", invested, 0, 1, open_low=True))
         self.benchmark = one_of("benchmark", benchmark, BENCHMARKS)
@@ -207,7 +208,7 @@ class Portfolio(Allocation):
         limits = [limit for one in self.constraints for limit in one.limits(day, own)]
         nothing = np.full(len(day.codes), -np.inf)
         lower = np.max([nothing, *(box.low for box in boxes)], axis=0)
-        if not any(one.shorts for one in self.constraints):
+        if not self.shorts:
             lower = np.maximum(lower, 0.0)
         upper = np.min([-nothing, *(box.high for box in boxes)], axis=0)
         forecasts, buyable = None, day.buyable

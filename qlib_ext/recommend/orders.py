@@ -143,6 +143,11 @@ def next_orders(
             f"the store has no close of {', '.join(unpriced)} up to {day:%Y-%m-%d}: leave them out of the holdings"
         )
     exchange_kwargs = exchange_settings(run)
+    if exchange_kwargs.get("borrowing") is not None:
+        raise UserError(
+            f"the run {run.run_id} sells stocks short, and a list of holdings knows none that are: leave `--current` and "
+            "`--cash` out"
+        )
     with quiet_qlib():
         exchange = NextDayExchange(day, next_day, codes=codes, **exchange_kwargs)
         factor = prices["factor"] if not exchange.trade_w_adj_price else prices["factor"] * 0 + 1.0

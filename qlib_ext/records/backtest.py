@@ -140,7 +140,8 @@ class BacktestRecord(Record):
         super().__init__(recorder)
         self.strategy = strategy
         # Built once on no scores: wrong arguments show now, not after hours of training.
-        self._topk = getattr(self._strategy(_no_scores()), "topk", None)
+        tried = self._strategy(_no_scores())
+        self._topk, self._shorts = getattr(tried, "topk", None), getattr(tried, "shorts", False)
         settings: dict[str, Any] = {"account": ACCOUNT, "benchmark": None, "exchange_kwargs": {}}
         _check_keys("backtest", {} if backtest is None else backtest, settings)
         settings |= backtest or {}
@@ -160,6 +161,11 @@ class BacktestRecord(Record):
         rules = self.exchange_kwargs.get("rules")
         self.rules = None if rules is None else read_rules(rules)
         check_costs(rules is not None, self.exchange_kwargs)
+        if self._shorts and self.exchange_kwargs.get("borrowing") is None:
+            raise UserError(
+                "the strategy sells stocks short, and the exchange sells only what is held: set "
+                "`backtest.exchange_kwargs.borrowing`, the yearly fee of a borrowed stock, or leave out what lets weights be below 0"
+            )
         self.start = None if start is None else as_day("start", start)
         self.end = None if end is None else as_day("end", end)
         if self.start is not None and self.end is not None and self.start > self.end:

@@ -108,6 +108,11 @@ class TargetWeights(BaseSignalStrategy):
         return TradeDecisionWO([] if decision.kept else self._orders(decision, start, end), self)
 
     @property
+    def shorts(self) -> bool:
+        """Whether it may sell what is not held."""
+        return self.portfolio.shorts
+
+    @property
     def notes(self) -> list[str]:
         """What a reader of the results should know, as sentences."""
         return [] if self._history is None else [*self._history.notes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qlib_ext.checks import UserError, above, at_least, between
+from qlib_ext.checks import UserError, above, between
 from qlib_ext.portfolio.constraints.base import Constraint
 from qlib_ext.portfolio.constraints.limits import Box, Gross, Limit, gross_words, percent
 from qlib_ext.portfolio.known_day import KnownDay
@@ -14,7 +14,8 @@ from qlib_ext.portfolio.risk import Risk
 class LongShort(Constraint):
     """A portfolio may be short: its weights together, without their signs, and with them, stay within these.
 
-    A stock that cannot be sold on a day is not sold short on it.
+    A stock that cannot be sold on a day is not sold short on it. The exchange of the backtest must lend stocks, for a yearly fee
+    that is its `borrowing` and is taken by the day; the optimiser does not know of it.
 
     Parameters
     ----------
@@ -25,8 +26,6 @@ class LongShort(Constraint):
         Long less short weights: 0 is as much short as long.
     most_short
         Largest short weight of a stock.
-    borrowing
-        What it costs to borrow what is sold short, by the year, as a fraction of its value.
 
     Raises
     ------
@@ -37,15 +36,12 @@ class LongShort(Constraint):
     name = "long_short"
     shorts = True
 
-    def __init__(
-        self, gross: float = 2.0, net: float = 0.0, most_short: float = 0.05, borrowing: float = 0.0
-    ) -> None:
+    def __init__(self, gross: float = 2.0, net: float = 0.0, most_short: float = 0.05) -> None:
         self.gross = above("gross", gross, 0)
         self.net = between("net", net, -10, 10)
         if abs(net) > gross:
             raise UserError(f"`net` must lie between -gross and gross, found {net} with a gross of {gross}")
         self.most_short = above("most_short", most_short, 0)
-        self.borrowing = at_least("borrowing", borrowing, 0, 10)
 
     def box(self, known: KnownDay) -> Box:
         """Down to the largest short weight."""

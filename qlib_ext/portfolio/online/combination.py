@@ -88,6 +88,7 @@ class OnlineCombination(Allocation):
                         f"`members` must have one `{key}`, found {getattr(first, key)} and, of {name}, {getattr(member, key)}"
                     )
         self.benchmark, self.index, self.horizon = first.benchmark, first.index, first.horizon
+        self.shorts = any(member.shorts for member in self.members.values())
         self.min_trade = min(member.min_trade for member in self.members.values())
         self._begin()
 

@@ -22,7 +22,7 @@ def test_says_gross_net_and_the_largest_short_weight() -> None:
     [
         ({"gross": 0}, "`gross`"),
         ({"gross": 0.5, "net": 1.0}, "`net` must lie between"),
-        ({"borrowing": -1}, "`borrowing`"),
+        ({"most_short": 0}, "`most_short`"),
     ],
 )
 def test_what_is_wrong_is_said(given: dict[str, float], said: str) -> None:
