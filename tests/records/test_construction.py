@@ -12,6 +12,7 @@ import pytest
 from qlib.config import C
 from qlib.workflow import R
 
+from qlib_ext.checks import UserError
 from qlib_ext.market.store import QlibStore
 from qlib_ext.portfolio.diary import Diary
 from qlib_ext.records.backtest import BacktestRecord
@@ -174,6 +175,54 @@ class TestSections:
         page = Diversification().render(view)
         assert "The 5 stocks of the rebalancing of" in page
         assert "At that risk the frontier within the limits expects" in page
+
+
+def test_one_decision_and_a_few_days_are_enough(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing to look back over, no forecast, one covariance without factors: the pages say what there is."""
+    record = ConstructionRecord(run, window_days=20)
+    load = record.load_table
+
+    def cut(path: str) -> pd.DataFrame:
+        table = load(path)
+        if path == "backtest/daily.parquet":
+            return table.iloc[:3]
+        if path.endswith("decisions/frontier.parquet"):
+            return table[table["kind"] != "frontier within limits"].assign(expected=np.nan)
+        if path.endswith(("factors.parquet", "limits.parquet")):
+            return table.iloc[:0]
+        days = table.index.get_level_values("datetime")
+        return table[days == days[0]]
+
+    def keep(path: str, write: Any) -> None:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        write(tmp_path / path)
+
+    monkeypatch.setattr(record, "load_table", cut)
+    monkeypatch.setattr(record, "_log", keep)
+    monkeypatch.setattr(record, "log_metrics", lambda metrics: None)
+    record.generate()
+    keep("portfolio_decisions/stocks.parquet", cut("portfolio_decisions/stocks.parquet").to_parquet)
+    view = RunArtifacts(tmp_path)
+    pages = [section.render(view) for section in (Construction(), ForecastRisk(), Diversification())]
+    assert "There was one rebalancing, which bought 95.0% of the account." in pages[0]
+    assert "No limit bound the weights. No limit ever gave way" in pages[0]
+    assert "Where the risk lies" in pages[1]
+    assert "The portfolio expects no return of any stock" in pages[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"window_days": 1}, "`window_days` must be at least 2, found 1"),
+        ({"look_back_days": 5}, "`look_back_days` must be at least 20, found 5"),
+        ({"most_stocks": 1}, "`most_stocks` must be at least 2, found 1"),
+    ],
+)
+def test_what_is_wrong_is_said_at_once(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ConstructionRecord(recorder=None, **arguments)
 
 
 def test_a_strategy_without_decisions_leaves_a_sentence(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
