@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from mlflow.tracking import MlflowClient
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.folds import newest_only
+from qlib_ext.lookahead import audit
+from qlib_ext.lookahead.findings import Result
 from qlib_ext.market.store import QlibStore
 from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.model import fold_process
@@ -295,6 +297,41 @@ class TestTask:
         )
         with pytest.raises(UserError, match="PRICE"):
             check_task(wrong)
+
+
+class TestLookahead:
+    """`qlib-ext lookahead` on the workflow: the audit of a fold is that of an ordinary task, and is not made here."""
+
+    @pytest.fixture
+    def looked(
+        self, monkeypatch: pytest.MonkeyPatch, store: QlibStore, workplace: Path
+    ) -> list[dict[str, Any]]:
+        qlib.init(provider_uri=str(store.root), region="cn", kernels=1, logging_level=40)
+        seen: list[dict[str, Any]] = []
+
+        def audited(task: Mapping[str, Any], **how: Any) -> Result:
+            seen.append({"segments": task["dataset"]["kwargs"]["segments"], **how})
+            facts = {"first": "2016-01-04", "last": "2016-12-30", "changed_markets": 1, "changed": ["bars"]}
+            return Result(facts, how["dates"], (), ())
+
+        monkeypatch.setattr(audit, "audit", audited)
+        return seen
+
+    def test_folds_share_the_dates_and_each_is_built_anew_on_both_sides_of_its_validation(
+        self, task: dict[str, Any], store: QlibStore, looked: list[dict[str, Any]]
+    ) -> None:
+        found = audit._of_folds(task, store, 10, 1, None, 0, None)
+        folds = WalkForward(**walked(task)["model"]["kwargs"]).folds(store)
+        assert [each["segments"] for each in looked] == [fold.segments for fold in folds]
+        assert [(each["dates"], each["refits"]) for each in looked] == [(5, 2), (5, 2)]
+        assert found.dates == 10
+
+    def test_one_model_is_not_that_of_all_folds(
+        self, task: dict[str, Any], store: QlibStore, looked: list[dict[str, Any]]
+    ) -> None:
+        with pytest.raises(UserError, match="a walk-forward has a model a fold, and one was given"):
+            audit._of_folds(task, store, 10, 1, lambda dataset: None, 0, None)
+        assert looked == []
 
 
 class TestModel:
