@@ -128,6 +128,12 @@ class Portfolio(Allocation):
             if expected_returns is None
             else build(expected_returns, ExpectedReturns, name="expected_returns")
         )
+        asks = self.optimiser.needs_forecast
+        if asks is not None and isinstance(self.expected_returns, NoForecast):
+            raise UserError(
+                f"{asks} needs expected returns, and the portfolio has none: name a model of them under `expected_returns`, or "
+                "take an optimiser of risk alone"
+            )
         if isinstance(constraints, (str, Mapping)):
             raise UserError(f"`constraints` must be a list of them, found {brief(constraints)}")
         self.constraints = [
@@ -167,6 +173,8 @@ class Portfolio(Allocation):
         """
         risk, told = self.risk_model.estimate(known)
         expected = self.expected_returns.estimate(known, risk)
+        if self.optimiser.needs_forecast and (expected is None or not np.any(np.nan_to_num(expected))):
+            told = [*told, "nothing is expected of any stock yet: risk alone decides"]
         inside = risk.known
         if not inside.any():
             said = "the risk of no stock is known: the account stays as it is"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from qlib_ext.checks import UserError
+import numpy as np
+
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.problem import Problem
@@ -25,6 +26,14 @@ class Optimiser(Rebuildable, ABC):
 
     days_back: int = 1
 
+    @property
+    def needs_forecast(self) -> str | None:
+        """What of it asks for expected returns, in words; None where nothing does.
+
+        A portfolio without a model of them is refused. On a day on which the model says nothing risk alone decides.
+        """
+        return None
+
     @abstractmethod
     def solve(self, problem: Problem) -> Floats:
         """Weights `[N]`, whose sum is `problem.invested`.
@@ -36,11 +45,6 @@ class Optimiser(Rebuildable, ABC):
         """
 
 
-def expected(problem: Problem, asks: str) -> Floats:
-    """`[N]`: the expected returns, or an error that says who asks for them."""
-    if problem.expected is None:
-        raise UserError(
-            f"{asks} needs expected returns, and the portfolio has none: name a model of them under `expected_returns`, or "
-            "take an optimiser of risk alone"
-        )
-    return problem.expected
+def forecast(problem: Problem) -> Floats | None:
+    """`[N]`: the expected returns; None where there are none on this day or all are 0, and risk alone decides."""
+    return problem.expected if problem.expected is not None and np.any(problem.expected) else None

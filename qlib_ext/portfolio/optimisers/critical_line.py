@@ -6,7 +6,7 @@ import numpy as np
 
 from qlib_ext.checks import UserError, above, one_of
 from qlib_ext.metrics.cross_section import Floats
-from qlib_ext.portfolio.optimisers.base import Optimiser, expected
+from qlib_ext.portfolio.optimisers.base import Optimiser, forecast
 from qlib_ext.portfolio.optimisers.frontier import Frontier, frontier
 from qlib_ext.portfolio.optimisers.shares import candidates, to_invest
 from qlib_ext.portfolio.problem import Problem
@@ -53,20 +53,24 @@ class CriticalLine(Optimiser):
             None if target is None else float(above("target", target, -1.0 if "return" in point else 0.0))
         )
 
+    @property
+    def needs_forecast(self) -> str | None:
+        """All points but that of the lowest variance do."""
+        return None if self.point == "minimum_variance" else f"CriticalLine with {self.point}"
+
     def solve(self, problem: Problem) -> Floats:
         """The point of the frontier of the stocks that may be held."""
         places = candidates(problem)
         weights = np.zeros(problem.count)
-        weights[places] = self._chosen(self.frontier(problem, places))
+        found = self.frontier(problem, places)
+        weights[places] = found.lowest_variance() if self._calm(forecast(problem)) else self._chosen(found)
         return weights
 
     def frontier(self, problem: Problem, places: np.ndarray) -> Frontier:
         """The whole frontier of some stocks."""
-        risk = problem.risk.take(places)
-        if self.point == "minimum_variance":
-            mean = -risk.variances()  # whatever it is, the line ends at the same point
-        else:
-            mean = expected(problem, f"CriticalLine with {self.point}")[places]
+        risk, expected = problem.risk.take(places), forecast(problem)
+        # At the lowest variance the line ends whatever the returns are.
+        mean = -risk.variances() if self._calm(expected) else np.asarray(expected)[places]
         lower, upper = problem.lower[places], problem.upper[places]
         if not np.isfinite(lower).all():
             raise UserError(
@@ -74,9 +78,13 @@ class CriticalLine(Optimiser):
             )
         return frontier(mean, risk.covariance(), lower, upper, to_invest(problem))
 
+    def _calm(self, expected: Floats | None) -> bool:
+        """Whether risk alone decides."""
+        return self.point == "minimum_variance" or expected is None
+
     def _chosen(self, found: Frontier) -> Floats:
         if self.target is None:
-            return found.lowest_variance() if self.point == "minimum_variance" else found.highest_ratio()
+            return found.highest_ratio()
         return (
             found.of_return(self.target)
             if self.point == "target_return"

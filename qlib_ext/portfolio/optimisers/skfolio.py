@@ -27,7 +27,7 @@ from qlib_ext.checks import UserError, integer
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.constraints.limits import Linear
 from qlib_ext.portfolio.known_day import Ints
-from qlib_ext.portfolio.optimisers.base import Optimiser, expected
+from qlib_ext.portfolio.optimisers.base import Optimiser, forecast
 from qlib_ext.portfolio.optimisers.past_returns import past_returns
 from qlib_ext.portfolio.optimisers.shares import candidates, holdable, to_invest
 from qlib_ext.portfolio.optimisers.skfolio_prior import GivenPrior
@@ -78,7 +78,7 @@ class Skfolio(Optimiser):
     ------
     UserError
         From the constructor, if the class is none of skfolio's optimisers, or sets what the portfolio fills in; from `solve`,
-        if it needs a forecast or a benchmark and there is none, or if skfolio refuses an argument.
+        if it needs a benchmark and there is none, or if skfolio refuses an argument.
 
     Notes
     -----
@@ -86,6 +86,8 @@ class Skfolio(Optimiser):
     factors, the solver takes them apart. A `prior_estimator` of one's own in `kwargs` takes their place. *Past returns* stand
     as they were; of a stock without one the mean of the others stands in. BenchmarkTracker follows the market's past returns
     by skfolio's own estimate.
+
+    On a day without a forecast, objectives with a return in them take the least risk.
 
     *Bounds* hold for convex methods, HRP, HERC and Schur. *Limits* hold inside of convex methods; where skfolio scales the
     weights afterwards (MAXIMIZE_RATIO, MaximumDiversification, RiskBudgeting), linear ones alone. What a method cannot keep to
@@ -118,13 +120,21 @@ class Skfolio(Optimiser):
             raise UserError(f"`relative` is for skfolio's MeanRisk, found {type(self.method).__name__}")
 
     @property
+    def needs_forecast(self) -> str | None:
+        """Objectives with a return in them do, also within."""
+        asks = (part for part in _on_stocks(self.method) if _forecasts(part))
+        part = next(asks, None)
+        return None if part is None else f"{type(part).__name__} with {part.objective_function.name}"
+
+    @property
     def name(self) -> str:
         """Of the class."""
         return type(self.method).__name__
 
     def solve(self, problem: Problem) -> Floats:
         """What the method makes of the stocks that may be held."""
-        self._check(problem)
+        mean = forecast(problem)
+        self._check(problem, mean)
         places = self._places(problem)
         weights = np.zeros(problem.count)
         estimator = clone(self.method)
@@ -134,14 +144,16 @@ class Skfolio(Optimiser):
         if len(places) == 1 or scale <= TOLERANCE:
             weights[places] = total / len(places)
             return weights
-        prior = GivenPrior(problem.expected, problem.risk, problem.known.codes)
+        prior = GivenPrior(mean, problem.risk, problem.known.codes)
         for part in _on_stocks(estimator):
+            if mean is None and _forecasts(part):
+                part.objective_function = ObjectiveFunction.MINIMIZE_RISK
             if part.prior_estimator is None and not isinstance(part, BenchmarkTracker):
                 part.prior_estimator = prior
         if "min_weights" in takes:
             estimator.set_params(**self._bounds(problem, places, scale))
         if isinstance(estimator, ConvexOptimization):
-            estimator.set_params(**self._inside(problem, places, scale))
+            estimator.set_params(**self._inside(estimator, problem, places, scale))
         weights[places] = self._fitted(estimator, problem, places) * scale
         return tidy(problem, weights) if isinstance(estimator, ConvexOptimization) else weights
 
@@ -153,20 +165,19 @@ class Skfolio(Optimiser):
         limited = isinstance(self.method, ConvexOptimization) and not isinstance(self.method, RiskBudgeting)
         return holdable(problem) if limited else candidates(problem)
 
-    def _check(self, problem: Problem) -> None:
+    def _check(self, problem: Problem, mean: Floats | None) -> None:
         for part in _on_stocks(self.method):
-            if _forecasts(part):
-                asks = f"{type(part).__name__} with {part.objective_function.name}"
-                best = float(expected(problem, asks).max())
-                if (
-                    part.objective_function is ObjectiveFunction.MAXIMIZE_RATIO
-                    and not self.relative
-                    and np.all(problem.lower >= 0)
-                    and best <= part.risk_free_rate
-                ):
-                    raise Infeasible(
-                        f"the best expected return of a day is {best:.4%}, from which no ratio above 0 can be made"
-                    )
+            if (
+                mean is not None
+                and _forecasts(part)
+                and part.objective_function is ObjectiveFunction.MAXIMIZE_RATIO
+                and not self.relative
+                and np.all(problem.lower >= 0)
+                and mean.max() <= part.risk_free_rate
+            ):
+                raise Infeasible(
+                    f"the best expected return of a day is {mean.max():.4%}, from which no ratio above 0 can be made"
+                )
         if self.relative and np.isnan(problem.known.benchmark).any():
             raise UserError(
                 "`relative` needs a benchmark, and the portfolio has none: name one, or leave it out"
@@ -186,22 +197,22 @@ class Skfolio(Optimiser):
             "max_weights": np.clip(high, -MOST_WEIGHT, MOST_WEIGHT),
         }
 
-    def _inside(self, problem: Problem, places: Ints, scale: float) -> dict[str, Any]:
+    def _inside(
+        self, estimator: BaseOptimization, problem: Problem, places: Ints, scale: float
+    ) -> dict[str, Any]:
         """What a convex method takes account of beside bounds."""
-        takes = inspect.signature(type(self.method)).parameters
+        takes = inspect.signature(type(estimator)).parameters
         found: dict[str, Any] = _budget(problem) if "budget" in takes else {}
         cost = (problem.buy_cost + problem.sell_cost) / 2
-        if cost > 0 and _forecasts(self.method):
+        if cost > 0 and _forecasts(estimator):
             found |= {"transaction_costs": cost, "previous_weights": problem.known.held[places]}
         if self.relative:
             found["target_weights"] = problem.known.benchmark
-            if self.method.objective_function is ObjectiveFunction.MAXIMIZE_RATIO:
-                found["risk_free_rate"] = float(
-                    problem.known.benchmark @ expected(problem, "an information ratio")
-                )
+            if estimator.objective_function is ObjectiveFunction.MAXIMIZE_RATIO:
+                found["risk_free_rate"] = float(problem.known.benchmark @ np.asarray(problem.expected))
         if not problem.limits:
             return found
-        if _scales_afterwards(self.method):
+        if _scales_afterwards(estimator):
             return found | _inequalities(problem, places)
         spread = csr_matrix(
             (np.full(len(places), scale), (places, np.arange(len(places)))), (problem.count, len(places))

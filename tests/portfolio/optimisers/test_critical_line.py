@@ -41,11 +41,14 @@ def test_the_lowest_variance_needs_no_forecast() -> None:
     np.testing.assert_array_equal(CriticalLine().solve(problem_of(10, most=0.3)), with_one)
 
 
-def test_the_others_do() -> None:
-    with pytest.raises(
-        UserError, match="CriticalLine with maximum_sharpe needs expected returns, and the portfolio has"
-    ):
-        CriticalLine(point="maximum_sharpe").solve(problem_of(10))
+def test_without_a_forecast_the_others_take_it_too() -> None:
+    """On a day on which a model of expected returns has nothing to say; a portfolio without one is refused."""
+    assert CriticalLine().needs_forecast is None
+    for optimiser in (CriticalLine(point="maximum_sharpe"), CriticalLine(point="target_return", target=0.1)):
+        assert optimiser.needs_forecast == f"CriticalLine with {optimiser.point}"
+        for expected in (None, np.zeros(10)):
+            asked = problem_of(10, most=0.3, expected=expected)
+            np.testing.assert_array_equal(optimiser.solve(asked), CriticalLine().solve(asked))
 
 
 def test_it_needs_lower_bounds() -> None:

@@ -12,6 +12,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.portfolio.constraints.limits import Deviation, Linear, Turnover
 from qlib_ext.portfolio.optimisers.skfolio import Skfolio
 from qlib_ext.portfolio.optimisers.skfolio_prior import GivenPrior
+from qlib_ext.portfolio.portfolio import Portfolio
 from qlib_ext.portfolio.problem import Infeasible, Problem
 from qlib_ext.portfolio.risk import Risk
 from qlib_ext.portfolio.solving import least
@@ -162,20 +163,35 @@ class TestLimits:
 
 class TestErrors:
     @pytest.mark.parametrize("objective", ["MAXIMIZE_RETURN", "MAXIMIZE_UTILITY", "MAXIMIZE_RATIO"])
-    def test_a_return_needs_a_forecast(self, objective: str) -> None:
+    def test_a_return_asks_for_a_forecast(self, objective: str) -> None:
+        """Without one on a day the least risk is taken; a portfolio that never has one is refused."""
+        optimiser = skfolio(objective_function=objective)
+        assert optimiser.needs_forecast == f"MeanRisk with {objective}"
         with pytest.raises(
             UserError, match=f"MeanRisk with {objective} needs expected returns, and the portfolio has"
         ):
-            skfolio(objective_function=objective).solve(problem_of(4))
+            Portfolio(optimiser)
+        for expected in (None, np.zeros(4)):
+            asked = problem_of(4, expected=expected)
+            np.testing.assert_array_equal(optimiser.solve(asked), skfolio().solve(asked))
 
     def test_so_does_a_return_within(self) -> None:
         inner = {"class": "skfolio.optimization.MeanRisk", "kwargs": {"objective_function": "MAXIMIZE_RATIO"}}
-        with pytest.raises(UserError, match="MeanRisk with MAXIMIZE_RATIO needs expected returns"):
-            skfolio("NestedClustersOptimization", inner_estimator=inner).solve(problem_of(6))
+        nested = skfolio("NestedClustersOptimization", cv="ignore", inner_estimator=inner)
+        assert nested.needs_forecast == "MeanRisk with MAXIMIZE_RATIO"
+        assert nested.solve(problem_of(6)).sum() == pytest.approx(1.0)
+
+    @pytest.mark.parametrize(
+        "name", ["MeanRisk", "MaximumDiversification", "RiskBudgeting", "HierarchicalRiskParity"]
+    )
+    def test_risk_alone_does_not(self, name: str) -> None:
+        assert skfolio(name).needs_forecast is None
 
     def test_a_prior_of_ones_own_forecasts(self) -> None:
         prior = {"class": "skfolio.prior.EmpiricalPrior"}
-        found = skfolio(objective_function="MAXIMIZE_RETURN", prior_estimator=prior).solve(problem_of(4))
+        own = skfolio(objective_function="MAXIMIZE_RETURN", prior_estimator=prior)
+        assert own.needs_forecast is None
+        found = own.solve(problem_of(4))
         assert found.max() == pytest.approx(1.0, abs=1e-6)
 
     def test_no_return_above_nought_is_said(self) -> None:
