@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from qlib_ext.config.rebuildable import Rebuildable
+from qlib_ext.market.side_data.table import MARKET_VALUE
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.known_day import KnownDay
 from qlib_ext.portfolio.problem import Problem
@@ -83,6 +84,11 @@ class Allocation(Rebuildable, ABC):
     @abstractmethod
     def days_back(self) -> int:
         """Days of the market that a decision looks back over."""
+
+    @property
+    def asks(self) -> set[str]:
+        """Names of the side data that no decision can do without."""
+        return {MARKET_VALUE} if self.benchmark == "value" else set()
 
     @abstractmethod
     def decide(self, known: KnownDay) -> Decision:

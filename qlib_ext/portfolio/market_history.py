@@ -95,11 +95,8 @@ class MarketHistory:
         UserError
             If the index is not in the store, or none of the stocks is.
         """
+        check_index(store, index)
         there = {*store.instruments()}
-        if index is not None and index.upper() not in there:
-            raise UserError(
-                f"`index` must be an instrument of the store {store.root}, found {index}{nearest(index.upper(), there)}"
-            )
         table = scores.dropna().unstack("instrument").sort_index()
         codes = tuple(sorted({*table.columns, *others} & there))
         if not codes:
@@ -222,6 +219,15 @@ class MarketHistory:
         )
         known.benchmark[:] = _benchmark(known, scored[some], benchmark)
         return known
+
+
+def check_index(store: QlibStore, index: str | None) -> None:
+    """Raise a UserError unless the index, where there is one, is in the store."""
+    there = store.instruments()
+    if index is not None and index.upper() not in there:
+        raise UserError(
+            f"`index` must be an instrument of the store {store.root}, found {index}{nearest(index.upper(), there)}"
+        )
 
 
 def _flags(given: Mapping[str, bool] | None, codes: Sequence[str]) -> Bools:

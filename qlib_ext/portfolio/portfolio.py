@@ -163,6 +163,11 @@ class Portfolio(Allocation):
         own = (self.optimiser.days_back, self.risk_model.days_back, self.expected_returns.days_back)
         return max(*own, *(one.days_back for one in self.constraints)) + sum(self.horizon)
 
+    @property
+    def asks(self) -> set[str]:
+        """Names of the side data that no decision can do without."""
+        return super().asks.union(self.expected_returns.asks, *(one.asks for one in self.constraints))
+
     def decide(self, known: KnownDay) -> Decision:
         """Weights for a day.
 

@@ -186,6 +186,9 @@ class BacktestRecord(Record):
                 f"`backtest.benchmark` must be an instrument of the store {spec.store.root}, found {brief(benchmark)}"
                 f"{nearest(benchmark.upper(), spec.store.instruments())}"
             )
+        check_store = getattr(self._strategy(_no_scores()), "check_store", None)
+        if check_store is not None:  # a strategy of target weights, which reads the store itself
+            check_store(spec.store)
         first, last = spec.segments["test"]
         if self.rules is not None:
             spells = spec.store.membership(spec.universe)

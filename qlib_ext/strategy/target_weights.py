@@ -15,6 +15,7 @@ from qlib.contrib.strategy.signal_strategy import BaseSignalStrategy
 from qlib_ext.backtest.exchange import IntendedOrder
 from qlib_ext.checks import UserError
 from qlib_ext.config.build import build
+from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.allocation import Allocation, Decision
@@ -23,7 +24,7 @@ from qlib_ext.portfolio.calendars.weekly import Weekly
 from qlib_ext.portfolio.diary import Diary
 from qlib_ext.portfolio.known_day import KnownDay
 from qlib_ext.portfolio.lots import Lots
-from qlib_ext.portfolio.market_history import MarketHistory
+from qlib_ext.portfolio.market_history import MarketHistory, check_index
 from qlib_ext.portfolio.portfolio import Portfolio
 from qlib_ext.portfolio.problem import TOLERANCE
 from qlib_ext.strategy.daily_signal import daily
@@ -106,6 +107,17 @@ class TargetWeights(BaseSignalStrategy):
         self._targets = dict(zip(known.codes, decision.weights.tolist(), strict=True))
         self._score = dict(zip(known.codes, known.score.tolist(), strict=True))
         return TradeDecisionWO([] if decision.kept else self._orders(decision, start, end), self)
+
+    def check_store(self, store: QlibStore) -> None:
+        """Raise a UserError where a store lacks what the portfolio cannot do without."""
+        check_index(store, self.portfolio.index)
+        side = SideData(store)
+        for name in sorted(self.portfolio.asks):
+            if name not in side:
+                raise UserError(
+                    f"the portfolio needs the side data `{name}`, found none in the store {store.root}: bring a table in with "
+                    f"`qlib-ext data side-data {store.root} {name} FILE`, or leave out what asks for it"
+                )
 
     @property
     def shorts(self) -> bool:

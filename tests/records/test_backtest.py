@@ -3,7 +3,8 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from qlib.data.cache import H
 from qlib.utils import init_instance_by_config
 
 from qlib_ext.checks import UserError
+from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.portfolio_series import series_of
 from qlib_ext.records.backtest import EXCHANGE, BacktestRecord, first_day, summarise
 from qlib_ext.records.signal import SignalRecord
@@ -387,3 +390,52 @@ class TestRules:
     ) -> None:
         with pytest.raises(UserError, match=message):
             record(None, workplace, backtest={"exchange_kwargs": given})
+
+
+class TestTargetWeights:
+    STRATEGY: ClassVar[dict[str, Any]] = {
+        "class": "qlib_ext.strategy.target_weights.TargetWeights",
+        "kwargs": {
+            "portfolio": {
+                "optimiser": {"class": "qlib_ext.portfolio.optimisers.top_k.TopK", "kwargs": {"k": 5}},
+                "risk_model": {
+                    "class": "qlib_ext.portfolio.risk_models.covariance.Covariance",
+                    "kwargs": {
+                        "estimator": {"class": "skfolio.moments.LedoitWolf"},
+                        "window": 40,
+                        "min_days": 20,
+                    },
+                },
+                "invested": 0.9,
+            }
+        },
+    }
+
+    def test_what_it_decides_is_written_and_traded(
+        self, scored: Any, workplace: Any, read: Any, files: Any
+    ) -> None:
+        record(scored, workplace, strategy=self.STRATEGY).generate()
+        made = {path for path in files() if path.startswith("portfolio_decisions/")}
+        assert made == {*BacktestRecord.may_make}
+        days, stocks = read("portfolio_decisions/days.parquet"), read("portfolio_decisions/stocks.parquet")
+        assert len(days) == len(days.index.to_period("W").unique())  # weekly
+        assert days["invested"].to_numpy() == pytest.approx(0.9)
+        targets = stocks["weight"].groupby("datetime").sum()
+        assert targets.to_numpy() == pytest.approx(0.9)
+        held = read("backtest/positions.parquet")["weight"].loc[days.index[0]]
+        assert held.sum() == pytest.approx(0.9, abs=0.01)
+
+    def test_what_the_store_lacks_shows_before_the_training(self, scored: Any, workplace: Any) -> None:
+        band = {
+            "class": "qlib_ext.portfolio.constraints.industry_band.IndustryBand",
+            "kwargs": {"width": 0.02},
+        }
+        portfolio = {**self.STRATEGY["kwargs"]["portfolio"], "constraints": [band]}
+        asking = record(scored, workplace, strategy={**self.STRATEGY, "kwargs": {"portfolio": portfolio}})
+        spec = SimpleNamespace(
+            store=QlibStore("store"), benchmark="SH000300", require_segment=print, require_field=print
+        )
+        with pytest.raises(
+            UserError, match="the portfolio needs the side data `industry`, found none in the store"
+        ):
+            asking.check_before(cast(DatasetSpec, spec))

@@ -24,11 +24,14 @@ class Constraint(Rebuildable, ABC):
         Days that it looks back, today's included.
     shorts
         Whether it lets weights be below 0.
+    asks
+        Names of the side data that it cannot do without, such as `industry`.
     """
 
     name: str
     shorts: bool = False
     days_back: int = 1
+    asks: tuple[str, ...] = ()
 
     def box(self, known: KnownDay) -> Box | None:
         """Bounds of single weights; None where it sets none."""

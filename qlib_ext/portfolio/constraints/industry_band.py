@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from qlib_ext.checks import at_least, instance, one_of
+from qlib_ext.market.side_data.table import INDUSTRY
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.constraints.base import Constraint
 from qlib_ext.portfolio.constraints.centre import AGAINST, SAID, centre, missing
@@ -34,6 +35,8 @@ class IndustryBand(Constraint):
     UserError
         If the width is below 0, or there is no such benchmark.
     """
+
+    asks = (INDUSTRY,)
 
     def __init__(self, width: float, against: str = "benchmark", name: str = "industry") -> None:
         self.name = instance("name", name, str)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from qlib_ext.checks import UserError, brief, instance, nearest
+from qlib_ext.market.side_data.table import INDUSTRY
 from qlib_ext.portfolio.constraints.base import Constraint
 from qlib_ext.portfolio.constraints.centre import missing
 from qlib_ext.portfolio.constraints.industry_band import UNKNOWN, industry_rows
@@ -33,6 +34,8 @@ class IndustryCap(Constraint):
     UserError
         If one is below 0, or an industry is not one of the store's.
     """
+
+    asks = (INDUSTRY,)
 
     def __init__(self, most: float | Mapping[str, float], name: str = "industry_cap") -> None:
         self.name = instance("name", name, str)

@@ -17,9 +17,12 @@ class ExpectedReturns(Rebuildable, ABC):
     ----------
     days_back
         Days of scores and returns that it looks back, today's included.
+    asks
+        Names of the side data that it cannot do without.
     """
 
     days_back: int = 1
+    asks: tuple[str, ...] = ()
 
     @abstractmethod
     def estimate(self, known: KnownDay, risk: Risk) -> Floats | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from qlib_ext.checks import UserError, above, between, one_of
 from qlib_ext.config.build import build
+from qlib_ext.market.side_data.table import MARKET_VALUE
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
 from qlib_ext.portfolio.expected_returns.grinold import GrinoldAlpha
@@ -64,6 +65,7 @@ class BlackLitterman(ExpectedReturns):
         self.risk_aversion = float(above("risk_aversion", risk_aversion, 0))
         self.weights = one_of("weights", weights, ("benchmark", "market_value", "equal"))
         self.days_back = self.views.days_back
+        self.asks = (*self.views.asks, *([MARKET_VALUE] if weights == "market_value" else []))
 
     def estimate(self, known: KnownDay, risk: Risk) -> Floats:
         """NaN where the risk is unknown; a stock without a view has what others' views make of it."""

@@ -111,6 +111,11 @@ class OnlineCombination(Allocation):
         """In log wealth: the regret of the rule so far, and its bound."""
         return self.rule.regret(self._relatives), self.rule.bound(self._relatives)
 
+    @property
+    def asks(self) -> set[str]:
+        """Names of the side data that a member cannot do without."""
+        return set().union(*(member.asks for member in self.members.values()))
+
     def decide(self, known: KnownDay) -> Decision:
         """Weights of the members, by their shares."""
         lost = self._catch_up(known)
