@@ -63,10 +63,10 @@ CONSTRUCTION: dict[str, Written] = {
 }
 TURNOVER: dict[str, Written] = {
     "construction/turnover": ("A rebalancing", "percent", 1),
-    "construction/turnover_left": ("left the universe", "percent", 1),
-    "construction/turnover_new": ("new", "percent", 1),
-    "construction/turnover_out": ("sold out", "percent", 1),
-    "construction/turnover_changed": ("weight changed", "percent", 1),
+    "construction/turnover_left": ("Left the universe", "percent", 1),
+    "construction/turnover_new": ("New", "percent", 1),
+    "construction/turnover_out": ("Sold out", "percent", 1),
+    "construction/turnover_changed": ("Weight changed", "percent", 1),
     "construction/drift": ("Beside it: drift", "percent", 1),
 }
 SHOWN = SIGNAL | PORTFOLIO | ATTRIBUTION | CONSTRUCTION | TURNOVER

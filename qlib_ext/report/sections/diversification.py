@@ -157,17 +157,13 @@ def _table(facts: pd.DataFrame) -> str:
 
 
 def _frontier(points: pd.DataFrame) -> Chart:
-    series = {}
-    for kind, group in points.groupby(points.index, sort=False):
-        series[str(kind)] = pd.DataFrame({"x": group["volatility"], "y": group["expected"]}).reset_index(
-            drop=True
-        )
-        if len(group) == 1:
-            series[str(kind)]["text"] = str(kind)
-    best = points[points.index == (LIMITED if LIMITED in points.index else FREE)].iloc[[0]]
-    series["least risk"] = pd.DataFrame(
-        {"x": best["volatility"], "y": best["expected"], "text": "least risk"}
-    )
+    places = points[["volatility", "expected"]].set_axis(["x", "y"], axis=1)
+    series = {
+        str(kind): group.reset_index(drop=True) for kind, group in places.groupby(places.index, sort=False)
+    }
+    for kind in (FREE, LIMITED):
+        if kind in series:
+            series["least risk"] = series[kind].iloc[:1]
     return Points(
         series=series,
         joined=True,
