@@ -155,6 +155,9 @@ def verdict(found: Sequence[SectorYear], compared: pd.DataFrame, sectors: pd.Dat
         if not sure
         else "None has a surely higher Sharpe ratio, with all methods counted."
     )
+    parts.append(
+        f"All of this is of {len(years)} years: intervals over days know nothing of years that were not seen."
+    )
     calm = rivals[rivals["calmer"] > 0.9 * rivals["of"]]["method"].tolist()
     if calm:
         parts.append(

@@ -40,7 +40,7 @@ def wealth(daily: pd.DataFrame, methods: Sequence[str]) -> Figure:
 def sharpes(table: pd.DataFrame) -> Figure:
     """Sharpe ratio of the days held by sector and method, less that of equal weight."""
     values = table.pivot(index="sector", columns="method", values="sharpe")[[*table["method"].unique()]]
-    values = values.sub(values[PLAIN], axis=0).drop(columns=PLAIN)
+    values = values.sub(values[PLAIN], axis=0).drop(columns=PLAIN).T  # methods have the longer names
     chart = Heatmap(
         values=values,
         digits=1,

@@ -167,10 +167,11 @@ class Study:
         members = sum(stocks.members for stocks in self.chosen.values())
         small_ones = ", ".join(f"{name} ({count})" for name, count in small.items())
         largest = max(len(codes) for stocks in self.chosen.values() for codes in stocks.sectors.values())
+        number = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
         first = (
             f"Universe `{self.sectors.universe}`, members of the last day of training that have bars. Each year from "
             f"{windows[0].year} to {windows[-1].year} is held after {self.settings.get('train', '?')} years of training; a year has "
-            f"{min(counts)} to {max(counts)} sectors of at most {largest} stocks."
+            f"{number} sectors of at most {largest} stocks."
         )
         who = (
             f"A stock must have been listed throughout the training and traded on {TRADED:.0%} of its days. Of "
