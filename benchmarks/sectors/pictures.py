@@ -127,7 +127,9 @@ def efficient(one: SectorYear) -> Figure:
         axes.plot(own_across, own_up, ".", color=figures.ORANGE, markersize=7, label="methods")
         room = NEAR * np.array([np.ptp(across), np.ptp(up)]).clip(1e-9)
         for at, names in _together(np.column_stack([own_across, own_up]), [*one.held], room):
-            axes.annotate(names, at, xytext=(6, -3), textcoords="offset points", fontsize=6.5, va="top")
+            axes.annotate(
+                names, (at[0], at[1]), xytext=(6, -3), textcoords="offset points", fontsize=6.5, va="top"
+            )
         axes.set_xlabel("volatility a year, on the days of training")
         axes.set_ylabel("mean return a year")
         axes.xaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0, decimals=0))
