@@ -1,4 +1,4 @@
-"""What is kept of a sector and year, so that it is never run twice: a JSON and a compressed CSV file of some ten kB."""
+"""What is kept of a sector and year, so that it is never run twice: a JSON and a compressed CSV file of some ten kB each."""
 
 from __future__ import annotations
 
