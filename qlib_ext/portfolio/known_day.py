@@ -38,7 +38,7 @@ class KnownDay:
     benchmark
         `[N]` weights of the portfolio that deviations are measured from, with sum 1; all NaN where there is none.
     market
-        `[T]` returns of the index, or, where the account has none, of the members at equal weight.
+        `[T]` returns of the index, or, where the account has none, of today's members at equal weight.
     planes
         Name of a field of the store -> `[T, N]`: `close`, `volume`, `traded_value` in currency, `market_value`; NaN where
         nothing is known.

@@ -35,7 +35,7 @@ class MarketHistory:
     returns
         `[D, S]`, as `KnownDay.returns`.
     market
-        `[D]` returns of the index, or the mean of the stocks.
+        `[D]` returns of the index; None for the mean of the stocks, which each day takes over those that have a score then.
     planes
         Name -> `[D, S]`, as `KnownDay.planes`.
     industry
@@ -54,7 +54,7 @@ class MarketHistory:
     codes: tuple[str, ...]
     scores: Floats
     returns: Floats
-    market: Floats
+    market: Floats | None
     planes: Mapping[str, Floats] = field(default_factory=dict)
     industry: Ints | None = None
     industry_names: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class MarketHistory:
         days_back
             Days of bars before the first day with a score.
         index
-            Code of the index, whose returns are those of the market; None for the mean of the stocks.
+            Code of the index, whose returns are those of the market; None for the mean of each day's stocks.
         others
             Codes beside those that have a score: what an account holds.
         horizon
@@ -121,17 +121,16 @@ class MarketHistory:
         if found is None:
             notes.append(f"industries are not known: {why}")
         returns = held_returns(close)
-        if index is None:
-            known = np.isfinite(returns)
-            market = np.where(known, returns, 0.0).sum(axis=1) / np.maximum(1, known.sum(axis=1))
-        else:
-            market = held_returns(store.read(["close"], [index.upper()])[0, span].astype(np.float64))[:, 0]
+        market = None
+        if index is not None:
+            closes = store.read(["close"], [index.upper()])[0, span].astype(np.float64)
+            market = np.nan_to_num(held_returns(closes)[:, 0])
         return cls(
             days=days,
             codes=codes,
             scores=table.reindex(index=days, columns=[*codes]).to_numpy(dtype=np.float64),
             returns=returns,
-            market=np.nan_to_num(market),
+            market=market,
             planes=planes,
             industry=None if found is None else found.code,
             industry_names=() if found is None else found.names,
@@ -199,6 +198,8 @@ class MarketHistory:
         own = np.array([held.get(code, 0.0) for code in self.codes])
         scored = np.isfinite(self.scores[last - 1])
         some = np.flatnonzero(scored | (own != 0))
+        # Of all stocks of the history, later members would tell an earlier day who is going to rise.
+        members = np.flatnonzero(scored) if scored.any() else some
         codes = tuple(self.codes[k] for k in some)
         known = KnownDay(
             day=day,
@@ -209,7 +210,7 @@ class MarketHistory:
             buyable=_flags(buyable, codes),
             sellable=_flags(sellable, codes),
             benchmark=np.full(len(some), np.nan),
-            market=self.market[span],
+            market=_mean(self.returns[span][:, members]) if self.market is None else self.market[span],
             planes={name: plane[span, some] for name, plane in self.planes.items()},
             industry=None if self.industry is None else self.industry[last - 1, some],
             industry_names=self.industry_names,
@@ -228,6 +229,12 @@ def check_index(store: QlibStore, index: str | None) -> None:
         raise UserError(
             f"`index` must be an instrument of the store {store.root}, found {index}{nearest(index.upper(), there)}"
         )
+
+
+def _mean(returns: Floats) -> Floats:
+    """`[T]` of the stocks that have a return on a day; 0 where none has."""
+    there = np.isfinite(returns)
+    return np.where(there, returns, 0.0).sum(axis=1) / np.maximum(1, there.sum(axis=1))
 
 
 def _flags(given: Mapping[str, bool] | None, codes: Sequence[str]) -> Bools:

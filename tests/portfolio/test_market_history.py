@@ -101,6 +101,19 @@ class TestLoad:
         assert np.allclose(history.planes["traded_value"][5, 1], close[9, 1] * 1000)
         assert [note.split(" are not known")[0] for note in history.notes] == ["market values", "industries"]
 
+    def test_without_an_index_the_market_is_the_mean_of_the_days_members(self, tmp_path: Path) -> None:
+        """A stock that is going to join has no part in it before."""
+        close = np.cumprod(np.tile([1.01, 1.03, 1.5], (30, 1)), axis=0)
+        spells = pd.DataFrame({"instrument": [*CODES], "start": DAYS[0], "end": DAYS[-1]})
+        write_store(tmp_path / "store", DAYS, [*CODES], {"close": close}, {"all": spells})
+        early = pd.MultiIndex.from_product([DAYS[10:20], CODES[:2]], names=["datetime", "instrument"])
+        late = pd.MultiIndex.from_product([DAYS[15:20], CODES[2:]], names=["datetime", "instrument"])
+        scores = pd.Series(1.0, early.append(late))
+        history = MarketHistory.load(QlibStore(tmp_path / "store"), scores, days_back=6)
+        day = history.known(DAYS[14], length=5, held={CODES[2]: 0.1})
+        assert day.market == pytest.approx(0.02, rel=1e-4)
+        assert history.known(DAYS[15], length=5).market == pytest.approx(0.18, rel=1e-4)
+
     def test_an_index_that_is_not_there_is_named(self, tmp_path: Path) -> None:
         spells = pd.DataFrame({"instrument": [*CODES], "start": DAYS[0], "end": DAYS[-1]})
         write_store(tmp_path / "store", DAYS, [*CODES], {"close": np.ones((30, 3))}, {"all": spells})
