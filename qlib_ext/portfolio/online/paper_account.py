@@ -26,6 +26,7 @@ class PaperAccount:
         self.lag, self.buy_cost, self.sell_cost = lag, buy_cost, sell_cost
         self._weights: dict[str, float] = {}
         self._waiting: list[tuple[int, Mapping[str, float]]] = []
+        self._owed = 0.0  # the cost of what was traded at once, which the next day pays
 
     def held(self, codes: Sequence[str]) -> Floats:
         """`[N]` weights now."""
@@ -34,7 +35,7 @@ class PaperAccount:
     def aim(self, codes: Sequence[str], weights: Floats) -> None:
         """Trade to weights `[N]`, and none of any other stock, `lag` days from now."""
         self._waiting.append((self.lag, dict(zip(codes, weights.tolist(), strict=True))))
-        self._trade()
+        self._owed += self._trade()
 
     def advance(self, codes: Sequence[str], returns: Floats) -> Floats:
         """Value at the end of each day over that of the day before, after cost, `[D]`; returns `[D, N]` of the days.
@@ -49,7 +50,8 @@ class PaperAccount:
             found[day] = max(LEAST, 1.0 + sum(grown.values()) - sum(self._weights.values()))
             self._weights = {code: weight / found[day] for code, weight in grown.items()}
             self._waiting = [(left - 1, weights) for left, weights in self._waiting]
-            found[day] = max(LEAST, found[day] * (1.0 - self._trade()))
+            found[day] = max(LEAST, found[day] * (1.0 - self._owed) * (1.0 - self._trade()))
+            self._owed = 0.0
         return found
 
     def _trade(self) -> float:

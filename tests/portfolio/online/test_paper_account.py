@@ -74,3 +74,11 @@ def test_a_missing_return_is_none() -> None:
     account = PaperAccount(0, 0.0, 0.0)
     account.aim(CODES, np.array([0.5, 0.5, 0]))
     np.testing.assert_allclose(account.advance(CODES, np.array([[np.nan, 0.1, np.nan]])), [1.05])
+
+
+def test_what_is_traded_at_once_costs_as_much() -> None:
+    account = PaperAccount(0, 0.001, 0.004)
+    account.aim(CODES, np.array([0.5, 0.5, 0.0]))
+    assert account.advance(CODES, np.zeros((1, 3))) == pytest.approx([0.999])
+    account.aim(CODES, np.array([0.0, 0.5, 0.0]))
+    assert account.advance(CODES, np.zeros((2, 3))) == pytest.approx([0.998, 1.0])
