@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qlib_ext.checks import UserError, between, integer
+from qlib_ext.checks import UserError, at_least, between, integer
 from qlib_ext.metrics.cross_section import Floats, normal_scores, spearman
 from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
 from qlib_ext.portfolio.known_day import KnownDay
@@ -54,6 +54,7 @@ class GrinoldAlpha(ExpectedReturns):
     ) -> None:
         self.window = integer("window", window, 1)
         self.min_days = integer("min_days", min_days, 1)
+        at_least("window", window, min_days)
         self.floor = float(between("floor", floor, -1, 1))
         self.ceiling = float(between("ceiling", ceiling, -1, 1))
         if floor > ceiling:

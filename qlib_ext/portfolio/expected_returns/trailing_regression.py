@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from qlib_ext.checks import integer, one_of
+from qlib_ext.checks import at_least, integer, one_of
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
 from qlib_ext.portfolio.known_day import KnownDay
@@ -50,6 +50,7 @@ class TrailingRegression(ExpectedReturns):
     def __init__(self, window: int = 250, min_days: int = 60, kind: str = "daily") -> None:
         self.window = integer("window", window, 1)
         self.min_days = integer("min_days", min_days, 1)
+        at_least("window", window, min_days)
         self.kind = one_of("kind", kind, ("daily", "pooled"))
         self.days_back = window
 

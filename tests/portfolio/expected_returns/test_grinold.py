@@ -48,6 +48,7 @@ def test_skill_stays_within_its_bounds() -> None:
     ("kwargs", "message"),
     [
         ({"window": 0}, "`window` must be at least 1"),
+        ({"window": 59}, "`window` must be at least 60"),
         ({"floor": 0.2}, "`floor` must not be above `ceiling`"),
         ({"ceiling": 2}, r"`ceiling` must lie in \[-1, 1\]"),
         ({"initial": 0.5}, r"`initial` must lie in \[0, 0.1\]"),

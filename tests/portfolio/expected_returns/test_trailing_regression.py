@@ -77,6 +77,7 @@ def test_standard_scores_are_scipy_s_before_they_are_cut() -> None:
     [
         ({"kind": "panel"}, "`kind` must be one of daily, pooled"),
         ({"min_days": 0}, "`min_days` must be at least 1"),
+        ({"window": 59}, "`window` must be at least 60"),
     ],
 )
 def test_faults_are_named(kwargs, message) -> None:
