@@ -11,12 +11,13 @@ from qlib_ext.metrics.risk import daily_series
 
 
 def herfindahl(weights: npt.ArrayLike) -> Floats:
-    r"""Herfindahl's index of concentration of each day: :math:`\sum_i (w_i / \sum_j w_j)^2`.
+    r"""Herfindahl's index of concentration of each day: :math:`\sum_i (w_i / \sum_j |w_j|)^2`.
 
     Parameters
     ----------
     weights
-        Weights ``[D, S]`` (days x stocks), at least 0; they need not add up to 1, so that cash does not count.
+        Weights ``[D, S]`` (days x stocks), below 0 where a stock is held short; they need not add up to 1, so that cash does not
+        count.
 
     Returns
     -------
@@ -25,7 +26,7 @@ def herfindahl(weights: npt.ArrayLike) -> Floats:
     Raises
     ------
     UserError
-        If a weight is missing or negative.
+        If a weight is missing.
     """
     return (_shares(weights) ** 2).sum(axis=1)
 
@@ -36,7 +37,7 @@ def effective_number(weights: npt.ArrayLike) -> Floats:
 
 
 def top_weight(weights: npt.ArrayLike, n: int) -> Floats:
-    """Share of the n largest weights in all of a day, ``[D]``; 1 with n stocks or fewer, NaN without any.
+    """Share of the n largest weights in all of a day, without signs, ``[D]``; 1 with n stocks or fewer, NaN without any.
 
     Arguments and errors as in `herfindahl`.
     """
@@ -110,12 +111,10 @@ def contributions(
 
 
 def _shares(weights: npt.ArrayLike) -> Floats:
-    """Weights over their sum, day by day; NaN on a day without any."""
-    given = matrix("weights", weights)
-    if not (given >= 0).all():
-        raise UserError(
-            "`weights` must be at least 0 for each day and stock, found one that is missing or negative"
-        )
+    """Weights over their sum, day by day, both without signs; NaN on a day without any."""
+    given = np.abs(matrix("weights", weights))
+    if np.isnan(given).any():
+        raise UserError("`weights` must be there for each day and stock, found one that is missing")
     if given.shape[1] == 0:
         return np.full((len(given), 1), np.nan)
     total = given.sum(axis=1, keepdims=True)

@@ -174,12 +174,12 @@ def concentration(weights: pd.DataFrame, daily: pd.DataFrame) -> pd.DataFrame:
     """How the account is spread, by day.
 
     Columns: `stocks` (held), `effective_stocks` (equal weights that would be as concentrated), `herfindahl`, `top_5`
-    and `top_10` (share of the largest in all stocks) and `cash` (share of the account).
+    and `top_10` (share of the largest in all stocks) and `cash` (share of the account). Short holdings count without their sign.
     """
     values = weights.to_numpy()
     return pd.DataFrame(
         {
-            "stocks": (values > 0).sum(axis=1),
+            "stocks": (values != 0).sum(axis=1),
             "effective_stocks": holdings.effective_number(values),
             "herfindahl": holdings.herfindahl(values),
             "top_5": holdings.top_weight(values, 5),
@@ -199,8 +199,8 @@ def held_returns(positions: pd.DataFrame, weights: pd.DataFrame, close: pd.DataF
     if positions.empty:
         return weights.copy()
     price = positions["price"].unstack("instrument").reindex(weights.index)
-    now = price.where(weights > 0, close.reindex(index=weights.index, columns=weights.columns))
-    return (now / price.shift() - 1).where(day_before(weights) > 0)
+    now = price.where(weights != 0, close.reindex(index=weights.index, columns=weights.columns))
+    return (now / price.shift() - 1).where(day_before(weights) != 0)
 
 
 def contributors(
@@ -221,7 +221,7 @@ def contributors(
     held from the close before), `average_weight` and `days_held` (closes at which it was held), `first_held`,
     `last_held` and, with `industry`, that of the last day held.
     """
-    held = weights > 0
+    held = weights != 0
     days = held.sum()
     table = pd.DataFrame(
         {
@@ -258,7 +258,8 @@ def by_industry(
     Returns
     -------
     by_day
-        By `datetime` and `industry`: `weight` in all stocks held and, with `scored`, `universe`, the share of the
+        By `datetime` and `industry`: `weight` in all stocks held (short holdings below 0, and their value without its sign in the
+        whole) and, with `scored`, `universe`, the share of the
         industry among the scored stocks. NaN on a day without stocks held, or without scores.
     overall
         By `industry`, the heaviest first: the means of both over days, and `contribution` to the return before cost. A
@@ -267,7 +268,8 @@ def by_industry(
     own = industry.code[weights.columns].to_numpy()
     before = np.vstack([own[:1], own[:-1]])
     values, parts = weights.to_numpy(), added.to_numpy()
-    total = np.where((values > 0).any(axis=1), values.sum(axis=1), np.nan)
+    gross = np.abs(values).sum(axis=1)
+    total = np.where(gross > 0, gross, np.nan)
     codes = [*np.unique(industry.code.to_numpy())]
     names = [industry.name_of(code) for code in codes]
     weight = np.stack([np.where(own == code, values, 0.0).sum(axis=1) / total for code in codes], axis=1)

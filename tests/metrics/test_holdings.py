@@ -34,10 +34,9 @@ class TestConcentration:
             np.testing.assert_array_equal(figure(np.empty((2, 0))), [np.nan, np.nan])
 
     def test_checks(self):
-        with pytest.raises(UserError, match="`weights` must be at least 0"):
-            herfindahl([[-0.1, 1.0]])
-        with pytest.raises(UserError, match="`weights` must be at least 0"):
-            top_weight([[np.nan, 1.0]], 1)
+        for figure in (herfindahl, lambda weights: top_weight(weights, 1)):
+            with pytest.raises(UserError, match="`weights` must be there for each day and stock"):
+                figure([[np.nan, 1.0]])
         with pytest.raises(UserError, match="`n` must be at least 1, found 0"):
             top_weight([[1.0]], 0)
 

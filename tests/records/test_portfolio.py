@@ -12,6 +12,8 @@ from qlib.workflow import R
 
 from qlib_ext.checks import UserError
 from qlib_ext.metrics import risk
+from qlib_ext.metrics.holdings import contributions
+from qlib_ext.records import portfolio_tables as tables
 from qlib_ext.records.backtest import BacktestRecord
 from qlib_ext.records.portfolio import LOGGED, PortfolioRecord
 
@@ -212,6 +214,49 @@ class TestContributions:
         assert found.loc[code, "average_weight"] == pytest.approx(own["weight"].mean())
         assert found.loc[code, "first_held"] == f"{own.index[0]:%Y-%m-%d}"
         assert found.loc[code, "last_held"] == f"{own.index[-1]:%Y-%m-%d}"
+
+
+class TestShorts:
+    """One stock is held long for three days, and one is short for two of them."""
+
+    DAYS = pd.bdate_range("2023-01-02", periods=4, name="datetime")
+    CODES = pd.Index(["LONG", "SHORT"], name="instrument")
+
+    @pytest.fixture
+    def held(self) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        """Positions, the account, and closes."""
+        close = pd.DataFrame([[10.0, 20.0], [11.0, 18.0], [12.0, 21.0], [12.0, 21.0]], self.DAYS, self.CODES)
+        amount = pd.DataFrame([[5.0, -2.0], [5.0, -2.0], [5.0, np.nan], [np.nan] * 2], self.DAYS, self.CODES)
+        positions = pd.DataFrame({"amount": amount.stack(), "price": close.stack()}).dropna()
+        account = np.array([100.0, 109.0, 108.0, 108.0])  # both gain, then the long 5 and the short -6
+        daily = pd.DataFrame({"account": account, "cash": account}, self.DAYS)
+        daily["return"] = daily["account"].pct_change().fillna(0.0)
+        return positions, daily, close
+
+    def test_what_is_short_adds_what_it_loses(self, held: tuple[pd.DataFrame, ...]) -> None:
+        positions, daily, close = held
+        weights = tables.wide_weights(positions, daily)
+        returns = tables.held_returns(positions, weights, close)
+        parts, rest = contributions(
+            tables.day_before(weights), returns.to_numpy(), daily["return"].to_numpy()
+        )
+        assert rest == pytest.approx(0, abs=1e-12)
+        found = tables.contributors(weights, returns, pd.DataFrame(parts, self.DAYS, self.CODES), None)
+        assert found["contribution"].to_dict() == pytest.approx({"LONG": 0.1, "SHORT": -0.02})
+        assert found["days_held"].to_dict() == {"LONG": 3, "SHORT": 2}
+        assert found.loc["SHORT", "average_weight"] == pytest.approx((-0.4 - 36 / 109) / 2)
+
+    def test_it_counts_as_a_stock_without_its_sign(self, held: tuple[pd.DataFrame, ...]) -> None:
+        weights = tables.wide_weights(held[0], held[1])
+        found = tables.concentration(weights, held[1])
+        assert found["stocks"].tolist() == [2, 2, 1, 0]
+        assert found["effective_stocks"].iloc[0] == pytest.approx(81 / 41)
+
+    def test_industries_are_shares_of_long_and_short_together(self, held: tuple[pd.DataFrame, ...]) -> None:
+        weights = tables.wide_weights(held[0], held[1])
+        industry = tables.Membership(("a", "b"), pd.DataFrame([[0, 1]] * 4, self.DAYS, self.CODES))
+        by_day, _ = tables.by_industry(weights, weights * 0.0, industry, None)
+        assert by_day["weight"].unstack().iloc[0].tolist() == pytest.approx([5 / 9, -4 / 9])
 
 
 class TestCosts:

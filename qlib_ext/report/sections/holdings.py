@@ -96,7 +96,7 @@ def _over_time(weights: pd.DataFrame, overall: pd.DataFrame) -> Chart:
         shares[REST] = weights.drop(columns=largest).sum(axis=1)
     return Lines(
         series=shares,
-        stacked=True,
+        stacked=not (weights < 0).any(axis=None),  # what is held short has no place in a pile
         colours=(*(*COLOURS, *MORE_COLOURS)[: len(largest)], FAINT),
         percent=True,
         ylabel="share of the stocks held",
