@@ -26,16 +26,42 @@ class Relaxed:
     ----------
     name
         Of the constraint.
-    words
-        What it was and what it became, in words.
+    was, became
+        The limit before and after, in words.
     before, after
         The bound as it was stated and as it was widened, as it is said; a deviation's by the year.
     """
 
     name: str
-    words: str
+    was: str
+    became: str
     before: float
     after: float
+
+    @property
+    def words(self) -> str:
+        """What it was and what it became, as a sentence."""
+        return f"{self.was} gave way to {self.became}"
+
+    def then(self, later: Relaxed) -> Relaxed:
+        """The two as one, of a limit that gave way twice in a day."""
+        return replace(self, became=later.became, after=later.after)
+
+    def goes_on(self, later: Relaxed) -> bool:
+        """Whether another is of the same limit, which gave way again."""
+        return self.name == later.name and (self.name == CASH or self.became == later.was)
+
+
+def joined(relaxed: Sequence[Relaxed], more: Sequence[Relaxed]) -> list[Relaxed]:
+    """What gave way, and what did later on the same day: a limit that did twice once, from what it was to what it came to."""
+    found = list(relaxed)
+    for later in more:
+        places = [at for at, one in enumerate(found) if one.goes_on(later)]
+        if places:
+            found[places[0]] = found[places[0]].then(later)
+        else:
+            found.append(later)
+    return found
 
 
 def check_order(order: Sequence[str], constraints: Sequence[Constraint]) -> tuple[str, ...]:
@@ -274,7 +300,8 @@ def _give_way(problem: Problem, names: Sequence[str]) -> tuple[Problem, list[Rel
     told = [
         Relaxed(
             before.name,
-            f"{before.words} gave way to {after.words}",
+            before.words,
+            after.words,
             before.bound(weights.value),
             after.bound(weights.value),
         )

@@ -94,7 +94,7 @@ class TestLimits:
 
     def test_what_gave_way_is_told(self) -> None:
         day, decision = MADE[0]
-        gave = Relaxed("turnover", "turnover of at most 20% became 31%", 0.2, 0.31)
+        gave = Relaxed("turnover", "turnover of at most 20%", "turnover of at most 31%", 0.2, 0.31)
         diary = Diary()
         diary.add(day, replace(decision, relaxed=(gave, gave), told=("One; two", "three")))
         limits, days = diary.tables()["limits"], diary.tables()["days"]

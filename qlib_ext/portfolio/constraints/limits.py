@@ -15,7 +15,8 @@ import numpy as np
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.risk import Risk
 
-YEAR_DAYS = 252  # as every yearly figure of the metrics
+YEAR_DAYS = 252  # of a yearly bound; the report's year is that of its backtest, of 243 days by default
+WIDER = ", wider by"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,8 @@ class Linear(Limit):
         `[M]`, added to the bounds where they are said: a band around the benchmark is said with the benchmark in it.
     percent
         Whether bounds are said in percent.
+    wider
+        By how much the widest of the M has been widened.
     """
 
     matrix: Floats
@@ -78,6 +81,7 @@ class Linear(Limit):
     rows: tuple[str, ...] = ()
     offset: Floats | float = 0.0
     percent: bool = True
+    wider: float = 0.0
 
     def expressions(self, weights: Any, slack: Any = 0.0) -> list[Any]:
         """Two sets of inequalities; equations where both bounds are one and nothing gives way."""
@@ -124,8 +128,9 @@ class Linear(Limit):
 
     def widened(self, by: Floats) -> Linear:
         """Each row to both sides."""
-        said = f"{self.words}, wider by up to {_say(float(np.max(by)), self.percent)}"
-        return replace(self, words=said, low=self.low - by, high=self.high + by)
+        wider = self.wider + float(np.max(by))
+        said = f"{self.words.partition(WIDER)[0]}{WIDER} up to {_say(wider, self.percent)}"
+        return replace(self, words=said, low=self.low - by, high=self.high + by, wider=wider)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,10 +144,13 @@ class Box(Limit):
     ----------
     low, high
         `[N]`; infinite where there is no bound.
+    wider
+        By how much it has been widened.
     """
 
     low: Floats
     high: Floats
+    wider: float = 0.0
 
     def expressions(self, weights: Any, slack: Any = 0.0) -> list[Any]:
         """Inequalities; equations where both bounds are one and stay."""
@@ -167,12 +175,13 @@ class Box(Limit):
 
     def widened(self, by: Floats) -> Box:
         """All stocks alike."""
-        wider = float(np.max(by))
+        more = float(np.max(by))
         return replace(
             self,
-            words=f"{self.words}, wider by {percent(wider)}",
-            low=np.where(self._moves(-self.low, -1.0), np.maximum(self.low - wider, 0.0), self.low),
-            high=np.where(self._moves(self.high, 1.0), self.high + wider, self.high),
+            words=f"{self.words.partition(WIDER)[0]}{WIDER} {percent(self.wider + more)}",
+            low=np.where(self._moves(-self.low, -1.0), np.maximum(self.low - more, 0.0), self.low),
+            high=np.where(self._moves(self.high, 1.0), self.high + more, self.high),
+            wider=self.wider + more,
         )
 
     @staticmethod

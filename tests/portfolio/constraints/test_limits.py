@@ -27,6 +27,7 @@ class TestLinear:
         wider = band.widened(np.array([0.0, 0.1]))
         assert [part.words for part in wider.parts()] == ["a of at least 10%", "b of at most 50%"]
         assert wider.words == "both, wider by up to 10%"
+        assert wider.widened(np.array([0.05, 0.02])).words == "both, wider by up to 15%"
 
 
 class TestBox:
@@ -36,6 +37,7 @@ class TestBox:
         )
         np.testing.assert_allclose(wider.low, [0, 0.05, -0.2])
         np.testing.assert_allclose(wider.high, [0, 0.25, 0.35])
+        assert wider.widened(np.array([0.02])).words == "weights, wider by 7%"
 
     @pytest.mark.parametrize("slack", [0.0, 0.05])
     def test_the_solver_is_told_the_same(self, slack: float) -> None:
