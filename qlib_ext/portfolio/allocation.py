@@ -34,7 +34,7 @@ class Decision:
         The limits that had to give way.
     moved
         How far the optimiser's own weights were from what is allowed, as the forecast standard deviation of a day's return
-        between the two; 0 where they were allowed.
+        between the two; 0 where they were allowed, or it found none.
     told
         What a reader should know, as sentences.
     kept

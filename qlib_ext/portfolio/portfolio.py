@@ -21,7 +21,7 @@ from qlib_ext.portfolio.market_history import BENCHMARKS
 from qlib_ext.portfolio.nearest import nearest as nearest_allowed
 from qlib_ext.portfolio.optimisers.base import Optimiser
 from qlib_ext.portfolio.problem import TOLERANCE, Infeasible, Problem
-from qlib_ext.portfolio.relaxing import Relaxed, check_order, settle
+from qlib_ext.portfolio.relaxing import Relaxed, check_order, joined, settle
 from qlib_ext.portfolio.risk import Risk
 from qlib_ext.portfolio.risk_models.base import RiskModel
 from qlib_ext.portfolio.risk_models.covariance import Covariance
@@ -74,8 +74,9 @@ class Portfolio(Allocation):
     Each day the risk model says what is risked, the expected returns what there is to gain, constraints come to bounds and
     limits, and the optimiser finds the best weights within. Weights of an optimiser that does not know a limit are moved to the
     nearest that keep to all, by the risk model. Where no weights do, limits give way in the stated order, each by as little as
-    possible, and the day says which. Who cannot be sold keeps its weight, and who cannot be bought gets no more; what left the
-    universe is sold.
+    possible, and the day says which. Where some do and the optimiser finds none, the allowed weights nearest to what is held are
+    taken, and the day says why. Who cannot be sold keeps its weight, and who cannot be bought gets no more; what left the
+    universe is sold, or bought back where it is held short.
 
     Parameters
     ----------
@@ -185,18 +186,19 @@ class Portfolio(Allocation):
             said = "the risk of no stock is known: the account stays as it is"
             return Decision(known, known.held, risk, expected, told=(*told, said), kept=True)
         # Of what nothing is known, a holding stays; unless it left the universe.
-        left = ~inside & ~np.isfinite(known.score) & known.sellable
+        closable = np.where(known.held < 0, known.buyable, known.sellable)
+        left = ~inside & ~np.isfinite(known.score) & closable
         weights = np.where(inside | left, 0.0, known.held)
         problem, more = self._problem(known, risk, expected, float(weights.sum()))
         told = [*told, *more]
         try:
-            found, moved, problem, relaxed = self._solve(problem)
+            found, moved, problem, relaxed, more = self._solve(problem)
         except Infeasible as error:
             said = f"no weights were found, and the account stays as it is: {error}"
             return Decision(known, known.held, risk, expected, told=(*told, said), kept=True)
         weights[inside] = found
         binding = tuple(limit.words for limit in problem.limits if limit.excess(found) > -TOLERANCE)
-        told += [one.words for one in relaxed]
+        told += [*(one.words for one in relaxed), *more]
         if found.sum() < self._invested()[0] - float(weights[~inside].sum()) - 10 * TOLERANCE:
             told.append(f"only {weights.sum():.2%} of the account could be invested")
         return Decision(
@@ -228,14 +230,21 @@ class Portfolio(Allocation):
         leaving = ~np.isfinite(day.score) & (day.held != 0)
         if expected is not None:
             lacking = ~np.isfinite(expected[inside])
-            buyable = buyable & ~lacking  # nothing is bought of what nothing is expected of
-            forecasts = np.where(lacking, np.nanmin(expected[inside], initial=0.0), expected[inside])
+            # Nothing is bought, nor sold short, of what nothing is expected of.
+            buyable = buyable & ~lacking
+            lower = np.where(lacking, np.maximum(lower, np.minimum(day.held, 0.0)), lower)
+            worst = np.where(
+                day.held < 0,
+                np.nanmax(expected[inside], initial=0.0),
+                np.nanmin(expected[inside], initial=0.0),
+            )
+            forecasts = np.where(lacking, worst, expected[inside])
+        covered = (day.held < 0) & day.buyable  # a purchase that ends a short sale is always allowed
         # The exchange's word comes before any constraint.
-        lower, upper = reachable(lower, upper, day.held, buyable & ~leaving, day.sellable)
+        lower, upper = reachable(lower, upper, day.held, buyable | covered, day.sellable)
+        lower, upper = towards_none(lower, upper, day.held, leaving | (~buyable & covered))
         if leaving.any():
-            row = leaving.astype(np.float64)[None]
-            most = np.array([lower[leaving].sum()])
-            limits.append(Linear(LEAVERS, "what left the universe is sold", row, np.array([-np.inf]), most))
+            limits.append(_sold(leaving, day.held, lower, upper))
         stuck = ~day.sellable & (day.held != 0)
         if stuck.any():
             what = counted(int(stuck.sum()), "holding")
@@ -257,9 +266,9 @@ class Portfolio(Allocation):
         )
         return within_reach(problem), told
 
-    def _solve(self, problem: Problem) -> tuple[Floats, float, Problem, list[Relaxed]]:
-        """Allowed weights, how far the optimiser's own were from them, and what gave way."""
-        found, moved, problem, relaxed = self._settled(problem)
+    def _solve(self, problem: Problem) -> tuple[Floats, float, Problem, list[Relaxed], list[str]]:
+        """Allowed weights, how far the optimiser's own were from them, what gave way, and what else is to be told."""
+        found, moved, problem, relaxed, told = self._settled(problem)
         for _ in range(problem.count):  # each time a stock less, at least
             kept = np.ones(problem.count, dtype=bool)
             for constraint in self.constraints:
@@ -267,18 +276,26 @@ class Portfolio(Allocation):
                 kept &= True if some is None else some
             if not ((np.abs(found) > TOLERANCE) & ~kept & (problem.lower <= TOLERANCE)).any():
                 break
-            found, moved, problem, more = self._settled(within_reach(problem.only(kept)))
-            relaxed += more
-        return found, moved, problem, relaxed
+            found, moved, problem, more, told = self._settled(within_reach(problem.only(kept)))
+            relaxed = joined(relaxed, more)
+        return found, moved, problem, relaxed, told
 
-    def _settled(self, problem: Problem) -> tuple[Floats, float, Problem, list[Relaxed]]:
+    def _settled(self, problem: Problem) -> tuple[Floats, float, Problem, list[Relaxed], list[str]]:
         relaxed: list[Relaxed] = []
         try:
-            found, moved = self._allowed(problem)
-        except Infeasible:
-            problem, relaxed = settle(problem, self.relax)
-            found, moved = self._allowed(problem)
-        return found, moved, problem, relaxed
+            return *self._allowed(problem), problem, relaxed, []
+        except Infeasible as error:
+            why = error
+        problem, relaxed = settle(problem, self.relax)
+        if relaxed:
+            try:
+                return *self._allowed(problem), problem, relaxed, []
+            except Infeasible as error:
+                why = error
+        # Some weights keep to all limits, and the optimiser has a reason of its own to find none.
+        instead = nearest_allowed(problem, problem.known.held)
+        said = f"{why}: of the weights that keep to all limits, those nearest to what is held are taken"
+        return instead, 0.0, problem, relaxed, [said]
 
     def _allowed(self, problem: Problem) -> tuple[Floats, float]:
         own = self.optimiser.solve(problem)
@@ -286,6 +303,21 @@ class Portfolio(Allocation):
             return own, 0.0
         allowed = nearest_allowed(problem, own)
         return allowed, problem.risk.volatility(allowed - own)
+
+
+def _sold(leaving: Bools, held: Floats, lower: Floats, upper: Floats) -> Linear:
+    """What left the universe goes to the weight nearest to none that it can have."""
+    row = np.where(leaving, np.sign(held), 0.0)
+    most = np.array([row @ np.where(leaving, np.clip(0.0, lower, upper), 0.0)])
+    return Linear(LEAVERS, "what left the universe is sold", row[None], np.array([-np.inf]), most)
+
+
+def towards_none(lower: Floats, upper: Floats, held: Floats, some: Bools) -> tuple[Floats, Floats]:
+    """Bounds `[N]` that let some stocks go no further from 0 than they are held, and not beyond it."""
+    least, most = np.minimum(held, 0.0), np.maximum(held, 0.0)
+    return np.where(some, np.clip(lower, least, most), lower), np.where(
+        some, np.clip(upper, least, most), upper
+    )
 
 
 def within_reach(problem: Problem) -> Problem:

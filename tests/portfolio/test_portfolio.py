@@ -17,13 +17,14 @@ from qlib_ext.portfolio.constraints.capacity import Capacity
 from qlib_ext.portfolio.constraints.industry_band import IndustryBand
 from qlib_ext.portfolio.constraints.limits import Box, Limit, Linear, Turnover
 from qlib_ext.portfolio.constraints.long_short import LongShort
+from qlib_ext.portfolio.constraints.max_turnover import MaxTurnover
 from qlib_ext.portfolio.constraints.number_of_names import NumberOfNames
 from qlib_ext.portfolio.constraints.weight_bounds import WeightBounds
 from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
 from qlib_ext.portfolio.known_day import Bools, KnownDay
 from qlib_ext.portfolio.optimisers.base import Optimiser
 from qlib_ext.portfolio.portfolio import Costs, Portfolio, reachable
-from qlib_ext.portfolio.problem import Problem
+from qlib_ext.portfolio.problem import Infeasible, Problem
 from qlib_ext.portfolio.risk import Risk
 from qlib_ext.portfolio.risk_models.base import RiskModel
 from tests.portfolio.problems import day_of
@@ -56,6 +57,13 @@ class Greedy(Optimiser):
             more = min(left, problem.upper[k] - weights[k])
             weights[k], left = weights[k] + more, left - more
         return weights
+
+
+class Helpless(Optimiser):
+    """Finds nothing, for a reason of its own."""
+
+    def solve(self, problem: Problem) -> Floats:
+        raise Infeasible("no ratio above 0 can be made")
 
 
 class Cap(Constraint):
@@ -165,7 +173,70 @@ class TestDecide:
         assert decision.binding == ("the first two hold 50%",)
 
 
+class TestWithoutWeightsOfTheOptimiser:
+    def test_the_allowed_weights_nearest_to_what_is_held_are_taken(self) -> None:
+        known = day(BEST_FIRST, held=[0.5, 0.3, 0.1, 0.1])
+        decision = portfolio(Cap(0.4), optimiser=Helpless()).decide(known)
+        assert decision.weights == pytest.approx([0.4, 1 / 3, 0.4 / 3, 0.4 / 3], abs=1e-4)
+        assert decision.told == (
+            "no ratio above 0 can be made: of the weights that keep to all limits, those nearest to what is held are taken",
+        )
+        assert not decision.kept
+        assert decision.moved == 0
+
+    def test_limits_give_way_first_where_they_must(self) -> None:
+        known = day(BEST_FIRST, held=[0, 0, 0.5, 0.5])
+        decision = portfolio(Slow(0.2), Half(), optimiser=Helpless(), relax=["turnover"]).decide(known)
+        assert decision.weights == pytest.approx([0.25] * 4, abs=2e-3)
+        assert [one.name for one in decision.relaxed] == ["turnover"]
+        assert decision.told[-1].startswith("no ratio above 0 can be made")
+
+
+class TestShorts:
+    def test_what_left_the_universe_is_sold_or_bought_back(self) -> None:
+        known = day([np.nan, np.nan, 2.0, 1.0], held=[0.3, -0.2, 0.0, -0.1])
+        decision = portfolio(LongShort(net=0.2, most_short=0.4), WeightBounds(0.5)).decide(known)
+        assert decision.weights == pytest.approx([0, 0, 0.5, -0.3], abs=1e-5)
+        assert not decision.relaxed
+
+    def test_what_cannot_be_traded_stays(self) -> None:
+        known = day(
+            [np.nan, np.nan, 2.0, 1.0],
+            held=[0.3, -0.2, 0, 0],
+            sellable=np.array([False, True, True, True]),
+            buyable=np.array([True, False, True, True]),
+        )
+        decision = portfolio(LongShort(net=0.2, most_short=0.4), WeightBounds(0.5)).decide(known)
+        assert decision.weights == pytest.approx([0.3, -0.2, 0.5, -0.4], abs=1e-5)
+
+    def test_one_of_no_risk_that_left_is_bought_back_where_it_can_be(self) -> None:
+        known = day([np.nan, 3.0, 2.0, 1.0], held=[-0.2, 0, 0, 0])
+        known.returns[3, 0] = np.nan
+        made = portfolio(LongShort(net=0.2, most_short=0.4), WeightBounds(0.5))
+        assert made.decide(known).weights[0] == 0
+        shut = replace(known, buyable=np.array([False, True, True, True]))
+        assert made.decide(shut).weights[0] == -0.2
+
+    def test_nothing_is_sold_short_of_what_nothing_is_expected_of(self) -> None:
+        class Unsure(Scores):
+            def estimate(self, known: KnownDay, risk: Risk) -> Floats | None:
+                return np.where(np.arange(len(known.codes)) < 2, np.nan, known.score)
+
+        made = portfolio(LongShort(net=0.2, most_short=0.4), WeightBounds(0.5), expected_returns=Unsure())
+        known = day([9.0, 9.0, 2.0, 1.0], held=[0, -0.2, 0, 0])
+        assert made.decide(known).weights == pytest.approx([0, 0, 0.5, -0.3], abs=1e-5)
+
+
 class TestRelaxing:
+    def test_a_limit_that_gives_way_twice_is_told_once(self) -> None:
+        """A fifth is to be bought; then one of four is to be left out, and its fifth to go to the others."""
+        known = day(BEST_FIRST, held=[0.2, 0.2, 0.2, 0.2])
+        decision = portfolio(MaxTurnover(0.1), NumberOfNames(most=3), relax=["turnover"]).decide(known)
+        (relaxed,) = decision.relaxed
+        assert (relaxed.before, relaxed.after) == (0.1, pytest.approx(0.6, abs=1e-3))
+        assert relaxed.words.startswith("turnover of at most 10% gave way to turnover of at most 60")
+        assert decision.told == (relaxed.words,)
+
     def test_limits_give_way_in_the_stated_order(self) -> None:
         known = day(BEST_FIRST, held=[0, 0, 0.5, 0.5])
         decision = portfolio(Slow(0.2), Half(), relax=["turnover"]).decide(known)
