@@ -32,7 +32,8 @@ class TrackingError(Constraint):
     Notes
     -----
     It is the risk model's forecast. What comes true is in the report beside it. What the benchmark has of stocks whose risk is not
-    known is spread over the others.
+    known is spread over the others. A year has 252 days here, and as many as the backtest's `days_per_year` in the report: of 243, the
+    default, 5% reads as 4.9%.
     """
 
     def __init__(self, most: float, against: str = "benchmark", name: str = "tracking_error") -> None:

@@ -114,8 +114,8 @@ class FactorModel(RiskModel):
 
     Departures
     ----------
-    skfolio's `CharacteristicsFactorModel` does the same from a panel of its own, and is the oracle in the tests. It takes ten
-    times as long, as it keeps all estimates of all days; it stops where too few stocks have all exposures on any day; and it
+    skfolio's `CharacteristicsFactorModel` does the same from a panel of its own, and is the oracle in the tests. It takes
+    several times as long, as it keeps all estimates of all days; it stops where too few stocks have all exposures on any day; and it
     has no answer for a stock that came after the fit.
     """
 
