@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from qlib_ext.checks import UserError, integer
+from qlib_ext.checks import UserError, above, integer
 from qlib_ext.metrics.cross_section import Floats
 
 
@@ -68,6 +68,39 @@ def weighted_return(
     earned = (used * np.nan_to_num(returns[1:])).sum(axis=1)
     total[1:] = np.divide(earned, whole, out=np.zeros(len(whole)), where=whole > 0)
     return total
+
+
+def dividend_yield(
+    factor: npt.ArrayLike, members: npt.ArrayLike, values: npt.ArrayLike | None = None, most: float = 0.08
+) -> Floats:
+    r"""What the members of an index paid by day as a share of their prices, which an index of prices leaves out.
+
+    .. math:: y_t = \sum_{i \in M_{t-1}} w_{i, t-1} \left(\frac{f_{i, t}}{f_{i, t-1}} - 1\right)
+              \left[\frac{f_{i, t}}{f_{i, t-1}} - 1 \leq m\right]
+
+    Parameters
+    ----------
+    factor
+        ``[D, S]`` adjusted over raw price, f, which grows on the day of a dividend by its share of the price; NaN where it is
+        not known.
+    members, values
+        As of `weighted_return`.
+    most
+        m: a larger growth is taken for a split or new shares, which an index of prices knows.
+
+    Returns
+    -------
+    ``[D]``; 0 on the first day.
+
+    Notes
+    -----
+    An estimate. A dividend above `most`, or paid together with new shares, is left out; a small split is taken for a dividend.
+    """
+    above("most", most, 0)
+    growth = held_returns(factor)
+    known = np.isfinite(growth)
+    paid = np.where(known & (growth > 0) & (growth <= most), growth, np.where(known, 0.0, np.nan))
+    return weighted_return(paid, members, values)
 
 
 def random_lists(

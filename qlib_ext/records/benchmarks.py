@@ -31,20 +31,22 @@ class BenchmarksRecord(Record):
     An index of prices leaves out dividends and weighs by value. A portfolio of many stocks at equal weight can beat it, or
     fall behind it, for these two reasons alone. So the same days are given to
 
+    - the index with the dividends that it leaves out, as far as the factors of its members tell them
+      (`metrics.naive_portfolios.dividend_yield`), where an index is named and the store has factors;
     - the universe at equal weight, restored every day, dividends included, without cost;
     - the universe weighted by market value, where the store knows market values as side data;
     - lists drawn by chance that hold and replace as many stocks a day as the portfolio did, and pay its costs.
 
     Writes under `benchmarks/`:
 
-    - `daily.parquet`: by day, the returns `equal_weight` and, where there is one, `value_weight`, with `wealth/...`, what 1
-      became; and of the lists the quantiles of what 1 became after cost: `random/low` (2.5%), `random/median`,
+    - `daily.parquet`: by day, the returns `equal_weight` and, where there are such, `value_weight` and `index_with_dividends`, with
+      `wealth/...`, what 1 became; and of the lists the quantiles of what 1 became after cost: `random/low` (2.5%), `random/median`,
       `random/high` (97.5%).
     - `summary.csv`: by benchmark, its return a year, and how far the portfolio is above it.
     - `estimates.parquet`: the excess over each, with 95% intervals.
     - `setup.json`: how many lists, the share of them that ended below the portfolio (`random_below`), members without
-      bars and what they could change (`metrics.naive_portfolios.survivorship_bound`, a year), and why there is no
-      `value_weight`.
+      bars and what they could change (`metrics.naive_portfolios.survivorship_bound`, a year), the index's dividends a year
+      (`dividends`), and why there is no `value_weight`.
 
     Logs what `estimates.parquet` has, as `benchmarks/<benchmark>/<figure>`, and `benchmarks/random_below`.
 
@@ -92,7 +94,7 @@ class BenchmarksRecord(Record):
         per_year = float(self.load_json("backtest/setup.json")["days_per_year"])
         universe = str(self.load_json("data/summary.json")["universe"])
         store = QlibStore(C.dpm.get_data_uri("day"))
-        market = MarketPanel.load(store, universe, ["close"])
+        market = MarketPanel.load(store, universe, ["close", "factor"])
         first = market.calendar.get_loc(daily.index[0])
         days = slice(max(first - 1, 0), market.calendar.get_loc(daily.index[-1]) + 1)
         extra = first - days.start  # the day before, at whose close the first return begins
@@ -101,12 +103,16 @@ class BenchmarksRecord(Record):
         close[0] = pd.DataFrame(market.field("close")[: days.start + 1]).ffill().iloc[-1]
         returns = naive.held_returns(close)
         table, why = {"equal_weight": naive.weighted_return(returns, members)[extra:]}, ""
-        lacking = SideMarketValue().lacks(store)
+        lacking, values, dividends = SideMarketValue().lacks(store), None, np.zeros(len(daily))
         if lacking is None:
             values = SideMarketValue().load(store, market.instruments)[days]
             table["value_weight"] = naive.weighted_return(returns, members, values)[extra:]
         else:
             why = f"not weighted by value: {lacking}"
+        if "benchmark" in daily:
+            dividends = naive.dividend_yield(market.field("factor")[days], members, values)[extra:]
+            if (dividends > 0).any():
+                table["index_with_dividends"] = daily["benchmark"].to_numpy() + dividends
         lists = self._random(returns[extra:], market, daily)
         after = (daily["return"] - daily["cost"]).to_numpy()
         ends = lists[:, -1]
@@ -125,6 +131,7 @@ class BenchmarksRecord(Record):
                 "universe": universe,
                 "draws": self.draws,
                 "random_below": below,
+                "dividends": float(dividends.mean()) * per_year,
                 "no_value_weight": why,
                 **_survivorship(returns, members, missing, market.calendar[days], per_year),
             },

@@ -21,6 +21,7 @@ HELD_AGAINST = {
     "backtest": "the index",
     "benchmarks/equal_weight": "the universe at equal weight",
     "benchmarks/value_weight": "the universe weighted by value",
+    "benchmarks/index_with_dividends": "the index with its dividends, as estimated",
 }
 
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.metrics.naive_portfolios import held_returns, random_lists, survivorship_bound, weighted_return
+from qlib_ext.metrics.naive_portfolios import (
+    dividend_yield,
+    held_returns,
+    random_lists,
+    survivorship_bound,
+    weighted_return,
+)
 
 NAN = np.nan
 
@@ -52,6 +58,24 @@ def test_what_happens_later_changes_nothing_before() -> None:
             weighted_return(held_returns(c), m, values) for c, m in ((close, members), (other, others))
         )
         np.testing.assert_array_equal(before[:20], after[:20])
+
+
+class TestDividends:
+    def test_by_hand(self) -> None:
+        factor = np.array([[1.0, 2.0, 1.0], [1.02, 2.0, 2.0], [1.02, np.nan, 2.0], [1.02, 2.08, 2.0]])
+        members = np.ones((4, 3), bool)
+        assert dividend_yield(factor, members) == pytest.approx([0, 0.02 / 3, 0, 0.04 / 3])
+        values = np.array([[1.0, 3.0, 0.0]] * 4)
+        assert dividend_yield(factor, members, values) == pytest.approx([0, 0.005, 0, 0.03])
+
+    def test_new_shares_are_no_dividend(self) -> None:
+        factor = np.array([[1.0], [1.1], [1.1]])
+        assert dividend_yield(factor, np.ones((3, 1), bool)).tolist() == [0, 0, 0]
+        assert dividend_yield(factor, np.ones((3, 1), bool), most=0.2) == pytest.approx([0, 0.1, 0])
+
+    def test_members_of_the_day_before_are_paid(self) -> None:
+        factor, members = np.array([[1.0], [1.02]]), np.array([[False], [True]])
+        assert dividend_yield(factor, members).tolist() == [0, 0]
 
 
 class TestRandomLists:

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 
 from qlib_ext.report import headline, html
 from qlib_ext.report.charts import Chart, Lines, all_positive
-from qlib_ext.report.figures import BLUE, GREEN, ORANGE, PURPLE, QUIET
+from qlib_ext.report.figures import BLUE, GREEN, INK, ORANGE, PURPLE, QUIET
 from qlib_ext.report.sections.base import Section, shown
 from qlib_ext.tracking.artifacts import RunArtifacts
 
-LINES = {"equal_weight": "Universe, equal weight", "value_weight": "Universe, by value"}
+LINES = {
+    "equal_weight": "Universe, equal weight",
+    "value_weight": "Universe, by value",
+    "index_with_dividends": "Index, with dividends",
+}
 ROWS = {"index": "Index", **LINES, "random": "Lists drawn by chance, median"}
 
 
@@ -40,7 +44,7 @@ class Benchmarks(Section):
                 lines[called] = table[f"wealth/{name}"]
         lines[chance] = table["random/median"]
         colours = {"Portfolio, after cost": BLUE, "Index": QUIET, chance: PURPLE} | dict(
-            zip(LINES.values(), (ORANGE, GREEN), strict=True)
+            zip(LINES.values(), (ORANGE, GREEN, INK), strict=True)
         )
         return {
             "benchmarks": Lines(
@@ -97,12 +101,23 @@ class Benchmarks(Section):
                 ),
                 *(shown(name, chart) for name, chart in self.charts(run).items()),
                 html.table(header, rows, numbers=range(1, 6)),
+                html.paragraph(_dividends(setup), "note") if setup.get("dividends") else "",
                 html.paragraph(_survivorship(setup), "note"),
                 html.paragraph(f"The universe is {setup['no_value_weight']}.", "note")
                 if setup["no_value_weight"]
                 else "",
             ]
         )
+
+
+def _dividends(setup: Mapping[str, float]) -> str:
+    """What an index of prices leaves out."""
+    return (
+        f"The dividends of the index are estimated from the factors of {setup['universe']}, "
+        f"{'at equal weight' if setup['no_value_weight'] else 'by market value'}: "
+        f"{html.percent(setup['dividends'], 1)} a year. An index of prices leaves them out; one that has them already must be "
+        "named as what it is, and this row be passed over."
+    )
 
 
 def _survivorship(setup: Mapping[str, float]) -> str:
