@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from qlib.strategy.base import BaseStrategy
 
 from qlib_ext.backtest.simulation import BacktestResult, make_exchange, simulate
+from qlib_ext.config.build import build
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.calendars.every_n_days import EveryNDays
 from qlib_ext.portfolio.expected_returns.no_forecast import NoForecast
@@ -31,6 +34,7 @@ from qlib_ext.portfolio.problem import Problem
 from qlib_ext.portfolio.risk import Risk
 from qlib_ext.portfolio.risk_models.base import RiskModel
 from qlib_ext.strategy.target_weights import TargetWeights
+from qlib_ext.workflow.scored import read_portfolio
 from tests.backtest.reference.made import INDEX, close_to, install, markets, signal, timestamps
 from tests.backtest.reference.market import Market
 from tests.backtest.reference.rules import China, OneForAll, Rules
@@ -214,3 +218,16 @@ def test_every_day_agrees_with_the_reference(
 
     agree()
     assert {"buy", "sell"} <= {*seen}
+
+
+PORTFOLIOS = sorted((Path(__file__).parents[2] / "workflows" / "portfolios").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PORTFOLIOS, ids=lambda path: path.stem)
+def test_the_portfolios_that_come_with_it_can_be_built(path: Path) -> None:
+    config = read_portfolio(path)["strategy"]
+    days = pd.DatetimeIndex(["2020-01-02"])
+    index = pd.MultiIndex.from_product([days, ["SH600000"]], names=["datetime", "instrument"])
+    built = build(config, BaseStrategy, name="strategy", signal=pd.Series([1.0], index))
+    assert isinstance(built, TargetWeights)
+    assert isinstance(built.portfolio, Portfolio)
