@@ -111,7 +111,7 @@ $(BIN)/python:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the pinned versions into $(VENV): some minutes the first time"
 	@$(PIP) install --constraint constraints.txt setuptools
-	@$(PIP) install --no-build-isolation --constraint constraints.txt --editable .
+	@$(PIP) install --no-build-isolation --constraint constraints.txt --editable '.[portfolio]'
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
