@@ -200,7 +200,7 @@ class FactorModel(RiskModel):
                 f"the factor model is fitted on {counted(len(factors), 'day')} of {self.window:,} that are asked for"
             )
         try:
-            covariance = fitted(self.factor_covariance, factors)
+            covariance = self._covariance(factors)
             specific = np.full(len(enough), np.nan)
             some = enough & np.isfinite(left).any(axis=0)
             own = completed(left[:, some], np.zeros(len(left)))
@@ -219,6 +219,13 @@ class FactorModel(RiskModel):
             structure=_structure(specific[some], found.styles[:, -1, some].T),
             notes=tuple(notes),
         )
+
+    def _covariance(self, factors: Floats) -> Floats:
+        """`[K, K]`; 0 of a factor that never moved, as the industry where there is one, or a style that tells no stocks apart."""
+        moved = factors.any(axis=0)
+        found = np.zeros((factors.shape[1], factors.shape[1]))
+        found[np.ix_(moved, moved)] = fitted(self.factor_covariance, factors[:, moved])
+        return found
 
     def _industries(self, known: KnownDay) -> tuple[str, ...]:
         """Those that a stock of the day is in; stocks without one are an industry of their own."""

@@ -148,6 +148,24 @@ def test_a_stock_that_is_an_industry_by_itself_says_nothing_of_others() -> None:
     assert 0.5 < np.sqrt(risk.specific[4] / everywhere.specific[4]) < 2
 
 
+def test_a_factor_that_tells_no_stocks_apart_has_no_risk() -> None:
+    """One industry has nothing beyond the market; one stock has no style either."""
+    risk, _ = FactorModel(window=120).estimate(day_of(replace(HISTORY, industry=0 * HISTORY.industry)))
+    assert risk.factors[-1] == INDUSTRIES[0]
+    assert not risk.factor_covariance[-1].any()
+    assert risk.known.sum() == 29  # all but the one that was listed late
+    alone = replace(
+        HISTORY,
+        codes=HISTORY.codes[:1],
+        scores=HISTORY.scores[:, :1],
+        returns=HISTORY.returns[:, :1],
+        planes={name: plane[:, :1] for name, plane in HISTORY.planes.items()},
+        industry=HISTORY.industry[:, :1],
+    )
+    risk, _ = FactorModel(window=120).estimate(day_of(alone))
+    assert risk.variances()[0] == pytest.approx(risk.factor_covariance[0, 0])
+
+
 def test_what_the_store_lacks_is_told() -> None:
     bare = replace(HISTORY, planes={}, industry=None, industry_names=())
     risk, notes = FactorModel(window=150).estimate(day_of(bare))
