@@ -86,10 +86,12 @@ class BlackLitterman(ExpectedReturns):
 
     def _market(self, known: KnownDay) -> Floats:
         """`[N]` weights of the market; those of unknown stocks stay in their sum."""
-        if self.weights == "equal":
-            return np.full(len(known.codes), 1 / len(known.codes))
-        found = known.benchmark if self.weights == "benchmark" else known.plane("market_value")[-1]
-        found = np.nan_to_num(found)
+        found = np.isfinite(known.score).astype(
+            np.float64
+        )  # what is held beside the universe is no part of its market
+        if self.weights != "equal":
+            found = known.benchmark if self.weights == "benchmark" else known.plane("market_value")[-1]
+            found = np.nan_to_num(found)
         if not found.sum() > 0:
             raise UserError(
                 f"`weights` of BlackLitterman is {self.weights}, and no stock has any on {known.day:%Y-%m-%d}: take another "

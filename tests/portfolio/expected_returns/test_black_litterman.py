@@ -89,6 +89,14 @@ def test_the_market_may_be_weighed_by_value() -> None:
     np.testing.assert_allclose(found, 2.5 * risk.covariance() @ (known / known.sum()))
 
 
+def test_what_is_held_beside_the_universe_is_no_part_of_a_market_at_equal_weight() -> None:
+    scores = KNOWN.scores.copy()
+    scores[-1, 2:4] = np.nan
+    risk, members = risk_of(8), np.isfinite(scores[-1])
+    found = BlackLitterman(NoForecast(), weights="equal").estimate(replace(KNOWN, scores=scores), risk)
+    np.testing.assert_allclose(found, 2.5 * risk.covariance() @ (members / 6))
+
+
 def test_it_is_made_from_yaml() -> None:
     views = {"class": "qlib_ext.portfolio.expected_returns.grinold.GrinoldAlpha", "kwargs": {"window": 90}}
     assert BlackLitterman(views=views).days_back == 90
