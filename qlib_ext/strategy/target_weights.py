@@ -159,10 +159,14 @@ class TargetWeights(BaseSignalStrategy):
     def _held(self) -> dict[str, float]:
         """Weights at the last closes."""
         position = self.trade_position
-        value = position.calculate_value()
+        value, codes = position.calculate_value(), position.get_stock_list()
+        if codes and not value > 0:
+            raise UserError(
+                f"the account has lost everything, with holdings left: its value is {value:,.0f}. Sell less short, by "
+                "`gross` or `most_short` of `LongShort`"
+            )
         return {
-            code: position.get_stock_amount(code) * position.get_stock_price(code) / value
-            for code in position.get_stock_list()
+            code: position.get_stock_amount(code) * position.get_stock_price(code) / value for code in codes
         }
 
     def _due(self, day: pd.Timestamp, before: pd.Timestamp, history: MarketHistory) -> bool:

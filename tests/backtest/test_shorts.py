@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -162,6 +163,17 @@ class TestBacktest:
             done = simulate(strategy, exchange, days[1], days[-2], account=ACCOUNT, benchmark=None)
             ends.append(done.daily["account"].iloc[-1])
         assert ends[1] == pytest.approx(ends[0] - ACCOUNT * 0.5 * 0.001 * 13, rel=1e-3)
+
+
+def test_an_account_that_lost_everything_is_told() -> None:
+    position = ShortPosition(cash=100.0)
+    position._init_stock("SH600000", amount=-10.0, price=10.0)
+    strategy = TargetWeights(signal=pd.Series(dtype=float), portfolio=portfolio())
+    strategy.common_infra = {"trade_account": SimpleNamespace(current_position=position)}
+    with pytest.raises(
+        UserError, match="the account has lost everything, with holdings left: its value is 0"
+    ):
+        strategy._held()
 
 
 class TestArguments:
