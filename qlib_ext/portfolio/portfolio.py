@@ -26,6 +26,7 @@ from qlib_ext.portfolio.risk import Risk
 from qlib_ext.portfolio.risk_models.base import RiskModel
 from qlib_ext.portfolio.risk_models.covariance import Covariance
 
+BROKEN = 100 * TOLERANCE  # what a limit may be missed by without a word
 LEAVERS = "leavers"
 LEDOIT_WOLF = {"class": "skfolio.moments.LedoitWolf"}
 
@@ -103,7 +104,8 @@ class Portfolio(Allocation):
     Raises
     ------
     UserError
-        If an argument does not fit, `relax` names a constraint that is not there, or two constraints have one name.
+        If an argument does not fit, `relax` names a constraint that is not there, two constraints have one name, or two leave
+        nothing to invest.
     """
 
     def __init__(
@@ -157,6 +159,12 @@ class Portfolio(Allocation):
         first, days = horizon
         self.horizon = integer("horizon[0]", first, 0), integer("horizon[1]", days, 1)
         self.min_trade = float(between("min_trade", min_trade, 0, 1))
+        least, most = self._invested()
+        if least > most:
+            raise UserError(
+                f"`constraints` leave nothing to invest: one asks for at least {least:.1%} of the account, and another for at "
+                f"most {most:.1%}"
+            )
 
     @property
     def days_back(self) -> int:
@@ -199,6 +207,9 @@ class Portfolio(Allocation):
         weights[inside] = found
         binding = tuple(limit.words for limit in problem.limits if limit.excess(found) > -TOLERANCE)
         told += [*(one.words for one in relaxed), *more]
+        missed = problem.broken(found, BROKEN)
+        if missed:
+            told.append(f"the solver's weights miss by more than its rounding: {', '.join(missed)}")
         if found.sum() < self._invested()[0] - float(weights[~inside].sum()) - 10 * TOLERANCE:
             told.append(f"only {weights.sum():.2%} of the account could be invested")
         return Decision(

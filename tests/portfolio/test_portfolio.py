@@ -14,6 +14,7 @@ from qlib_ext.checks import UserError
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.constraints.base import Constraint
 from qlib_ext.portfolio.constraints.capacity import Capacity
+from qlib_ext.portfolio.constraints.cash_band import CashBand
 from qlib_ext.portfolio.constraints.industry_band import IndustryBand
 from qlib_ext.portfolio.constraints.limits import Box, Limit, Linear, Turnover
 from qlib_ext.portfolio.constraints.long_short import LongShort
@@ -192,6 +193,12 @@ class TestWithoutWeightsOfTheOptimiser:
         assert decision.told[-1].startswith("no ratio above 0 can be made")
 
 
+def test_weights_that_miss_a_limit_after_all_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qlib_ext.portfolio.portfolio.nearest_allowed", lambda problem, weights: weights)
+    decision = portfolio(Cap(0.4), Half()).decide(day(BEST_FIRST))
+    assert decision.told == ("the solver's weights miss by more than its rounding: the first two hold 50%",)
+
+
 class TestShorts:
     def test_what_left_the_universe_is_sold_or_bought_back(self) -> None:
         known = day([np.nan, np.nan, 2.0, 1.0], held=[0.3, -0.2, 0.0, -0.1])
@@ -322,6 +329,10 @@ class TestArguments:
             ({"invested": 0}, "`invested` must lie in (0, 1]"),
             ({"benchmark": "cap"}, "`benchmark` must be one of"),
             ({"horizon": [1]}, "`horizon` must be"),
+            (
+                {"constraints": [CashBand(0, 0.05), LongShort(net=0.1)]},
+                "one asks for at least 95.0% of the account, and another for at most 10.0%",
+            ),
             ({"constraints": {"class": "x"}}, "`constraints` must be a list"),
         ],
     )
