@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.market.side_data.table import MARKET_VALUE
+from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.known_day import KnownDay
 from qlib_ext.portfolio.problem import Problem
@@ -89,6 +90,9 @@ class Allocation(Rebuildable, ABC):
     def asks(self) -> set[str]:
         """Names of the side data that no decision can do without."""
         return {MARKET_VALUE} if self.benchmark == "value" else set()
+
+    def check_store(self, store: QlibStore) -> None:
+        """Raise a UserError where a part names what the store cannot have."""
 
     @abstractmethod
     def decide(self, known: KnownDay) -> Decision:

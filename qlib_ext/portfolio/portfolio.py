@@ -10,6 +10,7 @@ import numpy as np
 
 from qlib_ext.checks import UserError, above, between, brief, counted, instance, integer, one_of
 from qlib_ext.config.build import build
+from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.allocation import Allocation, Decision
 from qlib_ext.portfolio.constraints.base import Constraint
@@ -176,6 +177,12 @@ class Portfolio(Allocation):
     def asks(self) -> set[str]:
         """Names of the side data that no decision can do without."""
         return super().asks.union(self.expected_returns.asks, *(one.asks for one in self.constraints))
+
+    def check_store(self, store: QlibStore) -> None:
+        """Raise a UserError where a constraint names what the store and the risk model cannot have."""
+        factors = self.risk_model.factors(store)
+        for one in self.constraints:
+            one.check_store(store, factors)
 
     def decide(self, known: KnownDay) -> Decision:
         """Weights for a day.

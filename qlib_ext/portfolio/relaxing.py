@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import cvxpy as cp
 import numpy as np
 
-from qlib_ext.checks import UserError, words
+from qlib_ext.checks import UserError, nearest, words
 from qlib_ext.portfolio.constraints.base import Constraint
 from qlib_ext.portfolio.constraints.limits import Box, Limit, Linear, Weights, percent
 from qlib_ext.portfolio.problem import TOLERANCE, Infeasible, Problem
@@ -77,6 +77,7 @@ def check_order(order: Sequence[str], constraints: Sequence[Constraint]) -> tupl
         if name not in known:
             raise UserError(
                 f"`relax` must name constraints of the portfolio, {', '.join(sorted(known))}; found {name!r}"
+                f"{nearest(name, sorted(known))}"
             )
     return tuple(order)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from qlib.config import C
 from qlib.contrib.strategy.signal_strategy import BaseSignalStrategy
 
 from qlib_ext.backtest.exchange import IntendedOrder
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, counted
 from qlib_ext.config.build import build
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.store import QlibStore
@@ -29,6 +30,8 @@ from qlib_ext.portfolio.portfolio import Portfolio
 from qlib_ext.portfolio.problem import TOLERANCE
 from qlib_ext.strategy.daily_signal import daily
 
+MUCH = 0.01  # of the account, that comes to no lot
+FORGOTTEN = "the calendar {} goes by the last rebalance, of which the holdings tell nothing: the day is taken as one on which it rebalances"
 MORE_DAYS = 300  # of the market, for side data that reach back further than returns
 
 
@@ -55,6 +58,8 @@ class TargetWeights(BaseSignalStrategy):
     ----------
     diary
         What was decided on each day.
+    told
+        What a reader of the orders of the last step should know, as sentences.
 
     Raises
     ------
@@ -80,6 +85,10 @@ class TargetWeights(BaseSignalStrategy):
         self.portfolio = make_allocation(portfolio)
         self.calendar = Weekly() if calendar is None else build(calendar, Calendar, name="calendar")
         self.diary = Diary()
+        self.told: list[str] = []
+        self._decision: Decision | None = None
+        self._short_of_lots: list[float] = []
+        self._reach: int | None = None
         self._history: MarketHistory | None = None
         self._calendar = pd.DatetimeIndex([])
         self._last: pd.Timestamp | None = None
@@ -97,16 +106,36 @@ class TargetWeights(BaseSignalStrategy):
         step = self.trade_calendar.get_trade_step()
         start, end = self.trade_calendar.get_step_time(step)
         day = self.trade_calendar.get_step_time(step, shift=1)[0].normalize()
-        history = self._market()
-        if history is None or not history.has_scores(day) or not self._due(start.normalize(), day, history):
-            return TradeDecisionWO([], self)  # not due, or no signal was formed the day before
+        history, self.told, self._decision = self._market(), [], None
+        if history is None or not history.has_scores(day):
+            return TradeDecisionWO([], self)  # no signal was formed the day before
+        if not self._due(start.normalize(), day, history):
+            self.told = [f"the calendar does not rebalance on {start:%Y-%m-%d}: nothing is traded"]
+            return TradeDecisionWO([], self)
+        if self._last is None and self.calendar.remembers and self._held():
+            self.told = [FORGOTTEN.format(type(self.calendar).__name__)]
         known = self._known(day, start, end, history)
         decision = self.portfolio.decide(known)
+        orders, told = ([], []) if decision.kept else self._orders(decision, start, end)
+        self._decision = decision = replace(decision, told=(*decision.told, *told))
+        self.told += decision.told
         self.diary.add(start.normalize(), decision)
         self._last = start.normalize()
         self._targets = dict(zip(known.codes, decision.weights.tolist(), strict=True))
         self._score = dict(zip(known.codes, known.score.tolist(), strict=True))
-        return TradeDecisionWO([] if decision.kept else self._orders(decision, start, end), self)
+        return TradeDecisionWO(orders, self)
+
+    def reason(self, code: str) -> str:
+        """Why a stock is traded, or stays, by the last step."""
+        if self._decision is None:
+            return "not rebalanced on this day"
+        if self._decision.kept:
+            return "the account stays as it is"
+        known, weights = self._decision.known, self._decision.weights
+        if code not in known.codes:
+            return "not known to the portfolio"
+        k = known.codes.index(code)
+        return f"target {weights[k]:.2%} of the account, held {known.held[k]:.2%}"
 
     def check_store(self, store: QlibStore) -> None:
         """Raise a UserError where a store lacks what the portfolio cannot do without."""
@@ -118,6 +147,7 @@ class TargetWeights(BaseSignalStrategy):
                     f"the portfolio needs the side data `{name}`, found none in the store {store.root}: bring a table in with "
                     f"`qlib-ext data side-data {store.root} {name} FILE`, or leave out what asks for it"
                 )
+        self.portfolio.check_store(store)
 
     @property
     def shorts(self) -> bool:
@@ -127,7 +157,18 @@ class TargetWeights(BaseSignalStrategy):
     @property
     def notes(self) -> list[str]:
         """What a reader of the results should know, as sentences."""
-        return [] if self._history is None else [*self._history.notes]
+        found = [] if self._history is None else [*self._history.notes]
+        if self._reach is not None and self._reach < self.portfolio.days_back:
+            found.append(
+                f"the portfolio looks back over {counted(self.portfolio.days_back, 'day')}, and at the first scores the store has "
+                f"{self._reach:,}: what it estimates rests on fewer days until there are more"
+            )
+        if self._short_of_lots:
+            found.append(
+                f"target weights that come to no whole lot were left in cash on {counted(len(self._short_of_lots), 'rebalance')}, "
+                f"{np.mean(self._short_of_lots):.1%} of the account on average: take a larger account, or fewer stocks"
+            )
+        return found
 
     # -- what is known -----------------------------------------------------------------------------------------
 
@@ -149,6 +190,10 @@ class TargetWeights(BaseSignalStrategy):
                 horizon=self.portfolio.horizon,
             )
             self._calendar = store.calendar
+            there = int(
+                store.calendar.searchsorted(scores.index.get_level_values("datetime").min(), side="right")
+            )
+            self._reach = min(there, self.portfolio.days_back)
             lost = held - {*self._history.codes}
             if lost:
                 raise UserError(
@@ -212,8 +257,10 @@ class TargetWeights(BaseSignalStrategy):
 
     # -- from weights to orders --------------------------------------------------------------------------------
 
-    def _orders(self, decision: Decision, start: pd.Timestamp, end: pd.Timestamp) -> list[Order]:
-        """Sales, then purchases, each by code."""
+    def _orders(
+        self, decision: Decision, start: pd.Timestamp, end: pd.Timestamp
+    ) -> tuple[list[Order], list[str]]:
+        """Sales, then purchases, each by code; and what came to no lot, as a sentence."""
         known = decision.known
         lots = self._lots(decision, start, end)
         wanted = targets_to_trade(decision.weights, known, lots, self.portfolio.min_trade)
@@ -227,7 +274,13 @@ class TargetWeights(BaseSignalStrategy):
             orders.append(
                 IntendedOrder(known.codes[k], abs(change), direction, start, end, intended=abs(meant))
             )
-        return sorted(orders, key=lambda order: order.direction == OrderDir.BUY)
+        told, none = [], (wanted > TOLERANCE) & (shares == 0) & (lots.step > 0)
+        if (share := float(wanted[none].sum())) > MUCH:
+            self._short_of_lots.append(share)
+            told.append(
+                f"{counted(int(none.sum()), 'target')} came to no whole lot: {share:.2%} of the account stays in cash"
+            )
+        return sorted(orders, key=lambda order: order.direction == OrderDir.BUY), told
 
     def _lots(self, decision: Decision, start: pd.Timestamp, end: pd.Timestamp) -> Lots:
         """What can be traded on the day of the trade, and what it takes."""

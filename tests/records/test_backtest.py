@@ -425,17 +425,29 @@ class TestTargetWeights:
         held = read("backtest/positions.parquet")["weight"].loc[days.index[0]]
         assert held.sum() == pytest.approx(0.9, abs=0.01)
 
-    def test_what_the_store_lacks_shows_before_the_training(self, scored: Any, workplace: Any) -> None:
-        band = {
-            "class": "qlib_ext.portfolio.constraints.industry_band.IndustryBand",
-            "kwargs": {"width": 0.02},
-        }
-        portfolio = {**self.STRATEGY["kwargs"]["portfolio"], "constraints": [band]}
+    @pytest.mark.parametrize(
+        ("band", "kwargs", "said"),
+        [
+            (
+                "industry_band.IndustryBand",
+                {"width": 0.02},
+                "needs the side data `industry`, found none in the store",
+            ),
+            (
+                "style_bands.StyleBands",
+                {"bands": {"sise": [-0.1, 0.1]}},
+                r"factors of the risk model or styles, beta, .*; found 'sise' \(did you mean size\?\)",
+            ),
+        ],
+    )
+    def test_what_cannot_be_had_shows_before_the_training(
+        self, scored: Any, workplace: Any, band: str, kwargs: dict[str, Any], said: str
+    ) -> None:
+        constraint = {"class": f"qlib_ext.portfolio.constraints.{band}", "kwargs": kwargs}
+        portfolio = {**self.STRATEGY["kwargs"]["portfolio"], "constraints": [constraint]}
         asking = record(scored, workplace, strategy={**self.STRATEGY, "kwargs": {"portfolio": portfolio}})
         spec = SimpleNamespace(
             store=QlibStore("store"), benchmark="SH000300", require_segment=print, require_field=print
         )
-        with pytest.raises(
-            UserError, match="the portfolio needs the side data `industry`, found none in the store"
-        ):
+        with pytest.raises(UserError, match=said):
             asking.check_before(cast(DatasetSpec, spec))

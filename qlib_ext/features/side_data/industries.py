@@ -31,6 +31,15 @@ class Industries:
     code: npt.NDArray[np.int64]
 
 
+def industries_of(store: QlibStore) -> list[str]:
+    """Names of the industries that the store knows, sorted; none where it has no table of them, or a faulty one."""
+    try:
+        table = SideData(store).read(INDUSTRY, "spells")
+    except SideDataError:
+        return []
+    return sorted(map(str, table.frame[table.column].unique()))
+
+
 def industries(
     store: QlibStore, days: pd.DatetimeIndex, instruments: Sequence[str]
 ) -> tuple[Industries | None, str]:

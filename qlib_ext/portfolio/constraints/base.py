@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from qlib_ext.config.rebuildable import Rebuildable
+from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.constraints.limits import Box, Limit
 from qlib_ext.portfolio.known_day import Bools, KnownDay
@@ -32,6 +33,17 @@ class Constraint(Rebuildable, ABC):
     shorts: bool = False
     days_back: int = 1
     asks: tuple[str, ...] = ()
+
+    def check_store(self, store: QlibStore, factors: set[str] | None) -> None:
+        """Raise a UserError where it names what neither the store nor the risk model's `factors` can have.
+
+        Parameters
+        ----------
+        store
+            That the portfolio will be of.
+        factors
+            As `RiskModel.factors` has them.
+        """
 
     def box(self, known: KnownDay) -> Box | None:
         """Bounds of single weights; None where it sets none."""

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from qlib_ext.checks import UserError, brief, instance, nearest
+from qlib_ext.features.side_data.industries import industries_of
 from qlib_ext.market.side_data.table import INDUSTRY
+from qlib_ext.market.store import QlibStore
 from qlib_ext.portfolio.constraints.base import Constraint
 from qlib_ext.portfolio.constraints.centre import missing
 from qlib_ext.portfolio.constraints.industry_band import UNKNOWN, industry_rows
@@ -47,6 +49,16 @@ class IndustryCap(Constraint):
                 f"`most` must be a number of at least 0, or a mapping from industries to such, found {brief(most)}"
             )
         self.most = most
+
+    def check_store(self, store: QlibStore, factors: set[str] | None) -> None:
+        """Industries that are named are the store's."""
+        known = industries_of(store)
+        for name in self.most if isinstance(self.most, Mapping) else ():
+            if name not in known:
+                raise UserError(
+                    f"`most` of an industry cap must name industries of the store {store.root}, {', '.join(known)}; found "
+                    f"{name!r}{nearest(str(name), known)}"
+                )
 
     def limits(self, known: KnownDay, risk: Risk) -> list[Limit]:
         """A sum an industry that has a cap."""

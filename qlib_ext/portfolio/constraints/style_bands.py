@@ -8,6 +8,7 @@ import numpy as np
 
 from qlib_ext.checks import UserError, at_least, brief, instance, nearest, one_of
 from qlib_ext.features.style_exposures import HISTORY_DAYS, STYLES, standardised, styles
+from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.constraints.base import Constraint
 from qlib_ext.portfolio.constraints.centre import SAID, centre, missing
@@ -55,6 +56,18 @@ class StyleBands(Constraint):
         self.bands = {style: (float(low), float(high)) for style, (low, high) in bands.items()}
         self.against = one_of("against", against, AGAINST)
 
+    def check_store(self, store: QlibStore, factors: set[str] | None) -> None:
+        """A band is of a factor of the risk model, or of a style."""
+        if factors is None:
+            return
+        known = sorted({*factors, *STYLES})
+        for style in self.bands:
+            if style not in known:
+                raise UserError(
+                    f"`bands` must name factors of the risk model or styles, {', '.join(known)}; found {style!r}"
+                    f"{nearest(str(style), known)}"
+                )
+
     def limits(self, known: KnownDay, risk: Risk) -> list[Limit]:
         """A sum a style; what the benchmark has is taken off by the share that is invested."""
         exposures = np.array([np.nan_to_num(one) for one in self._exposures(known, risk).values()])
@@ -89,7 +102,7 @@ class StyleBands(Constraint):
             if style not in found:
                 raise UserError(
                     f"`bands` must name factors of the risk model or styles that the store has, {', '.join(sorted(found))}; "
-                    f"found {style!r}{nearest(style, [*found, *STYLES])}"
+                    f"found {style!r}{nearest(style, sorted({*found, *STYLES}))}"
                 )
         return {style: found[style] for style in self.bands}
 

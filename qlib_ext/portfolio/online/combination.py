@@ -11,6 +11,7 @@ import pandas as pd
 
 from qlib_ext.checks import UserError, at_least, brief, integer
 from qlib_ext.config.build import build
+from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.allocation import Allocation, Decision
 from qlib_ext.portfolio.known_day import KnownDay
@@ -115,6 +116,11 @@ class OnlineCombination(Allocation):
     def asks(self) -> set[str]:
         """Names of the side data that a member cannot do without."""
         return set().union(*(member.asks for member in self.members.values()))
+
+    def check_store(self, store: QlibStore) -> None:
+        """Raise a UserError where a member names what the store cannot have."""
+        for member in self.members.values():
+            member.check_store(store)
 
     def decide(self, known: KnownDay) -> Decision:
         """Weights of the members, by their shares."""

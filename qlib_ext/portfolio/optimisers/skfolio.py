@@ -10,6 +10,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import pandas as pd
+from cvxpy.reductions.solvers.defines import MI_SOLVERS
 from scipy.sparse import csr_matrix
 from skfolio.exceptions import SkfolioError
 from skfolio.optimization import (
@@ -23,7 +24,7 @@ from skfolio.optimization import (
 )
 from sklearn.base import clone
 
-from qlib_ext.checks import UserError, integer
+from qlib_ext.checks import UserError, brief, integer, nearest
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.constraints.limits import Linear
 from qlib_ext.portfolio.known_day import Ints
@@ -55,6 +56,13 @@ FORECASTING = (
     ObjectiveFunction.MAXIMIZE_UTILITY,
     ObjectiveFunction.MAXIMIZE_RATIO,
 )
+# What only a solver of mixed integers can do -> what a portfolio has for it.
+WHOLE_NUMBERS = {
+    "cardinality": "take NumberOfNames among the `constraints`",
+    "group_cardinalities": "leave it out",
+    "threshold_long": "take SmallestWeight among the `constraints`",
+    "threshold_short": "leave it out",
+}
 MOST_WEIGHT = 100.0  # of a stock whose weight has no bound: a solver takes none that is infinite
 
 
@@ -114,6 +122,8 @@ class Skfolio(Optimiser):
         for key, place in FILLED_IN.items():
             if key in kwargs:
                 raise UserError(f"`method.kwargs` must not set `{key}`: that is said by {place}")
+        for part in _parts(self.method):
+            _check_solver(part)
         if self.relative and (
             not isinstance(self.method, MeanRisk) or isinstance(self.method, BenchmarkTracker)
         ):
@@ -245,6 +255,31 @@ class Skfolio(Optimiser):
                 f"skfolio's {self.name} must give one portfolio, found {len(found)}: name one target, not a list"
             )
         return found
+
+
+def _parts(estimator: Any) -> list[Any]:
+    """An optimiser and all that stand in its arguments, at any depth."""
+    given = estimator.get_params(deep=True).values()
+    return [estimator, *(part for part in given if isinstance(part, BaseOptimization))]
+
+
+def _check_solver(part: Any) -> None:
+    """Raise a UserError where its solver is not there, or cannot do what is asked of it."""
+    solver = getattr(part, "solver", None)
+    if solver is None:
+        return
+    there = cp.installed_solvers()
+    if solver not in there:
+        raise UserError(
+            f"`solver` must be one of those that are installed, {', '.join(sorted(there))}; found {brief(solver)}"
+            f"{nearest(str(solver), there)}"
+        )
+    for key, instead in WHOLE_NUMBERS.items():
+        if getattr(part, key, None) is not None and solver not in MI_SOLVERS:
+            raise UserError(
+                f"`{key}` needs a solver of mixed integers, found {solver}: {instead}, or install one that skfolio takes, such as "
+                "SCIP, and name it as `solver`"
+            )
 
 
 def _on_stocks(estimator: Any) -> Iterator[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from qlib_ext.config.rebuildable import Rebuildable
+from qlib_ext.market.store import QlibStore
 from qlib_ext.portfolio.known_day import KnownDay
 from qlib_ext.portfolio.risk import Risk
 
@@ -19,6 +20,10 @@ class RiskModel(Rebuildable, ABC):
     """
 
     days_back: int = 250
+
+    def factors(self, store: QlibStore) -> set[str] | None:
+        """Names that its factors may have on a store; None where only a day tells."""
+        return None
 
     @abstractmethod
     def estimate(self, known: KnownDay) -> tuple[Risk, list[str]]:

@@ -12,6 +12,7 @@ from skfolio.moments import BaseCovariance
 from sklearn.base import clone
 
 from qlib_ext.checks import UserError, at_least, integer
+from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.known_day import KnownDay
 from qlib_ext.portfolio.risk import Risk
@@ -70,6 +71,10 @@ class Covariance(RiskModel):
             raise UserError(
                 f"`estimator` {self.estimator!r} must work on {window} days of made-up returns; it says: {error}"
             ) from error
+
+    def factors(self, store: QlibStore) -> set[str]:
+        """None at all: the covariance is whole."""
+        return set()
 
     def estimate(self, known: KnownDay) -> tuple[Risk, list[str]]:
         """The root of what the estimator finds."""

@@ -14,7 +14,9 @@ from sklearn.base import clone
 
 from qlib_ext.checks import UserError, at_least, counted, integer, one_of, words
 from qlib_ext.config.build import build
+from qlib_ext.features.side_data.industries import industries_of
 from qlib_ext.features.style_exposures import HISTORY_DAYS, STYLES
+from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.attribution import factor_returns
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.calendars.monthly import Monthly
@@ -23,7 +25,7 @@ from qlib_ext.portfolio.known_day import Bools, KnownDay
 from qlib_ext.portfolio.risk import Risk
 from qlib_ext.portfolio.risk_models.base import RiskModel
 from qlib_ext.portfolio.risk_models.covariance import FAILURES, fitted
-from qlib_ext.portfolio.risk_models.exposures import Exposures, exposures, industry_of, style_planes
+from qlib_ext.portfolio.risk_models.exposures import MARKET, Exposures, exposures, industry_of, style_planes
 from qlib_ext.portfolio.risk_models.histories import completed, named, told, traded_returns
 from qlib_ext.portfolio.skfolio_objects import skfolio_object
 
@@ -141,6 +143,10 @@ class FactorModel(RiskModel):
         self.refit = Monthly() if refit is None else build(refit, Periodic, name="refit")
         self.days_back = window + 1 + HISTORY_DAYS
         self.last_fit: Fit | None = None
+
+    def factors(self, store: QlibStore) -> set[str]:
+        """The market, styles, and the industries of the store."""
+        return {MARKET, *self.styles, *(industries_of(store) if self.industries else ())}
 
     def estimate(self, known: KnownDay) -> tuple[Risk, list[str]]:
         """The factors of the last fit, and what the stocks are exposed to today."""

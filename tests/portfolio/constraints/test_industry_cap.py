@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
+from qlib_ext.market.store import write_store
 from qlib_ext.portfolio.constraints.industry_cap import IndustryCap
 from tests.portfolio.problems import day_of, risk_of
 
@@ -43,3 +46,15 @@ def test_what_is_wrong_is_said(most: Any) -> None:
 def test_an_unknown_industry_is_said() -> None:
     with pytest.raises(UserError, match=r"found 'bank' \(did you mean banks\?\)"):
         IndustryCap({"bank": 0.3}).limits(day_of(3), risk_of(3))
+
+
+def test_an_industry_that_the_store_has_not_is_said_before_a_day(tmp_path: Path) -> None:
+    days, bars = pd.DatetimeIndex(["2020-01-02", "2020-01-03"]), {"close": np.ones((2, 1))}
+    store = write_store(tmp_path, days, ["SH600000"], bars, {})
+    (tmp_path / "side").mkdir()
+    (tmp_path / "side" / "industry.csv").write_text(
+        "instrument,start,end,industry\nSH600000,2020-01-01,2020-12-31,banks\n", encoding="utf-8"
+    )
+    IndustryCap({"banks": 0.3}).check_store(store, set())
+    with pytest.raises(UserError, match=r"must name industries of the store .*, banks; found 'bank' \(did"):
+        IndustryCap({"bank": 0.3}).check_store(store, set())

@@ -212,6 +212,28 @@ class TestErrors:
         with pytest.raises(UserError, match=f"`method.kwargs` must not set `{key}`: that is said by {place}"):
             skfolio(**{key: 0.1})
 
+    @pytest.mark.parametrize(
+        ("kwargs", "said"),
+        [
+            (
+                {"cardinality": 3},
+                "`cardinality` needs a solver of mixed integers, found CLARABEL: take NumberOfNames",
+            ),
+            ({"threshold_long": 0.1}, "`threshold_long` needs .* take SmallestWeight"),
+            (
+                {"solver": "CLARABELL"},
+                r"`solver` must be one of .*; found 'CLARABELL' \(did you mean CLARABEL",
+            ),
+            (
+                {"fallback": {"class": "skfolio.optimization.MeanRisk", "kwargs": {"cardinality": 3}}},
+                "`cardinality` needs a solver of mixed integers",
+            ),
+        ],
+    )
+    def test_a_solver_that_cannot_is_refused_at_once(self, kwargs: dict[str, Any], said: str) -> None:
+        with pytest.raises(UserError, match=said):
+            skfolio(**kwargs)
+
     def test_relative_is_of_mean_risk(self) -> None:
         with pytest.raises(UserError, match="`relative` is for skfolio's MeanRisk, found RiskBudgeting"):
             skfolio("RiskBudgeting", relative=True)
