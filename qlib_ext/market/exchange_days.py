@@ -12,6 +12,7 @@ from exchange_calendars.errors import InvalidCalendarName
 from qlib_ext.checks import UserError, brief, nearest
 
 EXCHANGES = {"cn": "XSHG", "us": "XNYS"}  # of a region, by default
+LONGEST_BREAK = 20  # days without trading, and more
 _SOME = ("2020-01-01", "2020-03-31")  # a short calendar is quickly made, and knows its bounds and time zone
 
 
@@ -45,6 +46,28 @@ def exchange_days(exchange: str, first: pd.Timestamp, last: pd.Timestamp) -> pd.
         )
     days = pd.DatetimeIndex(_sessions(exchange, first.year, last.year).sessions, freq=None)
     return days[(days >= first) & (days <= last)]
+
+
+def next_day(region: str, day: pd.Timestamp) -> pd.Timestamp:
+    """The trading day after one, by the calendar of a region's exchange; the next weekday where that does not know it.
+
+    Parameters
+    ----------
+    region
+        Such as `cn`; of one that is none of `EXCHANGES`, weekdays are taken.
+    day
+        Without a time zone.
+    """
+    weekday = day + pd.offsets.BDay(1)
+    if region not in EXCHANGES:
+        return weekday
+    try:
+        later = exchange_days(
+            EXCHANGES[region], day + pd.Timedelta(days=1), day + pd.Timedelta(days=LONGEST_BREAK)
+        )
+    except UserError:  # a year ahead, exchanges have not said yet
+        return weekday
+    return weekday if later.empty else later[0]
 
 
 def day_of_knowing(moments: pd.DatetimeIndex, exchange: str) -> pd.DatetimeIndex:

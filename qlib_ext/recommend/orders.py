@@ -19,6 +19,7 @@ from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
 from qlib_ext.backtest.simulation import UNTRADED, has_volumes
 from qlib_ext.checks import UserError
 from qlib_ext.config.build import build
+from qlib_ext.market.exchange_days import next_day
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.daily_list import PRICE_DIGITS, backtest_settings, exchange_settings
 from qlib_ext.recommend.holdings import Holdings
@@ -92,6 +93,7 @@ def next_orders(
     listed: pd.DataFrame,
     holdings: Holdings,
     day: pd.Timestamp,
+    past: pd.Series | None = None,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Orders that the run's strategy sends on the trading day after `day`, and what becomes of every holding.
 
@@ -112,6 +114,8 @@ def next_orders(
         The account.
     day
         The day that was scored.
+    past
+        Scores of days before that the run has not, indexed by (`datetime`, `instrument`), for a strategy that looks back at them.
 
     Returns
     -------
@@ -134,7 +138,7 @@ def next_orders(
         )
     notes: list[str] = []
     later = store.calendar[store.calendar > day]
-    next_day = later[0] if len(later) else day + pd.Timedelta(days=1)
+    tomorrow = later[0] if len(later) else next_day(run.region, day)
     codes = sorted({*listed.index, *holdings.shares})
     prices = last_prices(store, codes, day)
     unpriced = [code for code in holdings.shares if not prices.loc[code, "close"] > 0]
@@ -149,7 +153,7 @@ def next_orders(
             "`--cash` out"
         )
     with quiet_qlib():
-        exchange = NextDayExchange(day, next_day, codes=codes, **exchange_kwargs)
+        exchange = NextDayExchange(day, tomorrow, codes=codes, **exchange_kwargs)
         factor = prices["factor"] if not exchange.trade_w_adj_price else prices["factor"] * 0 + 1.0
         if exchange.trade_w_adj_price:
             notes.append(
@@ -170,15 +174,16 @@ def next_orders(
             account.current_position.position[code]["count_day"] = held
         common = CommonInfrastructure(trade_account=account, trade_exchange=exchange)
         level = LevelInfrastructure(common_infra=common)
-        level.reset_infra(trade_calendar=TwoDayCalendar(day, next_day, level))
+        level.reset_infra(trade_calendar=TwoDayCalendar(day, tomorrow, level))
         strategy = build(
             copy.deepcopy(settings["strategy"]),
             BaseStrategy,
             name="strategy",
-            signal=_signal(run, listed, day),
+            signal=_signal(run, listed, day, past),
         )
         strategy.reset(level_infra=level, common_infra=common)
         decision = strategy.generate_trade_decision(None)
+    notes += getattr(strategy, "told", [])
     amounts: dict[str, float] = {}
     for order in decision.get_decision():
         signed = order.amount if order.direction == OrderDir.BUY else -order.amount
@@ -207,16 +212,20 @@ def last_prices(store: QlibStore, codes: list[str], day: pd.Timestamp) -> pd.Dat
     )
 
 
-def _signal(run: TrainedRun, listed: pd.DataFrame, day: pd.Timestamp) -> pd.Series:
-    """The scores of the day, and the run's own of the days before, as a backtest hands them to a strategy."""
+def _signal(
+    run: TrainedRun, listed: pd.DataFrame, day: pd.Timestamp, past: pd.Series | None = None
+) -> pd.Series:
+    """The scores of the day, and those of the days before, the run's own first, as a backtest hands them to a strategy."""
     scores = listed["score"].dropna()
     index = pd.MultiIndex.from_product([[day], scores.index], names=["datetime", "instrument"])
-    today = pd.Series(scores.to_numpy(), index=index, name="score")
+    known = [pd.Series(scores.to_numpy(), index=index, name="score")]
     table = run.table("signal/predictions.parquet")
-    if table is None:
-        return today
-    before = table["score"].dropna().sort_index().loc[: day - pd.Timedelta(days=1)]
-    return pd.concat([before, today])
+    for before in (None if table is None else table["score"], past):
+        if before is not None:
+            there = {each for one in known for each in one.index.unique("datetime")}
+            before = before.dropna().sort_index().loc[: day - pd.Timedelta(days=1)]
+            known.append(before[~before.index.get_level_values("datetime").isin(there)])
+    return pd.concat(known).sort_index()
 
 
 def _rows(
@@ -242,8 +251,12 @@ def _rows(
             return "no score, as it did not trade"
         return f"rank {listed.loc[code, 'rank']} of {scored}"
 
-    sales = [row("SELL", code, -n, standing(code)) for code, n in amounts.items() if n < 0]
-    purchases = [row("BUY", code, n, standing(code)) for code, n in amounts.items() if n > 0]
+    def traded(code: str) -> str:
+        of_strategy = getattr(strategy, "reason", None)
+        return standing(code) if of_strategy is None else f"{standing(code)}; {of_strategy(code)}"
+
+    sales = [row("SELL", code, -n, traded(code)) for code, n in amounts.items() if n < 0]
+    purchases = [row("BUY", code, n, traded(code)) for code, n in amounts.items() if n > 0]
     nothing = [
         row("SKIP", code, 0.0, f"{standing(code)}; its part of the cash does not buy a lot")
         for code, n in amounts.items()
@@ -266,6 +279,9 @@ def _rows(
 
 def _why(code: str, ranks: pd.Series, strategy: BaseStrategy) -> str:
     """Why a holding stays that the strategy did not try to sell."""
+    of_strategy = getattr(strategy, "reason", None)
+    if of_strategy is not None:
+        return str(of_strategy(code))
     topk, n_drop = getattr(strategy, "topk", None), getattr(strategy, "n_drop", None)
     if topk is None or n_drop is None:
         return "the strategy does not sell it"

@@ -141,7 +141,7 @@ def recommend(
             )
         orders = None
         if account is not None:
-            orders, more = next_orders(run, store, listed, account, day)
+            orders, more = next_orders(run, store, listed, account, day, scored.past)
             notes += more
         source = {
             "run": run.run_id,

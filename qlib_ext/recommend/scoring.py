@@ -14,6 +14,7 @@ from qlib_ext.checks import UserError, brief, counted
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.score_file import read_scores
 from qlib_ext.features.market_panel import MarketPanel
+from qlib_ext.market.spells import spell_mask
 from qlib_ext.market.store import QlibStore
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.records.signal import as_predictions
@@ -40,6 +41,8 @@ class Scored:
         What a reader should know.
     warnings
         What a reader must look into before trading on the scores.
+    past
+        Scores of the members on days before, where a file has them, indexed by (`datetime`, `instrument`).
     """
 
     day: pd.Timestamp
@@ -47,6 +50,7 @@ class Scored:
     panel: MarketPanel
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    past: pd.Series | None = None
 
 
 def find_day(store: QlibStore, asked: str | None) -> pd.Timestamp:
@@ -206,7 +210,16 @@ def score_from_file(
         notes.append(f"{others} of stocks that the universe does not have that day, or without a close")
     _compare_file(run, found.scores, day, notes, warnings)
     _compare_store(run, store, dataset, notes, warnings)
-    return Scored(day, predictions, panel, notes, warnings)
+    return Scored(day, predictions, panel, notes, warnings, _past(run, store, found.scores, day))
+
+
+def _past(run: TrainedRun, store: QlibStore, scores: pd.Series, day: pd.Timestamp) -> pd.Series:
+    """The scores of trading days before `day`, of those that were members with a close then."""
+    days = store.calendar[store.calendar < day]
+    table = scores.unstack("instrument").reindex(days)
+    members = spell_mask(store.membership(str(run.summary["universe"])), days, [*table.columns])
+    close = store.read(["close"], [*table.columns])[0, : len(days)]
+    return table.where(members & np.isfinite(close)).rename_axis(index="datetime").stack().rename("score")
 
 
 def _compare_file(

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.market.exchange_days import day_of_knowing, exchange_days, exchange_timezone
+from qlib_ext.market.exchange_days import day_of_knowing, exchange_days, exchange_timezone, next_day
 from qlib_ext.market.store import QlibStore
 
 
@@ -26,6 +26,19 @@ class TestExchangeDays:
     def test_it_is_the_calendar_of_the_real_store(self, real_store: QlibStore) -> None:
         known = real_store.calendar
         pd.testing.assert_index_equal(exchange_days("XSHG", known[0], known[-1]), known)
+
+    @pytest.mark.parametrize(
+        ("region", "day", "after"),
+        [
+            ("cn", "2017-03-10", "2017-03-13"),  # over a week-end
+            ("cn", "2017-01-26", "2017-02-03"),  # over the new year
+            ("us", "2017-07-03", "2017-07-05"),
+            ("tw", "2017-03-10", "2017-03-13"),  # of a region without a calendar, the next weekday
+            ("cn", "2200-01-03", "2200-01-06"),  # and so of days that nobody has set yet
+        ],
+    )
+    def test_the_day_after(self, region: str, day: str, after: str) -> None:
+        assert next_day(region, pd.Timestamp(day)) == pd.Timestamp(after)
 
     def test_an_unknown_exchange(self) -> None:
         with pytest.raises(UserError, match=r"found 'XNY' \(did you mean XNYS"):
