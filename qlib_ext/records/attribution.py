@@ -49,7 +49,8 @@ class AttributionRecord(Record):
       the specific return of the stocks chosen (`metrics.attribution.factor_returns`, `factor_parts`). Exposures
       (`features.style_exposures`) are those of the close before.
 
-    To either come `trading`, what trades away from the close made, and `cost`, below 0. Both views add up to the difference.
+    To either come `trading`, what trades away from the close made and what the lender of a stock that is short was paid, and
+    `cost`, below 0. Both views add up to the difference.
 
     Writes under `attribution/`:
 
