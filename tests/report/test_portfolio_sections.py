@@ -191,7 +191,8 @@ class TestAll:
     def test_only_what_it_says_it_reads(
         self, section: type[Section], four_years: RunArtifacts, tmp_path: Path
     ) -> None:
-        for path in (*section.requires, *section.optional):
+        there = [path for path in section.optional if four_years.has(path)]
+        for path in (*section.requires, *there):
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_bytes((four_years.root / path).read_bytes())
         assert section().render(RunArtifacts(tmp_path)) == section().render(four_years)
