@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cvxpy as cp
@@ -79,7 +81,8 @@ def minimise(objective: Any, constraints: list[Any], weights: Weights) -> float:
     """
     asked = cp.Problem(cp.Minimize(objective), constraints + weights.definitions)
     try:
-        asked.solve(solver=cp.CLARABEL)
+        with not_quite():
+            asked.solve(solver=cp.CLARABEL)
     except cp.SolverError as error:
         raise Infeasible(f"the solver gave up: {error}") from error
     if asked.status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):
@@ -87,6 +90,14 @@ def minimise(objective: Any, constraints: list[Any], weights: Weights) -> float:
     if asked.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE):
         raise Infeasible(f"the solver found no weights: {asked.status}")
     return float(asked.value)
+
+
+@contextmanager
+def not_quite() -> Iterator[None]:
+    """Keep CVXPY from warning of an answer that is not quite exact: a portfolio tells what its weights do not keep to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Solution may be inaccurate")
+        yield
 
 
 def tidy(problem: Problem, weights: Floats) -> Floats:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import warnings
+
 import cvxpy as cp
 import numpy as np
 import pytest
 
 from qlib_ext.portfolio.constraints.limits import Turnover
 from qlib_ext.portfolio.problem import Infeasible
-from qlib_ext.portfolio.solving import least, tidy
+from qlib_ext.portfolio.solving import least, not_quite, tidy
 from tests.portfolio.problems import problem_of
 
 
@@ -49,3 +51,12 @@ class TestTidy:
         assert found[0] == 0.5
         assert found[3] == 0
         assert abs(found.sum() - 1) < 1e-15
+
+
+def test_an_answer_that_is_not_quite_exact_is_no_warning_of_cvxpy() -> None:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        with not_quite():
+            warnings.warn("Solution may be inaccurate. Try another solver", stacklevel=1)
+            warnings.warn("another", stacklevel=1)
+    assert [str(one.message) for one in heard] == ["another"]

@@ -34,7 +34,7 @@ from qlib_ext.portfolio.optimisers.shares import candidates, holdable, to_invest
 from qlib_ext.portfolio.optimisers.skfolio_prior import GivenPrior
 from qlib_ext.portfolio.problem import TOLERANCE, Infeasible, Problem
 from qlib_ext.portfolio.skfolio_objects import skfolio_object
-from qlib_ext.portfolio.solving import tidy
+from qlib_ext.portfolio.solving import not_quite, tidy
 
 # What the portfolio fills in -> where a user says it.
 FILLED_IN = {
@@ -239,7 +239,10 @@ class Skfolio(Optimiser):
         follows = any(map(_follows, _on_stocks(estimator)))
         market = pd.Series(np.nan_to_num(problem.known.market[-self.days_back :])) if follows else None
         try:
-            with warnings.catch_warnings():  # nested clusters pass returns on without their names
+            with (
+                not_quite(),
+                warnings.catch_warnings(),
+            ):  # nested clusters pass returns on without their names
                 warnings.filterwarnings("ignore", message="X does not have valid feature names")
                 estimator.fit(returns, market)
         except (SkfolioError, cp.SolverError, np.linalg.LinAlgError) as error:
