@@ -141,7 +141,8 @@ def of_file(
     start, end
         First and last day of the scores to take.
     portfolio
-        As `read_portfolio` has it; by default TopkDropout by the exchange's rules.
+        As `read_portfolio` has it; by default TopkDropout. Where it has no `exchange_kwargs`, trades are at the close, by the
+        exchange's rules.
     topk, n_drop
         Numbers of the strategy, in the place of the portfolio's.
 
@@ -167,6 +168,7 @@ def of_file(
     traded = dict(portfolio or _portfolio(store, universe, segment, topk))
     how = dict(instance("backtest", traded.get("backtest") or {}, Mapping))
     own = instance("backtest.benchmark", how.get("benchmark") or "", str)
+    how.setdefault("exchange_kwargs", _rules(store))
     index = _benchmark(store, benchmark if benchmark is not None else own or None, universe)
     traded["backtest"] = {**how, "benchmark": index}
     given: dict[str, Any] = {"path": str(scores.expanduser().absolute())}
@@ -353,11 +355,12 @@ def _portfolio(
     spells = store.membership(universe)
     size = int(daily_size(days, spells[spells["instrument"].isin(store.instruments())]).median())
     topk = max(1, min(TOPK, size // SHARE)) if topk is None else topk
-    rules = {"deal_price": "close", "rules": region_of(store)}
-    return {
-        "strategy": _config(TopkDropout, topk=topk, n_drop=max(1, topk // DROPS)),
-        "backtest": {"exchange_kwargs": rules},
-    }
+    return {"strategy": _config(TopkDropout, topk=topk, n_drop=max(1, topk // DROPS))}
+
+
+def _rules(store: QlibStore) -> dict[str, Any]:
+    """Trades at the close, by the rules of the store's exchange."""
+    return {"deal_price": "close", "rules": region_of(store)}
 
 
 def _config(kind: type, **kwargs: Any) -> dict[str, Any]:
