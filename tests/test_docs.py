@@ -19,7 +19,7 @@ import pytest
 import qlib
 import torch
 import yaml
-from qlib.contrib.strategy import TopkDropoutStrategy
+from qlib.contrib.strategy.signal_strategy import BaseSignalStrategy
 from qlib.data.dataset.processor import Processor
 
 from qlib_ext.config.build import build, classes_in, locate
@@ -38,6 +38,7 @@ from qlib_ext.model.losses.base import Loss
 from qlib_ext.model.options import TrainerOptions
 from qlib_ext.portfolio.allocation import Allocation
 from qlib_ext.portfolio.calendars.base import Calendar, SinceRebalance
+from qlib_ext.portfolio.constraints.base import Constraint
 from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
 from qlib_ext.portfolio.online.base import MixingRule
 from qlib_ext.portfolio.optimisers.base import Optimiser
@@ -103,10 +104,11 @@ class TestParts:
         "qlib_ext.model.balancers": Balancer,
         "qlib_ext.portfolio.expected_returns": ExpectedReturns,
         "qlib_ext.portfolio.risk_models": RiskModel,
+        "qlib_ext.portfolio.constraints": Constraint,
         "qlib_ext.portfolio.optimisers": Optimiser,
         "qlib_ext.portfolio.calendars": Calendar,
         "qlib_ext.portfolio.online": MixingRule,
-        "qlib_ext.strategy": TopkDropoutStrategy,
+        "qlib_ext.strategy": BaseSignalStrategy,
     }
     WHOLE = (
         "features",
@@ -116,6 +118,7 @@ class TestParts:
         "model.balancers",
         "portfolio.expected_returns",
         "portfolio.risk_models",
+        "portfolio.constraints",
         "portfolio.optimisers",
         "portfolio.calendars",
         "portfolio.online",
