@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qlib_ext.factors.subject import Subject
-from qlib_ext.features.style_exposures import REVERSAL_DAYS, Exposures, load_exposures
+from qlib_ext.features.exposures.style_exposures import REVERSAL_DAYS, Exposures, load_exposures
 
 STYLES = ("size", "beta", "volatility", "reversal")
 

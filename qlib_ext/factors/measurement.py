@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from qlib_ext.factors.values import FactorValues
+from qlib_ext.features.exposures.style_exposures import Exposures
 from qlib_ext.features.market_panel import MarketPanel
-from qlib_ext.features.style_exposures import Exposures
 from qlib_ext.market.progress import Progress
 from qlib_ext.metrics.cross_section import pearson, rank
 from qlib_ext.metrics.factors import correlations, group_share, rank_correlations, residuals

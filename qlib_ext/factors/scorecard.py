@@ -18,7 +18,7 @@ from qlib_ext.factors.subject import Subject
 from qlib_ext.factors.table import FactorTable
 from qlib_ext.factors.values import FactorValues, FeatureValues, ReadyValues, expressions_of
 from qlib_ext.features.base import FeatureSet
-from qlib_ext.features.style_exposures import Exposures
+from qlib_ext.features.exposures.style_exposures import Exposures
 from qlib_ext.market.progress import Progress
 from qlib_ext.metrics.bootstrap import overlapping_block
 from qlib_ext.metrics.cross_section import icir, newey_west_t

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import counted
+from qlib_ext.features.exposures.style_exposures import HISTORY_DAYS, Exposures, load_exposures, standardised
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.features.side_data.market_value import SideMarketValue
-from qlib_ext.features.style_exposures import HISTORY_DAYS, Exposures, load_exposures, standardised
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.metrics.naive_portfolios import held_returns

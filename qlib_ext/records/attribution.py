@@ -47,7 +47,7 @@ class AttributionRecord(Record):
       (`metrics.attribution.brinson_fachler`);
     - by factor: the market (which cash is short of), styles and industries by active exposure and the factor's return, and
       the specific return of the stocks chosen (`metrics.attribution.factor_returns`, `factor_parts`). Exposures
-      (`features.style_exposures`) are those of the close before.
+      (`features.exposures.style_exposures`) are those of the close before.
 
     To either come `trading`, what trades away from the close made and what the lender of a stock that is short was paid, and
     `cost`, below 0. Both views add up to the difference.

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from qlib_ext.config.build import build, locate
 from qlib_ext.records.base import Record
+from qlib_ext.workflow.read import read_workflow
 from tests.browser.test_report import check_every_chart
 from tests.records.conftest import model, place, run, workplace
 
@@ -28,9 +28,7 @@ CHANGED: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def report(run: Any, workplace: Any, model: Any, tmp_path: Path) -> Path:
     """The report of the workflow's records, but for the audits of a store and of a task, which this run has not."""
-    records = yaml.safe_load(
-        (ROOT / "workflows" / "mimstocr_csi300.yaml").read_text().replace("{{", "[").replace("}}", "]")
-    )
+    records = read_workflow(ROOT / "workflows" / "mimstocr_csi300.yaml", {})
     for config in records["task"]["record"]:
         name = config["class"].rpartition(".")[2]
         if name in ("QualityRecord", "LookaheadRecord"):

@@ -242,6 +242,13 @@ class TestCache:
         assert third.identity() != second.identity()
 
 
+def test_where_the_handler_does_not_say_features_are_fitted_on_train(make: Any) -> None:
+    said, silent = make(), make(handler={"fit_start_time": None, "fit_end_time": None})
+    first, last = silent.segments["train"]
+    assert (silent.handler.fit_start_time, silent.handler.fit_end_time) == (first, last)
+    assert said.segments == silent.segments
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -249,10 +256,6 @@ class TestMistakes:
             (
                 {"features": {"macro": {"class": "qlib_ext.features.side_data.macro.Macro"}}},
                 "`macro.series` must name the series",
-            ),
-            (
-                {"handler": {"fit_start_time": None, "fit_end_time": None}},
-                "`fit_start_time` and `fit_end_time` must be given",
             ),
             ({"handler": {"fit_end_time": None}}, "must be given both or not at all"),
         ],

@@ -11,8 +11,8 @@ from scipy import stats
 
 from qlib_ext.factors.measurement import LAGS, Measured, measure
 from qlib_ext.factors.values import FactorValues
+from qlib_ext.features.exposures.style_exposures import Exposures
 from qlib_ext.features.market_panel import MarketPanel
-from qlib_ext.features.style_exposures import Exposures
 from qlib_ext.metrics.quantiles import quantile_groups
 from qlib_ext.metrics.stability import group_turnover
 from tests.features.arrays import market_of

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from qlib_ext.checks import UserError, at_least, brief, instance, nearest, one_of
-from qlib_ext.features.style_exposures import HISTORY_DAYS, STYLES, standardised, styles
+from qlib_ext.features.exposures.style_exposures import HISTORY_DAYS, STYLES, standardised, styles
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.constraints.base import Constraint

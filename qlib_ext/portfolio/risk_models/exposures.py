@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from qlib_ext.features.exposures.style_exposures import HISTORY_DAYS, standardised, styles
 from qlib_ext.features.side_data.market_value import TrailingTradedValue
-from qlib_ext.features.style_exposures import HISTORY_DAYS, standardised, styles
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.portfolio.known_day import Ints, KnownDay
 

@@ -14,8 +14,8 @@ from sklearn.base import clone
 
 from qlib_ext.checks import UserError, at_least, counted, integer, one_of, words
 from qlib_ext.config.build import build
+from qlib_ext.features.exposures.style_exposures import HISTORY_DAYS, STYLES
 from qlib_ext.features.side_data.industries import industries_of
-from qlib_ext.features.style_exposures import HISTORY_DAYS, STYLES
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.attribution import factor_returns
 from qlib_ext.metrics.cross_section import Floats
@@ -85,7 +85,7 @@ class FactorModel(RiskModel):
     Parameters
     ----------
     styles
-        Some of `size`, `beta`, `momentum`, `volatility`, `reversal`, `liquidity` (`qlib_ext.features.style_exposures`).
+        Some of `size`, `beta`, `momentum`, `volatility`, `reversal`, `liquidity` (`qlib_ext.features.exposures.style_exposures`).
     industries
         Whether industries are factors, where the store has them.
     window

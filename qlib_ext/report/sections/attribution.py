@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -263,16 +263,28 @@ def _industry_table(table: pd.DataFrame) -> str:
 
 
 def _years(table: pd.DataFrame) -> str:
+    """A table a view: both beside each other are too wide for a narrow window."""
+    both = ("trading", "cost")
+    return "".join(
+        _year_table(table, (*parts, *both))
+        for parts in (
+            ("allocation", "selection", "interaction"),
+            ("market", "styles", "industries", "specific"),
+        )
+    )
+
+
+def _year_table(table: pd.DataFrame, parts: Sequence[str]) -> str:
     rows = [
         (
             f"{row['year']:.0f}",
             html.percent(row["portfolio"], 1, signed=True),
             html.percent(row["benchmark"], 1, signed=True),
-            *(html.points(row[part], 1) for part in SHORT),
+            *(html.points(row[part], 1) for part in parts),
         )
         for _, row in table.iterrows()
     ]
-    header = ["Year", "Portfolio", "Benchmark", *SHORT.values()]
+    header = ["Year", "Portfolio", "Benchmark", *(SHORT[part] for part in parts)]
     return html.table(header, rows, numbers=range(1, len(header)))
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.features import style_exposures as exposures
+from qlib_ext.features.exposures import style_exposures as exposures
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.store import QlibStore
 from qlib_ext.market.synthetic.sample import SampleMarket

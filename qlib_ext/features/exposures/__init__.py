@@ -1,0 +1,1 @@
+"""What stocks are exposed to, as of each close."""
