@@ -8,9 +8,10 @@ import logging
 import multiprocessing
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import qlib
@@ -70,16 +71,21 @@ def train_all(jobs: Sequence[FoldJob], workers: int, tracking_uri: str) -> Itera
     """
     settings = qlib_settings(tracking_uri)
     before = set(multiprocessing.active_children())
+    left = iter(jobs)
     with ThreadPoolExecutor(workers) as threads:
-        waiting = {threads.submit(_in_a_process, job, settings): job for job in jobs}
+        waiting = {threads.submit(_in_a_process, job, settings): job for job in islice(left, workers)}
         try:
-            for ended in as_completed(waiting):
-                yield waiting[ended], ended.result()
+            while waiting:
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                # All of them first: where one has failed, no other begins, and the pool waits for those under way.
+                ended = [(waiting.pop(each), each.result()) for each in done]
+                waiting |= {
+                    threads.submit(_in_a_process, job, settings): job for job in islice(left, len(ended))
+                }
+                yield from ended
         except Exception:
-            threads.shutdown(cancel_futures=True)
             raise
         except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
             for process in set(multiprocessing.active_children()) - before:
                 process.terminate()  # which ends its run as KILLED
             raise
