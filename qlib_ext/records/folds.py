@@ -43,7 +43,7 @@ class FoldsRecord(Record):
     recorder
         Given by Qlib.
     label
-        Raw label of the ICs.
+        Raw label of the ICs, and of those by segment, unless the task has a `FoldRecord` of its own.
 
     Raises
     ------

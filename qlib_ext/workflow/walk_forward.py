@@ -41,15 +41,18 @@ def walked(task: Mapping[str, Any]) -> dict[str, Any]:
     records = [
         in_one_form(each, "task.record") for each in ([given] if isinstance(given, Mapping) else given)
     ]
-    own = _dotted(FoldsRecord)
-    of_model = [record for record in records if _looks_into_the_model(record) and record["class"] != own]
-    audits = [_of_a_fold(record) for record in records if record["class"] == _dotted(LookaheadRecord)]
-    of_fold = [{"class": _dotted(SignalRecord)}, *audits, {"class": _dotted(FoldRecord)}, *of_model]
+    own, inside = _dotted(FoldsRecord), _dotted(FoldRecord)
+    beside = next((record for record in records if record["class"] == own), {"class": own, "kwargs": {}})
+    of_model = [record for record in records if _looks_into_the_model(record) and record != beside]
     kept = [record for record in records if record not in of_model]
-    if not any(record["class"] == own for record in kept):
+    if beside not in kept:
         last = (_dotted(LedgerRecord), _dotted(ReportRecord))
         place = next((k for k, record in enumerate(kept) if record["class"] in last), len(kept))
-        kept.insert(place, {"class": own})
+        kept.insert(place, beside)
+    if not any(record["class"] == inside for record in of_model):
+        of_model.insert(0, {"class": inside, "kwargs": beside["kwargs"]})  # by the same label
+    audits = [_of_a_fold(record) for record in records if record["class"] == _dotted(LookaheadRecord)]
+    of_fold = [{"class": _dotted(SignalRecord)}, *audits, *of_model]
     model = {
         "class": _dotted(WalkForward),
         "kwargs": {"model": copy.deepcopy(task.get("model")), "dataset": dataset, "record": of_fold},

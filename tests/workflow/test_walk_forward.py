@@ -275,6 +275,22 @@ class TestTask:
         assert inside == ["SignalRecord", "LookaheadRecord", "FoldRecord", "ImportanceRecord"]
 
     @pytest.mark.parametrize(
+        ("given", "expected"),
+        [
+            ([], {}),
+            ([("folds.FoldsRecord", {"label": "NEXT"})], {"label": "NEXT"}),
+            ([("fold.FoldRecord", {"days": 9})], {"days": 9}),
+        ],
+    )
+    def test_a_fold_is_judged_once_by_the_label_that_the_task_names(
+        self, task: dict[str, Any], given: list[tuple[str, Any]], expected: dict[str, Any]
+    ) -> None:
+        more = copy.deepcopy(task)
+        more["record"] += [{"class": f"qlib_ext.records.{name}", "kwargs": kwargs} for name, kwargs in given]
+        inside = walked(more)["model"]["kwargs"]["record"]
+        assert [x["kwargs"] for x in inside if x["class"].endswith(".FoldRecord")] == [expected]
+
+    @pytest.mark.parametrize(
         ("changes", "message"),
         [
             ({"test": ["2016-10-01", "2016-12-30"]}, "makes all segments, found test beside it"),
