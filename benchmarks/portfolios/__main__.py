@@ -13,13 +13,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.portfolios.report import slug, write_report
+from benchmarks.portfolios.report import NO_SCORES, slug, write_report
 from benchmarks.portfolios.trading import Traded, trade
 from qlib_ext.checks import UserError
 from qlib_ext.files import load_yaml, read_text
 
 CONFIGS = Path(__file__).with_name("portfolios.yaml")
-NO_SCORES = "none"
 
 
 def main() -> None:

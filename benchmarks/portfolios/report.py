@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from qlib_ext.metrics.significance import bootstrap_difference, model_confidence
 from qlib_ext.records.estimates import estimated
 
 PER_YEAR = {"cn": 243.0, "us": 252.0}
-CONFIDENCE = 0.1  # a portfolio whose p-value is above belongs to the 90% confidence set
+NO_SCORES = "none"  # the folder of portfolios for which scores decide nothing but who is a candidate
 TITLES = {
     "net": "return a year",
     "index": "over the index",
@@ -28,6 +28,7 @@ TITLES = {
     "ratio": "information ratio",
     "error": "tracking error",
     "forecast": "forecast",
+    "volatility": "volatility",
     "drawdown": "drawdown",
     "turnover": "turnover a year",
     "cost": "cost a year",
@@ -55,7 +56,7 @@ def write_report(out: Path, configs: Mapping[str, Any]) -> None:
         table.to_csv(out / f"{market}.csv", float_format="%.6g")
         _picture(table, daily, out, market)
         first, last = (f"{day:%Y-%m-%d}" for day in (daily["net"].index[0], daily["net"].index[-1]))
-        parts += [f"## {market}, {first} to {last}\n", _table(table)]
+        parts += [f"## {market}, {first} to {last}\n", _table(table), missing(runs, configs["portfolios"])]
         parts += [f"![Wealth over equal weight](wealth_{market}.png)\n"]
         parts += [f"![Excess and tracking error](scatter_{market}.png)\n"]
         parts += [
@@ -68,6 +69,20 @@ def write_report(out: Path, configs: Mapping[str, Any]) -> None:
 def slug(name: str) -> str:
     """A name as a folder."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def missing(runs: Collection[tuple[str, str]], portfolios: Mapping[str, Any]) -> str:
+    """Which portfolios of these scores are not among the runs, in words; nothing where all are."""
+    lines = []
+    for scores in dict.fromkeys([*(kind for kind, _ in runs), NO_SCORES]):
+        left = [
+            f"`{name}`"
+            for name, config in portfolios.items()
+            if config.get("scores", True) == (scores != NO_SCORES) and (scores, name) not in runs
+        ]
+        if left:
+            lines.append(f"- {scores}: {', '.join(left)}")
+    return "\n".join(["Not traded:\n", *lines, ""]) if lines else ""
 
 
 def figures(
@@ -97,6 +112,7 @@ def figures(
             "ratio": risk.information_ratio(own, base, per_year),
             "error": relative.tracking_error(own, base, per_year),
             "forecast": said.get("deviation", np.nan) * per_year**0.5,
+            "volatility": risk.annualised_volatility(own, per_year),
             "drawdown": risk.max_drawdown(own),
             "turnover": daily["turnover"].mean() * per_year,
             "cost": daily["cost"].mean() * per_year,
@@ -106,7 +122,7 @@ def figures(
         }
     table = pd.DataFrame(rows).T.rename_axis(index=["scores", "portfolio"])
     together = pd.DataFrame(net)
-    table.insert(13, "mcs", model_confidence_set(together.to_numpy()))
+    table.insert(table.columns.get_loc("relaxed"), "mcs", model_confidence_set(together.to_numpy()))
     return table, {"net": together, "equal": pd.DataFrame(equal)}
 
 
@@ -119,6 +135,7 @@ def _table(table: pd.DataFrame) -> str:
         "high",
         "error",
         "forecast",
+        "volatility",
         "drawdown",
         "cost",
         "relaxed",

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.portfolios.__main__ import CONFIGS
-from benchmarks.portfolios.report import slug, write_report
+from benchmarks.portfolios.report import missing, slug, write_report
 from benchmarks.portfolios.trading import strategy_of
 from qlib_ext.files import load_yaml, read_text
 
@@ -28,6 +28,19 @@ def test_names_have_folders_of_their_own() -> None:
     names = [*PORTFOLIOS["portfolios"]]
     assert len({slug(name) for name in names}) == len(names)
     assert {*PORTFOLIOS["ladder"]} <= {*names}
+
+
+def test_what_was_not_traded_is_said() -> None:
+    portfolios = {"best": {}, "best, monthly": {}, "equal": {"scores": False}}
+    everything = [
+        ("a", "best"),
+        ("a", "best, monthly"),
+        ("b", "best"),
+        ("b", "best, monthly"),
+        ("none", "equal"),
+    ]
+    assert missing(everything, portfolios) == ""
+    assert missing(everything[:3], portfolios) == "Not traded:\n\n- b: `best, monthly`\n- none: `equal`\n"
 
 
 def test_the_page_is_made_of_the_runs(tmp_path: Path) -> None:
