@@ -92,7 +92,9 @@ def write(
         "and method are in [by_sector.csv](by_sector.csv), each year in [cells.csv](cells.csv)."
     )
     page.figure(
-        "sharpe", pictures.sharpes(sectors), "Sharpe ratio of the days held, less that of equal weight."
+        "sharpe",
+        pictures.sharpes(sectors),
+        "Sharpe ratio of the days held, less that of equal weight: blue is higher, orange lower.",
     )
     page.heading("By year")
     page.table("return_by_year", _by_year(table, order))

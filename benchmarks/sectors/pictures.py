@@ -65,7 +65,7 @@ def correlations(found: Sequence[SectorYear]) -> Figure:
             own = np.array(one.correlation)
             inner = own[np.triu_indices(len(own), 1)]
             drawn = axes.imshow(own, vmin=-1, vmax=1, cmap=colours)
-            axes.set_title(f"{one.sector}: {inner.mean():.2f}")
+            axes.set_title(f"{one.sector}: {inner.mean():.2f}", fontsize=8)
             axes.set_xticks([])
             axes.set_yticks(range(len(one.codes)), one.codes, fontsize=5)
             axes.grid(visible=False)
