@@ -40,6 +40,10 @@ def main() -> None:
     if given.command == "report":
         write_report(given.out, configs)
         return
+    if given.store is None or not given.scores:
+        parser.error("`run` needs --store and --scores NAME=FILE")
+    if unknown := {*(given.only or [])} - {*configs["portfolios"]}:
+        parser.error(f"--only must be of {CONFIGS.name}, found {', '.join(sorted(unknown))}")
     given.index = None if given.index == "none" else given.index
     for place, pair in enumerate(given.scores):
         name, _, file = pair.partition("=")
