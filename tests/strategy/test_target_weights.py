@@ -1,6 +1,6 @@
 """Target weights traded: against a slow and obvious backtest on made markets, and the rules of the exchange one by one.
 
-`BACKTEST_CASES` says how many markets are drawn; docs/backtest-checks.md has the command for all of them.
+`BACKTEST_CASES` says how many markets are drawn; docs/portfolio.md has the command for all of them.
 """
 
 from __future__ import annotations
