@@ -24,6 +24,7 @@ from qlib_ext.data.fold_datasets import folds_of, of_fold, read_plan
 from qlib_ext.data.folds import Fold, newest_only
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.fold_process import FoldJob, train_all
+from qlib_ext.tracking import git
 from qlib_ext.tracking.active import active_recorder
 from qlib_ext.tracking.artifacts import RunArtifacts, stored
 from qlib_ext.tracking.runs import PARENT
@@ -163,24 +164,31 @@ class WalkForward(Model):
         self, recorder: Any, fold: Fold, folds: int, fingerprint: str, start_from: str | None
     ) -> FoldJob:
         task = self.task(fold, start_from)
-        identity = {"task": _without(task), "fingerprint": fingerprint, "version": qlib_ext.__version__}
-        digest = hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:32]
         run = recorder.client.get_run(recorder.id)
         return FoldJob(
             fold.number,
             task,
             recorder.client.get_experiment(run.info.experiment_id).name,
             f"{run.info.run_name} fold {fold.number}",
-            {PARENT: recorder.id, FOLD: f"{fold.number} of {folds}", IDENTITY: digest},
+            {PARENT: recorder.id, FOLD: f"{fold.number} of {folds}", IDENTITY: identity(task, fingerprint)},
         )
 
     def _trained(self, recorder: Any, jobs: Sequence[FoldJob]) -> dict[int, tuple[str, bool]]:
         """Number of a fold -> its run, and whether it was trained now."""
         found: dict[int, tuple[str, bool]] = {}
+        commit = git.commit() if self.plan.resume else None
         for job in jobs if self.plan.resume else ():
             run = _finished(recorder, job)
             if run is not None:
                 logger.info("fold %s: taken from the run %s", job.tags[FOLD], run.info.run_id)
+                if (trained_by := run.data.tags.get("git_commit")) != commit:
+                    logger.warning(
+                        "fold %s was trained by the code of the commit %s, and this is %s: leave `resume` out where what has "
+                        "changed since decides a number",
+                        job.tags[FOLD],
+                        trained_by,
+                        commit,
+                    )
                 _adopt(recorder, run)
                 found[job.number] = run.info.run_id, False
         missing = [job for job in jobs if job.number not in found]
@@ -204,6 +212,12 @@ class WalkForward(Model):
                     f"fold {run['fold']}: give the tasks their number of `classes`"
                 )
         return pd.concat(parts)
+
+
+def identity(task: Mapping[str, Any], fingerprint: str) -> str:
+    """What a fold is known by: its task, without what decides no number, its data and the version of the package."""
+    known = {"task": _without(task), "fingerprint": fingerprint, "version": qlib_ext.__version__}
+    return hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def _without(task: Any) -> Any:

@@ -17,14 +17,14 @@ import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+import qlib_ext
 from qlib_ext.checks import UserError
-from qlib_ext.data.folds import newest_only
 from qlib_ext.lookahead import audit
 from qlib_ext.lookahead.findings import Result
 from qlib_ext.market.store import QlibStore
 from qlib_ext.market.synthetic.sample import SampleMarket
-from qlib_ext.model import fold_process
-from qlib_ext.model.walk_forward import IDENTITY, WalkForward
+from qlib_ext.model import fold_process, walk_forward
+from qlib_ext.model.walk_forward import IDENTITY, WalkForward, identity
 from qlib_ext.recommend.recommendation import age, recommend
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.tracking.runs import PARENT, find_run
@@ -97,6 +97,12 @@ class TestRun:
         assert [run.data.tags["fold"] for run in folds] == ["1 of 2", "2 of 2"]
         assert {run.data.tags[PARENT] for run in folds} == {run_id}
         assert {run.info.status for run in folds} == {"FINISHED"}
+
+    def test_each_fold_is_another_and_scores_from_its_first_day(
+        self, client: MlflowClient, run_id: str, folds: list[Run]
+    ) -> None:
+        assert folds[0].data.tags[IDENTITY] != folds[1].data.tags[IDENTITY]
+        assert [run["scores"][0] for run in runs_of(client, run_id)] == ["2016-07-04", "2016-10-10"]
 
     def test_the_name_of_the_experiment_stands_for_the_run_and_not_for_a_fold(
         self, client: MlflowClient, run_id: str
@@ -196,6 +202,10 @@ class TestResumed:
         return []
 
     @pytest.fixture(scope="class")
+    def warned(self) -> list[str]:
+        return []
+
+    @pytest.fixture(scope="class")
     def again(
         self,
         client: MlflowClient,
@@ -203,9 +213,11 @@ class TestResumed:
         task: dict[str, Any],
         store: QlibStore,
         trained: list[int],
+        warned: list[str],
     ) -> str:
         """The process of the fold that is missing is not begun: it would train what the one that was killed did."""
         client.set_terminated(folds[1].info.run_id, "KILLED")
+        client.set_tag(folds[0].info.run_id, "git_commit", "0" * 40)
 
         def taken(job: fold_process.FoldJob, settings: Any) -> str:
             trained.append(job.number)
@@ -214,6 +226,7 @@ class TestResumed:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fold_process, "_in_a_process", taken)
+            patch.setattr(walk_forward.logger, "warning", lambda said, *of: warned.append(said % of))
             less = {**task, "record": task["record"][:1]}
             return scored.run_task(copy.deepcopy(less), store.root, "cn", "walk")
 
@@ -224,6 +237,11 @@ class TestResumed:
         runs = runs_of(client, again)
         assert [run["run_id"] for run in runs] == [run.info.run_id for run in folds]
         assert [run["trained"] for run in runs] == [False, True]
+
+    def test_a_fold_of_other_code_is_taken_with_a_warning(self, again: str, warned: list[str]) -> None:
+        assert [said.partition(", and")[0] for said in warned] == [
+            f"fold 1 of 2 was trained by the code of the commit {'0' * 40}"
+        ]
 
     def test_it_says_of_every_day_what_the_first_run_said(
         self, client: MlflowClient, again: str, run_id: str
@@ -351,13 +369,60 @@ class TestLookahead:
 
 
 class TestModel:
-    def test_its_identity_holds_what_decides_a_number(
-        self, task: dict[str, Any], client: MlflowClient, folds: list[Run], store: QlibStore
-    ) -> None:
+    """What decides whether a fold is one that an earlier run has."""
+
+    @pytest.fixture
+    def of_fold(self, task: dict[str, Any], store: QlibStore, workplace: Path) -> dict[str, Any]:
         qlib.init(provider_uri=str(store.root), region="cn", kernels=1, logging_level=40)
         model = WalkForward(**walked(task)["model"]["kwargs"])
-        assert folds[0].data.tags[IDENTITY] != folds[1].data.tags[IDENTITY]
-        assert [scores[0] for scores in newest_only(model.folds(store))] == [
-            pd.Timestamp("2016-07-04"),
-            pd.Timestamp("2016-10-10"),
-        ]
+        return model.task(model.folds(store)[0])
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            ("model.kwargs.seed", 7),
+            ("model.class", "qlib.contrib.model.linear.LinearModel"),
+            ("model.kwargs.start_from", "a" * 32),
+            ("dataset.kwargs.segments.train", ["2016-01-05", "2016-04-28"]),
+            ("dataset.kwargs.handler.kwargs.fit_end_time", "2016-04-01"),
+            ("dataset.kwargs.handler.kwargs.labels.RETURN", "Ref($close, -3) / Ref($close, -1) - 1"),
+            ("dataset.kwargs.purge", False),
+        ],
+    )
+    def test_what_decides_a_number_makes_another_fold(
+        self, of_fold: dict[str, Any], path: str, value: Any
+    ) -> None:
+        assert identity(changed(of_fold, path, value), "data") != identity(of_fold, "data")
+
+    def test_other_data_or_another_version_makes_another_fold(
+        self, of_fold: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = {identity(of_fold, "data"), identity(of_fold, "other data")}
+        monkeypatch.setattr(qlib_ext, "__version__", "0.0.0")
+        assert len(found | {identity(of_fold, "data")}) == 3
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            ("model.kwargs.resume", 1),
+            ("model.kwargs.checkpoint_dir", "elsewhere"),
+            ("dataset.kwargs.cache", "elsewhere"),
+            ("record", []),
+        ],
+    )
+    def test_where_things_are_left_makes_no_other_fold(
+        self, of_fold: dict[str, Any], path: str, value: Any
+    ) -> None:
+        assert identity(changed(of_fold, path, value), "data") == identity(of_fold, "data")
+
+
+def changed(task: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """A task with another value at a dotted path."""
+    found = copy.deepcopy(dict(task))
+    *parents, last = path.split(".")
+    place = found
+    for name in parents:
+        place = place[name]
+    assert place.get(last) != value, "this would change nothing"
+    place[last] = value
+    return found
