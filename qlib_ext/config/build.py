@@ -165,6 +165,11 @@ def check_config(config: Any, kind: type[T], *, name: str, **given: Any) -> tupl
     return found, {**kwargs, **given}
 
 
+def dotted(kind: type) -> str:
+    """The dotted path of a class, as `locate` takes it."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def in_one_form(config: Any, name: str) -> dict[str, Any]:
     """A mapping in Qlib's form, which may name the module apart, in that of the package: `{class, kwargs}`.
 

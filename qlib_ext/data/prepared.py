@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from qlib.data.dataset.processor import Processor
 
+from qlib_ext.config.build import dotted
 from qlib_ext.data.cache import Entry
 from qlib_ext.data.labels.label_planes import LabelPlanes
 from qlib_ext.features.market_panel import MarketPanel
@@ -96,7 +97,7 @@ class Prepared:
 
 def class_path(part: object) -> str:
     """`package.module.Class` of an object."""
-    return f"{type(part).__module__}.{type(part).__qualname__}"
+    return dotted(type(part))
 
 
 def can_be_keyed(part: object, settings: Mapping[str, Any]) -> bool:

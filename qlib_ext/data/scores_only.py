@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from qlib_ext.config.build import in_one_form
+from qlib_ext.config.build import dotted, in_one_form
 from qlib_ext.data.config import SOURCES
 from qlib_ext.data.handlers.arguments import build_labels, build_processors
 from qlib_ext.data.handlers.panel import LABELS
@@ -46,4 +46,4 @@ def no_features(handler: Mapping[str, Any]) -> dict[str, Any]:
     ]
     labels = build_labels(handler.get("labels") or LABELS, processors)
     fields = sorted({"close", *(field for label in labels.values() for field in label.fields)})
-    return {"class": f"{NoFeatures.__module__}.{NoFeatures.__qualname__}", "kwargs": {"fields": fields}}
+    return {"class": dotted(NoFeatures), "kwargs": {"fields": fields}}

@@ -243,6 +243,12 @@ def _check_index_of_qlib(kwargs: Mapping[str, Any], name: str) -> None:
         )
 
 
+def looks_into_the_model(record: Mapping[str, Any]) -> bool:
+    """Whether a record, as a task describes it, is one of the package that looks into the model."""
+    path = str(record["class"])
+    return path.startswith("qlib_ext.") and getattr(locate(path, name="record"), "of_model", False)
+
+
 def _dotted(config: Mapping[str, Any]) -> str:
     """The dotted class of a mapping in Qlib's form, which may name the module apart."""
     return ".".join(filter(None, [config.get("module_path"), config.get("class")]))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from qlib.workflow.record_temp import RecordTemp
 
 from qlib_ext import records
-from qlib_ext.config.build import classes_in
+from qlib_ext.config.build import classes_in, dotted
 from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.model.walk_forward import WalkForward
 
@@ -19,11 +19,7 @@ def makers() -> Mapping[str, str]:
 
     A new record is found by its file; nothing else has to be told of it.
     """
-    found = {path: _dotted(kind) for kind in (MultiTaskModel, WalkForward) for path in kind.makes}
+    found = {path: dotted(kind) for kind in (MultiTaskModel, WalkForward) for path in kind.makes}
     for kind in classes_in(records, RecordTemp):
-        found |= dict.fromkeys((*kind.makes, *kind.may_make), _dotted(kind))
+        found |= dict.fromkeys((*kind.makes, *kind.may_make), dotted(kind))
     return found
-
-
-def _dotted(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"

@@ -13,7 +13,7 @@ import qlib
 from qlib.model.trainer import task_train
 
 from qlib_ext.checks import UserError, brief, instance, integer, nearest, one_of
-from qlib_ext.config.build import in_one_form, locate
+from qlib_ext.config.build import dotted, in_one_form
 from qlib_ext.config.security import check_classes
 from qlib_ext.data.days import as_day
 from qlib_ext.data.handlers.panel import LABELS, PanelHandler
@@ -27,6 +27,7 @@ from qlib_ext.market.store import QlibStore, read_mapping
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.records.attribution import AttributionRecord
 from qlib_ext.records.backtest import BacktestRecord
+from qlib_ext.records.base import looks_into_the_model
 from qlib_ext.records.benchmarks import BenchmarksRecord
 from qlib_ext.records.construction import ConstructionRecord
 from qlib_ext.records.ledger import LedgerRecord
@@ -222,9 +223,9 @@ def of_run(
         If neither the run nor the caller has a strategy.
     """
     records = [in_one_form(record, "record") for record in _listed(task.get("record"))]
-    records = [record for record in records if not _looks_into_the_model(record)]
+    records = [record for record in records if not looks_into_the_model(record)]
     own: dict[str, Any] = next(
-        (record["kwargs"] for record in records if record["class"] == _dotted(BacktestRecord)), {}
+        (record["kwargs"] for record in records if record["class"] == dotted(BacktestRecord)), {}
     )
     traded = {**own, **(portfolio or {})}
     if "strategy" not in traded:
@@ -234,11 +235,11 @@ def of_run(
     traded["backtest"] = {**(own.get("backtest") or {}), **((portfolio or {}).get("backtest") or {})}
     again = _config(BacktestRecord, **with_places(traded, topk, n_drop))
     there = {record["class"] for record in records}
-    lacking = [_config(kind) for kind in AFTER_TRADING if _dotted(kind) not in there]
-    records = [again if record["class"] == _dotted(BacktestRecord) else record for record in records]
+    lacking = [_config(kind) for kind in AFTER_TRADING if dotted(kind) not in there]
+    records = [again if record["class"] == dotted(BacktestRecord) else record for record in records]
     if again not in records:
         records = [*records, again]
-    report = [record for record in [*records, *lacking] if record["class"] == _dotted(ReportRecord)]
+    report = [record for record in [*records, *lacking] if record["class"] == dotted(ReportRecord)]
     records = [record for record in [*records, *lacking] if record not in report]
     return {
         "model": _config(GivenScores, run=run),
@@ -364,17 +365,8 @@ def _rules(store: QlibStore) -> dict[str, Any]:
 
 
 def _config(kind: type, **kwargs: Any) -> dict[str, Any]:
-    named = {"class": _dotted(kind)}
+    named = {"class": dotted(kind)}
     return {**named, "kwargs": kwargs} if kwargs else named
-
-
-def _dotted(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _looks_into_the_model(record: Mapping[str, Any]) -> bool:
-    path = str(record["class"])
-    return path.startswith("qlib_ext.") and getattr(locate(path, name="record"), "of_model", False)
 
 
 def _listed(records: Any) -> list[Any]:

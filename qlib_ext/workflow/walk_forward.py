@@ -8,11 +8,11 @@ from typing import Any
 
 from qlib.config import C
 
-from qlib_ext.config.build import in_one_form, locate
+from qlib_ext.config.build import dotted, in_one_form
 from qlib_ext.data.fold_datasets import folds_of, of_all_folds, walks_forward
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.walk_forward import WalkForward
-from qlib_ext.records.base import Record
+from qlib_ext.records.base import looks_into_the_model
 from qlib_ext.records.fold import FoldRecord
 from qlib_ext.records.folds import FoldsRecord
 from qlib_ext.records.ledger import LedgerRecord
@@ -41,20 +41,20 @@ def walked(task: Mapping[str, Any]) -> dict[str, Any]:
     records = [
         in_one_form(each, "task.record") for each in ([given] if isinstance(given, Mapping) else given)
     ]
-    own, inside = _dotted(FoldsRecord), _dotted(FoldRecord)
+    own, inside = dotted(FoldsRecord), dotted(FoldRecord)
     beside = next((record for record in records if record["class"] == own), {"class": own, "kwargs": {}})
-    of_model = [record for record in records if _looks_into_the_model(record) and record != beside]
+    of_model = [record for record in records if looks_into_the_model(record) and record != beside]
     kept = [record for record in records if record not in of_model]
     if beside not in kept:
-        last = (_dotted(LedgerRecord), _dotted(ReportRecord))
+        last = (dotted(LedgerRecord), dotted(ReportRecord))
         place = next((k for k, record in enumerate(kept) if record["class"] in last), len(kept))
         kept.insert(place, beside)
     if not any(record["class"] == inside for record in of_model):
         of_model.insert(0, {"class": inside, "kwargs": beside["kwargs"]})  # by the same label
-    audits = [_of_a_fold(record) for record in records if record["class"] == _dotted(LookaheadRecord)]
-    of_fold = [{"class": _dotted(SignalRecord)}, *audits, *of_model]
+    audits = [_of_a_fold(record) for record in records if record["class"] == dotted(LookaheadRecord)]
+    of_fold = [{"class": dotted(SignalRecord)}, *audits, *of_model]
     model = {
-        "class": _dotted(WalkForward),
+        "class": dotted(WalkForward),
         "kwargs": {"model": copy.deepcopy(task.get("model")), "dataset": dataset, "record": of_fold},
     }
     return {**task, "model": model, "dataset": of_all_folds(dataset, folds), "record": kept}
@@ -64,15 +64,3 @@ def _of_a_fold(audit: Mapping[str, Any]) -> dict[str, Any]:
     """The audit of a fold: fewer days, since there are many folds; built anew after its training and after its validation."""
     kwargs = audit.get("kwargs") or {}
     return {**audit, "kwargs": {"dates": 4, "refits": 2, **kwargs}}
-
-
-def _looks_into_the_model(record: Mapping[str, Any]) -> bool:
-    path = str(record["class"])
-    if not path.startswith("qlib_ext."):
-        return False
-    kind = locate(path, name="record")
-    return issubclass(kind, Record) and kind.of_model
-
-
-def _dotted(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"

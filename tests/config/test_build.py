@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.config.build import build, locate
+from qlib_ext.config.build import build, dotted, locate
 
 MODULE = """
 class Shape:
@@ -76,6 +76,7 @@ def message(call: Any, *args: Any, **kwargs: Any) -> str:
 class TestLocate:
     def test_finds_a_class_by_its_dotted_name(self, shapes: Any) -> None:
         assert locate("drawing.shapes.Square", name="shape") is shapes.Square
+        assert dotted(shapes.Square) == "drawing.shapes.Square"
 
     @pytest.mark.parametrize("path", ["Square", "", 3, None])
     def test_needs_a_dotted_name(self, path: Any) -> None:
