@@ -146,6 +146,7 @@ class WalkForward(Model):
             }
             for fold, days in zip(folds, newest_only(folds), strict=True)
         ]
+        self._compare_data(recorder, fingerprint)
         self._predictions = self._stitched(recorder)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / Path(RUNS).name
@@ -196,6 +197,20 @@ class WalkForward(Model):
             logger.info("fold %s: trained as the run %s", job.tags[FOLD], run_id)
             found[job.number] = run_id, True
         return found
+
+    def _compare_data(self, recorder: Any, fingerprint: str) -> None:
+        """Say which folds have read other data than those that were there when the first began."""
+        read = {
+            run["fold"]: recorder.client.get_run(run["run_id"]).data.tags.get("data_fingerprint")
+            for run in self.runs
+        }
+        others = [str(fold) for fold, found in read.items() if found != fingerprint]
+        if others:
+            logger.warning(
+                "the store was changed while the folds were trained, and folds %s have read other data than the rest: run the "
+                "workflow again on a store that stays as it is",
+                ", ".join(others),
+            )
 
     def _stitched(self, recorder: Any) -> pd.DataFrame:
         parts = []
