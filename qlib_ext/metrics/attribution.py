@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qlib_ext.checks import UserError, integer
-from qlib_ext.metrics.cross_section import Floats, matrix
+from qlib_ext.metrics.cross_section import Floats, checked_returns, matrix
 from qlib_ext.metrics.risk import same_days
 
 NONE = 1e-12  # a smaller weight is none
@@ -79,7 +79,7 @@ def brinson_fachler(
     )
     integer("groups", groups, 1)
     number = _groups(group, groups, held.shape)
-    moves = _earned(moves, held, index)
+    moves = checked_returns(moves, held, index)
     weight, beside = (_with_cash(_by_group(each, number, groups)) for each in (held, index))
     added, given = (
         np.pad(_by_group(each * moves, number, groups), ((0, 0), (0, 1))) for each in (held, index)
@@ -289,7 +289,7 @@ def factor_parts(
         As `factor_returns`, or if a weight is missing or a stock with a weight has no return.
     """
     held, factor = matrix("weights", weights), matrix("earned", earned)
-    moves = _earned(matrix("returns", returns), held)
+    moves = checked_returns(matrix("returns", returns), held)
     x = _styles(styles, held.shape)
     number = _groups(group, integer("groups", groups, 1), held.shape)
     exposure = np.concatenate(
@@ -350,20 +350,3 @@ def _styles(styles: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
             f"`styles` must all be there, found {(~np.isfinite(x)).sum()} missing; 0 is as the market"
         )
     return x
-
-
-def _earned(returns: Floats, *weights: Floats) -> Floats:
-    """Returns with 0 where no weight asks for one."""
-    for held in weights:
-        if held.shape != returns.shape:
-            raise UserError(f"weights must be {returns.shape} as `returns`, found the shape {held.shape}")
-        if not np.isfinite(held).all():
-            raise UserError(
-                f"weights must be there for each day and stock, found {(~np.isfinite(held)).sum()} missing"
-            )
-        lacking = (held != 0) & ~np.isfinite(returns)
-        if lacking.any():
-            raise UserError(
-                f"a stock with a weight needs a return, found {lacking.sum()} without; give 0 where the price stood still"
-            )
-    return np.where(np.isfinite(returns), returns, 0.0)

@@ -196,6 +196,29 @@ def newey_west_t(daily: npt.ArrayLike, lags: int | None = None, *, span_days: in
     return float(values.mean() / math.sqrt(variance) * days)
 
 
+def checked_returns(returns: Floats, *weights: Floats, called: str = "weights") -> Floats:
+    """Returns ``[D, S]`` with 0 where no weight asks for one; `called` is what messages call the weights.
+
+    Raises
+    ------
+    UserError
+        If a weight is missing or of another shape, or a stock with a weight has no return.
+    """
+    for held in weights:
+        if held.shape != returns.shape:
+            raise UserError(f"{called} must be {returns.shape} as `returns`, found the shape {held.shape}")
+        if not np.isfinite(held).all():
+            raise UserError(
+                f"{called} must be there for each day and stock, found {(~np.isfinite(held)).sum()} missing"
+            )
+        lacking = (held != 0) & ~np.isfinite(returns)
+        if lacking.any():
+            raise UserError(
+                f"a stock with a weight needs a return, found {lacking.sum()} without; give 0 where the price stood still"
+            )
+    return np.where(np.isfinite(returns), returns, 0.0)
+
+
 def matrix(name: str, value: npt.ArrayLike) -> Floats:
     """Return `value` as a float64 matrix ``[D, S]``, or raise a UserError."""
     array = np.asarray(value, dtype=np.float64)

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qlib_ext.checks import UserError, integer
-from qlib_ext.metrics.cross_section import Floats, matrix
+from qlib_ext.metrics.cross_section import Floats, checked_returns, matrix
 from qlib_ext.metrics.risk import daily_series
 
 
@@ -96,16 +96,7 @@ def contributions(
             "`weights` and `returns` must have one shape [days, stocks], and `portfolio` as many days, "
             f"found {held.shape}, {moves.shape} and {whole.shape}"
         )
-    if not np.isfinite(held).all():
-        raise UserError(
-            f"`weights` must be there for each day and stock, found {(~np.isfinite(held)).sum()} missing"
-        )
-    lacking = (held != 0) & ~np.isfinite(moves)
-    if lacking.any():
-        raise UserError(
-            f"a stock with a weight needs a return, found {lacking.sum()} without; give 0 where the price stood still"
-        )
-    parts = np.where(held != 0, held * np.where(held != 0, moves, 0.0), 0.0)
+    parts = np.where(held != 0, held * checked_returns(moves, held, called="`weights`"), 0.0)
     before = np.concatenate([[1.0], np.cumprod(1 + whole)[:-1]])[: len(whole)]
     return before[:, None] * parts, before * (whole - parts.sum(axis=1))
 

@@ -29,8 +29,6 @@ class Decision:
         Of all of them; NaN where it is not known.
     expected
         `[N]` expected returns of a day; None where there are none.
-    binding
-        In words, the limits that the weights lie at.
     relaxed
         The limits that had to give way.
     moved
@@ -48,7 +46,6 @@ class Decision:
     weights: Floats
     risk: Risk
     expected: Floats | None
-    binding: tuple[str, ...] = ()
     relaxed: tuple[Relaxed, ...] = ()
     moved: float = 0.0
     told: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ class Diary:
         sold weight together) and the parts of it that go to stocks that left the universe, are new, or are sold out
         (`turnover/left`, `turnover/new`, `turnover/out`); `volatility`, `deviation`, forecast standard deviations of a day's
         return of the weights, and of their difference from the benchmark; `beta`, to the market over the days known; `expected`, the
-        weights' expected return of a day; `moved`, `kept`, and `binding`, `relaxed`, `told` in words,
+        weights' expected return of a day; `moved`, `kept`, and `relaxed`, `told` in words,
         a line a sentence.
     stocks
         By day of the trade and stock: `weight` aimed at, `held` before, `benchmark`, `expected`, `volatility` forecast of the
@@ -79,7 +79,6 @@ class Diary:
                 "expected": np.nan if decision.expected is None else float(np.nansum(weights * expected)),
                 "moved": decision.moved,
                 "kept": decision.kept,
-                "binding": SEPARATOR.join(decision.binding),
                 "relaxed": SEPARATOR.join(one.words for one in decision.relaxed),
                 "told": SEPARATOR.join(decision.told),
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +74,21 @@ class KnownDay:
     def score(self) -> Floats:
         """`[N]`: today's scores."""
         return self.scores[-1]
+
+    def take(self, some: Bools | Ints) -> KnownDay:
+        """The day with some of its stocks, by a mask or by places."""
+        return replace(
+            self,
+            codes=tuple(np.array(self.codes)[some].tolist()),
+            scores=self.scores[:, some],
+            returns=self.returns[:, some],
+            held=self.held[some],
+            buyable=self.buyable[some],
+            sellable=self.sellable[some],
+            benchmark=self.benchmark[some],
+            planes={name: plane[:, some] for name, plane in self.planes.items()},
+            industry=None if self.industry is None else self.industry[some],
+        )
 
     def plane(self, name: str) -> Floats:
         """`[T, N]`: a field of the store.

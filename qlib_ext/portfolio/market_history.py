@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -218,8 +218,7 @@ class MarketHistory:
             horizon=self.horizon,
             days=self.days[span],
         )
-        known.benchmark[:] = _benchmark(known, scored[some], benchmark)
-        return known
+        return replace(known, benchmark=_benchmark(known, scored[some], benchmark))
 
 
 def check_index(store: QlibStore, index: str | None) -> None:

@@ -212,16 +212,13 @@ class Portfolio(Allocation):
             said = f"no weights were found, and the account stays as it is: {error}"
             return Decision(known, known.held, risk, expected, told=(*told, said), kept=True)
         weights[inside] = found
-        binding = tuple(limit.words for limit in problem.limits if limit.excess(found) > -TOLERANCE)
         told += [*(one.words for one in relaxed), *more]
         missed = problem.broken(found, BROKEN)
         if missed:
             told.append(f"the solver's weights miss by more than its rounding: {', '.join(missed)}")
         if found.sum() < self._invested()[0] - float(weights[~inside].sum()) - 10 * TOLERANCE:
             told.append(f"only {weights.sum():.2%} of the account could be invested")
-        return Decision(
-            known, weights, risk, expected, binding, tuple(relaxed), moved, tuple(told), problem=problem
-        )
+        return Decision(known, weights, risk, expected, tuple(relaxed), moved, tuple(told), problem=problem)
 
     def _invested(self) -> tuple[float, float]:
         """Least and most that is invested, as shares of the account."""
@@ -235,7 +232,7 @@ class Portfolio(Allocation):
     ) -> tuple[Problem, list[str]]:
         """The problem of the stocks whose risk is known, beside what is held of the others."""
         inside = risk.known
-        day, own = _take(known, inside), risk.take(inside)
+        day, own = known.take(inside), risk.take(inside)
         told = [note for one in self.constraints for note in one.notes(day, own)]
         boxes = [box for one in self.constraints if (box := one.box(day)) is not None]
         limits = [limit for one in self.constraints for limit in one.limits(day, own)]
@@ -360,19 +357,3 @@ def reachable(
     upper = np.maximum(upper, lower)
     upper = np.where(buyable, upper, np.minimum(upper, held))
     return np.minimum(lower, upper), upper
-
-
-def _take(known: KnownDay, some: np.ndarray) -> KnownDay:
-    """The day with some of its stocks."""
-    return replace(
-        known,
-        codes=tuple(code for code, here in zip(known.codes, some, strict=True) if here),
-        scores=known.scores[:, some],
-        returns=known.returns[:, some],
-        held=known.held[some],
-        buyable=known.buyable[some],
-        sellable=known.sellable[some],
-        benchmark=known.benchmark[some],
-        planes={name: plane[:, some] for name, plane in known.planes.items()},
-        industry=None if known.industry is None else known.industry[some],
-    )

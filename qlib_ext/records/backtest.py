@@ -142,6 +142,9 @@ class BacktestRecord(Record):
         # Built once on no scores: wrong arguments show now, not after hours of training.
         tried = self._strategy(_no_scores())
         self._topk, self._shorts = getattr(tried, "topk", None), getattr(tried, "shorts", False)
+        self._check_store = getattr(
+            tried, "check_store", None
+        )  # of target weights, which read the store themselves
         settings: dict[str, Any] = {"account": ACCOUNT, "benchmark": None, "exchange_kwargs": {}}
         _check_keys("backtest", {} if backtest is None else backtest, settings)
         settings |= backtest or {}
@@ -186,9 +189,8 @@ class BacktestRecord(Record):
                 f"`backtest.benchmark` must be an instrument of the store {spec.store.root}, found {brief(benchmark)}"
                 f"{nearest(benchmark.upper(), spec.store.instruments())}"
             )
-        check_store = getattr(self._strategy(_no_scores()), "check_store", None)
-        if check_store is not None:  # a strategy of target weights, which reads the store itself
-            check_store(spec.store)
+        if self._check_store is not None:
+            self._check_store(spec.store)
         first, last = spec.segments["test"]
         if self.rules is not None:
             spells = spec.store.membership(spec.universe)

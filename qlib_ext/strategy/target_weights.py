@@ -109,12 +109,13 @@ class TargetWeights(BaseSignalStrategy):
         history, self.told, self._decision = self._market(), [], None
         if history is None or not history.has_scores(day):
             return TradeDecisionWO([], self)  # no signal was formed the day before
-        if not self._due(start.normalize(), day, history):
+        held = self._held()
+        if not self._due(start.normalize(), day, history, held):
             self.told = [f"the calendar does not rebalance on {start:%Y-%m-%d}: nothing is traded"]
             return TradeDecisionWO([], self)
-        if self._last is None and self.calendar.remembers and self._held():
+        if self._last is None and self.calendar.remembers and held:
             self.told = [FORGOTTEN.format(type(self.calendar).__name__)]
-        known = self._known(day, start, end, history)
+        known = self._known(day, start, end, history, held)
         decision = self.portfolio.decide(known)
         orders, told = ([], []) if decision.kept else self._orders(decision, start, end)
         self._decision = decision = replace(decision, told=(*decision.told, *told))
@@ -214,8 +215,10 @@ class TargetWeights(BaseSignalStrategy):
             code: position.get_stock_amount(code) * position.get_stock_price(code) / value for code in codes
         }
 
-    def _due(self, day: pd.Timestamp, before: pd.Timestamp, history: MarketHistory) -> bool:
-        held, last = self._held(), self._last
+    def _due(
+        self, day: pd.Timestamp, before: pd.Timestamp, history: MarketHistory, held: Mapping[str, float]
+    ) -> bool:
+        last = self._last
         days = self._calendar[self._calendar < day].append(pd.DatetimeIndex([day]))
         if last is None and not self.calendar.remembers and held:
             last = before  # an account taken up again, as the daily list does: by the calendar alone
@@ -235,9 +238,13 @@ class TargetWeights(BaseSignalStrategy):
         return self.calendar.due(day, last, days, since)
 
     def _known(
-        self, day: pd.Timestamp, start: pd.Timestamp, end: pd.Timestamp, history: MarketHistory
+        self,
+        day: pd.Timestamp,
+        start: pd.Timestamp,
+        end: pd.Timestamp,
+        history: MarketHistory,
+        held: Mapping[str, float],
     ) -> KnownDay:
-        held = self._held()
         codes = {*history.codes_on(day), *held}
 
         def can(direction: OrderDir) -> dict[str, bool]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import math
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from qlib_ext.backtest.exchange import Reason
 from qlib_ext.backtest.simulation import BacktestResult
 from tests.backtest.reference.backtest import Close, Plan, backtest
-from tests.backtest.reference.made import close_to, install, markets, plans, run, timestamps
+from tests.backtest.reference.made import close_to, install, installed, markets, plans, run, timestamps
 from tests.backtest.reference.market import Bar, Market
 from tests.backtest.reference.rules import China, OneForAll, Rules
 
@@ -92,12 +90,8 @@ def test_every_day_agrees_with_the_reference(
     @settings(max_examples=CASES, suppress_health_check=[*HealthCheck])
     @given(market=markets(), plan=plans())
     def agree(market: Market, plan: Plan) -> None:
-        root = Path(tempfile.mkdtemp(dir=tmp_path))
-        try:
-            install(market, root)
+        with installed(market, tmp_path):
             ours = run(market, plan, exchange)
-        finally:
-            shutil.rmtree(root)
         assert differences(market, plan, ours, backtest(market, rules, plan)) == []
         assert broken(ours, plan) == []
         seen.update(situations(market, plan, ours))

@@ -49,6 +49,7 @@ SHAPES = {
     "daily_series",
     "same_days",
     "check_drawing",
+    "checked_returns",
 }  # argument checks, no metrics
 
 

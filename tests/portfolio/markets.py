@@ -79,19 +79,3 @@ def scrambled(history: MarketHistory, back: int, seed: int = 9) -> MarketHistory
         market=changed(history.market),
         planes={name: changed(plane) for name, plane in history.planes.items()},
     )
-
-
-def reordered(known: KnownDay, order: np.ndarray) -> KnownDay:
-    """The same day with the stocks in another order."""
-    return replace(
-        known,
-        codes=tuple(known.codes[k] for k in order),
-        scores=known.scores[:, order],
-        returns=known.returns[:, order],
-        held=known.held[order],
-        buyable=known.buyable[order],
-        sellable=known.sellable[order],
-        benchmark=known.benchmark[order],
-        planes={name: plane[:, order] for name, plane in known.planes.items()},
-        industry=None if known.industry is None else known.industry[order],
-    )

@@ -21,6 +21,7 @@ from qlib_ext.portfolio.constraints.long_short import LongShort
 from qlib_ext.portfolio.constraints.max_turnover import MaxTurnover
 from qlib_ext.portfolio.constraints.number_of_names import NumberOfNames
 from qlib_ext.portfolio.constraints.weight_bounds import WeightBounds
+from qlib_ext.portfolio.diary import Diary
 from qlib_ext.portfolio.expected_returns.base import ExpectedReturns
 from qlib_ext.portfolio.known_day import Bools, KnownDay
 from qlib_ext.portfolio.optimisers.base import Optimiser
@@ -171,7 +172,10 @@ class TestDecide:
         decision = portfolio(Cap(0.4), Half()).decide(day(BEST_FIRST))
         assert decision.weights == pytest.approx([0.25, 0.25, 0.35, 0.15], abs=1e-4)
         assert decision.moved == pytest.approx(0.01 * np.linalg.norm([0.15, 0.15, 0.15, 0.15]), rel=1e-3)
-        assert decision.binding == ("the first two hold 50%",)
+        diary = Diary()
+        diary.add(decision.known.day, decision)
+        limits = diary.tables()["limits"]
+        assert limits.loc[limits["name"] == "half", "words"].tolist() == ["the first two hold 50%"]
 
 
 class TestWithoutWeightsOfTheOptimiser:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +33,7 @@ from qlib_ext.portfolio.risk import Risk
 from qlib_ext.portfolio.risk_models.base import RiskModel
 from qlib_ext.strategy.target_weights import TargetWeights
 from qlib_ext.workflow.scored import read_portfolio
-from tests.backtest.reference.made import INDEX, close_to, install, markets, signal, timestamps
+from tests.backtest.reference.made import INDEX, close_to, installed, markets, signal, timestamps
 from tests.backtest.reference.market import Market
 from tests.backtest.reference.rules import China, OneForAll, Rules
 
@@ -206,12 +204,8 @@ def test_every_day_agrees_with_the_reference(
     @settings(max_examples=CASES, suppress_health_check=[*HealthCheck], deadline=None)
     @given(market=markets(), plan=plans)
     def agree(market: Market, plan: Plan) -> None:
-        root = Path(tempfile.mkdtemp(dir=tmp_path))
-        try:
-            install(market, root)
+        with installed(market, tmp_path):
             ours = run(market, plan, exchange)
-        finally:
-            shutil.rmtree(root)
         assert differences(market, plan, ours, rules) == []
         assert (ours.daily["cash"] >= -1e-14 * plan.account).all()
         seen.update(ours.orders["direction"].unique())

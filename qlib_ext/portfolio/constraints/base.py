@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import numpy as np
-
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats
@@ -48,12 +46,6 @@ class Constraint(Rebuildable, ABC):
     def box(self, known: KnownDay) -> Box | None:
         """Bounds of single weights; None where it sets none."""
         return None
-
-    def bounds(self, known: KnownDay) -> tuple[Floats, Floats]:
-        """Lowest and highest weight of each stock, `[N]` each; infinite where it sets none."""
-        unbound = np.full(len(known.codes), np.inf)
-        box = self.box(known)
-        return (-unbound, unbound) if box is None else (box.low, box.high)
 
     @abstractmethod
     def limits(self, known: KnownDay, risk: Risk) -> list[Limit]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +128,17 @@ def install(market: Market, root: Path, unit: float = 1.0) -> None:
         table = pd.DataFrame(special, columns=["instrument", "start", "end", "status"])
         table.to_csv(root / "side" / "status.csv", index=False)
     qlib.init(provider_uri=str(root), region="cn", kernels=1)
+
+
+@contextmanager
+def installed(market: Market, folder: Path) -> Iterator[None]:
+    """The market as a store below a folder, which Qlib reads and which is gone afterwards."""
+    root = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        install(market, root)
+        yield
+    finally:
+        shutil.rmtree(root)
 
 
 def _index(days: int) -> list[Bar]:

@@ -170,7 +170,9 @@ def market(seed: int = 3) -> KnownDay:
 
 def asked(constraint: Constraint, known: KnownDay, risk: Risk) -> Problem:
     """What a constraint comes to, alone."""
-    low, high = constraint.bounds(known)
+    unbound = np.full(COUNT, np.inf)
+    box = constraint.box(known)
+    low, high = (-unbound, unbound) if box is None else (box.low, box.high)
     short = isinstance(constraint, LongShort)
     least, most = constraint.invested() or (1.0, 1.0)
     return Problem(
