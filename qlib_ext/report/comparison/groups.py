@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from qlib_ext.report.comparison.settings import ABSENT, GIVEN, TASKS, canonical, label, shown
+from qlib_ext.report.comparison.settings import (
+    ABSENT,
+    GIVEN,
+    PORTFOLIO,
+    STRATEGY,
+    TASKS,
+    canonical,
+    label,
+    shown,
+)
 
 # What a reader looks for first; it leads the name, in this order.
 FIRST = (
@@ -14,6 +23,7 @@ FIRST = (
     "dataset.kwargs.handler.kwargs.instruments",
     TASKS,
     *GIVEN,
+    PORTFOLIO,
 )
 MODEL = "model.class"
 
@@ -40,7 +50,8 @@ def names(settings: Sequence[Mapping[str, str]], keys: Sequence[str]) -> list[st
     """A name for each of several groups, made of what differs among them.
 
     A key whose value follows from the keys before it says nothing new and stays out of the names: what only belongs to
-    one balancer is not named where the balancer is. A class other than those of `FIRST` and a list of tasks are named
+    one balancer is not named where the balancer is. A portfolio goes by what finds its weights, other strategies by their
+    class. A class other than those of `FIRST` and a list of tasks are named
     only where they are not what most groups have.
 
     Parameters
@@ -98,7 +109,7 @@ def _may_stay_out(key: str) -> bool:
 def _part(key: str, name: str, settings: Mapping[str, str]) -> str:
     value = settings.get(key)
     if value is None:
-        return _model(settings) if key == FIRST[0] else ""
+        return _model(settings) if key == FIRST[0] else _strategy(settings) if key == PORTFOLIO else ""
     if key == TASKS:
         return value if "+" in value else f"{value} only"
     if key.endswith(".class") or key in FIRST:
@@ -108,6 +119,10 @@ def _part(key: str, name: str, settings: Mapping[str, str]) -> str:
 
 def _model(settings: Mapping[str, str]) -> str:
     return shown(MODEL, settings.get(MODEL, "model"))
+
+
+def _strategy(settings: Mapping[str, str]) -> str:
+    return shown(STRATEGY, settings.get(STRATEGY, ""))
 
 
 def _numbered(found: Sequence[str]) -> list[str]:

@@ -10,6 +10,9 @@ from qlib_ext.config.renamed import new_name
 
 ABSENT = "\N{EN DASH}"
 TASKS = "tasks"
+PORTFOLIO = "portfolio"
+STRATEGY = "record.BacktestRecord.strategy.class"
+_OPTIMISER = "record.BacktestRecord.strategy.kwargs.portfolio.optimiser"
 GIVEN = ("model.kwargs.path", "model.kwargs.run")  # what gave the scores of a run that made none
 
 # How a run was made, not what.
@@ -47,7 +50,7 @@ def settings(params: Mapping[str, str]) -> dict[str, str]:
     -------
     Key -> value. Left out are seeds, where caches and checkpoints lie, the device and the command. Of the records those
     arguments stay that decide the figures compared, under `record.<Class>.<argument>`, wherever the record stood in its
-    list. `tasks` names the tasks of a multi-task model. Dates are written as such: `[2017-01-01, 2020-12-31]`,
+    list. `tasks` names the tasks of a multi-task model, `portfolio` what finds the weights of one. Dates are written as such: `[2017-01-01, 2020-12-31]`,
     classes of earlier versions by their names of today.
     """
     params = _by_class({key: new_name(value) or value for key, value in params.items()})
@@ -65,6 +68,12 @@ def settings(params: Mapping[str, str]) -> dict[str, str]:
     tasks = [match[1] for key in params if (match := _TASK.match(key))]
     if tasks:
         found[TASKS] = " + ".join(sorted(dict.fromkeys(tasks), key=lambda name: (name != "score", name)))
+    for key in (
+        f"{_OPTIMISER}.class",
+        f"{_OPTIMISER}.kwargs.method.class",
+    ):  # the second is what the first only carries
+        if key in found:
+            found[PORTFOLIO] = shown(key, found[key])
     return found
 
 

@@ -7,6 +7,7 @@ from qlib_ext.report.comparison.groups import differing, grouped, names
 from qlib_ext.report.comparison.settings import settings
 
 BALANCER, BACKBONE = "model.kwargs.balancer.class", "model.kwargs.backbone.class"
+RECORD = "qlib_ext.records.backtest.BacktestRecord"
 BETA, TOPK = "model.kwargs.balancer.kwargs.beta", "record.BacktestRecord.strategy.kwargs.topk"
 CQB, EW = {BALANCER: "b.cqb.CQB", BETA: "0.5"}, {BALANCER: "b.equal.EqualWeighting"}
 LSTM, GATS = {BACKBONE: "b.lstm.LSTM"}, {BACKBONE: "b.gats.GATs"}
@@ -61,6 +62,18 @@ class TestNames:
     def test_classes_of_one_name_are_told_apart_by_their_modules(self) -> None:
         found = named({BALANCER: "a.CQB"}, {BALANCER: "b.CQB"})
         assert found == ["balancer a.CQB", "balancer b.CQB"]
+
+    def test_a_portfolio_goes_by_what_finds_its_weights(self) -> None:
+        strategy = "record.0.kwargs.strategy"
+        optimiser = f"{strategy}.kwargs.portfolio.optimiser"
+        weights = {"record.0.class": RECORD, f"{strategy}.class": "s.target_weights.TargetWeights"}
+        best = {"record.0.class": RECORD, f"{strategy}.class": "s.topk_dropout.TopkDropout"}
+        eigen = weights | {f"{optimiser}.class": "o.eigen.EigenPortfolio"}
+        least = weights | {
+            f"{optimiser}.class": "o.skfolio.Skfolio",
+            f"{optimiser}.kwargs.method.class": "skfolio.optimization.MeanRisk",
+        }
+        assert named(*map(settings, (best, eigen, least))) == ["TopkDropout", "EigenPortfolio", "MeanRisk"]
 
     def test_one_group(self) -> None:
         assert named(CQB) == ["all runs"]
