@@ -11,12 +11,18 @@ from typing import Any
 from qlib_ext.workflow.read import read_workflow
 
 ROOT = Path(__file__).parents[2]
-PLAN = {"train": "5y", "valid": "1y", "test": "6m", "resume": 1}
+PLAN = {"train": "4y", "valid": "6m", "test": "6m", "resume": 1}  # bars begin in 2010
 ONCE = {  # the segments of the first fold, and all the days after them
-    "train": ["2009-01-01", "2013-12-31"],
-    "valid": ["2014-01-01", "2014-12-31"],
+    "train": ["2010-07-01", "2014-06-30"],
+    "valid": ["2014-07-01", "2014-12-31"],
 }
-NETWORK = {"HIDDEN_SIZE": "64", "N_EPOCHS": "10", "LEARNING_RATE": "0.001", "DEVICE": "auto"}
+NETWORK = {
+    "HIDDEN_SIZE": "32",
+    "N_EPOCHS": "6",
+    "LEARNING_RATE": "0.001",
+    "PRECISION": "bfloat16",
+    "DEVICE": "auto",
+}
 # What is kept of a workflow's records: what a comparison reads.
 RECORDS = (
     "SignalRecord",

@@ -162,7 +162,10 @@ def rebalance(
     spare = account.cash + sum(sales.values()) * (1 - selling) - 5 * (len(sales) + len(purchases))
     share = min(1.0, max(0.0, spare / (sum(purchases.values()) * (1 + buying)))) if purchases else 1.0
     for code, money in sales.items():
-        account.cash += money - rules.fee(market, "sell", day, money)
+        fee = rules.fee(market, "sell", day, money)
+        if account.cash + money < fee:  # nothing is there to pay it by
+            continue
+        account.cash += money - fee
         account.shares[code] -= money / prices[code]
         if targets[code] <= 1e-6:
             del account.shares[code]

@@ -62,3 +62,7 @@ class Market:
                 if bar.priced and math.isnan(bar.factor):
                     return False
         return True
+
+    def volumes_known(self) -> bool:
+        """Whether any stock has a volume on the days of trading: without one nobody knows who was suspended."""
+        return any(bar.volume > 0 for row in self.bars.values() for bar in row[1:-1])
