@@ -36,7 +36,7 @@ QLIB_AT_HOME = (
     "data",
     "model.multi_task",
     "model.given_scores",
-    "model.fold_process",
+    "model.trainings.training",
     "model.walk_forward",
     "backtest",
     "strategy",

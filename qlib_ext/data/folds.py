@@ -73,6 +73,9 @@ class FoldPlan:
         Take folds that earlier runs have finished with the same configuration, data and version; train the others.
     workers
         Folds that are trained side by side, each in a process of its own.
+    ray
+        Where on Ray they are trained, as `qlib_ext.model.trainings.side_by_side.Places` takes it; None for processes of this
+        machine.
 
     Raises
     ------
@@ -92,6 +95,7 @@ class FoldPlan:
     embargo: int = 0
     resume: bool | int = False
     workers: int = 1
+    ray: Any = None
 
     @classmethod
     def of(cls, given: Any) -> FoldPlan:

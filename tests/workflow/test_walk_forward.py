@@ -23,8 +23,11 @@ from qlib_ext.lookahead import audit
 from qlib_ext.lookahead.findings import Result
 from qlib_ext.market.store import QlibStore
 from qlib_ext.market.synthetic.sample import SampleMarket
-from qlib_ext.model import fold_process, walk_forward
-from qlib_ext.model.walk_forward import IDENTITY, WalkForward, identity
+from qlib_ext.model.trainings import below
+from qlib_ext.model.trainings.below import identity
+from qlib_ext.model.trainings.processes import Processes
+from qlib_ext.model.trainings.training import Training
+from qlib_ext.model.walk_forward import WalkForward
 from qlib_ext.recommend.recommendation import age, recommend
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.tracking.runs import PARENT, find_run
@@ -101,7 +104,7 @@ class TestRun:
     def test_each_fold_is_another_and_scores_from_its_first_day(
         self, client: MlflowClient, run_id: str, folds: list[Run]
     ) -> None:
-        assert folds[0].data.tags[IDENTITY] != folds[1].data.tags[IDENTITY]
+        assert folds[0].data.tags["fold_identity"] != folds[1].data.tags["fold_identity"]
         assert [run["scores"][0] for run in runs_of(client, run_id)] == ["2016-07-04", "2016-10-10"]
 
     def test_the_name_of_the_experiment_stands_for_the_run_and_not_for_a_fold(
@@ -198,7 +201,7 @@ class TestResumed:
     """A second run of the same task, of which one fold is not finished."""
 
     @pytest.fixture(scope="class")
-    def trained(self) -> list[int]:
+    def trained(self) -> list[str]:
         return []
 
     @pytest.fixture(scope="class")
@@ -212,29 +215,29 @@ class TestResumed:
         folds: list[Run],
         task: dict[str, Any],
         store: QlibStore,
-        trained: list[int],
+        trained: list[str],
         warned: list[str],
     ) -> str:
         """The process of the fold that is missing is not begun: it would train what the one that was killed did."""
         client.set_terminated(folds[1].info.run_id, "KILLED")
         client.set_tag(folds[0].info.run_id, "git_commit", "0" * 40)
 
-        def taken(job: fold_process.FoldJob, settings: Any) -> str:
-            trained.append(job.number)
+        def taken(self: Processes, training: Training, settings: Any) -> str:
+            trained.append(training.called)
             client.set_terminated(folds[1].info.run_id, "FINISHED")
             client.set_tag(folds[1].info.run_id, "data_fingerprint", "of a store that has grown meanwhile")
             return folds[1].info.run_id
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fold_process, "_in_a_process", taken)
-            patch.setattr(walk_forward.logger, "warning", lambda said, *of: warned.append(said % of))
+            patch.setattr(Processes, "train", taken)
+            patch.setattr(below.logger, "warning", lambda said, *of: warned.append(said % of))
             less = {**task, "record": task["record"][:1]}
             return scored.run_task(copy.deepcopy(less), store.root, "cn", "walk")
 
     def test_a_finished_fold_is_not_trained_again(
-        self, client: MlflowClient, again: str, folds: list[Run], trained: list[int]
+        self, client: MlflowClient, again: str, folds: list[Run], trained: list[str]
     ) -> None:
-        assert trained == [2]
+        assert trained == ["fold 2 of 2"]
         runs = runs_of(client, again)
         assert [run["run_id"] for run in runs] == [run.info.run_id for run in folds]
         assert [run["trained"] for run in runs] == [False, True]
@@ -244,7 +247,7 @@ class TestResumed:
 
     def test_a_fold_that_read_other_data_than_the_rest_is_named(self, again: str, warned: list[str]) -> None:
         assert len(warned) == 2
-        assert "folds 2 have read other data than the rest" in warned[1]
+        assert "fold 2 of 2 read other data than the rest" in warned[1]
 
     def test_it_says_of_every_day_what_the_first_run_said(
         self, client: MlflowClient, again: str, run_id: str
