@@ -150,9 +150,10 @@ def rebalance(
     sales, purchases = {}, {}
     for code in sorted(prices):
         now, then = targets[code], held.get(code, 0.0)
-        if abs(now - then) <= 1e-6 and not (now <= 1e-6 and then > 0):
+        out = now <= 1e-6 and then > 0  # a trifle is none: the holding is sold whole
+        if abs(now - then) <= 1e-6 and not out:
             continue
-        money = now * value - worth.get(code, 0.0)
+        money = (0.0 if out else now) * value - worth.get(code, 0.0)
         if money > 0 and rules.may_buy(market, code, day):
             purchases[code] = money
         elif money < 0 and rules.may_sell(market, code, day):
