@@ -78,7 +78,7 @@ format: $(VENV)/.installed-test ## Format the code and mend what the linter can 
 	$(BIN)/ruff format
 
 pins: $(VENV)/.installed-test ## Write constraints.txt from the virtual environment
-	$(PIP) install --no-build-isolation --editable '.[test,dev]'
+	$(PIP) install --no-build-isolation --editable '.[test,dev,fetch]'
 	grep '^#' constraints.txt > $(VENV)/pins.txt
 	$(PIP) freeze --all --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' | grep -vE '^(pip|wheel|nvidia-|cuda-|triton)' \
 		| sed 's/+.*//' | sort -f >> $(VENV)/pins.txt

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,17 @@ def read_json(path: str | Path, most: int = SMALL, error: type[UserError] = User
         return json.loads(read_text(path, most, error))
     except RecursionError as fault:
         raise ValueError("it is nested too deep") from fault
+
+
+@contextlib.contextmanager
+def open_archive(path: str | Path) -> Iterator[tarfile.TarFile]:
+    """Open a regular file as a tar, packed or not, to be read from its beginning to its end; nothing is unpacked.
+
+    Who reads its members looks at their names and sizes first: they may lead anywhere. Raises as `open_file`, or
+    tarfile.TarError.
+    """
+    with open_file(path) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
+        yield archive
 
 
 def _too_large(path: str | Path, most: int, found: int) -> str:

@@ -30,6 +30,7 @@ from qlib_ext.data.panel import DailyPanel
 from qlib_ext.features.base import FeatureSet
 from qlib_ext.features.expressions import Expressions
 from qlib_ext.features.side_data.source import Source
+from qlib_ext.market.fetch.source import Source as DataSource
 from qlib_ext.market.store import write_store
 from qlib_ext.model.augment import augmented
 from qlib_ext.model.backbones.base import Backbone
@@ -108,6 +109,7 @@ class TestParts:
         "qlib_ext.portfolio.optimisers": Optimiser,
         "qlib_ext.portfolio.calendars": Calendar,
         "qlib_ext.portfolio.online": MixingRule,
+        "qlib_ext.market.fetch.sources": DataSource,
         "qlib_ext.strategy": BaseSignalStrategy,
     }
     WHOLE = (
@@ -122,6 +124,7 @@ class TestParts:
         "portfolio.optimisers",
         "portfolio.calendars",
         "portfolio.online",
+        "market.fetch.sources",
         "strategy",
     )
 

@@ -68,6 +68,8 @@ ALLOWED = {
     ("qlib_ext/lookahead/subject.py", "init_instance_by_config"),  # of a task that `check_classes` has passed
     # names that the code itself gives, and `locate`, which asks `check_allowed`
     ("qlib_ext/config/build.py", "import_module"),
+    ("qlib_ext/market/fetch/named.py", "import_module"),  # one of the modules of its own folder
+    ("qlib_ext/market/fetch/source.py", "import_module"),
     ("qlib_ext/tracking/runs.py", "import_module"),
     ("benchmarks/load.py", "init_instance_by_config"),  # of a task that it makes itself
     ("benchmarks/rolling_libraries.py", "import_module"),

@@ -11,8 +11,10 @@ from qlib_ext.checks import UserError, foreign_error
 from qlib_ext.cli.backtest import backtest
 from qlib_ext.cli.check import check as check_workflow
 from qlib_ext.cli.compare import compare
+from qlib_ext.cli.daily import daily
 from qlib_ext.cli.data.check import check
 from qlib_ext.cli.data.download import download
+from qlib_ext.cli.data.fetch import fetch
 from qlib_ext.cli.data.import_bars import import_bars
 from qlib_ext.cli.data.info import info
 from qlib_ext.cli.data.sample import sample
@@ -47,6 +49,7 @@ app.command("backtest")(backtest)
 app.command("factors")(factors)
 app.command("compare")(compare)
 app.command("recommend")(recommend)
+app.command("daily")(daily)
 app.command("send")(send)
 app.command("report")(report)
 app.command("relocate")(relocate)
@@ -54,6 +57,7 @@ app.command("ledger")(ledger)
 
 data.command("check")(check)
 data.command("download")(download)
+data.command("fetch")(fetch)
 data.command("import")(import_bars)
 data.command("info")(info)
 data.command("sample")(sample)

@@ -70,10 +70,35 @@ def import_bars(
     recover(out)
     _check_out(source, out, replace)
     bars = read_bars(source, settings, actions=actions, progress=progress)
+    return write_bars(bars, out, settings, source=source, replace=replace)
+
+
+def write_bars(
+    bars: Bars, out: str | Path, settings: ImportSettings, *, source: str | Path, replace: bool = False
+) -> Imported:
+    """Write a store of bars in memory, whole or not at all, as `import_bars` does of a source.
+
+    Parameters
+    ----------
+    bars
+        What it is to hold.
+    out, replace
+        As in `import_bars`.
+    settings
+        How further files are to be read, where the bars do not say.
+    source
+        Where they come from, for `import.json`; a path of it must not lie in the store.
+
+    Raises
+    ------
+    UserError
+        If a benchmark has no bars, or `out` holds something that must not go.
+    """
+    out = Path(out).expanduser()
     spells = bars.first_and_last()
     benchmarks = check_benchmarks(settings, spells["instrument"])
     with locked(out) as lock:
-        _check_out(source, out, replace)
+        _check_out(Path(source), out, replace)
         notes = bars.notes
         lost = _other_parts(out, settings.universe)
         if lost:

@@ -1,0 +1,349 @@
+"""What a cron job runs after the close: fetch, update, check, recommend, and what came of it in words."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qlib_ext.checks import UserError, brief, counted, integer, nearest, words
+from qlib_ext.files import MIB, load_yaml, read_json, read_text
+from qlib_ext.lock import BusyError, exclusive
+from qlib_ext.market.fetch.fetch import Update, fetch
+from qlib_ext.market.finding import QualityReport, listed
+from qlib_ext.market.progress import Progress
+from qlib_ext.market.quality.check import KINDS, check_store
+from qlib_ext.market.store import QlibStore
+from qlib_ext.masking import masked
+from qlib_ext.paths import writable
+from qlib_ext.recommend.daily_files import list_path, write_list, write_status
+from qlib_ext.recommend.holdings import check_cash
+from qlib_ext.recommend.recommendation import Recommendation, recommend
+from qlib_ext.recommend.sources import built_source
+from qlib_ext.tracking.runs import connect
+
+DAY = "%Y-%m-%d"
+LOCK = ".lock"
+
+
+class Status(IntEnum):
+    """How a daily call ended; its exit status."""
+
+    LIST = 0
+    NO_NEW_DAY = 3
+    SOURCE_FAILED = 4
+    AUDIT_FAILED = 5
+    NO_LIST = 6
+    BUSY = 7
+
+
+PATHS = ("store", "out", "folder", "holdings")
+LISTS = ("universes", "benchmarks", "codes", "accept")
+
+
+@dataclass(frozen=True)
+class DailyConfig:
+    """What `qlib-ext daily` does.
+
+    Parameters
+    ----------
+    store
+        The store to bring up to date and to score.
+    run
+        The trained run: id, first digits of it, name, or experiment (its newest).
+    out
+        Folder of the lists.
+    source
+        Whom to ask for new days, as `qlib-ext data fetch` takes it; None: the store is brought up to date by other means.
+    options
+        Arguments of the source.
+    folder
+        Of its downloads; `STORE.downloads` by default.
+    universes, benchmarks, codes
+        What to ask it for; `benchmarks` None: those of the source.
+    revise
+        Take the source's values where they contradict the store.
+    holdings
+        CSV of what is held, for the orders of the next day.
+    cash
+        Of the account, where the file does not say.
+    top
+        Stocks to show; the file has all of them.
+    audit_universe, audit_benchmark
+        What the audit looks at, as `qlib-ext data check` takes them; None: all of the store.
+    accept
+        Kinds of error of the audit that a person has looked at: they stop nothing.
+    tracking_uri
+        MLflow store of the run; by default that of the environment.
+
+    Raises
+    ------
+    UserError
+        If something cannot be.
+    """
+
+    store: str
+    run: str
+    out: str = "daily"
+    source: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    folder: str | None = None
+    universes: tuple[str, ...] = ()
+    benchmarks: tuple[str, ...] | None = None
+    codes: tuple[str, ...] = ()
+    revise: bool = False
+    holdings: str | None = None
+    cash: float | None = None
+    top: int = 20
+    audit_universe: str | None = None
+    audit_benchmark: str | None = None
+    accept: tuple[str, ...] = ()
+    tracking_uri: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("store", "run", "out"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise UserError(f"`{name}` must be a text, found {brief(getattr(self, name))}")
+        for name in LISTS:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, words(name, getattr(self, name)))
+        if not isinstance(self.options, Mapping):
+            raise UserError(
+                f"`options` must be a mapping such as per_minute: 50, found {brief(self.options)}"
+            )
+        if self.source is None and (self.options or self.universes or self.codes):
+            raise UserError(
+                "`options`, `universes` and `codes` are for a source, found no `source`: name one"
+            )
+        integer("top", self.top, 1)
+        if self.cash is not None:
+            check_cash(self.cash)
+        known = [kind.name for kind in KINDS]
+        for kind in self.accept:
+            if kind not in known:
+                raise UserError(
+                    f"`accept` must name kinds of fault, found {brief(kind)}{nearest(kind, known)}"
+                )
+
+    @classmethod
+    def read(cls, path: Path, **given: Any) -> DailyConfig:
+        """The settings of a YAML file, in which paths are relative to its folder; `given` comes before them.
+
+        Raises
+        ------
+        UserError
+            If the file cannot be read, or has a key that is none.
+        """
+        try:
+            found = load_yaml(read_text(path, MIB))
+        except UserError:
+            raise
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise UserError(f"`{path}` must be a YAML file of settings, found none: {error}") from error
+        known = [each.name for each in fields(cls)]
+        if not isinstance(found, dict):
+            raise UserError(f"`{path}` must be a mapping such as `store: my_market`, found {brief(found)}")
+        for key in found:
+            if key not in known:
+                raise UserError(
+                    f"`{path}` has no place for `{key}`{nearest(str(key), known)}; it takes {', '.join(known)}"
+                )
+        for key in PATHS:
+            if isinstance(found.get(key), str):
+                found[key] = str(path.absolute().parent / Path(found[key]).expanduser())
+        return cls.of({**found, **given}, f"`{path}`")
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], where: str) -> DailyConfig:
+        """The settings of a mapping; a UserError where one that is needed is missing."""
+        missing = [name for name in ("store", "run") if given.get(name) is None]
+        if missing:
+            raise UserError(
+                f"{where} must say {' and '.join(missing)}, found {', '.join(given) or 'nothing'}"
+            )
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a daily call came to.
+
+    Attributes
+    ----------
+    status : Status
+    headline : str
+        One line, the subject of a mail.
+    text : str
+        The mail, the headline first.
+    day : str or None
+        Of the list.
+    files : tuple of Path
+        What was written.
+    """
+
+    status: Status
+    headline: str
+    text: str
+    day: str | None
+    files: tuple[Path, ...]
+
+
+class _StoppedError(Exception):
+    """A step that ends the call."""
+
+    def __init__(self, status: Status, headline: str, lines: list[str], day: str | None = None) -> None:
+        super().__init__(headline)
+        self.status, self.headline, self.lines, self.day = status, headline, lines, day
+
+
+def daily(
+    config: DailyConfig,
+    *,
+    again: bool = False,
+    progress: Progress | None = None,
+    now: pd.Timestamp | None = None,
+) -> Outcome:
+    """Fetch what is new, bring the store up to date, audit it, and make the list of its newest day.
+
+    It may be called any number of times a day: a list that is there is not made again. What came of it stands in
+    `status.json` and `status.txt` of the folder, good or bad; a list that was made stays until the next one is whole.
+
+    Parameters
+    ----------
+    config
+        What to do.
+    again
+        Make the list of the newest day again, though it is there.
+    progress
+        Called with (done, total, what).
+    now
+        The moment; for tests.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be written, or the source cannot be built; what goes wrong afterwards is an outcome.
+    """
+    out = Path(config.out).expanduser()
+    writable(out.absolute(), name="`out`", way_out="name another")
+    source = None if config.source is None else built_source(config.source, config.options)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with exclusive(out / LOCK):
+            try:
+                update = None if source is None else _fetched(config, source, progress, now)
+                day = _newest(config)
+                if not again and _is_there(out, day, config.run):
+                    raise _StoppedError(
+                        Status.NO_NEW_DAY,
+                        f"no new day: the list of {day} is there",
+                        [f"{list_path(out, day)}"],
+                        day,
+                    )
+                audit = _audited(config, day, progress)
+                found = _recommended(config, day)
+                files, text, headline = write_list(out, found, audit, config, _told(update))
+                outcome = Outcome(Status.LIST, headline, text, day, files)
+            except _StoppedError as stop:
+                text = "\n".join([f"qlib-ext daily: {stop.headline}", "", *stop.lines]).rstrip() + "\n"
+                outcome = Outcome(stop.status, f"qlib-ext daily: {stop.headline}", text, stop.day, ())
+            write_status(out, outcome.status, outcome.headline, outcome.text, outcome.day, outcome.files)
+            return outcome
+    except BusyError as error:
+        said = f"qlib-ext daily: {error.holder} is at it already{error.hint}"
+        return Outcome(Status.BUSY, said, said + "\n", None, ())
+
+
+def _fetched(config: DailyConfig, source: Any, progress: Progress | None, now: pd.Timestamp | None) -> Update:
+    try:
+        return fetch(
+            source,
+            config.store,
+            folder=config.folder,
+            universes=config.universes,
+            benchmarks=config.benchmarks,
+            codes=config.codes,
+            revise=config.revise,
+            progress=progress,
+            now=now,
+        )
+    except UserError as error:
+        raise _StoppedError(
+            Status.SOURCE_FAILED,
+            f"no new data from {config.source}",
+            [masked(str(error)), "", f"The store {config.store} is as it was; there is no new list."],
+        ) from error
+
+
+def _newest(config: DailyConfig) -> str:
+    try:
+        return f"{QlibStore(config.store).calendar[-1]:{DAY}}"
+    except UserError as error:
+        raise _StoppedError(Status.SOURCE_FAILED, "no store", [str(error)]) from error
+
+
+def _is_there(out: Path, day: str, run: str) -> bool:
+    """Whether the list of a day was made, for the same wish of a run."""
+    path = list_path(out, day)
+    if not path.is_file():
+        return False
+    try:
+        found = read_json(path)
+    except ValueError:
+        return False  # cut short: made again
+    return isinstance(found, dict) and found.get("wanted") == run
+
+
+def _audited(config: DailyConfig, day: str, progress: Progress | None) -> QualityReport:
+    audit = check_store(
+        config.store, universe=config.audit_universe, benchmark=config.audit_benchmark, progress=progress
+    )
+    severe = [each for each in audit.findings if each.severity == "error" and each.kind not in config.accept]
+    if severe:
+        kinds = sorted({each.kind for each in severe})
+        raise _StoppedError(
+            Status.AUDIT_FAILED,
+            f"the audit of {day} has {counted(len(severe), 'error')}: no list",
+            [
+                *(f"{each.kind}: {each.message}" for each in severe[:10]),
+                *([f"and {len(severe) - 10:,} more"] if len(severe) > 10 else []),
+                "",
+                f"To read them: qlib-ext data check {config.store}",
+                f"Who has looked at them and goes on says so: accept: [{listed(kinds, 20)}]",
+            ],
+            day,
+        )
+    return audit
+
+
+def _recommended(config: DailyConfig, day: str) -> Recommendation:
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return recommend(
+                connect(config.tracking_uri),
+                config.run,
+                config.store,
+                current=None if config.holdings is None else Path(config.holdings),
+                cash=config.cash,
+            )
+    except UserError as error:
+        raise _StoppedError(Status.NO_LIST, f"no list of {day}", [masked(str(error))], day) from error
+
+
+def _told(update: Update | None) -> list[str]:
+    """What the fetch did, in sentences."""
+    if update is None:
+        return ["Nothing was fetched: the store is brought up to date by other means"]
+    if update.made:
+        said = f"A new store of {counted(len(update.days), 'day')}"
+    elif not update.changed:
+        said = "The source had no newer day"
+    else:
+        said = f"{counted(len(update.days), 'day')} and {counted(update.rows, 'bar')} added"
+    return [said, *update.notes]
