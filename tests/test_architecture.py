@@ -47,7 +47,7 @@ QLIB_AT_HOME = (
     "factors",
 )
 
-FAMILIES = ("backbones", "heads", "losses", "balancers", "augmentations")
+FAMILIES = ("backbones", "heads", "losses", "balancers", "augmentations", "averaging")
 
 # What a family needs from below: the type of its input, the builder of a part that it holds, and what shows its call.
 GIVEN = {*COMMON, "qlib_ext.data.panel", "qlib_ext.config.build", "qlib_ext.config.rebuildable"}

@@ -244,6 +244,9 @@ CASES: list[tuple[str, str, Any, str]] = [
     (RESNEXT, f"{TRAINER}/augmentations/0/class", "qlib_ext.model.augmentations.crop.Crops", "(did you mean Crop?)"),
     (RESNEXT, f"{TRAINER}/augmentations/Jitter/kwargs", {"probability": 2}, "`probability` must lie in"),
     (RESNEXT, f"{TRAINER}/augmentations", {"class": "x"}, "`augmentations"),
+    (MAIN, f"{TRAINER}/averaging", "EMA", "`averaging` must be a mapping with `class`"),
+    (MAIN, f"{TRAINER}/averaging", {"class": "qlib_ext.model.averaging.ema.EMA", "kwargs": {"decay": 1}}, "`decay` must lie in [0, 1), found 1"),
+    (MAIN, f"{TRAINER}/averaging", {"class": "qlib_ext.model.averaging.swa.SWA", "kwargs": {"start": 1000}}, "`averaging.start` must be below the epochs of each phase"),
     # -- dataset
     (MAIN, "task/dataset/class", "qlib_ext.data.dataset.DailyPanelDatset", "(did you mean DailyPanelDataset"),
     (MAIN, f"{DATASET}/segment", {}, "`task.dataset.kwargs` has no place for `segment` (did you mean segments?)"),

@@ -33,6 +33,7 @@ from qlib_ext.features.side_data.source import Source
 from qlib_ext.market.fetch.source import Source as DataSource
 from qlib_ext.market.store import write_store
 from qlib_ext.model.augment import augmented
+from qlib_ext.model.averaging.base import Averaging
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Aggregator, Balancer
 from qlib_ext.model.losses.base import Loss
@@ -103,6 +104,7 @@ class TestParts:
         "qlib_ext.model.heads": torch.nn.Module,
         "qlib_ext.model.losses": Loss,
         "qlib_ext.model.balancers": Balancer,
+        "qlib_ext.model.averaging": Averaging,
         "qlib_ext.portfolio.expected_returns": ExpectedReturns,
         "qlib_ext.portfolio.risk_models": RiskModel,
         "qlib_ext.portfolio.constraints": Constraint,
@@ -118,6 +120,7 @@ class TestParts:
         "model.heads",
         "model.losses",
         "model.balancers",
+        "model.averaging",
         "portfolio.expected_returns",
         "portfolio.risk_models",
         "portfolio.constraints",
@@ -194,6 +197,7 @@ class TestExamples:
             "backbone",
             "balancer",
             "augmentations",
+            "averaging",
             "trainer",
             "strategy",
             "expected_returns",
@@ -337,6 +341,18 @@ class TestExamples:
         found = augmented(panel, options.augmentations, seed=0, epoch=0, position=0).features
         assert ((found == 0).all(dim=2) == (found == 0).any(dim=2)).all(), "a day is missing as a whole"
         assert (found == 0).float().mean().item() == pytest.approx(0.5 * 0.2, abs=0.03)
+
+    def test_averaging(self, examples: Mapping[str, Any]) -> None:
+        options = TrainerOptions.of({"averaging": examples["averaging"]})
+        assert options.averaging is not None
+        network = torch.nn.Linear(1, 1, bias=False)
+        average = options.averaging.begun(network)
+        for weight in (1.0, 2.0, 6.0):
+            torch.nn.init.constant_(network.weight, weight)
+            average.end_step(network)
+        judged = average.judged(network)
+        assert judged is not None
+        assert [float(weight) for weight in judged.parameters()] == pytest.approx([3.0])
 
     def test_schedule(self, examples: Mapping[str, Any]) -> None:
         phases = TrainerOptions.of(examples["trainer"]).plan(["score", "direction"])

@@ -40,7 +40,7 @@ class TrainingState:
     epoch
         Epochs finished.
     tensors
-        Group (`network`, `best`, `optimizer`, `balancer`, `random`) -> name -> tensor.
+        Group (`network`, `best`, `optimizer`, `averaging`, `balancer`, `random`) -> name -> tensor.
     values
         What JSON holds: history, best epoch and score, the balancer's values.
     """
@@ -173,16 +173,16 @@ def _mark(path: Path) -> Path:
     return path.with_suffix(".closed")
 
 
-def save(path: Path, state: TrainingState, *, keep_epoch: bool = False) -> None:
+def save(path: Path, state: TrainingState, *, epoch_weights: Mapping[str, Tensor] | None = None) -> None:
     """Write `state` to `path`, whole or not at all; it is on the disk when this returns.
 
     Parameters
     ----------
     path, state
         Where, and what.
-    keep_epoch
-        Write the network's weights once more into a folder beside `path`, for `kept_epochs`: the checkpoint itself
-        holds the newest and the best alone.
+    epoch_weights
+        What was judged after the epoch: written into a folder beside `path`, for `kept_epochs`, since the checkpoint
+        itself holds the newest and the best alone. None keeps no epoch.
 
     Raises
     ------
@@ -204,10 +204,10 @@ def save(path: Path, state: TrainingState, *, keep_epoch: bool = False) -> None:
     beside = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if keep_epoch:  # first, so that a resumed run finds every epoch before its own
+        if epoch_weights is not None:  # first, so that a resumed run finds every epoch before its own
             folder = path.with_suffix(EPOCHS)
             folder.mkdir(exist_ok=True)
-            weights = {name: value.cpu().contiguous() for name, value in state.tensors["network"].items()}
+            weights = {name: value.cpu().contiguous() for name, value in epoch_weights.items()}
             write_tensors(folder / f"{state.epoch - 1}.safetensors", weights)
         try:
             write_tensors(beside, tensors, {"state": text, "check": checksum(text, tensors)})

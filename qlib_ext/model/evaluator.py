@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qlib_ext.data.panel import DailyPanels
 from qlib_ext.metrics.cross_section import pearson, spearman
-from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.schedule import SCORE
 from qlib_ext.model.task import Task, daily_losses
 
@@ -21,12 +20,12 @@ class Evaluator:
     Parameters
     ----------
     network, tasks
-        What is measured.
+        What is measured: from a panel and a precision to predictions by task.
     precision
         Of the backbone, as in training.
     """
 
-    def __init__(self, network: MultiTaskNetwork, tasks: Sequence[Task], precision: str) -> None:
+    def __init__(self, network: nn.Module, tasks: Sequence[Task], precision: str) -> None:
         self.network = network
         self.tasks = tuple(tasks)
         self.precision = precision

@@ -18,6 +18,7 @@ from mlflow.tracking import MlflowClient
 from qlib.model.base import Model
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
 from qlib_ext.checks import LARGEST_SEED, UserError, at_most, brief, instance, integer, nearest, one_of
 from qlib_ext.config.build import build, check_config
@@ -25,6 +26,7 @@ from qlib_ext.data.dataset import MARKET_STATUS, WINDOWS, DailyPanelDataset
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.model import checkpoint, schedule
+from qlib_ext.model.averaging.members import newest_member, shaped
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder
@@ -59,7 +61,7 @@ class MultiTaskModel(Model):
         `{class, kwargs}` of a `Balancer`.
     trainer
         Fields of `TrainerOptions`: n_epochs, patience, learning_rate, precision, selection, phases, plateau,
-        augmentations.
+        augmentations, averaging.
     seed
         One seed for weights, dropout and the order of days.
     device
@@ -89,7 +91,7 @@ class MultiTaskModel(Model):
         for name in ("history.parquet", "history.csv", "network.json", "weights.safetensors")
     )
 
-    _network: MultiTaskNetwork | None = None  # of the class too: Qlib's pickles drop it from an object
+    _network: nn.Module | None = None  # of the class too: Qlib's pickles drop it from an object
 
     def __init__(
         self,
@@ -207,23 +209,8 @@ class MultiTaskModel(Model):
         Losses, scores and the balancer's quantities of every epoch go to the active Qlib recorder as they come;
         at the end the weights (safetensors), the network's description and the history follow.
         """
-        if reweighter is not None:
-            raise UserError("MultiTaskModel weighs all stocks of a day alike; `reweighter` must be left out")
-        if not isinstance(dataset, DailyPanelDataset):
-            raise UserError(f"`dataset` must be a DailyPanelDataset, found {type(dataset).__name__}")
-        for segment in ("train", "valid"):
-            if segment not in dataset.segments:
-                raise UserError(f"`segments` must hold `{segment}`, found {', '.join(dataset.segments)}")
-        features = dataset.handler.features
-        self._check_network(len(features.names), features.lookback_days, dataset.arguments.num_market)
-        for task in self._tasks:
-            _check_label(task, dataset)
-        torch.manual_seed(self.seed)
+        tasks, network, train, valid = self._begin(dataset, reweighter)
         device = torch.device(self.device)
-        with oom_as_user_error(f"moving the market to {device}"):
-            train, valid = dataset.panels("train", device), dataset.panels("valid", device)
-        tasks = self._count_classes(train, valid)
-        network = self._build_network(dataset, tasks)
         recorder = active_recorder()
         if self.start_from is not None:
             self._begin_from(network, dataset, connect() if recorder is None else recorder.client)
@@ -257,7 +244,7 @@ class MultiTaskModel(Model):
             keep_epochs=self.keep_epochs,
             on_epoch=on_epoch,
         )
-        self._network = network
+        self._network = trainer.best_network()
         if recorder is not None:
             self._save(recorder, dataset)
             if self.keep_epochs and trainer.checkpoint_path is not None:
@@ -268,6 +255,30 @@ class MultiTaskModel(Model):
                 recorder.on_finished.append(close)
             else:
                 close()
+
+    def _begin(
+        self, dataset: DailyPanelDataset, reweighter: Any
+    ) -> tuple[list[Task], MultiTaskNetwork, DailyPanels, DailyPanels]:
+        """Check what `fit` is given; the tasks, the network as the seed draws it, and the days of train and validation."""
+        if reweighter is not None:
+            raise UserError(
+                f"{type(self).__name__} weighs all stocks of a day alike; `reweighter` must be left out"
+            )
+        if not isinstance(dataset, DailyPanelDataset):
+            raise UserError(f"`dataset` must be a DailyPanelDataset, found {type(dataset).__name__}")
+        for segment in ("train", "valid"):
+            if segment not in dataset.segments:
+                raise UserError(f"`segments` must hold `{segment}`, found {', '.join(dataset.segments)}")
+        features = dataset.handler.features
+        self._check_network(len(features.names), features.lookback_days, dataset.arguments.num_market)
+        for task in self._tasks:
+            _check_label(task, dataset)
+        torch.manual_seed(self.seed)
+        device = torch.device(self.device)
+        with oom_as_user_error(f"moving the market to {device}"):
+            train, valid = dataset.panels("train", device), dataset.panels("valid", device)
+        tasks = self._count_classes(train, valid)
+        return tasks, self._build_network(dataset, tasks), train, valid
 
     def initialise(self, dataset: DailyPanelDataset) -> None:
         """Take the untrained weights that the seed draws, so that `predict` shows what a score depends on.
@@ -304,7 +315,7 @@ class MultiTaskModel(Model):
             If a file is missing or unreadable, or the weights are of another network or other features than those
             that this model and the dataset have; the message names what differs.
         """
-        described, weights = _read_weights(Path(folder))
+        described, weights = read_weights(Path(folder))
         features = dataset.handler.features
         for what, trained, now in (
             ("fields", list(described["fields"]), list(features.names)),
@@ -315,8 +326,8 @@ class MultiTaskModel(Model):
         self.classes = {
             task.name: int(described["classes"][task.name]) for task in self._tasks if task.classification
         }
-        network = self._build_network(dataset, self._sized(self.classes))
-        _take_weights(network, weights, "they are of another version of the package; train the model again")
+        network = shaped(self._build_network(dataset, self._sized(self.classes)), weights)
+        take_weights(network, weights, "they are of another version of the package; train the model again")
         self._network = network.to(self.device)
 
     def score_day(self, panel: DailyPanel) -> np.ndarray:
@@ -393,7 +404,8 @@ class MultiTaskModel(Model):
         evaluator = Evaluator(network, tasks, self.options.precision)
         rows = []
         for epoch, weights in enumerate(checkpoint.by_epoch(load_file(epochs))):
-            network.load_state_dict(weights)
+            evaluator.network = shaped(network, weights).to(self.device)
+            evaluator.network.load_state_dict(weights)
             losses, scores = evaluator.losses_and_scores(panels, days)
             named = {f"loss/{name}": value for name, value in losses.items()} | scores
             rows.append({"epoch": epoch} | {f"{segment}/{name}": value for name, value in named.items()})
@@ -429,17 +441,21 @@ class MultiTaskModel(Model):
                     f"`start_from` must be a run with {' and '.join(paths)}, found {self.start_from}"
                 )
             kept = RunArtifacts.download(client, self.start_from, paths, Path(folder))
-            described, weights = _read_weights(kept.root / "training")
+            described, weights = read_weights(kept.root / "training")
         fields = list(dataset.handler.features.names)
         if described["fields"] != fields:
             raise UserError(
                 f"`start_from` must be a run with the fields {fields}, found {described['fields']} in {self.start_from}"
             )
-        _take_weights(network, weights, f"name another run than {self.start_from} to start from, or none")
+        take_weights(
+            network, newest_member(weights), f"name another run than {self.start_from} to start from, or none"
+        )
 
     def _identity(self, dataset: DailyPanelDataset) -> dict[str, Any]:
         """What decides the weights. How long the last phase may go on is not in it: a longer run continues a shorter one."""
         options = {k: v for k, v in vars(self.options).items() if k not in ("n_epochs", "phases")}
+        if self.options.averaging is None:  # so that earlier checkpoints are found
+            del options["averaging"]
         return {
             "backbone": self.backbone,
             "tasks": self.tasks,
@@ -461,8 +477,10 @@ class MultiTaskModel(Model):
             "classes": self.classes,
             "fields": list(features.names),
             "lookback_days": features.lookback_days,
-            "best_epoch": int(max(record["epoch"] for record in self.history if record["best"])),
         }
+        best = [record["epoch"] for record in self.history if record["best"]]
+        if best:
+            description["best_epoch"] = int(max(best))
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             weights = {
@@ -474,9 +492,10 @@ class MultiTaskModel(Model):
             checkpoint.write_tensors(root / "weights.safetensors", weights)
             description["weights_checksum"] = checkpoint.checksum("", weights)
             (root / "network.json").write_text(json.dumps(description, indent=2, default=str))
-            frame = history_frame(self.history)
-            frame.to_parquet(root / "history.parquet", index=False)
-            frame.to_csv(root / "history.csv", index=False)
+            if self.history:  # a soup has none
+                frame = history_frame(self.history)
+                frame.to_parquet(root / "history.parquet", index=False)
+                frame.to_csv(root / "history.csv", index=False)
             for path in sorted(root.iterdir()):
                 recorder.log_artifact(str(path), "training")
 
@@ -487,7 +506,7 @@ class MultiTaskModel(Model):
             recorder.log_artifact(str(file), "training")
 
 
-def _read_weights(root: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read_weights(root: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """What `fit` left in a run's `training`: the description of the network, and its weights."""
     try:
         described = json.loads((root / "network.json").read_text(encoding="utf-8"))
@@ -499,7 +518,7 @@ def _read_weights(root: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     return described, weights
 
 
-def _take_weights(network: MultiTaskNetwork, weights: Mapping[str, torch.Tensor], way_out: str) -> None:
+def take_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], way_out: str) -> None:
     """Load weights, which a run keeps beside the statistics of its features; a UserError where they do not fit."""
     own = {name: value for name, value in weights.items() if not name.startswith((WINDOWS, MARKET_STATUS))}
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}

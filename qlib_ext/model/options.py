@@ -10,6 +10,7 @@ from qlib_ext.checks import UserError, above, brief, integer, one_of
 from qlib_ext.config.build import build
 from qlib_ext.model import schedule
 from qlib_ext.model.augmentations.base import Augmentation
+from qlib_ext.model.averaging.base import Averaging
 from qlib_ext.model.schedule import LARGEST_RATE, Phase, Plateau
 from qlib_ext.model.selection import SELECTIONS
 
@@ -42,6 +43,8 @@ class TrainerOptions:
         Lower the learning rate where the validation score gets no better. None: it stays.
     augmentations
         Random changes of the training windows, applied in this order.
+    averaging
+        What average of the weights is judged on validation and kept. None: the newest weights are.
     """
 
     n_epochs: int = 100
@@ -52,6 +55,7 @@ class TrainerOptions:
     phases: Sequence[Mapping[str, Any]] | None = None
     plateau: Plateau | None = None
     augmentations: tuple[Augmentation, ...] = ()
+    averaging: Averaging | None = None
 
     def __post_init__(self) -> None:
         integer("n_epochs", self.n_epochs, 1)
@@ -60,10 +64,14 @@ class TrainerOptions:
         one_of("precision", self.precision, ("float32", "bfloat16"))
         one_of("selection", self.selection, SELECTIONS)
         schedule.check(self.phases)
+        if self.plateau is not None and self.averaging is not None and self.averaging.learning_rate(1.0, 0.0):
+            raise UserError(
+                f"`plateau` must be left out, found it beside {self.averaging!r}, which sets the learning rate itself"
+            )
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> TrainerOptions:
-        """Of a workflow's mapping, in which `plateau` is a mapping and `augmentations` are `{class, kwargs}` each."""
+        """Of a workflow's mapping, in which `plateau` is a mapping, and `averaging` and each of `augmentations` are `{class, kwargs}`."""
         for key in config:
             one_of("key of trainer", key, tuple(cls.__dataclass_fields__))
         given = config.get("augmentations", ())
@@ -72,10 +80,18 @@ class TrainerOptions:
         augmentations = tuple(
             build(each, Augmentation, name=f"augmentations[{i}]") for i, each in enumerate(given)
         )
+        averaging = config.get("averaging")
+        if averaging is not None:
+            averaging = build(averaging, Averaging, name="averaging")
         plateau = Plateau.of(config.get("plateau"))
-        return cls(**{**config, "plateau": plateau, "augmentations": augmentations})
+        made = {"plateau": plateau, "augmentations": augmentations, "averaging": averaging}
+        return cls(**{**config, **made})
 
     def plan(self, tasks: Sequence[str]) -> tuple[Phase, ...]:
         """The phases of a training of these tasks, at least one."""
         default = Phase(tuple(tasks), self.n_epochs, self.patience, self.learning_rate, self.selection)
-        return schedule.plan(self.phases, tasks, default)
+        phases = schedule.plan(self.phases, tasks, default)
+        for phase in phases:
+            if self.averaging is not None:
+                self.averaging.check(phase.epochs, phase.patience)
+        return phases

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from qlib_ext.checks import UserError
+from qlib_ext.model.averaging.base import Averaging
+from qlib_ext.model.averaging.members import newest_member, shaped
 from qlib_ext.model.schedule import Phase, Plateau
 
 logger = logging.getLogger(__name__)
 
 
 class PhaseState:
-    """Optimizer, learning rate and best epoch of a phase, which no other phase sees.
+    """Optimizer, learning rate, average of the weights and best epoch of a phase, which no other phase sees.
 
     Parameters
     ----------
@@ -32,6 +34,8 @@ class PhaseState:
         Whose parameters are trained. Its gradients are dropped: without one, a head at rest takes no step and no decay.
     plateau
         When the learning rate falls; None: never.
+    averaging
+        What average of the weights is judged and kept; None: the newest weights are.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class PhaseState:
         first_epoch: int,
         network: nn.Module,
         plateau: Plateau | None,
+        averaging: Averaging | None = None,
     ) -> None:
         self.phase = phase
         self.number = number
@@ -50,6 +55,7 @@ class PhaseState:
         network.zero_grad(set_to_none=True)
         self.optimizer = Adam(network.parameters(), lr=phase.learning_rate, fused=True)
         self.scheduler = None if plateau is None else plateau.scheduler(self.optimizer)
+        self.averaging = (averaging or Averaging()).begun(network)
         self.best_epoch = -1
         self.best_score = -np.inf
         self.best_weights: dict[str, Tensor] = {}
@@ -67,9 +73,17 @@ class PhaseState:
     def conditions(self) -> dict[str, float]:
         """What of the phase is in force, for the record of an epoch."""
         record = {"phase": float(self.number)} if self.of > 1 else {}
-        if self.of > 1 or self.scheduler is not None:
+        scheduled = self.averaging.learning_rate(self.phase.learning_rate, 0.0) is not None
+        if self.of > 1 or self.scheduler is not None or scheduled:
             record["learning_rate"] = self.learning_rate
         return record
+
+    def set_learning_rate(self, progress: float) -> None:
+        """As the average needs it after `progress` epochs of the training, the part of the one under way included."""
+        rate = self.averaging.learning_rate(self.phase.learning_rate, progress - self.first_epoch)
+        if rate is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
 
     def set_weight_decay(self, weight_decay: float) -> None:
         """Coupled L2 on all parameters, from the next step on."""
@@ -81,7 +95,7 @@ class PhaseState:
         return self.phase.is_over(self.first_epoch, epoch, self.best_epoch)
 
     def note(self, epoch: int, score: float, network: nn.Module) -> bool:
-        """Take note of an epoch's validation score; whether it is the best, whose weights are kept."""
+        """Take note of an epoch's validation score; whether it is the best, whose weights are kept, those that it is of."""
         if self.scheduler is not None:
             self.scheduler.step(score)
         best = score > self.best_score
@@ -105,8 +119,14 @@ class PhaseState:
                 "every day of `valid` all scores or all labels of the task `score` are equal; lower `learning_rate`, or "
                 "look at the labels"
             )
-        network.load_state_dict(self.best_weights)
+        network.load_state_dict(newest_member(self.best_weights))
         logger.info("best epoch%s %d, validation score %.4f", told, self.best_epoch, self.best_score)
+
+    def best(self, network: nn.Module) -> nn.Module:
+        """A network with the best weights: `network`, or an ensemble of copies of it where they are those of several."""
+        found = shaped(network, self.best_weights)
+        found.load_state_dict(self.best_weights)
+        return found
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """The tensors that resuming needs, by group."""
@@ -115,7 +135,7 @@ class PhaseState:
             for index, state in self.optimizer.state_dict()["state"].items()
             for name, value in state.items()
         }
-        return {"best": self.best_weights, "optimizer": optimizer}
+        return {"best": self.best_weights, "optimizer": optimizer, "averaging": self.averaging.tensors()}
 
     def values(self) -> dict[str, Any]:
         """The values that resuming needs, ready for JSON."""
@@ -126,6 +146,7 @@ class PhaseState:
             "best_score": float(self.best_score),
             "learning_rate": self.learning_rate,
             "plateau": {} if self.scheduler is None else self.scheduler.state_dict(),
+            "averaging": self.averaging.values(),
         }
 
     def load(
@@ -147,3 +168,4 @@ class PhaseState:
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         if self.scheduler is not None:
             self.scheduler.load_state_dict(values["plateau"])
+        self.averaging.load(tensors.get("averaging", {}), values.get("averaging", {}))

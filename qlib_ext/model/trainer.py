@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from qlib_ext.checks import UserError
@@ -18,6 +18,7 @@ from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.model import checkpoint
 from qlib_ext.model.augment import augmented
 from qlib_ext.model.balancers.base import Aggregator, Balancer, Weighting
+from qlib_ext.model.batch_norm import renew_statistics
 from qlib_ext.model.checkpoint import CheckpointFolder, TrainingState
 from qlib_ext.model.evaluator import Evaluator
 from qlib_ext.model.gradients import assign, repeatable_convolutions, task_gradients, trainable
@@ -70,6 +71,9 @@ class Trainer:
     all tasks are measured in all phases. Epochs count on from phase to phase.
 
     *Augmentations* change the windows of a step. What is measured after an epoch, on train too, is measured without.
+
+    *Averaging.* Where the options name an average of the weights, that is what is measured after an epoch, on train and on
+    validation, what the balancer hears of, and what is kept; the weights that are trained go on from where they are.
     """
 
     def __init__(
@@ -108,7 +112,13 @@ class Trainer:
         self.trained = [task for task in self.tasks if task.name in phase.tasks]
         self.heads = [trainable(self.network.heads[task.name]) for task in self.trained]
         self.phase = PhaseState(
-            phase, number, len(self.phases), self.epoch, self.network, self.options.plateau
+            phase,
+            number,
+            len(self.phases),
+            self.epoch,
+            self.network,
+            self.options.plateau,
+            self.options.averaging,
         )
         if len(self.phases) > 1:
             self.balancer.begin_phase(phase.tasks)
@@ -123,7 +133,7 @@ class Trainer:
         keep_epochs: bool = False,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     ) -> list[Epoch]:
-        """Train, and leave the best weights in the network.
+        """Train, and leave the best weights in the network; `best_network` has them too where several are averaged.
 
         Parameters
         ----------
@@ -184,11 +194,16 @@ class Trainer:
             while not self.phase.is_over(self.epoch):
                 on_epoch(self._run_epoch(train, days, valid, valid_days))
                 if self.checkpoint_path is not None:
-                    checkpoint.save(self.checkpoint_path, self._state(), keep_epoch=keep_epochs)
+                    weights = self.evaluator.network.state_dict() if keep_epochs else None
+                    checkpoint.save(self.checkpoint_path, self._state(), epoch_weights=weights)
             self.phase.restore_best(self.network, self.epoch)
             if self.phase.number == len(self.phases) - 1:
                 return self.history
             self._begin(self.phase.number + 1)
+
+    def best_network(self) -> nn.Module:
+        """The network with the best weights, after `fit`: `network`, or an ensemble where those of several are averaged."""
+        return self.phase.best(self.network)
 
     def _labelled(self, panels: DailyPanels, kind: str, segment: str) -> np.ndarray:
         """Positions of the days that have labels for every task."""
@@ -203,6 +218,7 @@ class Trainer:
         self, train: DailyPanels, days: np.ndarray, valid: DailyPanels, valid_days: np.ndarray
     ) -> Epoch:
         """Train on every day once, measure, and choose."""
+        self.phase.set_learning_rate(self.epoch)
         record: Epoch = {"epoch": self.epoch, **self.phase.conditions()}
         record.update({f"balance/{name}": value for name, value in self.balancer.report().items()})
 
@@ -211,6 +227,7 @@ class Trainer:
             record.update(self._train_epoch(train, days))
         trained = time.perf_counter()
         with oom_as_user_error(f"measuring epoch {self.epoch}"):
+            judged = self._averaged(train, days)
             train_losses = self.evaluator.losses(train, days)
             valid_losses, valid_scores = self.evaluator.losses_and_scores(valid, valid_days)
         for segment, losses in (("train", train_losses), ("valid", valid_losses)):
@@ -218,14 +235,24 @@ class Trainer:
             record.update({f"{segment}/loss/{name}": value for name, value in losses.items()})
         record.update({f"valid/{name}": value for name, value in valid_scores.items()})
 
-        record["valid/score"] = score = self._selection_score(record)
+        record["valid/score"] = score = self._selection_score(record) if judged else float("nan")
         record["seconds/train"] = trained - started
         record["seconds/evaluate"] = time.perf_counter() - trained
-        record["best"] = float(self.phase.note(self.epoch, score, self.network))
+        record["best"] = float(self.phase.note(self.epoch, score, self.evaluator.network))
         self.balancer.end_epoch(train_losses, valid_losses)
         self.history.append(record)
         self.epoch += 1
         return record
+
+    def _averaged(self, train: DailyPanels, days: np.ndarray) -> bool:
+        """Let the evaluator measure the average of the weights; False where the epoch cannot be chosen."""
+        averaging = self.phase.averaging
+        averaging.end_epoch(self.network)
+        judged = averaging.judged(self.network)
+        self.evaluator.network = self.network if judged is None else judged
+        if self.evaluator.network is not self.network:
+            renew_statistics(self.evaluator.network, (train[int(position)] for position in days))
+        return judged is not None
 
     def _train_epoch(self, train: DailyPanels, days: np.ndarray) -> Epoch:
         """One step a day; what the log of the epoch says of their gradients."""
@@ -239,6 +266,7 @@ class Trainer:
         )
         try:
             for step, position in enumerate(bar, start=1):
+                self.phase.set_learning_rate(self.epoch + (step - 1) / len(days))
                 log.add(position, *self._step(train, int(position)))
                 if step % READ_EVERY == 0:
                     bar.set_postfix_str(log.read(), refresh=False)
@@ -265,6 +293,7 @@ class Trainer:
             self.phase.optimizer.zero_grad(set_to_none=True)
             (self.balancer.weights(losses.detach()) @ transformed).backward()
         self.phase.optimizer.step()
+        self.phase.averaging.end_step(self.network)
         self.balancer.end_step(partial(self._losses_after, panel))
         return losses, transformed, jacobian
 

@@ -687,6 +687,28 @@ class TestRecorder:
         with pytest.raises(UserError, match=message):
             begun(model(start_from=run[0].id, **changes))
 
+    def test_from_snapshots_it_begins_with_the_newest(self, run, begun, dataset, monkeypatch, tmp_path):
+        """And the snapshots themselves predict again what they predicted."""
+        recorder, _, _ = run
+        averaging = {"class": "qlib_ext.model.averaging.snapshots.Snapshots", "kwargs": {"cycle": 1}}
+        with R.start(experiment_name="model"):
+            trained = model(trainer={**CONFIG["trainer"], "n_epochs": 3, "averaging": averaging})
+            trained.fit(dataset)
+            own = R.get_recorder().id
+        folder = recorder.client.download_artifacts(own, "training", str(tmp_path))
+        again = model()
+        again.restore(folder, dataset)
+        pd.testing.assert_frame_equal(again.predict(dataset), trained.predict(dataset), check_exact=True)
+        newest = trained._network.members[-1].state_dict()
+        warm = begun(model(start_from=own))
+        assert all(torch.equal(warm[name], newest[name]) for name in newest)
+
+    def test_an_average_is_in_the_identity_and_none_is_not(self, dataset):
+        assert "averaging" not in model()._identity(dataset)["trainer"]
+        ema = {"class": "qlib_ext.model.averaging.ema.EMA", "kwargs": {"decay": 0.9}}
+        found = model(trainer={"averaging": ema})._identity(dataset)["trainer"]["averaging"]
+        assert str(found) == "EMA(decay=0.9)"
+
     def test_what_a_training_begins_from_is_in_its_identity(self, dataset):
         assert "start_from" not in model()._identity(dataset)
         assert model(start_from="a" * 32)._identity(dataset)["start_from"] == "a" * 32

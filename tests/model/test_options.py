@@ -7,6 +7,10 @@ from qlib_ext.model.options import TrainerOptions
 
 MLP = {"class": "qlib_ext.model.heads.mlp.MLPHead"}
 
+AVERAGING = "qlib_ext.model.averaging"
+SNAPSHOTS = {"class": f"{AVERAGING}.snapshots.Snapshots", "kwargs": {"cycle": 4}}
+SWA = {"class": f"{AVERAGING}.swa.SWA", "kwargs": {"start": 4}}
+
 
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -20,6 +24,12 @@ MLP = {"class": "qlib_ext.model.heads.mlp.MLPHead"}
         ({"phases": {"tasks": "all"}}, "`phases` must be a list of at least 1 phase, found"),
         ({"plateau": {"factor": 2}}, r"`plateau.factor` must lie in \(0, 1\), found 2"),
         ({"augmentations": {"class": "a.B"}}, "`augmentations` must be a list, found"),
+        ({"averaging": MLP}, "`averaging.class` must be a Averaging, found"),
+        ({"averaging": {**SNAPSHOTS, "kwargs": {"cycles": 3}}}, "no place for `cycles` .did you mean cycle"),
+        (
+            {"averaging": SNAPSHOTS, "plateau": {}},
+            r"`plateau` must be left out, found it beside Snapshots\(cycle=4\), which sets the learning rate itself",
+        ),
         ({"augmentations": [MLP]}, r"`augmentations\[0\].class` must be a Augmentation, found"),
     ],
 )
@@ -53,4 +63,37 @@ def test_defaults_are_the_papers():
         "phases": None,
         "plateau": None,
         "augmentations": (),
+        "averaging": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"averaging": SWA, "n_epochs": 4},
+            r"`averaging.start` must be below the epochs of each phase \(4\)",
+        ),
+        (
+            {"averaging": SWA, "patience": 4},
+            r"`averaging.start` must be below the patience of each phase \(4\)",
+        ),
+        (
+            {"averaging": SNAPSHOTS, "n_epochs": 3},
+            r"`averaging.cycle` must be at most the epochs of each phase \(3\)",
+        ),
+        (
+            {"averaging": SNAPSHOTS, "phases": [{"tasks": "all", "patience": 3}, {"tasks": "all"}]},
+            r"`averaging.cycle` must be at most the patience of each phase \(3\)",
+        ),
+    ],
+)
+def test_a_phase_has_something_to_average(options, message):
+    with pytest.raises(UserError, match=message):
+        TrainerOptions.of(options).plan(["score"])
+
+
+def test_averages_beside_a_plateau_and_in_phases():
+    ema = {"class": f"{AVERAGING}.ema.EMA"}
+    assert TrainerOptions.of({"averaging": ema, "plateau": {}}).plan(["score"])
+    assert TrainerOptions.of({"averaging": SWA, "plateau": {}, "n_epochs": 5}).plan(["score"])

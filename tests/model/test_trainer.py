@@ -37,16 +37,25 @@ def two_tasks(head=MLP):
 
 
 def build(
-    balancer=None, *, kind=Trainer, tasks=None, seed=0, dropout=0.0, hidden_size=4, device="cpu", **options
+    balancer=None,
+    *,
+    kind=Trainer,
+    tasks=None,
+    seed=0,
+    dropout=0.0,
+    hidden_size=4,
+    device="cpu",
+    backbone=None,
+    **options,
 ):
     """A small trainer, seeded as the model seeds it."""
     torch.manual_seed(seed)
     tasks = two_tasks() if tasks is None else tasks
-    backbone = {
+    lstm = {
         "class": "qlib_ext.model.backbones.lstm.LSTM",
         "kwargs": {"hidden_size": hidden_size, "dropout": dropout},
     }
-    network = MultiTaskNetwork(backbone, tasks, num_features=6, lookback_days=4)
+    network = MultiTaskNetwork(backbone or lstm, tasks, num_features=6, lookback_days=4)
     return kind(
         network,
         tasks,
@@ -83,7 +92,11 @@ def same_bits(one, other):
 
 
 def without_seconds(history):
-    return [{k: v for k, v in record.items() if not k.startswith("seconds/")} for record in history]
+    """Epochs without what differs from run to run; NaN, which is equal to nothing, as a word."""
+    return [
+        {k: v if v == v else "nan" for k, v in record.items() if not k.startswith("seconds/")}
+        for record in history
+    ]
 
 
 def assert_same(one, other):

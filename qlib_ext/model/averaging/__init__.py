@@ -1,0 +1,1 @@
+"""Averages of the weights that a training passes through: one class a file."""
