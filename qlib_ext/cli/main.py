@@ -29,6 +29,7 @@ from qlib_ext.cli.recommend import recommend
 from qlib_ext.cli.relocate import relocate
 from qlib_ext.cli.report import report
 from qlib_ext.cli.send import send
+from qlib_ext.cli.soup import soup
 from qlib_ext.config.renamed import check_command
 from qlib_ext.masking import mask_logs, masked
 from qlib_ext.terminal import quiet_libraries, say
@@ -46,6 +47,7 @@ app.command("check")(check_workflow)
 app.command("lookahead")(lookahead)
 app.command("evaluate")(evaluate)
 app.command("backtest")(backtest)
+app.command("soup")(soup)
 app.command("factors")(factors)
 app.command("compare")(compare)
 app.command("recommend")(recommend)
