@@ -28,6 +28,7 @@ from qlib_ext.cli.lookahead import lookahead
 from qlib_ext.cli.recommend import recommend
 from qlib_ext.cli.relocate import relocate
 from qlib_ext.cli.report import report
+from qlib_ext.cli.search import search
 from qlib_ext.cli.send import send
 from qlib_ext.cli.soup import soup
 from qlib_ext.config.renamed import check_command
@@ -56,6 +57,7 @@ app.command("send")(send)
 app.command("report")(report)
 app.command("relocate")(relocate)
 app.command("ledger")(ledger)
+app.command("search")(search)
 
 data.command("check")(check)
 data.command("download")(download)

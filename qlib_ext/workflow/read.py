@@ -43,7 +43,7 @@ def read_workflow(path: Path, environment: Mapping[str, str] | None = None) -> d
     Qlib renders a template without a sandbox, where it can run any program; here it cannot. What Qlib's own reader raises
     as a traceback is one line here.
     """
-    config = _loaded(_rendered(_text(path), path, os.environ if environment is None else environment), path)
+    config = _loaded(rendered(path, os.environ if environment is None else environment), path)
     base = config.get("BASE_CONFIG_PATH")
     if base is None:
         return config
@@ -51,6 +51,11 @@ def read_workflow(path: Path, environment: Mapping[str, str] | None = None) -> d
         raise UserError(f"`BASE_CONFIG_PATH` must be a file, found {brief(base)}")
     found = Path(base) if Path(base).exists() else path.absolute().parent / base  # as Qlib looks for it
     return update_config(_base(found), config)
+
+
+def rendered(path: Path, environment: Mapping[str, str]) -> str:
+    """The text of a workflow with the values of the environment filled in; raises as `read_workflow`."""
+    return _rendered(_text(path), path, environment)
 
 
 def workflow_of_qrun() -> dict[str, Any] | None:

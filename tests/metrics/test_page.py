@@ -23,6 +23,7 @@ COMPLETE = (
     "quantiles",
     "stability",
     "precision",
+    "top_list",
     "ndcg",
     "classification",
     "calibration",

@@ -1,0 +1,1 @@
+"""A search for the parameters of a workflow, by its validation days alone."""
