@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -94,10 +95,25 @@ def is_under(module: str, prefix: str) -> bool:
     return module == prefix or module.startswith(prefix + ".")
 
 
-MODULES = sources()
-IMPORTS = {name: imports(tree, set(MODULES)) for name, tree in MODULES.items()}
-OWN = {name: {other for other in found if is_under(other, "qlib_ext")} for name, found in IMPORTS.items()}
-every_module = pytest.mark.parametrize("module", MODULES)
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """The sources, read by the first test that asks: every worker collects this file, and one runs it."""
+    return sources()
+
+
+@functools.cache
+def every_import() -> dict[str, set[str]]:
+    """Module -> what it imports."""
+    return {name: imports(tree, set(modules())) for name, tree in modules().items()}
+
+
+@functools.cache
+def own_imports() -> dict[str, set[str]]:
+    """Module -> what it imports of the package."""
+    return {
+        name: {other for other in found if is_under(other, "qlib_ext")}
+        for name, found in every_import().items()
+    }
 
 
 def reached(module: str) -> set[str]:
@@ -107,7 +123,7 @@ def reached(module: str) -> set[str]:
     while waiting:
         name = waiting.pop()
         parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
-        for other in IMPORTS.get(name, set()) | parents:
+        for other in every_import().get(name, set()) | parents:
             if other not in seen:
                 seen.add(other)
                 waiting.append(other)
@@ -117,7 +133,7 @@ def reached(module: str) -> set[str]:
 def circles(key: Callable[[str], str]) -> list[list[str]]:
     """The groups of places that import each other, where `key` says the place of a module; empty for no place."""
     graph: dict[str, set[str]] = {}
-    for name, found in OWN.items():
+    for name, found in own_imports().items():
         here = key(name)
         graph.setdefault(here, set()).update(
             there for other in found if (there := key(other)) != here and there
@@ -131,18 +147,21 @@ def circles(key: Callable[[str], str]) -> list[list[str]]:
 
 
 class TestFloors:
-    @every_module
-    def test_a_folder_imports_from_below(self, module: str) -> None:
-        own = {other for other in OWN[module] if stage(other) != stage(module) and other != "qlib_ext"}
-        if stage(module):
-            wrong = sorted(other for other in own if FLOOR[stage(other)] >= FLOOR[stage(module)])
-            assert not wrong or module in COMMON, (
-                f"{module} is on floor {FLOOR[stage(module)]}, below {wrong}"
-            )
+    def test_a_folder_imports_from_below(self) -> None:
+        wrong = [
+            f"{module} is on floor {FLOOR[stage(module)]}, and imports {other}"
+            for module, own in own_imports().items()
+            for other in sorted(own - {"qlib_ext"})
+            if stage(module) and module not in COMMON
+            if stage(other) != stage(module) and FLOOR[stage(other)] >= FLOOR[stage(module)]
+        ]
+        assert wrong == []
 
     def test_the_ground_imports_itself_alone(self) -> None:
-        for module in COMMON & set(OWN):
-            assert OWN[module] <= COMMON, f"{module} is for every floor, found {sorted(OWN[module])}"
+        for module in COMMON & set(own_imports()):
+            assert own_imports()[module] <= COMMON, (
+                f"{module} is for every floor, found {sorted(own_imports()[module])}"
+            )
 
     def test_every_folder_has_a_floor(self) -> None:
         found = {
@@ -171,43 +190,57 @@ class TestFloors:
         prefix = f"qlib_ext.{folder}."
         assert circles(lambda module: module.split(".")[2] if module.startswith(prefix) else "") == []
 
-    @pytest.mark.parametrize("module", [name for name in MODULES if is_under(name, "qlib_ext.report")])
-    def test_a_report_computes_nothing(self, module: str) -> None:
+    def test_a_report_computes_nothing(self) -> None:
         """Records compute; a comparison alone is of several runs, which no record sees."""
-        found = sorted(other for other in OWN[module] if is_under(other, "qlib_ext.metrics"))
-        assert not found or is_under(module, "qlib_ext.report.comparison"), f"{module} computes by {found}"
+        wrong = [
+            f"{module} computes by {other}"
+            for module, own in own_imports().items()
+            for other in sorted(own)
+            if is_under(module, "qlib_ext.report") and not is_under(module, "qlib_ext.report.comparison")
+            if is_under(other, "qlib_ext.metrics")
+        ]
+        assert wrong == []
 
-    @every_module
-    def test_qlib_stays_at_home(self, module: str) -> None:
-        at_home = any(is_under(module, f"qlib_ext.{home}") for home in QLIB_AT_HOME)
-        found = sorted(other for other in IMPORTS[module] if is_under(other, "qlib"))
-        assert at_home or not found, f"{module} must not import Qlib, found {found}"
+    def test_qlib_stays_at_home(self) -> None:
+        wrong = [
+            f"{module} must not import Qlib, found {other}"
+            for module, found in every_import().items()
+            for other in sorted(found)
+            if is_under(other, "qlib")
+            and not any(is_under(module, f"qlib_ext.{home}") for home in QLIB_AT_HOME)
+        ]
+        assert wrong == []
 
 
 class TestFamilies:
     @pytest.mark.parametrize("family", FAMILIES)
     def test_no_family_imports_another(self, family: str) -> None:
         home = f"qlib_ext.model.{family}"
-        for module in (name for name in MODULES if is_under(name, home)):
-            wrong = sorted(other for other in OWN[module] if not is_under(other, home) and other not in GIVEN)
+        for module in (name for name in modules() if is_under(name, home)):
+            wrong = sorted(
+                other for other in own_imports()[module] if not is_under(other, home) and other not in GIVEN
+            )
             assert not wrong, f"{module} must import its own family only, found {wrong}"
 
     @pytest.mark.parametrize("family", FAMILIES)
     def test_a_family_does_not_reach_qlib_even_indirectly(self, family: str) -> None:
-        for module in (name for name in MODULES if is_under(name, f"qlib_ext.model.{family}")):
+        for module in (name for name in modules() if is_under(name, f"qlib_ext.model.{family}")):
             found = sorted(other for other in reached(module) if is_under(other, "qlib"))
             assert not found, f"importing {module} must not import Qlib, found {found}"
 
-    @pytest.mark.parametrize("module", [name for name in MODULES if is_under(name, "qlib_ext.metrics")])
-    def test_metrics_stand_alone(self, module: str) -> None:
-        found = sorted(
-            other for other in reached(module) if is_under(other, "qlib") or is_under(other, "torch")
-        )
-        assert not found, f"{module} is functions of arrays, found {found}"
+    def test_metrics_stand_alone(self) -> None:
+        wrong = [
+            f"{module} is functions of arrays, found {other}"
+            for module in modules()
+            if is_under(module, "qlib_ext.metrics")
+            for other in sorted(reached(module))
+            if is_under(other, "qlib") or is_under(other, "torch")
+        ]
+        assert wrong == []
 
     def test_a_package_holds_a_docstring_only(self) -> None:
         for path in sorted(PACKAGE.rglob("__init__.py")):
-            tree = MODULES[module_name(path, PACKAGE)]
+            tree = modules()[module_name(path, PACKAGE)]
             assert ast.get_docstring(tree), f"{path.relative_to(ROOT)} says nothing about its package"
             rest = tree.body[1:]
             if path.parent == PACKAGE:
@@ -289,22 +322,22 @@ def violations(tree: ast.Module) -> Iterator[str]:
 
 
 class TestHabits:
-    @every_module
-    def test_no_module_does_what_none_may(self, module: str) -> None:
-        found = list(violations(MODULES[module]))
-        if module == "qlib_ext.terminal":  # it does so for all
-            found = [each for each in found if "made visible" not in each]
-        assert found == []
+    def test_no_module_does_what_none_may(self) -> None:
+        found = [f"{module}, {said}" for module, tree in modules().items() for said in violations(tree)]
+        # the terminal does so for all
+        assert [x for x in found if not (x.startswith("qlib_ext.terminal,") and "made visible" in x)] == []
 
-    @pytest.mark.parametrize(
-        "module", [name for name in MODULES if any(is_under(name, f"qlib_ext.{part}") for part in READERS)]
-    )
-    def test_files_of_others_are_opened_with_care(self, module: str) -> None:
-        assert module in OWN_FILES or list(openings(MODULES[module])) == []
+    def test_files_of_others_are_opened_with_care(self) -> None:
+        wrong = [
+            f"{module}, {said}"
+            for module, tree in modules().items()
+            if module not in OWN_FILES and any(is_under(module, f"qlib_ext.{part}") for part in READERS)
+            for said in openings(tree)
+        ]
+        assert wrong == []
 
-    @every_module
-    def test_every_module_says_what_it_is(self, module: str) -> None:
-        assert ast.get_docstring(MODULES[module]), f"{module} has no docstring"
+    def test_every_module_says_what_it_is(self) -> None:
+        assert [module for module, tree in modules().items() if not ast.get_docstring(tree)] == []
 
 
 class TestReader:
@@ -321,7 +354,7 @@ class TestReader:
         assert imports(tree, {"qlib_ext.model.trainer"}) == expected
 
     def test_it_sees_a_circle(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(OWN, "qlib_ext.checks", {"qlib_ext.market.store"})
+        monkeypatch.setitem(own_imports(), "qlib_ext.checks", {"qlib_ext.market.store"})
         assert circles(lambda module: module) != []
         assert circles(stage) != []
 
@@ -334,8 +367,8 @@ class TestReader:
         assert not is_under("qlib_ext.data", "qlib")
 
     def test_it_follows_imports_through_the_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(IMPORTS, "qlib_ext.model.losses.planted", {"qlib_ext.checks_planted"})
-        monkeypatch.setitem(IMPORTS, "qlib_ext.checks_planted", {"qlib.config"})
+        monkeypatch.setitem(every_import(), "qlib_ext.model.losses.planted", {"qlib_ext.checks_planted"})
+        monkeypatch.setitem(every_import(), "qlib_ext.checks_planted", {"qlib.config"})
         assert "qlib.config" in reached("qlib_ext.model.losses.planted")
 
     @pytest.mark.parametrize(

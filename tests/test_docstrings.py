@@ -55,13 +55,12 @@ def faults(docstring: str) -> Iterator[str]:
         yield "the source must stand before the formula"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "qlib_ext").rglob("*.py")), ids=lambda path: path.stem)
-def test_sections_have_one_order_and_spelling(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+def test_sections_have_one_order_and_spelling() -> None:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     wrong = [
-        f"{getattr(node, 'name', path.stem)}: {fault}"
-        for node in ast.walk(tree)
+        f"{path.relative_to(ROOT)}, {getattr(node, 'name', path.stem)}: {fault}"
+        for path in sorted((ROOT / "qlib_ext").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, documented)
         for fault in faults(ast.get_docstring(node) or "")
     ]
