@@ -15,7 +15,7 @@ import pandas as pd
 from qlib_ext.checks import UserError, brief, counted, integer, nearest, words
 from qlib_ext.files import MIB, load_yaml, read_json, read_text
 from qlib_ext.lock import BusyError, exclusive
-from qlib_ext.market.fetch.fetch import Update, fetch
+from qlib_ext.market.fetch.fetch import Refreshed, fetch
 from qlib_ext.market.finding import QualityReport, listed
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.quality.check import KINDS, check_store
@@ -260,7 +260,9 @@ def daily(
         return Outcome(Status.BUSY, said, said + "\n", None, ())
 
 
-def _fetched(config: DailyConfig, source: Any, progress: Progress | None, now: pd.Timestamp | None) -> Update:
+def _fetched(
+    config: DailyConfig, source: Any, progress: Progress | None, now: pd.Timestamp | None
+) -> Refreshed:
     try:
         return fetch(
             source,
@@ -336,7 +338,7 @@ def _recommended(config: DailyConfig, day: str) -> Recommendation:
         raise _StoppedError(Status.NO_LIST, f"no list of {day}", [masked(str(error))], day) from error
 
 
-def _told(update: Update | None) -> list[str]:
+def _told(update: Refreshed | None) -> list[str]:
     """What the fetch did, in sentences."""
     if update is None:
         return ["Nothing was fetched: the store is brought up to date by other means"]

@@ -18,6 +18,7 @@ from qlib_ext.recommend.recommendation import Recommendation
 from qlib_ext.report import html
 from qlib_ext.report.page import Part, page
 from qlib_ext.report.sections.quality import audited, in_short
+from qlib_ext.terminal import visible
 
 STATUS, STATUS_TEXT, LATEST = "status.json", "status.txt", "latest"
 WIDTH = 78  # of a mail
@@ -57,10 +58,11 @@ def write_list(
     """
     day = str(found.source["day"])
     scored = int(found.listed["rank"].notna().sum())
+    warned = f", {counted(len(found.warnings), 'warning')}" if found.warnings else ""
     headline = (
-        f"qlib-ext daily: list of {day} by {found.source['run_name']}, {counted(scored, 'stock')} scored"
-        + (f", {counted(len(found.warnings), 'warning')}" if found.warnings else "")
+        f"qlib-ext daily: list of {day} by {found.source['run_name']}, {counted(scored, 'stock')}{warned}"
     )
+    headline = visible(headline)
     text = mail(headline, found, audit, config.top, fetched)
     document = {
         "wanted": config.run,
@@ -108,9 +110,12 @@ def mail(headline: str, found: Recommendation, audit: QualityReport, top: int, f
     lines.append(f"{'rank':>4}  {'code':<10}{'score':>10}{'close':>10}  name, industry, standing")
     for code, row in found.listed.head(top).iterrows():
         rank = "" if pd.isna(row["rank"]) else f"{int(row['rank'])}"
-        lines.append(
-            f"{rank:>4}  {code:<10}{_number(row['score'], 5):>10}{_number(row['close'], 2):>10}  {_about(row)}".rstrip()
-        )
+        figures = f"{rank:>4}  {code:<10}{_number(row['score'], 5):>10}{_number(row['close'], 2):>10}"
+        # Put before the rest as it is: wrapping makes one blank of many.
+        lines += [
+            f"{figures if k == 0 else ' ' * len(figures)}  {line}".rstrip()
+            for k, line in enumerate(_wrapped(_about(row), "", WIDTH - len(figures) - 2))
+        ]
     if found.orders is not None:
         lines += ["", "Orders of the next trading day, sized by the closes of this one:"]
         for row in found.orders.itertuples(index=False):
@@ -166,7 +171,7 @@ def _table(listed: pd.DataFrame) -> str:
         )
         for code, row in listed.iterrows()
     ]
-    return html.table(["Code", "Rank", "Score", "Close", "Name, industry, standing"], rows, numbers=[1, 2, 3])
+    return html.table(["Code", "Rank", "Score", "Close", "About"], rows, numbers=[1, 2, 3])
 
 
 def _orders(orders: pd.DataFrame) -> str:
@@ -188,15 +193,15 @@ def _orders(orders: pd.DataFrame) -> str:
 
 def _about(row: pd.Series) -> str:
     told = [str(row[name]) for name in ("name", "industry") if name in row and isinstance(row[name], str)]
-    return ", ".join([*told, *(said for name, said in STANDING.items() if row[name])])
+    return visible(", ".join([*told, *(said for name, said in STANDING.items() if row[name])]))
 
 
 def _number(value: Any, digits: int) -> str:
     return "" if pd.isna(value) else f"{value:.{digits}f}"
 
 
-def _wrapped(text: str, indent: str = "  ") -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False) or [""]
+def _wrapped(text: str, indent: str = "  ", width: int = WIDTH) -> list[str]:
+    return textwrap.wrap(text, max(width, 20), subsequent_indent=indent, break_on_hyphens=False) or [""]
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def listed(store: str, day: str, warnings: list[str]) -> Recommendation:
         "rank": pd.array([*range(1, len(CODES)), None], dtype="Int64"),
         "score": [*np.linspace(1, -1, len(CODES) - 1), np.nan],
         "close": 10.0,
-        "name": "<b>Bank & Co</b>",
+        "name": ["<b>Bank & Co</b>"] * (len(CODES) - 1) + ["A name of many words\nand of two lines " * 3],
         "suspended": [False] * (len(CODES) - 1) + [True],
         "limit_up": False,
         "limit_down": False,
@@ -139,18 +139,21 @@ class TestList:
         assert status(place)["files"] == [path.name for path in outcome.files]
 
     def test_the_mail_has_its_subject_first_and_short_lines(self, place: Path) -> None:
-        lines = daily(config(place, top=5)).text.splitlines()
-        assert lines[0] == "qlib-ext daily: list of 2024-03-15 by mine, 11 stocks scored, 1 warning"
+        lines = daily(config(place, top=12)).text.splitlines()
+        assert lines[0] == "qlib-ext daily: list of 2024-03-15 by mine, 11 stocks, 1 warning"
         assert lines[2] == "WARNING: the model is due for retraining since 2024-01-01"
         assert max(map(len, lines)) <= 78
-        assert sum(line.strip().startswith(tuple("12345")) for line in lines) == 5
+        assert [line[:16].split() for line in lines[5:7]] == [["1", "SH600000"], ["2", "SH600001"]]
+        (last,) = [line for line in lines if line.endswith("suspended")]
+        assert last.startswith(" " * 38)  # a long name goes on under itself
         assert any(line.startswith("BUY  SH600000         1,200 at 10.00  rank 1;") for line in lines)
 
     def test_the_page_shows_text_as_text(self, place: Path) -> None:
         daily(config(place))
         page = (place / "lists" / "latest.html").read_text()
         assert "<b>Bank" not in page
-        assert "&lt;b&gt;Bank &amp; Co&lt;/b&gt;, suspended" in page
+        assert "&lt;b&gt;Bank &amp; Co&lt;/b&gt;" in page
+        assert r"A name of many words\nand of two lines" in page
         assert "due for retraining" in page
 
     def test_it_may_run_twice(self, place: Path) -> None:

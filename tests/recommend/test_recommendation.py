@@ -20,6 +20,7 @@ from qlib_ext.config.build import build
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.market.store import QlibStore, synthetic_note
 from qlib_ext.model.multi_task import MultiTaskModel
+from qlib_ext.recommend.daily import DailyConfig, Status, daily
 from qlib_ext.recommend.recommendation import Recommendation, recommend
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.tracking.artifacts import DamagedError
@@ -406,3 +407,27 @@ class TestCommand:
         done = CliRunner().invoke(app, given)
         assert isinstance(done.exception, UserError)
         assert message in str(done.exception)
+
+
+def test_a_daily_call_makes_the_list_of_a_real_run(
+    client: MlflowClient, newest: QlibStore, tmp_path: Path
+) -> None:
+    """From a store and a run to the files, with nothing in the place of any step but the fetch."""
+    before = newest.fingerprint()
+    settings = DailyConfig(
+        store=str(newest.root),
+        run=TREES,
+        out=str(tmp_path),
+        cash=1e6,
+        top=3,
+        tracking_uri=client.tracking_uri,
+    )
+    outcome = daily(settings)
+    assert outcome.status == Status.LIST, outcome.text
+    found = json.loads((tmp_path / f"{newest.calendar[-1]:%Y-%m-%d}.json").read_text())
+    expected = recommend(client, TREES, newest.root, cash=1e6)
+    assert [row["instrument"] for row in found["list"]] == list(expected.listed.index)
+    assert len(found["orders"]) == len(expected.orders)  # type: ignore[arg-type]
+    assert found["warnings"][0] == SYNTHETIC
+    assert daily(settings).status == Status.NO_NEW_DAY
+    assert newest.fingerprint() == before

@@ -15,6 +15,7 @@ from qlib_ext.files import read_json
 from qlib_ext.lock import BusyError, exclusive
 from qlib_ext.market.codes import normalise_code
 from qlib_ext.market.exchange_days import EXCHANGES, day_of_knowing, exchange_days, exchange_timezone
+from qlib_ext.market.fetch.downloads import ABOUT
 from qlib_ext.market.fetch.source import Fetched, Job, Source
 from qlib_ext.market.fetch.vendor import TAIL_DAYS
 from qlib_ext.market.importing.import_bars import write_bars
@@ -39,7 +40,7 @@ COLUMNS = {"market_value": {"datetime": "date", "instrument": "code"}}
 
 
 @dataclass(frozen=True)
-class Update:
+class Refreshed:
     """What a fetch did.
 
     Attributes
@@ -85,7 +86,7 @@ def fetch(
     rebuild: bool = False,
     progress: Progress | None = None,
     now: pd.Timestamp | None = None,
-) -> Update:
+) -> Refreshed:
     """Ask a source for what a store does not have, and make the store or bring it up to date, whole or not at all.
 
     What comes is kept in `folder`, and a fetch that was cut short goes on from there.
@@ -152,13 +153,22 @@ def fetch(
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive(folder.with_name(f".{folder.name}.lock")):
-            found = source.fetch(job)
-            (folder / BEGUN).write_text(json.dumps(f"{first:%Y-%m-%d}"), encoding="utf-8")
+            try:
+                found = source.fetch(job)
+            finally:
+                _remember(folder, first)
             return _brought(out, store if known is not None else None, found, folder, revise, notes, progress)
     except BusyError as error:
         raise UserError(
             f"{error.holder} is fetching into `{folder}` at this moment; wait for it to end{error.hint}"
         ) from error
+
+
+def _remember(folder: Path, first: pd.Timestamp) -> None:
+    """Keep the day that a folder begins with, where there is one: of a fetch that was cut short as well."""
+    if (folder / ABOUT).is_file():
+        before = _first(folder, None, None) if (folder / BEGUN).is_file() else first
+        (folder / BEGUN).write_text(json.dumps(f"{min(first, before):%Y-%m-%d}"), encoding="utf-8")
 
 
 def last_closed(region: str, now: pd.Timestamp | None = None) -> pd.Timestamp:
@@ -204,11 +214,11 @@ def _brought(
     revise: bool,
     notes: Notes,
     progress: Progress | None,
-) -> Update:
+) -> Refreshed:
     """Write what was fetched."""
     if found.bars is None:
         assert store is not None
-        return Update(store, False, store.calendar[:0], 0, (), notes.sentences())
+        return Refreshed(store, False, store.calendar[:0], 0, (), notes.sentences())
     settings = found.bars.settings or ImportSettings()
     if store is None:
         made = write_bars(found.bars, out, settings, source=folder, replace=True)
@@ -227,7 +237,7 @@ def _brought(
             brought += _universe(out, name, table, Path(tables), said)
         for name, table in found.side.items():
             brought += _side(out, name, table, Path(tables), said)
-    return Update(QlibStore(out), store is None, days, rows, tuple(brought), (*notes.sentences(), *said))
+    return Refreshed(QlibStore(out), store is None, days, rows, tuple(brought), (*notes.sentences(), *said))
 
 
 def _universe(out: Path, name: str, table: pd.DataFrame, folder: Path, said: list[str]) -> list[str]:

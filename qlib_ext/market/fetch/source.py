@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -164,8 +165,13 @@ class Client:
         return found
 
     def ask(self, what: str, call: Callable[[], T]) -> T:
-        """The answer of a call, which `what` says in words."""
-        return self.polite.call(f"{self.name}'s `{what}`", call, lambda error: self._judge(what, error))
+        """The answer of a call, which `what` says in words. What the client prints, bars of progress too, is held back."""
+
+        def quiet() -> T:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                return call()
+
+        return self.polite.call(f"{self.name}'s `{what}`", quiet, lambda error: self._judge(what, error))
 
     def _judge(self, what: str, error: Exception) -> Exception:
         if isinstance(error, UserError):

@@ -375,9 +375,11 @@ class ByDay(Vendor):
 def beside_bars(kept: Downloads) -> dict[str, pd.DataFrame]:
     """Market values, and the spells of special treatment, of the bars that are on disk."""
     values, flags = [], []
+    one: dict[str, str] = {}  # a text for all rows of a code: each file brings its own
     for kind in ("stocks", "days"):
         for key in kept.keys(kind):
             table = kept.read(kind, key, ["date", "code", "market_value", "st"])
+            table["code"] = [one.setdefault(code, code) for code in table["code"]]
             if "market_value" in table:
                 values.append(table.loc[table["market_value"] > 0, ["date", "code", "market_value"]])
             if "st" in table:

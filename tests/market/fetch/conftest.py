@@ -392,7 +392,7 @@ def akshare(market: Market, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType
         return rows[["date", *names]].assign(date=rows["date"].dt.strftime("%Y-%m-%d"))
 
     def listed() -> pd.DataFrame:
-        codes = [c[2:] for c in STOCKS if c != DELISTED]
+        codes = [*(c[2:] for c in STOCKS if c != DELISTED), "200011", "900901"]  # and B-shares
         return pd.DataFrame({"code": codes, "name": [f"名{c}" for c in codes]})
 
     def delisted(symbol: str) -> pd.DataFrame:

@@ -136,7 +136,6 @@ class TestTushare:
     def test_it_goes_on_where_it_was_cut_short(
         self, tushare: TushareServer, market: Market, out: Path, closing: Closing
     ) -> None:
-        tushare.refuse["daily"] = [*[500] * 0]
         source = Tushare(address=tushare.url, tries=1)
         whole = source.day_bars
         left = [4]
@@ -152,7 +151,8 @@ class TestTushare:
             fetch(source, out, start="2024-02-20", now=closing("2024-03-08"))
         assert not out.exists()
         tushare.calls.clear()
-        done = fetch(Tushare(address=tushare.url), out, start="2024-02-20", now=closing("2024-03-08"))
+        done = fetch(Tushare(address=tushare.url), out, now=closing("2024-03-08"))
+        assert done.days[0] == pd.Timestamp("2024-02-20")  # which it remembers
         assert sum(name == "daily" for name, _ in tushare.calls) == len(done.days) - 4
 
     def test_errors_that_pass_are_tried_again(
@@ -341,6 +341,7 @@ class TestFetch:
         with pytest.raises(UserError, match="new or an empty folder"):
             fetch(source, out, folder=tmp_path / "else", now=closing("2024-03-08"))
         assert not tushare.calls
+        assert [path.name for path in (tmp_path / "else").iterdir()] == ["mine.txt"]
 
     @pytest.mark.usefixtures("baostock")
     def test_a_folder_of_another_source(self, tushare: TushareServer, out: Path, closing: Closing) -> None:

@@ -13,6 +13,7 @@ from qlib_ext.market.fetch.sources.tushare import until_next
 from qlib_ext.market.fetch.vendor import ByStock
 
 HANDS = 100.0
+B_SHARES = ("200", "201", "900")  # how their codes begin
 PRICES = {
     "日期": "date",
     "开盘": "open",
@@ -77,9 +78,7 @@ class Akshare(ByStock):
         table = pd.concat([part for part in parts if len(part)], ignore_index=True)
         table["key"] = table["key"].astype(str).str.zfill(6)
         codes = [normalise_code(key, "cn") for key in table["key"]]
-        table = table.assign(code=codes)[
-            ~table["key"].str.startswith(("2", "9000", "9001", "9009"))
-        ]  # no B-shares
+        table = table.assign(code=codes)[~table["key"].str.startswith(B_SHARES)]  # no B-shares
         return table.drop_duplicates("code").reset_index(drop=True)
 
     def bars(self, key: str, first: pd.Timestamp, last: pd.Timestamp) -> pd.DataFrame:

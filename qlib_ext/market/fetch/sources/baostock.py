@@ -151,13 +151,12 @@ class Baostock(ByStock):
 
     def _rows(self, what: str, asked: dict[str, Any]) -> pd.DataFrame:
         """All pages of an answer. The client's own `get_data` needs a pandas before 2 where there are several."""
-        with contextlib.redirect_stdout(io.StringIO()):
-            answer = self.client.function(self.client.module, what)(**asked)
-            _check(answer)
-            rows = []
-            while answer.next():
-                rows.append(answer.get_row_data())
-            _check(answer)
+        answer = self.client.function(self.client.module, what)(**asked)
+        _check(answer)
+        rows = []
+        while answer.next():
+            rows.append(answer.get_row_data())
+        _check(answer)
         return pd.DataFrame(rows, columns=list(answer.fields))
 
     def _judge_code(self, error: Exception) -> Exception | None:
