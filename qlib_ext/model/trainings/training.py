@@ -6,8 +6,10 @@ import copy
 import json
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import qlib
@@ -36,6 +38,8 @@ class Training:
         Of the run.
     tags
         Of the run, from its first moment on.
+    log
+        File that takes what it says, in the place of the terminal; empty for none.
     """
 
     called: str
@@ -43,6 +47,7 @@ class Training:
     experiment: str
     name: str
     tags: Mapping[str, str]
+    log: str = ""
 
 
 def train(training: Training, settings: Mapping[str, Any]) -> str:
@@ -55,6 +60,8 @@ def train(training: Training, settings: Mapping[str, Any]) -> str:
     settings
         From `qlib_settings` of the process that asks for it.
     """
+    if training.log:
+        say_into(Path(training.log))
     os.environ[MLFLOW_RUN_CONTEXT.name] = json.dumps(dict(training.tags))
     qlib.init(**settings, logging_level=logging.WARNING)
     # here, so that what its package says on import is said to nobody
@@ -64,6 +71,16 @@ def train(training: Training, settings: Mapping[str, Any]) -> str:
     except KeyboardInterrupt:
         end_run("KILLED")
         raise
+
+
+def say_into(path: Path) -> None:
+    """Append what this process says from now on to a file, libraries in C among it, in the place of the terminal."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with path.open("ab") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
 
 
 def qlib_settings(tracking_uri: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from qlib_ext.workflow.search.trial_tasks import TrialTask, TrialTasks, reopen
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, LOG = "checkpoints", "trainings.log"
 FAILURES = 3  # one after the other, before anything has worked: the fault is not that of a trial
 TRIAL, RUNG, SEED, FOLD = "search_trial", "search_rung", "search_seed", "search_fold"  # tags of a run
 PARENT_RUN = "parent_run"
@@ -286,7 +286,8 @@ class _Queue:
         reopen(task.checkpoints)
         self.under_way[called] = climb, task, time.monotonic()
         own = {PARENT: self.parent, **{name: str(value) for name, value in tags.items()}}
-        return Training(called, task.task, self.experiment, f"{self.name} {called}", own)
+        log = str((self.search.folder / LOG).absolute())
+        return Training(called, task.task, self.experiment, f"{self.name} {called}", own, log)
 
     def _go_on(self, climb: _Climb) -> None:
         """Take a trial to its next rung; trainings that were made before count."""

@@ -176,7 +176,9 @@ class Study:
         if last and math.isfinite(value):
             self.study.tell(trial, value)
             return False
-        trial.report(value, step=self.plan.factor**rung)
+        step = self.plan.factor**rung
+        if step not in self.study.trials[trial.number].intermediate_values:  # nor twice where it is taken up again
+            trial.report(value, step=step)
         if last or trial.should_prune():
             self.study.tell(trial, state=TrialState.PRUNED)
             return False

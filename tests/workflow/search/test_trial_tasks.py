@@ -10,9 +10,11 @@ import yaml
 
 from qlib_ext.checks import UserError
 from qlib_ext.workflow.read import read_workflow
+from qlib_ext.workflow.search.plan import Plan
 from qlib_ext.workflow.search.searched import SearchedWorkflow, differing
 from tests.workflow.search.conftest import LEAVES, Searches
 
+ROOT = Path(__file__).parents[3]
 HANDLER = "task.dataset.kwargs.handler.kwargs"
 
 
@@ -110,3 +112,17 @@ class TestText:
         found = searched.with_values({name: 20})["task"]["dataset"]["kwargs"]["handler"]["kwargs"]["features"]
         assert found["kwargs"] == {"lookback_days": 20}
         assert "kwargs" not in searched.config["task"]["dataset"]["kwargs"]["handler"]["kwargs"]["features"]
+
+
+class TestGridOfThePaper:
+    def test_it_fits_the_main_workflow_and_holds_what_the_paper_chose(self) -> None:
+        plan = Plan.read(ROOT / "workflows/search/momentum_csi300.yaml")
+        searched = SearchedWorkflow(ROOT / "workflows/mimstocr_csi300.yaml")
+        for parameter in plan.space:
+            searched.check_name(parameter.name)
+        assert [parameter.word(searched.value(parameter.name)) for parameter in plan.space] == [4, 6, 0.2]
+        assert len(plan.space.grid()) == 36
+        assert {"N_EPOCHS"} == {name for rung in plan.rungs for name in rung.values} <= searched.variables
+        values = plan.space.values(plan.space.grid()[0])
+        kwargs = searched.with_values(values)["task"]["model"]["kwargs"]
+        assert kwargs["tasks"]["momentum"]["loss"]["kwargs"]["losses"][1]["kwargs"] == {"share": 0.1}
