@@ -38,6 +38,7 @@ QLIB_AT_HOME = (
     "model.multi_task",
     "model.given_scores",
     "model.trainings.training",
+    "model.ensemble",
     "model.walk_forward",
     "backtest",
     "strategy",
@@ -48,10 +49,16 @@ QLIB_AT_HOME = (
     "factors",
 )
 
-FAMILIES = ("backbones", "heads", "losses", "balancers", "augmentations", "averaging")
+FAMILIES = ("backbones", "heads", "losses", "balancers", "augmentations", "averaging", "combiners")
 
-# What a family needs from below: the type of its input, the builder of a part that it holds, and what shows its call.
-GIVEN = {*COMMON, "qlib_ext.data.panel", "qlib_ext.config.build", "qlib_ext.config.rebuildable"}
+# What a family needs from below: the type of its input, the builder of a part that it holds, what shows its call, and ranks.
+GIVEN = {
+    *COMMON,
+    "qlib_ext.data.panel",
+    "qlib_ext.config.build",
+    "qlib_ext.config.rebuildable",
+    "qlib_ext.metrics.cross_section",
+}
 
 
 def module_name(path: Path, package: Path) -> str:

@@ -36,6 +36,7 @@ from qlib_ext.model.augment import augmented
 from qlib_ext.model.averaging.base import Averaging
 from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Aggregator, Balancer
+from qlib_ext.model.combiners.base import Combiner
 from qlib_ext.model.losses.base import Loss
 from qlib_ext.model.options import TrainerOptions
 from qlib_ext.portfolio.allocation import Allocation
@@ -105,6 +106,7 @@ class TestParts:
         "qlib_ext.model.losses": Loss,
         "qlib_ext.model.balancers": Balancer,
         "qlib_ext.model.averaging": Averaging,
+        "qlib_ext.model.combiners": Combiner,
         "qlib_ext.portfolio.expected_returns": ExpectedReturns,
         "qlib_ext.portfolio.risk_models": RiskModel,
         "qlib_ext.portfolio.constraints": Constraint,
@@ -121,6 +123,7 @@ class TestParts:
         "model.losses",
         "model.balancers",
         "model.averaging",
+        "model.combiners",
         "portfolio.expected_returns",
         "portfolio.risk_models",
         "portfolio.constraints",
@@ -196,6 +199,7 @@ class TestExamples:
             "loss",
             "backbone",
             "balancer",
+            "combine",
             "augmentations",
             "averaging",
             "trainer",
@@ -254,6 +258,11 @@ class TestExamples:
         ratio = (found * asked.risk.variances())[free]
         np.testing.assert_allclose(ratio, ratio[0])
         assert asked.broken(found) == []
+
+    def test_combiner(self, examples: Mapping[str, Any]) -> None:
+        combiner = build(examples["combine"], Combiner, name="combine")
+        found = combiner.combine([[[1.0, 2.0, 3.0]], [[5.0, 9.0, 1.0]]])
+        np.testing.assert_allclose(found, [[-0.4837, 0.4837, 0.0]], atol=1e-4)
 
     def test_calendar(self, examples: Mapping[str, Any]) -> None:
         calendar = build(examples["calendar"], Calendar, name="calendar")

@@ -24,6 +24,7 @@ SHOWS = tuple(
         "attribution.AttributionRecord",
         "benchmarks.BenchmarksRecord",
         "construction.ConstructionRecord",
+        "ensemble.EnsembleRecord",
         "importance.ImportanceRecord",
         "ledger.LedgerRecord",
         "quality.QualityRecord",

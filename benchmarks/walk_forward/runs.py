@@ -14,6 +14,8 @@ from mlflow.tracking import MlflowClient
 
 from benchmarks.walk_forward.cases import Case
 from qlib_ext.market.store import QlibStore
+from qlib_ext.model.combiners.mean_z_score import MeanZScore
+from qlib_ext.model.ensemble.member_scores import MemberScores, combine_tables
 from qlib_ext.model.walk_forward import RUNS
 from qlib_ext.tracking.artifacts import RunArtifacts, stored
 from qlib_ext.workflow import scored
@@ -47,22 +49,14 @@ def run_ensemble(name: str, members: Sequence[str], store: Path, client: MlflowC
     runs = [
         json.loads((place(folder, member) / "run.json").read_text(encoding="utf-8")) for member in members
     ]
+    tables = MemberScores.read(
+        client, {run["name"]: run["run_id"] for run in runs}, validation=False
+    ).predictions
     with tempfile.TemporaryDirectory() as work:
-        parts = []
-        for number, run in enumerate(runs):
-            path = "signal/predictions.parquet"
-            kept = RunArtifacts.download(client, run["run_id"], [path], Path(work) / str(number))
-            parts.append(standardised(kept.table(path)["score"]))
         file = Path(work) / "scores.parquet"
-        pd.concat(parts, axis=1).mean(axis=1).rename("score").to_frame().to_parquet(file)
+        combine_tables(tables, MeanZScore())[["score"]].to_parquet(file)
         task = scored.of_file(file, QlibStore(store), universe="csi300")
         keep(name, scored.run_task(task, store, "cn", EXPERIMENT), client, folder, members=members)
-
-
-def standardised(score: pd.Series) -> pd.Series:
-    """Scores of each day with mean 0 and standard deviation 1."""
-    by_day = score.groupby(level="datetime")
-    return (score - by_day.transform("mean")) / by_day.transform("std")
 
 
 def keep(name: str, run_id: str, client: MlflowClient, folder: Path, members: Sequence[str] = ()) -> None:

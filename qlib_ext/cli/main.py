@@ -21,6 +21,7 @@ from qlib_ext.cli.data.sample import sample
 from qlib_ext.cli.data.side_data import side_data
 from qlib_ext.cli.data.universe import universe
 from qlib_ext.cli.data.update import update
+from qlib_ext.cli.ensemble import ensemble
 from qlib_ext.cli.evaluate import evaluate
 from qlib_ext.cli.factors import factors
 from qlib_ext.cli.ledger import ledger
@@ -49,6 +50,7 @@ app.command("lookahead")(lookahead)
 app.command("evaluate")(evaluate)
 app.command("backtest")(backtest)
 app.command("soup")(soup)
+app.command("ensemble")(ensemble)
 app.command("factors")(factors)
 app.command("compare")(compare)
 app.command("recommend")(recommend)

@@ -73,10 +73,14 @@ def folds_of(dataset: Any, store: QlibStore) -> tuple[Fold, ...]:
 
 def of_fold(dataset: Any, fold: Fold) -> dict[str, Any]:
     """The dataset of a fold: its segments, and all that is fitted is fitted on its own days of training."""
+    return with_segments(dataset, fold.segments)
+
+
+def with_segments(dataset: Any, segments: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataset with other segments; all that is fitted is fitted on their days of training."""
     config = in_one_form(copy.deepcopy(dataset), "task.dataset")
-    handler = in_one_form(config["kwargs"]["handler"], "task.dataset.handler")
-    segments = fold.segments
-    fitted = dict(zip(FIT, segments["train"], strict=True))
+    handler = in_one_form(config["kwargs"].get("handler"), "task.dataset.handler")
+    fitted = dict(zip(FIT, segments["train"], strict=True)) if "train" in segments else {}
     handler["kwargs"] |= fitted
     kwargs = _refitted({**config["kwargs"], "handler": handler}, fitted)
     return {**config, "kwargs": {**kwargs, "segments": segments}}

@@ -43,6 +43,7 @@ from qlib_ext.lookahead.sampled_market import sampled
 from qlib_ext.lookahead.subject import Labels, Subject, build_dataset, check_task, fresh_model
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.store import QlibStore
+from qlib_ext.model.ensemble.ensemble import Ensemble
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.model.multi_task import MultiTaskModel
 
@@ -70,7 +71,8 @@ def audit(
     """Look for the future in what a workflow calls known.
 
     Of a task whose dataset walks forward, some folds are looked at, each as a task of its own. Scores that were given
-    (`GivenScores`) cannot be made again, and are looked at as `given_scores.look` does.
+    (`GivenScores`) cannot be made again, and are looked at as `given_scores.look` does. Of an ensemble, each member is looked at
+    by itself: what combines their scores of a day knows nothing but these and the validation.
 
     Everything after a day t becomes another market: bars, membership, and each table of side data; then what is said
     of day t must be equal bit for bit. The statistics of the training are kept, since a day of the training is
@@ -110,6 +112,8 @@ def audit(
         dataset = build_dataset(task)
         given = build(described, GivenScores, name="task.model") if model is None else model(dataset)
         return given_scores.look(given, dataset, store)
+    if issubclass(locate(described["class"], name="task.model"), Ensemble):
+        return _of_members(task, dates, refits, model, seed, progress)
     with tempfile.TemporaryDirectory(prefix="lookahead-") as folder:
         before = logging.root.manager.disable
         logging.disable(logging.WARNING)  # the same notes and warnings, for every market that is loaded
@@ -149,7 +153,35 @@ def _of_folds(
         found[fold.number] = audit(
             one, dates=max(1, dates // len(chosen)), refits=max(2, refits), seed=seed, progress=progress
         )
-    return folds.together(found, len(every))
+    return folds.together(found, len(every), "fold")
+
+
+def _of_members(
+    task: Mapping[str, Any],
+    dates: int,
+    refits: int,
+    model: Callable[[DatasetH], Model] | None,
+    seed: int,
+    progress: Progress | None,
+) -> Result:
+    """The audits of an ensemble's members, of several seeds that of the first."""
+    if model is not None:
+        raise UserError(
+            "an ensemble has a model a member, and one was given: leave it out; a run with LookaheadRecord looks at the weights "
+            "of each of its members"
+        )
+    described = in_one_form(task["model"], "task.model")
+    ensemble = build(
+        {**described, "kwargs": {**described["kwargs"], "dataset": task["dataset"]}},
+        Ensemble,
+        name="task.model",
+    )
+    every = ensemble.different_tasks().values()
+    found = {
+        k: audit(one, dates=dates, refits=refits, seed=seed, progress=progress)
+        for k, one in enumerate(every, 1)
+    }
+    return folds.together(found, len(ensemble.members), "member")
 
 
 class _Audit:

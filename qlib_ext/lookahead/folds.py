@@ -37,7 +37,7 @@ def of_runs(runs: Sequence[Mapping[str, Any]], client: MlflowClient, calendar: p
             findings += across_border(run["fold"], run["scores"], kept.json(SUMMARY), calendar)
             if kept.has(AUDIT):
                 audits[run["fold"]] = Result.from_json(kept.json(AUDIT), f"of the run {run['run_id']}")
-    found = together(audits, len(runs))
+    found = together(audits, len(runs), "fold")
     what = "the last day that each fold learned of, and those that its labels reach, before the first that it scores"
     return dataclasses.replace(
         found, findings=(*findings, *found.findings), checks=(*found.checks, Check("borders", what))
@@ -71,15 +71,15 @@ def across_border(
     return found
 
 
-def together(audits: Mapping[int, Result], folds: int) -> Result:
-    """Audits of folds, by their number, as one; `folds` is how many there are."""
+def together(audits: Mapping[int, Result], number: int, what: str) -> Result:
+    """Audits of folds or members, by their number, as one; `what` they are, and how many of them there are."""
     if not audits:
         return Result(
             {"store": "", "universe": "", "first": "", "last": "", "changed_markets": 0, "changed": []},
             0,
             (),
             (),
-            ("no fold keeps an audit of its own: put LookaheadRecord among the records",),
+            (f"no {what} keeps an audit of its own: put LookaheadRecord among the records",),
         )
     facts = [result.facts for result in audits.values()]
     checks: dict[tuple[str, str], int] = {}
@@ -87,8 +87,9 @@ def together(audits: Mapping[int, Result], folds: int) -> Result:
         for check in result.checks:
             checks[check.name, check.what] = checks.get((check.name, check.what), 0) + check.dates
     numbers = ", ".join(map(str, audits))
-    notes = [f"folds {numbers} of {folds} were looked at, each with its own days of training"]
-    notes += [f"fold {number}: {note}" for number, result in audits.items() for note in result.notes]
+    alone = "each with its own days of training" if what == "fold" else "each by itself"
+    notes = [f"{what}s {numbers} of {number} were looked at, {alone}"]
+    notes += [f"{what} {k}: {note}" for k, result in audits.items() for note in result.notes]
     return Result(
         {
             **facts[0],
@@ -96,14 +97,14 @@ def together(audits: Mapping[int, Result], folds: int) -> Result:
             "last": max(str(each["last"]) for each in facts),
             "changed_markets": sum(int(each["changed_markets"]) for each in facts),
             "changed": list(dict.fromkeys(what for each in facts for what in each["changed"])),
-            "folds": [*audits],
+            f"{what}s": [*audits],
         },
         sum(result.dates for result in audits.values()),
         tuple(
-            dataclasses.replace(finding, what=f"fold {number}: {finding.what}")
-            for number, result in audits.items()
+            dataclasses.replace(finding, what=f"{what} {k}: {finding.what}")
+            for k, result in audits.items()
             for finding in result.findings
         ),
-        tuple(Check(name, what, dates) for (name, what), dates in checks.items()),
+        tuple(Check(name, of, dates) for (name, of), dates in checks.items()),
         tuple(dict.fromkeys(notes)),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,11 @@ def _scorer(client: MlflowClient, run: TrainedRun, folder: Path) -> TrainedRun:
         met.append(found.info.run_id)
         run = TrainedRun.open(client, found, folder / f"scorer{len(met)}", learned=False)
     run.check_learned()
-    return run
+    members = [
+        TrainedRun.open(client, find_run(client, member), folder / f"member{k}")
+        for k, member in enumerate(run.member_runs())
+    ]
+    return replace(run, members=tuple(members))
 
 
 def age(run: TrainedRun, day: pd.Timestamp, notes: list[str], warnings: list[str]) -> None:

@@ -16,6 +16,7 @@ from qlib_ext.data.score_file import read_scores
 from qlib_ext.features.market_panel import MarketPanel
 from qlib_ext.market.spells import spell_mask
 from qlib_ext.market.store import QlibStore
+from qlib_ext.model.ensemble.member_scores import combine_tables
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.records.signal import as_predictions
 
@@ -120,12 +121,15 @@ def score(run: TrainedRun, store: QlibStore, day: pd.Timestamp, *, asked: bool =
     if check is not None and check != day:
         days[CHECK] = (check, check)
     _check_members(run, store, day)
-    dataset = run.dataset(days)
-    _check_fields(run, dataset, day, warnings)
-    model = run.model(dataset)
-    predictions = _predict(model, dataset, DAY)
-    device = getattr(model, "device", None)
-    trained_on = run.artifacts.tags.get("device")
+    models = _models(run, days)
+    for of_run, _, dataset in models:
+        _check_fields(of_run, dataset, day, warnings)
+    predictions = _predict(run, models, DAY)
+    device = next((found for _, model, _ in models if (found := getattr(model, "device", None))), None)
+    dataset = models[0][2]
+    trained_on = next(
+        (found for of_run, _, _ in models if (found := of_run.artifacts.tags.get("device"))), None
+    )
     if device is not None and trained_on not in (None, device):
         notes.append(
             f"the run was made on {trained_on}, this is {device}: last digits of the scores may differ"
@@ -135,7 +139,7 @@ def score(run: TrainedRun, store: QlibStore, day: pd.Timestamp, *, asked: bool =
             "the store has no day that the run has scored, so the scores cannot be compared with its own"
         )
     else:
-        again = predictions if check == day else _predict(model, dataset, CHECK)
+        again = predictions if check == day else _predict(run, models, CHECK)
         before = run.table("signal/predictions.parquet")
         assert before is not None
         _compare_scores(before.loc[check], again, check, notes, warnings)
@@ -256,8 +260,31 @@ def _compare_store(
         compare_past(run, dataset, notes, warnings)
 
 
-def _predict(model: Model, dataset: DailyPanelDataset, segment: str) -> pd.DataFrame:
-    frame = as_predictions(model.predict(dataset, segment))
+def _models(
+    run: TrainedRun, days: Mapping[str, tuple[pd.Timestamp, pd.Timestamp]]
+) -> list[tuple[TrainedRun, Model, DailyPanelDataset]]:
+    """The models that score for a run, its own or those of its members, each with its dataset; equal datasets are one."""
+    found: list[tuple[TrainedRun, Model, DailyPanelDataset]] = []
+    for each in run.members or (run,):
+        dataset = next(
+            (
+                dataset
+                for other, _, dataset in found
+                if other.config["dataset"] == each.config["dataset"]
+                and all(map(np.array_equal, other.statistics(), each.statistics()))
+            ),
+            None,
+        )
+        dataset = each.dataset(days) if dataset is None else dataset
+        found.append((each, each.model(dataset), dataset))
+    return found
+
+
+def _predict(
+    run: TrainedRun, models: Sequence[tuple[TrainedRun, Model, DailyPanelDataset]], segment: str
+) -> pd.DataFrame:
+    tables = [as_predictions(model.predict(dataset, segment)) for _, model, dataset in models]
+    frame = combine_tables(tables, run.combiner()) if run.members else tables[0]
     return frame.droplevel("datetime")
 
 

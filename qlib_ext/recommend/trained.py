@@ -24,6 +24,9 @@ from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.scores_only import scores_only
 from qlib_ext.features.side_data.market_status import MarketStatus
 from qlib_ext.files import load_yaml
+from qlib_ext.model.combiners.base import Combiner
+from qlib_ext.model.ensemble.ensemble import Ensemble
+from qlib_ext.model.ensemble.member_scores import COMBINER, MEMBERS
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.model.walk_forward import RUNS
@@ -49,6 +52,8 @@ OPTIONAL = (
     "data/coverage.parquet",
     "backtest/setup.json",
     RUNS,
+    MEMBERS,
+    COMBINER,
 )
 AGAIN = "train it again with this version"
 
@@ -67,6 +72,8 @@ class TrainedRun:
         What its dataset was, as `data/summary.json` has it.
     artifacts
         What was fetched of it.
+    members
+        Of an ensemble, the runs of its members, opened.
     """
 
     run_id: str
@@ -74,6 +81,7 @@ class TrainedRun:
     config: Mapping[str, Any]
     summary: Mapping[str, Any]
     artifacts: RunArtifacts
+    members: tuple[TrainedRun, ...] = ()
 
     @classmethod
     def open(cls, client: MlflowClient, run: Run, root: Path, *, learned: bool = True) -> TrainedRun:
@@ -121,7 +129,7 @@ class TrainedRun:
 
     def check_learned(self) -> None:
         """Raise a UserError where the run keeps nothing that a model could score a later day with."""
-        if any(all(map(self.artifacts.has, learned)) for learned in (NETWORK, BOOSTER)):
+        if any(all(map(self.artifacts.has, learned)) for learned in (NETWORK, BOOSTER)) or self.member_runs():
             return
         called = f"the run `{self.name}` ({self.run_id})"
         given = self.given_scores()
@@ -156,6 +164,20 @@ class TrainedRun:
         with reading("the newest fold", [RUNS]):
             fold = self.artifacts.json(RUNS)[-1]
             return {name: fold[name] for name in ("fold", "run_id", "train", "valid", "due")}
+
+    def member_runs(self) -> list[str]:
+        """Ids of the runs of an ensemble's members; none of another run, nor of scores that were only combined."""
+        if not self.artifacts.has(MEMBERS) or self.given_scores() is not None:
+            return []
+        with reading("the members of an ensemble", [MEMBERS]):
+            return [str(member["run_id"]) for member in self.artifacts.json(MEMBERS)]
+
+    def combiner(self) -> Combiner:
+        """How an ensemble makes one score of its members', with the weights that it learned."""
+        combiner = build(in_one_form(self.config["model"], "model"), Ensemble, name="model").combiner
+        with reading("the combiner of an ensemble", [COMBINER]):
+            combiner.weights = np.array(self.artifacts.json(COMBINER)["weights"], dtype=float)
+        return combiner
 
     @property
     def region(self) -> str:

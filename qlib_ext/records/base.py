@@ -183,7 +183,7 @@ def check_records(
     records = task.get("record") or []
     if not isinstance(records, (Mapping, list, tuple)):
         raise UserError(f"`task.record` must be a list of records, found {brief(records)}")
-    written = {_dotted(task.get("model", {}))}
+    written, made = {_dotted(task.get("model", {}))}, _made_by_model(task)
     for k, config in enumerate([records] if isinstance(records, Mapping) else records):
         name = f"task.record[{k}]"
         described = in_one_form(config, name)
@@ -206,6 +206,7 @@ def check_records(
         given = {key: None for key in ("model", "dataset") if key in takes and key not in kwargs}
         record = build({"class": path, "kwargs": kwargs}, Record, name=name, recorder=recorder, **given)
         missing = [artifact for artifact in record.needs if makers().get(artifact) not in written | {None}]
+        missing = [artifact for artifact in missing if artifact not in made]
         if missing:
             raise UserError(missing_message(f"`{name}`, {type(record).__name__},", missing, makers()))
         if spec is not None:
@@ -247,6 +248,12 @@ def looks_into_the_model(record: Mapping[str, Any]) -> bool:
     """Whether a record, as a task describes it, is one of the package that looks into the model."""
     path = str(record["class"])
     return path.startswith("qlib_ext.") and getattr(locate(path, name="record"), "of_model", False)
+
+
+def _made_by_model(task: Mapping[str, Any]) -> tuple[str, ...]:
+    """The artifacts that a model of the package makes itself."""
+    path = _dotted(task.get("model", {}))
+    return getattr(locate(path, name="task.model"), "makes", ()) if path.startswith("qlib_ext.") else ()
 
 
 def _dotted(config: Mapping[str, Any]) -> str:

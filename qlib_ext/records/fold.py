@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,13 @@ from qlib_ext.features.base import FeatureSet
 from qlib_ext.metrics.cross_section import pearson, spearman
 from qlib_ext.metrics.drift import population_stability_index
 from qlib_ext.model.day_scores import DayScores
+from qlib_ext.model.ensemble.ensemble import Ensemble
+from qlib_ext.model.ensemble.member_scores import combine_tables
 from qlib_ext.records.base import Record
+from qlib_ext.tracking.artifacts import RunArtifacts
 
 SEGMENTS = ("train", "valid", "test")
+SCORES = "fold/scores.parquet"
 
 
 class FoldRecord(Record):
@@ -26,7 +32,7 @@ class FoldRecord(Record):
     Each segment is looked at on some days, spread evenly. Writes `fold/daily.parquet`, by segment and day: `ic` and `rank_ic`
     against the raw label; and `fold/drift.csv`, by feature, on the first, the middle and the newest day of the windows: `psi`,
     the population stability index of the test days beside those of training, and `shift`, how far its mean has moved, in
-    standard deviations of the training. Logs `<segment>/RankIC` and `drift/psi`, the mean over features.
+    standard deviations of the training. Logs `<segment>/RankIC` and `drift/psi`, the mean over features. Of an ensemble, the scores of its members are put together.
 
     Parameters
     ----------
@@ -36,6 +42,8 @@ class FoldRecord(Record):
         Raw label.
     days
         Days of each segment that are looked at; all where there are fewer.
+    keep_scores
+        Whether the scores of these days are kept in `fold/scores.parquet`; those of an ensemble's members are.
 
     Raises
     ------
@@ -45,15 +53,25 @@ class FoldRecord(Record):
 
     needs = ("signal/predictions.parquet",)
     makes = ("fold/daily.parquet", "fold/drift.csv")
+    may_make = (SCORES,)
     asks = ("panels",)
     of_model = True
 
-    def __init__(self, recorder: Any, model: Any, dataset: Any, label: str = "RETURN", days: int = 120):
+    def __init__(
+        self,
+        recorder: Any,
+        model: Any,
+        dataset: Any,
+        label: str = "RETURN",
+        days: int = 120,
+        keep_scores: bool = False,
+    ):
         super().__init__(recorder)
         self.model = model
         self.dataset = dataset
         self.label = instance("label", label, str)
         self.days = integer("days", days, 2)
+        self.keep_scores = instance("keep_scores", keep_scores, bool)
 
     def check_before(self, spec: DatasetSpec) -> None:
         """Segments and label, against those of the dataset."""
@@ -62,29 +80,51 @@ class FoldRecord(Record):
         spec.require_raw_label("label", self.label)
 
     def _generate(self) -> None:
+        members = self._of_members() if isinstance(self.model, Ensemble) else None
         scores = DayScores(self.model, self.dataset)
         features = self.dataset.handler.features
-        rows, values = {}, {}
+        codes = np.asarray(self.dataset.instruments, dtype=object)
+        rows, values, kept = {}, {}, {}
         for segment in SEGMENTS:
             panels = scores.panels(segment)
             chosen = spread(len(panels), self.days)
             if segment != "valid":
                 values[segment] = values_of(panels, chosen, features)
             for panel in (panels[int(day)] for day in chosen):
-                score = scores.of(panel)(panel.features)[None]
+                of_day = pd.Index(codes[panel.instruments.cpu().numpy()], name="instrument")
+                if members is None:
+                    score = scores.of(panel)(panel.features)
+                else:
+                    score = members.loc[segment, panel.date].reindex(of_day).to_numpy()
                 truth = panel.raw_labels[self.label].cpu().numpy()[None]
                 rows[segment, panel.date] = {
-                    "ic": float(pearson(score, truth)[0]),
-                    "rank_ic": float(spearman(score, truth)[0]),
+                    "ic": float(pearson(score[None], truth)[0]),
+                    "rank_ic": float(spearman(score[None], truth)[0]),
                 }
+                kept[segment, panel.date] = pd.Series(score, index=of_day, name="score")
         index = pd.MultiIndex.from_tuples([*rows], names=["segment", "datetime"])
         daily = pd.DataFrame([*rows.values()], index=index)
         drift = drift_table(values["train"], values["test"])
+        if self.keep_scores:
+            self.save_table(SCORES, pd.concat(kept, names=["segment", "datetime"]).to_frame())
         self.save_table("fold/daily.parquet", daily)
         self.save_csv("fold/drift.csv", drift)
         means = daily["rank_ic"].groupby(level="segment").mean()
         self.log_metrics({f"{segment}/RankIC": means[segment] for segment in SEGMENTS})
         self.log_metrics({"drift/psi": drift["psi"].mean()})
+
+    def _of_members(self) -> pd.Series:
+        """What the members of an ensemble said of the days that they were looked at on, as one score."""
+        parts = []
+        for run in self.model.runs:
+            with tempfile.TemporaryDirectory() as folder:
+                kept = RunArtifacts.download(self.recorder.client, run["run_id"], [SCORES], Path(folder))
+                parts.append(kept.table(SCORES))
+        together = {
+            segment: combine_tables([part.loc[segment] for part in parts], self.model.combiner)["score"]
+            for segment in SEGMENTS
+        }
+        return pd.concat(together, names=["segment"])
 
 
 def spread(days: int, number: int) -> np.ndarray:

@@ -8,10 +8,11 @@ from typing import Any
 from qlib.config import C
 
 from qlib_ext.checks import integer
-from qlib_ext.lookahead import folds
+from qlib_ext.lookahead import folds, members
 from qlib_ext.lookahead.audit import audit
 from qlib_ext.lookahead.findings import Result
 from qlib_ext.market.store import QlibStore
+from qlib_ext.model.ensemble.ensemble import Ensemble
 from qlib_ext.model.walk_forward import WalkForward
 from qlib_ext.records.base import Record
 
@@ -24,7 +25,8 @@ class LookaheadRecord(Record):
     The dataset is built from the run's configuration once more, and the one that other records read is left alone.
     An alarm does not stop the run: it stands first in its report, in its metrics and in one line of the log. The full
     audit is a command, `qlib-ext lookahead WORKFLOW --run RUN`. Of a walk-forward, each fold has an audit of its own, with its
-    own weights; here they are put together, and what each fold learned of is held against the days that it scores.
+    own weights; here they are put together, and what each fold learned of is held against the days that it scores. Of an
+    ensemble, each member has one, and they are put together too.
 
     Writes `lookahead/audit.json` (every finding, and what was looked at) and logs `lookahead/alarms` and
     `lookahead/dates`, the number of findings and of days t on which everything after t was changed.
@@ -69,5 +71,7 @@ class LookaheadRecord(Record):
         if isinstance(self.model, WalkForward):
             calendar = QlibStore(C.dpm.get_data_uri("day")).calendar
             return folds.of_runs(self.model.runs, self.recorder.client, calendar)
+        if isinstance(self.model, Ensemble):
+            return members.of_runs(self.model.runs, self.recorder.client)
         task = self.recorder.load_object("task")
         return audit(task, dates=self.dates, refits=self.refits, model=lambda dataset: self.model)

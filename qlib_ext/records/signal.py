@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors.numpy import save
 import qlib_ext
 from qlib_ext.checks import UserError
 from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.model.ensemble.member_scores import VALIDATION
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.records.base import Record
 
@@ -33,7 +35,8 @@ class SignalRecord(Record):
     `data/coverage.parquet` (members and scored stocks of each day, with its segment), `config.yaml` (the task)
     and `environment.json` (versions). Of a LightGBM model, which Qlib keeps as a pickle only, it writes
     `model/booster.txt` (LightGBM's own text) and `model/windows.safetensors` (the statistics of the features), so that
-    the model can score later days. Sets the tags `data_fingerprint`, `region` and `store` (where the data lay).
+    the model can score later days. Where the dataset has a validation segment, it writes `signal/validation.parquet`: the
+    model's scores of it beside the raw labels, by which an ensemble weights its members. Sets the tags `data_fingerprint`, `region` and `store` (where the data lay).
 
     Parameters
     ----------
@@ -55,7 +58,7 @@ class SignalRecord(Record):
         "config.yaml",
         "environment.json",
     )
-    may_make = ("model/booster.txt", "model/windows.safetensors")
+    may_make = ("model/booster.txt", "model/windows.safetensors", VALIDATION)
 
     asks = ("describe", "coverage")
 
@@ -83,6 +86,7 @@ class SignalRecord(Record):
         self.save_table("signal/labels.parquet", self._labels(predictions.index))
         self.save_json("data/summary.json", summary)
         self.save_table("data/coverage.parquet", self._coverage(summary["segments"], predictions))
+        self._save_validation(summary["segments"])
         task = self.recorder.load_object("task")
         self.save_text("config.yaml", yaml.safe_dump(_plain(task), sort_keys=False, allow_unicode=True))
         self.save_json("environment.json", versions())
@@ -103,6 +107,15 @@ class SignalRecord(Record):
             )
         return frame
 
+    def _save_validation(self, segments: Mapping[str, Any]) -> None:
+        """Keep what the model says of the segment that it was chosen by; of given scores there is none."""
+        if "valid" not in segments or isinstance(self.model, GivenScores):
+            return
+        if "segment" not in inspect.signature(self.model.predict).parameters:
+            return  # a model that knows the test segment alone
+        scores = as_predictions(self.model.predict(self.dataset, "valid"))["score"]
+        self.save_table(VALIDATION, pd.concat([scores, self._labels(scores.index, "valid")], axis=1))
+
     def _save_booster(self) -> None:
         """Keep what Qlib's LightGBM model learned, without a pickle."""
         booster = booster_of(self.model)
@@ -113,8 +126,8 @@ class SignalRecord(Record):
         content = {name: np.ascontiguousarray(values) for name, values in self.dataset.statistics().items()}
         self.save_bytes("model/windows.safetensors", save(content))
 
-    def _labels(self, rows: pd.MultiIndex) -> pd.DataFrame:
-        labels = self.dataset.prepare("test", col_set="label", data_key=DataHandlerLP.DK_R)
+    def _labels(self, rows: pd.MultiIndex, segment: str = "test") -> pd.DataFrame:
+        labels = self.dataset.prepare(segment, col_set="label", data_key=DataHandlerLP.DK_R)
         labels = _on_days_and_stocks("labels", labels)
         without = rows.difference(labels.index)
         if len(without):

@@ -25,6 +25,7 @@ from qlib_ext.tracking.buffered_client import BufferedMlflowClient
 from qlib_ext.tracking.parameters import parameters, without_passwords
 from qlib_ext.tracking.runs import PARENT
 from qlib_ext.tracking.tags import task_tags
+from qlib_ext.workflow.ensemble import with_members
 from qlib_ext.workflow.walk_forward import walked
 
 logger = logging.getLogger(__name__)
@@ -154,7 +155,7 @@ class Recorder(MLflowRecorder):
         # Qlib saves the task first of all: the one moment before the training at which all of it is known.
         if isinstance(kwargs.get("task"), Mapping):
             # In its place, since Qlib builds the model and the dataset of this very mapping next.
-            kwargs["task"].update(walked(kwargs["task"]))
+            kwargs["task"].update(with_members(walked(kwargs["task"])))
             check_records(kwargs["task"], self)
             commit = git.commit()
             self.set_tags(**task_tags(kwargs["task"]), **({} if commit is None else {"git_commit": commit}))

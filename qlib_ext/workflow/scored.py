@@ -24,6 +24,7 @@ from qlib_ext.market.codes import is_index, region
 from qlib_ext.market.importing.import_settings import FILE as IMPORT
 from qlib_ext.market.spells import daily_size
 from qlib_ext.market.store import QlibStore, read_mapping
+from qlib_ext.model.ensemble.combined_scores import CombinedScores
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.records.attribution import AttributionRecord
 from qlib_ext.records.backtest import BacktestRecord
@@ -42,6 +43,7 @@ from qlib_ext.records.sweeps import SweepRecord
 from qlib_ext.records.trades import TradesRecord
 from qlib_ext.strategy.topk_dropout import TopkDropout
 from qlib_ext.tracking.active import end_run
+from qlib_ext.workflow.ensemble import with_ensemble_record
 from qlib_ext.workflow.settings import check_settings
 from qlib_ext.workflow.task import check_task
 
@@ -246,6 +248,43 @@ def of_run(
         "dataset": scores_only(task["dataset"]),
         "record": copy.deepcopy([*records, *report[:1]]),
     }
+
+
+def of_runs(
+    task: Mapping[str, Any],
+    runs: Mapping[str, str],
+    combine: Mapping[str, Any] | None = None,
+    portfolio: Mapping[str, Any] | None = None,
+    *,
+    label: str = "RETURN",
+    topk: int | None = None,
+    n_drop: int | None = None,
+) -> dict[str, Any]:
+    """The task that combines the scores of several runs, judges and trades them; on the data of one of them.
+
+    Parameters
+    ----------
+    task
+        Of the run whose days, labels, records and portfolio are taken.
+    runs
+        Name -> id of each.
+    combine
+        `{class, kwargs}` of a combiner; by default the mean of z-scores.
+    portfolio, topk, n_drop
+        As `of_run` takes them.
+    label
+        Raw label that a combiner learns by.
+
+    Raises
+    ------
+    UserError
+        As from `of_run`.
+    """
+    found = of_run(task, next(iter(runs.values())), portfolio, topk=topk, n_drop=n_drop)
+    given: dict[str, Any] = {"runs": dict(runs), "label": label}
+    if combine is not None:
+        given["combine"] = dict(combine)
+    return with_ensemble_record({**found, "model": _config(CombinedScores, **given)})
 
 
 def run_task(task: Mapping[str, Any], store: Path, of_region: str, experiment: str) -> str:

@@ -16,8 +16,10 @@ from qlib_ext.config.security import check_classes
 from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.market.store import QlibStore
+from qlib_ext.model.ensemble.ensemble import Ensemble
 from qlib_ext.model.walk_forward import WalkForward
 from qlib_ext.records.base import check_records
+from qlib_ext.workflow.ensemble import with_members
 from qlib_ext.workflow.settings import check_numbers
 from qlib_ext.workflow.walk_forward import walked
 
@@ -56,7 +58,7 @@ def check_task(task: Any, recorder: Any = None, *, writes: bool = True) -> None:
         if key not in task:
             raise UserError(f"`task` must have a `{key}`, found {', '.join(task) or 'nothing'}")
     check_classes(task, "task")  # before anything is imported
-    task = walked(task)
+    task = with_members(walked(task))
     model = _model(task["model"])
     check_places = getattr(model, "check_places", None)
     if writes and callable(check_places):
@@ -72,6 +74,9 @@ def check_task(task: Any, recorder: Any = None, *, writes: bool = True) -> None:
     if isinstance(model, WalkForward):
         folds = model.folds(QlibStore(C.dpm.get_data_uri("day")))
         check_task(model.task(folds[0]), recorder, writes=writes)
+    if isinstance(model, Ensemble):
+        for member in model.different_tasks().values():
+            check_task(member, recorder, writes=writes)
 
 
 def _model(config: Any) -> Model:

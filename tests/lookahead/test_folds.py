@@ -47,7 +47,7 @@ def audit(first: str, dates: int, *findings: Finding) -> Result:
 
 def test_audits_are_one_that_says_of_which_fold_a_finding_is() -> None:
     leak = Finding("scores-too-good", "scores rank", "2020-01-01")
-    found = together({1: audit("2019-01-01", 4), 3: audit("2018-01-01", 6, leak)}, folds=3)
+    found = together({1: audit("2019-01-01", 4), 3: audit("2018-01-01", 6, leak)}, 3, "fold")
     assert found.dates == 10
     assert (found.facts["first"], found.facts["changed_markets"], found.facts["folds"]) == (
         "2018-01-01",
@@ -61,6 +61,6 @@ def test_audits_are_one_that_says_of_which_fold_a_finding_is() -> None:
 
 
 def test_without_an_audit_of_a_fold_it_says_so() -> None:
-    found = together({}, folds=2)
+    found = together({}, 2, "fold")
     assert found.dates == 0
     assert "LookaheadRecord" in found.notes[0]

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.walk_forward.cases import KINDS, Case, cases
 from benchmarks.walk_forward.report import write
-from benchmarks.walk_forward.runs import place, standardised
+from benchmarks.walk_forward.runs import place
 from qlib_ext.data.folds import FoldPlan
 from qlib_ext.data.segments import check_segments
 
@@ -34,12 +34,6 @@ def test_a_case_scores_the_same_days_walking_or_not(kind: str) -> None:
 
 def test_every_kind_meets_every_seed() -> None:
     assert [case.name for case in cases(["LSTM"], [0, 1], "a", "b")] == ["LSTM seed 0", "LSTM seed 1"]
-
-
-def test_scores_of_a_day_count_alike_in_an_ensemble() -> None:
-    index = pd.MultiIndex.from_product([DAYS[:2], ["A", "B", "C"]], names=["datetime", "instrument"])
-    found = standardised(pd.Series([1.0, 2.0, 3.0, 100.0, 200.0, 300.0], index))
-    assert found.tolist() == pytest.approx([-1.0, 0.0, 1.0] * 2)
 
 
 def kept(folder: Path, name: str, ic: float) -> None:

@@ -1,0 +1,1 @@
+"""How several models' scores of a day become one."""
