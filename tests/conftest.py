@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import socket
+import sqlite3
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -55,3 +62,56 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", connect_locally)
+
+
+def make_database(file: Path) -> None:
+    """Let MLflow make its empty database, which takes it seconds, unless another worker of this session has done it."""
+    if file.exists():
+        return
+    from mlflow.store.db import utils
+
+    part = file.with_name(f"{file.name}.{os.getpid()}")
+    engine = utils.create_sqlalchemy_engine_with_retry(f"sqlite:///{part}")
+    getattr(utils._initialize_tables, "__wrapped__", utils._initialize_tables)(engine)
+    engine.dispose()
+    part.replace(file)
+
+
+@pytest.fixture(scope="session")
+def database_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all workers of a session find MLflow's empty database."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "empty-mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def empty_database(database_file: Path) -> Path:
+    """An empty database of MLflow's, to be copied to where a process will look for its own."""
+    make_database(database_file)
+    return database_file
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_databases(database_file: Path) -> Iterator[None]:
+    """In this process MLflow copies that database where it would make another; `__wrapped__` is what makes it."""
+    if "mlflow" not in sys.modules:  # then no test that was collected uses it
+        yield
+        return
+    from mlflow.store.db import utils
+
+    makes = utils._initialize_tables
+
+    @functools.wraps(makes)
+    def copies(engine: Any) -> None:
+        if engine.dialect.name != "sqlite" or not utils._is_empty_database(engine):
+            makes(engine)
+            return
+        make_database(database_file)
+        connection = engine.raw_connection()
+        with contextlib.closing(sqlite3.connect(database_file)) as made:
+            made.backup(connection.driver_connection)
+        connection.close()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "_initialize_tables", copies)
+        yield

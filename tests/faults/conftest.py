@@ -10,7 +10,6 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from mlflow.tracking import MlflowClient
 
 from qlib_ext.market.synthetic.sample import SampleMarket
 
@@ -34,14 +33,6 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     SampleMarket(seed=3, stocks=20, start="2015-12-01", end="2016-12-30").write(root)
     leave_alone(root / "instruments" / "csi300.txt", (root / "calendars" / "day.txt").read_text().split())
     return root
-
-
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of MLflow's as it makes them, which takes it a while."""
-    path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
-    return path
 
 
 def leave_alone(members: Path, calendar: list[str]) -> None:

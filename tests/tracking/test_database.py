@@ -14,6 +14,7 @@ from typing import Any
 import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 - imported once for all forks
 import pytest
 import sqlalchemy
+from mlflow.store.db import utils
 from mlflow.tracking import MlflowClient
 
 from qlib_ext.checks import UserError
@@ -21,6 +22,14 @@ from qlib_ext.tracking import database
 from qlib_ext.tracking.runs import connect
 
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs forks")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def made_by_mlflow() -> Iterator[None]:
+    """No copy of a database that is there already, as the other tests have it: the making is what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, "_initialize_tables", utils._initialize_tables.__wrapped__)
+        yield
 
 
 def uri(folder: Path) -> str:

@@ -18,14 +18,6 @@ from qlib_ext.tracking.place import check_place, relocate
 WANTED = ["data/told.txt"]
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty database: MLflow takes seconds to make one."""
-    folder = tmp_path_factory.mktemp("template")
-    MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
-    return folder / "mlflow.db"
-
-
 class Project:
     """A folder with a database, and one run with an artifact beside it."""
 
@@ -59,8 +51,8 @@ def old(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def made(old: Path, template: Path) -> Project:
-    return Project(old, template)
+def made(old: Path, empty_database: Path) -> Project:
+    return Project(old, empty_database)
 
 
 def test_a_project_that_stays_is_left_alone(made: Project, old: Path) -> None:
