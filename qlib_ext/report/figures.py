@@ -16,6 +16,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
@@ -77,8 +78,12 @@ STYLE: Any = {
 
 
 def to_png(figure: Figure, dpi: int = 150) -> bytes:
-    """The picture as PNG, for the run's artifacts."""
-    return _save(figure, "png", dpi=dpi, metadata={"Software": None})
+    """The picture as PNG, for the run's artifacts; `savefig` would draw it twice, the first time for its layout alone."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.set_dpi(dpi)
+        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def to_data_uri(figure: Figure) -> str:
