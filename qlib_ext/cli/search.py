@@ -134,7 +134,7 @@ class _Shown:
         if self.trials is not None or self.made.study.waiting:
             bounds.append(passed / self.ended * (whole - done))
         if self.hours is not None:
-            bounds.append(max(0.0, 3600 * self.hours - self.made.study.seconds - passed))
+            bounds.append(max(0.0, 3600 * self.hours - self.made.study.seconds))
         return f"; about {min(bounds) / 60:.0f} min left" if bounds else ""
 
 

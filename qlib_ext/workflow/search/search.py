@@ -140,11 +140,10 @@ class Search:
         self.study.study.set_user_attr(PARENT_RUN, recorder.id)
         self.study.prepare(self.own)
         queue = _Queue(self, recorder, trials, hours, on_trial)
-        begun = time.monotonic()
         try:
             train_all(queue, self.places, recorder.uri, queue.heard, go_on=True)
         finally:
-            self.study.add_seconds(time.monotonic() - begun)
+            queue.count_time()
         self._tidy()
 
     def best(self) -> Tried | None:
@@ -224,8 +223,9 @@ class _Queue:
         self.name = run.info.run_name
         self.trials = trials
         self.on_trial = on_trial
+        self.counted = time.monotonic()
         left = math.inf if hours is None else 3600 * hours - self.study.seconds
-        self.until = time.monotonic() + left
+        self.until = self.counted + left
         self.open: list[_Climb] = []
         self.under_way: dict[str, tuple[_Climb, TrialTask, float]] = {}
         self.failures = 0
@@ -251,6 +251,7 @@ class _Queue:
 
     def heard(self, outcome: Outcome) -> None:
         """Take the outcome of a training."""
+        self.count_time()
         climb, task, begun = self.under_way.pop(outcome.training.called)
         if outcome.error is not None:
             self._failed(climb, task, outcome.error)
@@ -267,6 +268,12 @@ class _Queue:
         if not climb.ended:
             self.study.note(climb.trial, task.key, result)
             self._taken(climb)
+
+    def count_time(self) -> None:
+        """Count the time since it was counted last; a process that is killed has lost no more."""
+        now = time.monotonic()
+        self.study.add_seconds(now - self.counted)
+        self.counted = now
 
     def _next_trial(self) -> Trial | None:
         if self.earlier:

@@ -177,7 +177,9 @@ class Study:
             self.study.tell(trial, value)
             return False
         step = self.plan.factor**rung
-        if step not in self.study.trials[trial.number].intermediate_values:  # nor twice where it is taken up again
+        if (
+            step not in self.study.trials[trial.number].intermediate_values
+        ):  # nor twice where it is taken up again
             trial.report(value, step=step)
         if last or trial.should_prune():
             self.study.tell(trial, state=TrialState.PRUNED)

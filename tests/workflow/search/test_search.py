@@ -36,6 +36,7 @@ class TestSearch:
         assert best.value == pytest.approx(sum(best.by_seed.values()) / 2)
         assert best.values[0] == best.by_seed[0], "the first seed was not trained again"
         stopped = [trial for trial in tried if trial.state == "stopped"]
+        assert search.study.seconds > 0
         assert len(trained) == 4 + len(tried) - len(stopped)
         assert all(trial.values[0] < max(other.values[0] for other in tried) for trial in stopped)
 
