@@ -59,6 +59,12 @@ class _WorkingFolder(MetaPathFinder):
         return None
 
 
+def allow(module: str) -> None:
+    """Allow a module by the environment, for this process and those that it starts: its user handed over an object of it."""
+    if not is_allowed(module):
+        os.environ[VARIABLE] = ",".join([*_added(), module])
+
+
 def is_allowed(module: str) -> bool:
     """Whether a module is one of the allowed packages or lies in one."""
     return any(module == package or module.startswith(f"{package}.") for package in allowed())

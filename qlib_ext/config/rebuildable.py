@@ -12,7 +12,8 @@ class Rebuildable:
 
     Notes
     -----
-    Arguments are kept as they were given, whatever a constructor makes of them. Defaults are not shown.
+    Arguments are kept as they were given, whatever a constructor makes of them. Defaults are not shown. An object that comes
+    out of one of Qlib's pickles shows none.
     """
 
     _given: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
@@ -33,5 +34,5 @@ class Rebuildable:
 
     def __repr__(self) -> str:
         args, kwargs = self._given
-        given = inspect.signature(type(self)).bind(*args, **kwargs).arguments
+        given = inspect.signature(type(self)).bind_partial(*args, **kwargs).arguments
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"

@@ -14,6 +14,7 @@ from qlib.data.dataset.handler import DataHandlerLP
 
 from qlib_ext.checks import UserError, brief, one_of
 from qlib_ext.config.build import build
+from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.data.config import DatasetConfig
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.panel import DailyPanels
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 WINDOWS, MARKET_STATUS = "windows.", "market_status."
 
 
-class DailyPanelDataset(DatasetH):
+class DailyPanelDataset(Rebuildable, DatasetH):
     """Segments of trading days, as daily panels for torch models and as tables for Qlib's own.
 
     Parameters

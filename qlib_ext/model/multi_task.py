@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +22,8 @@ from torch import nn
 
 from qlib_ext.checks import LARGEST_SEED, UserError, at_most, brief, instance, integer, nearest, one_of
 from qlib_ext.config.build import build, check_config
+from qlib_ext.config.described import described
+from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.data.dataset import MARKET_STATUS, WINDOWS, DailyPanelDataset
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.data.spec import DatasetSpec
@@ -45,16 +47,21 @@ from qlib_ext.tracking.runs import connect
 
 logger = logging.getLogger(__name__)
 
+SIZES = ("num_features", "lookback_days")  # of the data, in a backbone
 MOST_PARAMETERS = 1_000_000_000  # 4 GB of them, and as much again for what Adam keeps of each, twice
 
 
-class MultiTaskModel(Model):
+class MultiTaskModel(Rebuildable, Model):
     """Multi-task stock recommendation (MiM-StocR) as a Qlib model.
+
+    Where a workflow has `{class, kwargs}`, Python may have an object, a class or `functools.partial` of one: it stands for the
+    call that made it (`qlib_ext.config.described`), and weights are those that the seed draws.
 
     Parameters
     ----------
     backbone
-        `{class, kwargs}` of a `Backbone`.
+        `{class, kwargs}` of a `Backbone`. Sizes of the data that it names, `num_features` and `lookback_days`, must be those of
+        the dataset.
     tasks
         Name -> `{label, loss, head, classes}`. One of them is `score`, a regression: it ranks the stocks.
     balancer
@@ -95,9 +102,9 @@ class MultiTaskModel(Model):
 
     def __init__(
         self,
-        backbone: Mapping[str, Any],
+        backbone: Mapping[str, Any] | Backbone | Callable[..., Backbone],
         tasks: Mapping[str, Mapping[str, Any]],
-        balancer: Mapping[str, Any],
+        balancer: Mapping[str, Any] | Balancer | Callable[..., Balancer],
         trainer: Mapping[str, Any] | None = None,
         seed: int = 0,
         device: str = "auto",
@@ -106,22 +113,26 @@ class MultiTaskModel(Model):
         keep_epochs: bool = False,
         start_from: str | None = None,
     ) -> None:
-        for name, given in {
-            "backbone": backbone,
-            "tasks": tasks,
-            "balancer": balancer,
-            "trainer": trainer or {},
-        }.items():
+        parts: dict[str, Any] = {
+            name: described(given, name=name)
+            for name, given in {
+                "backbone": backbone,
+                "tasks": tasks,
+                "balancer": balancer,
+                "trainer": trainer or {},
+            }.items()
+        }
+        for name, given in parts.items():
             if not isinstance(given, Mapping):
                 raise UserError(f"`{name}` must be a mapping, found {brief(given)}")
         if SCORE not in tasks:
             raise UserError(
                 f"`tasks` must hold a regression task named `score`, found {', '.join(tasks) or 'none'}"
             )
-        self.backbone = backbone
-        self.tasks = dict(tasks)
-        self.balancer = balancer
-        self.options = TrainerOptions.of(trainer or {})
+        self.backbone, self.sizes = _without_sizes(parts["backbone"])
+        self.tasks: dict[str, Any] = parts["tasks"]
+        self.balancer: Mapping[str, Any] = parts["balancer"]
+        self.options = TrainerOptions.of(parts["trainer"])
         self.seed = integer("seed", seed, 0, LARGEST_SEED)
         self.device = _device(device)
         if checkpoint_dir is not None and not (
@@ -138,7 +149,7 @@ class MultiTaskModel(Model):
         self.start_from = None if start_from is None else instance("start_from", start_from, str)
         self.history: list[Epoch] = []
         self.classes: dict[str, int] = {}
-        check_config(backbone, Backbone, name="backbone", num_features=1, lookback_days=1)
+        check_config(self.backbone, Backbone, name="backbone", num_features=1, lookback_days=1)
         if next(task for task in self._tasks if task.name == SCORE).classification:
             raise UserError("the task `score` must be a regression: its loss is one for classes")
         self._check_balancer()
@@ -167,6 +178,11 @@ class MultiTaskModel(Model):
 
     def _check_network(self, num_features: int, lookback_days: int, num_market: int) -> None:
         """Build the network where it takes neither memory nor random numbers: on torch's device without data."""
+        for size, found in {"num_features": num_features, "lookback_days": lookback_days}.items():
+            if self.sizes.get(size, found) != found:
+                raise UserError(
+                    f"`backbone.{size}` must be {found}, as the dataset has it, or left out; found {self.sizes[size]}"
+                )
         classes = {task.name: task.classes or 2 for task in self._tasks if task.classification}
         with torch.device("meta"):
             network = MultiTaskNetwork(
@@ -504,6 +520,15 @@ class MultiTaskModel(Model):
             file = Path(folder) / "epochs.safetensors"
             checkpoint.write_tensors(file, checkpoint.kept_epochs(path, len(self.history)))
             recorder.log_artifact(str(file), "training")
+
+
+def _without_sizes(backbone: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """A backbone without the sizes of the data, which the dataset gives; and those that it names."""
+    kwargs = backbone.get("kwargs")
+    if not isinstance(kwargs, Mapping) or not kwargs.keys() & SIZES:
+        return backbone, {}
+    kept = {key: value for key, value in kwargs.items() if key not in SIZES}
+    return {**backbone, "kwargs": kept}, {key: kwargs[key] for key in SIZES if key in kwargs}
 
 
 def read_weights(root: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

@@ -140,7 +140,7 @@ class BacktestRecord(Record):
         super().__init__(recorder)
         self.strategy = strategy
         # Built once on no scores: wrong arguments show now, not after hours of training.
-        tried = self._strategy(_no_scores())
+        tried = self._strategy(None)
         self._topk, self._shorts = getattr(tried, "topk", None), getattr(tried, "shorts", False)
         self._check_store = getattr(
             tried, "check_store", None
@@ -208,7 +208,7 @@ class BacktestRecord(Record):
                 f"{first:%Y-%m-%d} to {last:%Y-%m-%d}; found {wanted}: hold fewer, or take a larger universe"
             )
 
-    def _strategy(self, signal: pd.Series) -> BaseStrategy:
+    def _strategy(self, signal: pd.Series | None) -> BaseStrategy:
         return build(self.strategy, BaseStrategy, name="strategy", signal=signal)
 
     def _generate(self) -> None:
@@ -456,8 +456,3 @@ def estimates(found: Mapping[str, float], daily: pd.DataFrame, days_per_year: fl
     }
     columns = ("return", "cost", "turnover", *(["benchmark"] if "benchmark" in daily else []))
     return estimated(values, figures, *(daily[name] for name in columns))
-
-
-def _no_scores() -> pd.Series:
-    index = pd.MultiIndex.from_arrays([pd.DatetimeIndex([]), []], names=["datetime", "instrument"])
-    return pd.Series(index=index, dtype="float64", name="score")

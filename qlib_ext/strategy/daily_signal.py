@@ -44,5 +44,8 @@ class DailySignal(SignalWCache):
 
 
 def daily(signal: Any) -> Any:
-    """A table of scores as a `DailySignal`; any other thing that Qlib makes a signal of as it is."""
+    """A table of scores as a `DailySignal`, None as one without scores; any other thing that Qlib makes a signal of as it is."""
+    if signal is None:
+        index = pd.MultiIndex.from_arrays([pd.DatetimeIndex([]), []], names=["datetime", "instrument"])
+        signal = pd.Series(index=index, dtype="float64", name="score")
     return DailySignal(signal) if isinstance(signal, pd.Series | pd.DataFrame) else signal

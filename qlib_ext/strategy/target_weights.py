@@ -16,6 +16,7 @@ from qlib.contrib.strategy.signal_strategy import BaseSignalStrategy
 from qlib_ext.backtest.exchange import IntendedOrder
 from qlib_ext.checks import UserError, counted
 from qlib_ext.config.build import build
+from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.store import QlibStore
 from qlib_ext.metrics.cross_section import Floats
@@ -35,7 +36,7 @@ FORGOTTEN = "the calendar {} goes by the last rebalance, of which the holdings t
 MORE_DAYS = 300  # of the market, for side data that reach back further than returns
 
 
-class TargetWeights(BaseSignalStrategy):
+class TargetWeights(Rebuildable, BaseSignalStrategy):
     """Rebalance to the target weights of a portfolio, on the days of a calendar.
 
     The weights are made of what was known at the close of day t, and of whom the exchange lets trade on day t + 1, on which they
@@ -46,7 +47,8 @@ class TargetWeights(BaseSignalStrategy):
     Parameters
     ----------
     signal
-        What Qlib makes a signal of: scores indexed by (datetime, instrument), or a model and its dataset.
+        What Qlib makes a signal of: scores indexed by (datetime, instrument), or a model and its dataset; a backtest gives its
+        scores.
     portfolio
         The arguments of `qlib_ext.portfolio.portfolio.Portfolio`, or `{class, kwargs}` of another allocation.
     calendar
@@ -75,7 +77,7 @@ class TargetWeights(BaseSignalStrategy):
     def __init__(
         self,
         *,
-        signal: Any,
+        signal: Any = None,
         portfolio: Mapping[str, Any] | Allocation,
         calendar: Mapping[str, Any] | Calendar | None = None,
         trade_exchange: Any = None,

@@ -16,10 +16,11 @@ from qlib.contrib.strategy.signal_strategy import TopkDropoutStrategy
 
 from qlib_ext.backtest.exchange import IntendedOrder, Reason, RecordingExchange
 from qlib_ext.checks import UserError, between, instance, integer
+from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.strategy.daily_signal import daily
 
 
-class TopkDropout(TopkDropoutStrategy):
+class TopkDropout(Rebuildable, TopkDropoutStrategy):
     """Hold `topk` stocks and replace up to `n_drop` of them a day.
 
     A signal of day t is traded on day t + 1. The order of a day is by score, high first, then by instrument
@@ -36,7 +37,8 @@ class TopkDropout(TopkDropoutStrategy):
     Parameters
     ----------
     signal
-        What Qlib makes a signal of: scores indexed by (datetime, instrument), or a model and its dataset.
+        What Qlib makes a signal of: scores indexed by (datetime, instrument), or a model and its dataset; a backtest gives its
+        scores.
     topk
         Stocks to hold.
     n_drop
@@ -83,7 +85,7 @@ class TopkDropout(TopkDropoutStrategy):
     def __init__(
         self,
         *,
-        signal: Any,
+        signal: Any = None,
         topk: int,
         n_drop: int,
         hold_thresh: int = 1,

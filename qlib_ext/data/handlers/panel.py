@@ -18,6 +18,7 @@ from qlib.log import TimeInspector
 
 from qlib_ext.checks import UserError, brief, instance, one_of
 from qlib_ext.config.build import build
+from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.data.cache import PanelCache, key_of
 from qlib_ext.data.days import check_range
 from qlib_ext.data.handlers.arguments import (
@@ -51,7 +52,7 @@ LABELS = {
 }
 
 
-class PanelHandler(DataHandlerLP):
+class PanelHandler(Rebuildable, DataHandlerLP):
     """Features as windows of a market in memory, and labels that Qlib's processors work on.
 
     Features never pass through a table unless one is asked for (`fetch` with `feature`), which models such as
