@@ -15,6 +15,7 @@ import sys
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import rich.markup
 import typer
@@ -22,6 +23,9 @@ from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
+from tqdm import tqdm
+
+T = TypeVar("T")
 
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
@@ -148,9 +152,38 @@ def quiet_qlib() -> Iterator[None]:
             handler.setLevel(level)
 
 
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, where a bar shows though stderr is no terminal."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return "IPKernelApp" in getattr(shell, "config", {})
+
+
+def bar(items: Iterable[T] | None = None, **how: Any) -> tqdm[T]:
+    """A bar over some items on a terminal or in a notebook, and none elsewhere; `how` as tqdm takes it."""
+    if not in_notebook():
+        return tqdm(items, disable=None, **how)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # without ipywidgets it is a bar of text, and says that it might be more
+        from tqdm.auto import tqdm as notebook_bar
+    return notebook_bar(items, **how)
+
+
 @contextlib.contextmanager
 def shown_progress() -> Iterator[Callable[[int, int, str], None] | None]:
-    """Yield what the library calls with (done, total, what); None where stderr is no terminal."""
+    """Yield what the library calls with (done, total, what); None where there is neither a terminal nor a notebook."""
+    if in_notebook():
+        with bar(leave=False, mininterval=0.5) as shown:
+
+            def update(done: int, total: int, what: str) -> None:
+                if (shown.total, shown.desc) != (total, f"{visible(what)}: "):
+                    shown.reset(total)
+                    shown.set_description(visible(what))
+                shown.update(done - shown.n)
+
+            yield update
+        return
     if not sys.stderr.isatty():
         yield None
         return

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import types
 import unicodedata
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from qlib_ext.terminal import (
+    bar,
     cell,
     console,
     quiet_imports,
@@ -147,4 +149,26 @@ class TestShownProgress:
     def test_nothing_where_stderr_is_no_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
         with shown_progress() as progress:
             assert progress is None
+        assert capsys.readouterr() == ("", "")
+
+    def test_a_bar_in_a_notebook(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kernel = types.SimpleNamespace(config={"IPKernelApp": {}})
+        monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: kernel))
+        with shown_progress() as progress:
+            assert progress is not None
+            progress(1, 4, "reading")
+            progress(4, 4, "reading")
+            progress(2, 2, "writing")
+        assert "reading" in capsys.readouterr().err
+        assert [*bar(range(3), desc="days")] == [0, 1, 2]
+        assert "3/3" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("shell", [None, types.SimpleNamespace(config={})])
+    def test_none_in_a_console(
+        self, shell: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+        assert [*bar(range(3))] == [0, 1, 2]
         assert capsys.readouterr() == ("", "")

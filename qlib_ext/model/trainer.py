@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.panel import DailyPanel, DailyPanels
@@ -29,7 +28,7 @@ from qlib_ext.model.phase_state import PhaseState
 from qlib_ext.model.selection import validation_score
 from qlib_ext.model.step_log import StepLog, check_measured
 from qlib_ext.model.task import Task, daily_losses
-from qlib_ext.terminal import visible
+from qlib_ext.terminal import bar, visible
 
 logger = logging.getLogger(__name__)
 
@@ -261,15 +260,13 @@ class Trainer:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(days)
         names = [task.name for task in self.trained]
         log = StepLog(names, type(self.balancer).__name__, self.epoch, train.dates)
-        bar = tqdm(
-            order, desc=visible(self._progress()), unit="day", leave=False, mininterval=1.0, disable=None
-        )
+        shown = bar(order, desc=visible(self._progress()), unit="day", leave=False, mininterval=1.0)
         try:
-            for step, position in enumerate(bar, start=1):
+            for step, position in enumerate(shown, start=1):
                 self.phase.set_learning_rate(self.epoch + (step - 1) / len(days))
                 log.add(position, *self._step(train, int(position)))
                 if step % READ_EVERY == 0:
-                    bar.set_postfix_str(log.read(), refresh=False)
+                    shown.set_postfix_str(log.read(), refresh=False)
         except Exception:
             log.read()  # a loss that is not finite, not read yet, comes first
             raise
