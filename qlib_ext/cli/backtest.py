@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -93,20 +92,8 @@ def _of_run(
     from qlib_ext.terminal import quiet_imports  # all here, so that `qlib-ext --help` stays quick
 
     with quiet_imports():
-        from qlib_ext.recommend.trained import TrainedRun
-        from qlib_ext.workflow import scored
-    from qlib_ext.tracking.runs import connect, find_run, use
+        from qlib_ext.api.trading import trade_run
+    from qlib_ext.tracking.runs import use
 
     use(tracking_uri)
-    client = connect()
-    traded = None if portfolio is None else scored.read_portfolio(portfolio)
-    with tempfile.TemporaryDirectory() as folder:
-        run = TrainedRun.open(client, find_run(client, wanted), Path(folder), learned=False)
-        region = run.region
-    task = scored.of_run(run.config, run.run_id, traded, topk=topk, n_drop=n_drop)
-    root = store or run.artifacts.tags.get("store")
-    if root is None:
-        raise UserError(
-            f"the run {run.run_id} does not say where its data lay: name the store by `--store DIR`"
-        )
-    scored.run_task(task, Path(root), region, name or f"{run.artifacts.info['experiment']} traded again")
+    trade_run(wanted, portfolio, topk=topk, n_drop=n_drop, store=store, name=name)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qlib_ext.cli.options import TrackingUri
-from qlib_ext.terminal import cell, console, empty_table, say, visible
+from qlib_ext.terminal import cell, console, empty_table, say
 
 if TYPE_CHECKING:
-    import pandas as pd
     from rich.table import Table
 
     from qlib_ext.report.comparison.compared import Comparison
 
-FOLDER = Path("reports/comparisons")
 MARKS = {
     "yes": "[green]\N{CHECK MARK}[/green]",
     "no": "[red]\N{MULTIPLICATION X}[/red]",
@@ -36,7 +33,7 @@ def compare(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the page and the tables.", show_default=f"{FOLDER}/NAME"),
+        typer.Option(help="Folder for the page and the tables.", show_default="reports/comparisons/NAME"),
     ] = None,
     baseline: Annotated[
         str | None,
@@ -65,14 +62,13 @@ def compare(
     """
     from qlib_ext.checks import UserError, counted  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.cli.older import tell_of_older, tell_of_unchecked
-    from qlib_ext.masking import masked
-    from qlib_ext.paths import file_name, writable
+    from qlib_ext.paths import writable
+    from qlib_ext.report.comparison import files
     from qlib_ext.report.comparison import runs as reading
     from qlib_ext.report.comparison.compared import compare as compared
-    from qlib_ext.report.comparison.document import render
     from qlib_ext.tracking.runs import connect, find_runs
 
-    folder = out or FOLDER / (file_name(" ".join(wanted)).strip("-.") or "runs")
+    folder = out or files.folder_of(wanted)
     writable(folder, name="`--out`", way_out="name another")
     client = connect(tracking_uri)
     with console(stderr=True).status("reading the runs"):
@@ -82,19 +78,14 @@ def compare(
     tell_of_unchecked({f"{run.name} ({run.run_id[:8]})": run.unchecked for run in found})
     with console(stderr=True).status("testing the differences"):
         comparison = compared(found, left_out, baseline=baseline, by=by or ())
-    facts = {
-        "Made by": shlex.join(_command(wanted, out, comparison, by or (), tracking_uri)),
-        "MLflow store": masked(client.tracking_uri),
-        "Asked for": ", ".join(wanted),
-        "Baseline": comparison.baseline.name,
-        "Grouped by": ", ".join(by) if by else "all parameters that differ, the seed apart",
-    }
-    page = render(comparison, f"Comparison of {', '.join(wanted)}", facts)
+    page = files.page_of(
+        comparison, wanted, client.tracking_uri, by=by or (), out=out, tracking_uri=tracking_uri
+    )
     if csv:
-        say(_csv(comparison.summary.reset_index()).removesuffix("\n"), lines=True)
+        say(files.csv(comparison.summary.reset_index()).removesuffix("\n"), lines=True)
     else:
         _show(comparison)
-    written = _write(folder, page, comparison)
+    written = files.write(folder, page, comparison)
     if not csv:
         _show_paths(written)
     damaged = [each for each in left_out if each.damaged]
@@ -102,42 +93,6 @@ def compare(
         raise UserError(
             f"compared without {counted(len(damaged), 'run')}: {damaged[0].name}: {damaged[0].why}"
         )
-
-
-def _command(
-    wanted: list[str], out: Path | None, comparison: Comparison, by: list[str] | tuple[()], uri: str | None
-) -> list[str]:
-    """The command that makes the page again, without a password."""
-    from qlib_ext.masking import masked
-
-    words = ["qlib-ext", "compare", *wanted, "--baseline", comparison.baseline.name]
-    for key in by:
-        words += ["--by", key]
-    if out is not None:
-        words += ["--out", str(out)]
-    if uri is not None:
-        words += ["--tracking-uri", masked(uri)]
-    return words
-
-
-def _write(folder: Path, page: str, comparison: Comparison) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
-    tables = {
-        "groups.csv": comparison.summary.reset_index(),
-        "runs.csv": comparison.runs,
-        "tests.csv": comparison.tests,
-        "configuration.csv": comparison.configuration.reset_index(),
-    }
-    for name, table in tables.items():
-        (folder / name).write_text(_csv(table), encoding="utf-8")
-    (folder / "comparison.html").write_text(page, encoding="utf-8")
-    return [folder / "comparison.html", *(folder / name for name in tables)]
-
-
-def _csv(table: pd.DataFrame) -> str:
-    """A table as CSV, whose names move no cursor and begin no line."""
-    plain = table.rename(columns=visible).map(lambda each: visible(each) if isinstance(each, str) else each)
-    return plain.to_csv(index=False)
 
 
 def _show(comparison: Comparison) -> None:

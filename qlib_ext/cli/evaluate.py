@@ -82,18 +82,14 @@ def of_file(
     portfolio: Path | None,
     **given: Any,
 ) -> None:
-    """Evaluate a file of scores; `given` as `qlib_ext.workflow.scored.of_file` takes it."""
+    """Evaluate a file of scores; `given` as `qlib_ext.workflow.scored.evaluate_file` takes it."""
     from qlib_ext.terminal import quiet_imports  # all here, so that `qlib-ext --help` stays quick
 
     with quiet_imports():
         from qlib_ext.workflow import scored
-    from qlib_ext.market.store import QlibStore
     from qlib_ext.tracking.runs import use
 
     if store is None:
         raise UserError("scores of a file need the store that they are of: name it by `--store DIR`")
     use(tracking_uri)
-    market = QlibStore(store)
-    traded = None if portfolio is None else scored.read_portfolio(portfolio)
-    task = scored.of_file(scores, market, portfolio=traded, **given)
-    scored.run_task(task, market.root, scored.region_of(market), name or scores.name.partition(".")[0])
+    scored.evaluate_file(scores, store, name=name, portfolio=portfolio, **given)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -106,17 +106,37 @@ def drawn(chart: Chart) -> Figure:
     UserError
         If the chart is of an unknown kind.
     """
+    return drawn_together([chart])
+
+
+def drawn_together(charts: Sequence[Chart]) -> Figure:
+    """Charts below each other in one matplotlib figure, over one x axis.
+
+    Raises
+    ------
+    UserError
+        If a chart is of an unknown kind.
+    """
+    heights = [_inches(chart) for chart in charts]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, sum(heights)))
+        grid = figure.add_gridspec(len(charts), 1, height_ratios=heights)
+        first: Axes | None = None
+        for row, chart in enumerate(charts):
+            axes = figure.add_subplot(grid[row], sharex=first)
+            first = first or axes
+            _drawing(chart)(chart, axes)
+            axes.set_xlabel(axes.get_xlabel() or chart.xlabel)
+            axes.set_ylabel(axes.get_ylabel() or chart.ylabel)
+            if axes.get_legend_handles_labels()[1]:
+                _legend_above(axes)
+    return figure
+
+
+def _drawing(chart: Chart) -> Callable[[Any, Axes], None]:
     for kind, draw in _DRAWN.items():
         if isinstance(chart, kind):
-            with mpl.rc_context(STYLE):
-                figure = Figure(figsize=(WIDTH, _inches(chart)))
-                axes = figure.add_subplot()
-                draw(chart, axes)
-                axes.set_xlabel(axes.get_xlabel() or chart.xlabel)
-                axes.set_ylabel(axes.get_ylabel() or chart.ylabel)
-                if axes.get_legend_handles_labels()[1]:
-                    _legend_above(axes)
-            return figure
+            return draw
     raise UserError(f"a chart must be one of {', '.join(k.__name__ for k in _DRAWN)}, found {chart!r}")
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from qlib_ext.checks import UserError
 from qlib_ext.config.build import classes_in
-from qlib_ext.paths import file_name
+from qlib_ext.paths import file_name, writable
 from qlib_ext.report import sections as package
 from qlib_ext.report.document import Document
 from qlib_ext.report.sections.base import LeftOut, Section
 from qlib_ext.report.sections.provenance import Provenance
-from qlib_ext.tracking.artifacts import RunArtifacts, missing_message, stored
+from qlib_ext.tracking.artifacts import RunArtifacts, missing_message, put, stored
+
+RUNS = Path("reports/runs")
 
 
 def sections() -> list[Section]:
@@ -68,6 +72,68 @@ def of_run(
         raise UserError(missing_message("the report", missing, makers or {}))
     run = RunArtifacts.download(client, run_id, there, root, makers)
     return document, dataclasses.replace(run, info={**run.info, "left_out": left_out})
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenReport:
+    """A report on disk.
+
+    Attributes
+    ----------
+    path
+        The page.
+    run
+        The artifacts that it was made from.
+    status
+        Of the run, as MLflow has it.
+    """
+
+    path: Path
+    run: RunArtifacts
+    status: str
+
+    @property
+    def left_out(self) -> list[str]:
+        """Titles of the sections that the run could not feed."""
+        return [part.title for part in self.run.info["left_out"]]
+
+
+def write_report(
+    client: MlflowClient,
+    found: Run,
+    out: Path | None = None,
+    *,
+    figures: bool = False,
+    makers: Mapping[str, str] | None = None,
+) -> WrittenReport:
+    """Make the standard report of a run again, and write it.
+
+    Parameters
+    ----------
+    client, found
+        The run and the store that has it.
+    out
+        Folder for report.html; by default `reports/runs/<experiment>-<id>`, where the run put its own.
+    figures
+        Whether every chart is written as PNG too, into `figures` beside it.
+    makers
+        As `of_run` takes it.
+
+    Raises
+    ------
+    UserError
+        As from `of_run`, or where the folder cannot be written.
+    """
+    writable(out or RUNS, name="the folder of the report", way_out="name another")
+    with tempfile.TemporaryDirectory() as folder:
+        document, artifacts = of_run(client, found.info.run_id, Path(folder), makers=makers)
+        page = document.render(artifacts)
+        pictures = document.pictures(artifacts) if figures else {}
+    place = out if out is not None else RUNS / folder_name(artifacts)
+    put(place / "report.html", page)
+    for name, picture in pictures.items():
+        put(place / "figures" / name, picture)
+    return WrittenReport((place / "report.html").resolve(), artifacts, found.info.status)
 
 
 def folder_name(run: RunArtifacts) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import jinja2.meta
 import jinja2.nodes
 import qlib
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -56,6 +57,15 @@ def read_workflow(path: Path, environment: Mapping[str, str] | None = None) -> d
 def rendered(path: Path, environment: Mapping[str, str]) -> str:
     """The text of a workflow with the values of the environment filled in; raises as `read_workflow`."""
     return _rendered(_text(path), path, environment)
+
+
+def variables_of(path: Path) -> set[str]:
+    """The variables that a workflow file fills in; a UserError where it cannot be read."""
+    try:
+        tree = ImmutableSandboxedEnvironment().parse(_text(path))
+    except jinja2.TemplateError as error:
+        raise UserError(f"the workflow {path} is no template that fills in values: {error}") from error
+    return jinja2.meta.find_undeclared_variables(tree)
 
 
 def workflow_of_qrun() -> dict[str, Any] | None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import qlib
-from qlib.model.trainer import task_train
 
 from qlib_ext.checks import UserError, brief, instance, integer, nearest, one_of
 from qlib_ext.config.build import dotted, in_one_form
@@ -42,10 +39,8 @@ from qlib_ext.records.signal_analysis import SignalAnalysisRecord
 from qlib_ext.records.sweeps import SweepRecord
 from qlib_ext.records.trades import TradesRecord
 from qlib_ext.strategy.topk_dropout import TopkDropout
-from qlib_ext.tracking.active import end_run
 from qlib_ext.workflow.ensemble import with_ensemble_record
-from qlib_ext.workflow.settings import check_settings
-from qlib_ext.workflow.task import check_task
+from qlib_ext.workflow.run import run_workflow
 
 BEFORE_TRADING = (SignalRecord, QualityRecord, LookaheadRecord, RankingRecord)
 AFTER_TRADING = (
@@ -161,19 +156,14 @@ def of_file(
     found = read_scores(scores, store, columns=columns, encoding=encoding)
     dated, _ = on_trading_days(found.scores, store.calendar, scores.name)
     segment = _segment(dated, start, end, scores)
-    universe = _universe(store, universe)
+    universe = choose_universe(store, universe)
     labels = dict(LABELS)
     if label is not None:
         labels["RETURN"] = label
     if horizon is not None:
         labels["RETURN"] = f"Ref($close, -{integer('horizon', horizon, 1) + 1}) / Ref($close, -1) - 1"
     handler = {"instruments": universe, "labels": labels}
-    traded = dict(portfolio or _portfolio(store, universe, segment, topk))
-    how = dict(instance("backtest", traded.get("backtest") or {}, Mapping))
-    own = instance("backtest.benchmark", how.get("benchmark") or "", str)
-    how.setdefault("exchange_kwargs", _rules(store))
-    index = _benchmark(store, benchmark if benchmark is not None else own or None, universe)
-    traded["backtest"] = {**how, "benchmark": index}
+    traded, index = _traded(store, universe, segment, portfolio, benchmark, topk)
     given: dict[str, Any] = {"path": str(scores.expanduser().absolute())}
     if columns:
         given["columns"] = dict(columns)
@@ -190,12 +180,79 @@ def of_file(
                 "segments": {"test": [f"{day:%Y-%m-%d}" for day in segment]},
             },
         },
-        "record": [
-            *map(_config, BEFORE_TRADING),
-            _config(BacktestRecord, **with_places(traded, topk, n_drop)),
-            *map(_config, AFTER_TRADING),
-        ],
+        "record": _records(with_places(traded, topk, n_drop)),
     }
+
+
+def of_model(
+    model: Any,
+    dataset: Mapping[str, Any],
+    store: QlibStore,
+    *,
+    portfolio: Mapping[str, Any] | None = None,
+    record: Sequence[Any] | None = None,
+) -> dict[str, Any]:
+    """The task that trains a model on a dataset, judges its scores and trades them.
+
+    Parameters
+    ----------
+    model
+        `{class, kwargs}` of it.
+    dataset
+        `{class, kwargs}` of a `DailyPanelDataset` with a segment `test`.
+    store
+        The market.
+    portfolio
+        As `read_portfolio` has it; by default TopkDropout, as for a file of scores.
+    record
+        `{class, kwargs}` of each record; by default those that judge any scores.
+
+    Raises
+    ------
+    UserError
+        If something does not fit, or the store leaves open what is not said.
+    """
+    task = {"model": model, "dataset": dataset}
+    if record is not None:
+        return {**task, "record": [*record]}
+    kwargs = in_one_form(dataset, "dataset")["kwargs"]
+    universe = in_one_form(kwargs.get("handler"), "dataset.handler")["kwargs"].get("instruments")
+    segments = kwargs.get("segments") or {}
+    named = segments.get("test") if isinstance(segments, Mapping) else None
+    days = (store.calendar[0], store.calendar[-1])
+    if isinstance(named, (list, tuple)) and len(named) == 2:
+        days = as_day("segments.test", named[0]), as_day("segments.test", named[1])
+    said = ((portfolio or {}).get("backtest") or {}).get("benchmark")
+    index = said or (kwargs["benchmark"] or NO_INDEX if "benchmark" in kwargs else None)
+    traded, _ = _traded(store, str(universe), days, portfolio, index, None)
+    return {**task, "record": _records(traded)}
+
+
+def _traded(
+    store: QlibStore,
+    universe: str,
+    segment: tuple[pd.Timestamp, pd.Timestamp],
+    portfolio: Mapping[str, Any] | None,
+    benchmark: str | None,
+    topk: int | None,
+) -> tuple[dict[str, Any], str | None]:
+    """How scores are traded, with what is not said filled in; and the index."""
+    traded = dict(portfolio or _portfolio(store, universe, segment, topk))
+    how = dict(instance("backtest", traded.get("backtest") or {}, Mapping))
+    own = instance("backtest.benchmark", how.get("benchmark") or "", str)
+    how.setdefault("exchange_kwargs", _rules(store))
+    index = choose_benchmark(store, benchmark if benchmark is not None else own or None, universe)
+    traded["backtest"] = {**how, "benchmark": index}
+    return traded, index
+
+
+def _records(traded: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records that judge any scores, and trade them."""
+    return [
+        *map(_config, BEFORE_TRADING),
+        _config(BacktestRecord, **traded),
+        *map(_config, AFTER_TRADING),
+    ]
 
 
 def of_run(
@@ -287,6 +344,38 @@ def of_runs(
     return with_ensemble_record({**found, "model": _config(CombinedScores, **given)})
 
 
+def evaluate_file(
+    scores: Path,
+    store: Path,
+    *,
+    name: str | None = None,
+    portfolio: Path | Mapping[str, Any] | None = None,
+    **given: Any,
+) -> str:
+    """Judge and trade a file of scores, as a run of its own; the id of the run.
+
+    Parameters
+    ----------
+    scores, given
+        As `of_file` takes them.
+    store
+        Directory of the market.
+    name
+        Experiment of the run; by default named after the file.
+    portfolio
+        A file for `read_portfolio`, or what it would read.
+
+    Raises
+    ------
+    UserError
+        As from `of_file` and `run_task`.
+    """
+    market = QlibStore(store)
+    traded = read_portfolio(portfolio) if isinstance(portfolio, Path) else portfolio
+    task = of_file(scores, market, portfolio=traded, **given)
+    return run_task(task, market.root, region_of(market), name or scores.name.partition(".")[0])
+
+
 def run_task(task: Mapping[str, Any], store: Path, of_region: str, experiment: str) -> str:
     """Check a task and run it under the experiment manager, as `qrun` would; the id of its run.
 
@@ -295,28 +384,12 @@ def run_task(task: Mapping[str, Any], store: Path, of_region: str, experiment: s
     UserError
         Before the run begins, of what is wrong with the task; later, of what only its data can tell.
     """
-    manager = {
-        "class": "qlib_ext.workflow.experiment.ExperimentManager",
-        "kwargs": {"default_exp_name": experiment},
-    }
     workflow: dict[str, Any] = {
         "experiment_name": experiment,
-        "qlib_init": {
-            "provider_uri": str(store),
-            "region": of_region,
-            "kernels": 1,
-            "exp_manager": manager,
-        },
-        "task": copy.deepcopy(dict(task)),
+        "qlib_init": {"provider_uri": str(store), "region": of_region},
+        "task": task,
     }
-    check_settings(workflow)
-    qlib.init(**workflow["qlib_init"], logging_level=logging.WARNING, clear_mem_cache=True)
-    check_task(workflow["task"])
-    try:
-        return str(task_train(workflow["task"], experiment).id)
-    except KeyboardInterrupt:
-        end_run("KILLED")
-        raise
+    return run_workflow(workflow)
 
 
 def region_of(store: QlibStore) -> str:
@@ -343,17 +416,21 @@ def _segment(
     return kept.min(), kept.max()
 
 
-def _universe(store: QlibStore, name: str | None) -> str:
+def choose_universe(store: QlibStore, name: str | None) -> str:
+    """A universe of the store, by default the only one; a UserError where that is open."""
     known = store.universes()
     if name is not None:
         return one_of("universe", name, known)
     lists = [each for each in known if each != "all"] or known
     if len(lists) != 1:
-        raise UserError(f"the store has the universes {', '.join(known)}: choose one by `--universe NAME`")
+        raise UserError(
+            f"the store has the universes {', '.join(known)}: choose one by `--universe NAME`, in Python by `universe=`"
+        )
     return lists[0]
 
 
-def _benchmark(store: QlibStore, code: str | None, universe: str) -> str | None:
+def choose_benchmark(store: QlibStore, code: str | None, universe: str) -> str | None:
+    """An instrument to compare with, by default the index that a universe is called after or the only one; `none` is None."""
     if code == NO_INDEX:
         return None
     if code is not None:
@@ -377,7 +454,7 @@ def _benchmark(store: QlibStore, code: str | None, universe: str) -> str | None:
         f"the store has the indices {', '.join(found)}" if found else "the store has no index that is known"
     )
     raise UserError(
-        f"{told}: name one by `--benchmark CODE`, or say `--benchmark {NO_INDEX}` to compare with none"
+        f"{told}: name one by `--benchmark CODE`, or say `--benchmark {NO_INDEX}` to compare with none; in Python by `benchmark=`"
     )
 
 

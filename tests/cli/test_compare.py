@@ -194,7 +194,7 @@ class TestCompare:
         def refused(*_: object) -> None:
             raise OSError(errno.EROFS, "Read-only file system", "/out/groups.csv")
 
-        monkeypatch.setattr("qlib_ext.cli.compare._write", refused)
+        monkeypatch.setattr("qlib_ext.report.comparison.files.write", refused)
         status, out, err = run("main", "--out", tmp_path)
         assert status == 2
         assert "Against EqualWeighting" in out
