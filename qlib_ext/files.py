@@ -105,13 +105,28 @@ def read_json(path: str | Path, most: int = SMALL, error: type[UserError] = User
 
 @contextlib.contextmanager
 def open_archive(path: str | Path) -> Iterator[tarfile.TarFile]:
-    """Open a regular file as a tar, packed or not, to be read from its beginning to its end; nothing is unpacked.
+    """Open a regular file as a tar, packed by gzip or not, to be read from its beginning to its end; nothing is unpacked.
 
-    Who reads its members looks at their names and sizes first: they may lead anywhere. Raises as `open_file`, or
-    tarfile.TarError.
+    Who reads its members looks at their names and sizes first: they may lead anywhere. A packed one that was cut is told
+    at the end, where its members alone would not show it.
+
+    Raises
+    ------
+    UserError
+        As `open_file`.
+    tarfile.TarError, EOFError, zlib.error, OSError
+        If it is none, or not whole.
     """
-    with open_file(path) as file, tarfile.open(fileobj=file, mode="r|*") as archive:
-        yield archive
+    with open_file(path) as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        with contextlib.closing(gzip.GzipFile(fileobj=file) if packed else file) as stream:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
+                yield archive
+            for _ in range(GZIP_FREE // MIB):  # gzip looks at its checksum where it ends
+                if not stream.read(MIB):
+                    return
+            raise tarfile.ReadError("much follows its end")
 
 
 def _too_large(path: str | Path, most: int, found: int) -> str:

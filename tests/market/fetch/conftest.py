@@ -25,7 +25,7 @@ STOCKS = ("SH600000", "SZ000001", "SZ300001", "SH688001", "SH600002", "SZ000003"
 INDEX = "SH000300"
 DELISTED = "SH600002"  # on its last day
 PUBLISHED = pd.Timestamp("2024-03-08")
-FIRST, LAST = pd.Timestamp("2024-01-02"), pd.Timestamp("2024-03-15")
+FIRST, LAST = pd.Timestamp("2024-01-24"), pd.Timestamp("2024-03-15")
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Market:
             )
         bars = pd.concat(parts, ignore_index=True)
         gone = (bars["code"] == DELISTED) & (bars["date"] > "2024-02-20")
-        suspended = (bars["code"] == "SZ000001") & bars["date"].between("2024-01-15", "2024-01-17")
+        suspended = (bars["code"] == "SZ000001") & bars["date"].between("2024-01-29", "2024-01-30")
         self.suspended = bars[suspended]
         self.bars = bars[~gone & ~suspended].reset_index(drop=True)
 

@@ -41,7 +41,7 @@ def test_a_store_is_made_and_goes_on(
     name: str, market: Market, tushare: TushareServer, out: Path, closing: Closing
 ) -> None:
     source = sources(tushare)[name]
-    asked = {"start": "2024-01-02", "universes": ("csi300",)}
+    asked = {"start": "2024-01-24", "universes": ("csi300",)}
     made = fetch(source, out, **asked, now=closing("2024-03-08"))  # type: ignore[arg-type]
     assert made.made
     market.check(made.store)
@@ -291,7 +291,7 @@ class TestYfinance:
         market.bars["factor"] = market.bars.groupby("code")["factor"].transform(lambda f: f / f.iloc[0])
         tickers = ["600000.SS", "000003.SZ"]
         yfinance.errors = [YFRateLimitError("Too Many Requests")]
-        made = fetch(Yfinance(tickers, region="cn"), out, start="2024-01-02", now=closing("2024-03-08"))
+        made = fetch(Yfinance(tickers, region="cn"), out, start="2024-01-24", now=closing("2024-03-08"))
         assert set(made.store.instruments()) == {"SH600000", "SZ000003"}
         assert "amount" not in made.store.fields("SH600000")
         (before,) = made.store.read(["close"], ["SH600000"])[:, :, 0]

@@ -102,7 +102,7 @@ class TestFile:
     def test_a_store_of_shares_and_yuan_is_made_and_goes_on(
         self, files: dict[str, Path], market: Market, out: Path, closing: Closing
     ) -> None:
-        given = {"start": "2024-01-02"}
+        given = {"start": "2024-01-24"}
         made = fetch(Archive(file=str(files["2024-03-08"])), out, now=closing("2024-03-08"), **given)  # type: ignore[arg-type]
         market.check(made.store)
         (amount,) = made.store.read(["amount"], ["SH600000"])[:, :, 0]
@@ -206,7 +206,7 @@ class TestAddress:
     ) -> None:
         monkeypatch.setattr("qlib_ext.market.fetch.sources.archive.BLOCK", 500)
         server.content, server.cut = files["2024-03-08"].read_bytes(), 2
-        made = fetch(Archive(address=server.url), out, start="2024-01-02", now=closing("2024-03-08"))
+        made = fetch(Archive(address=server.url), out, start="2024-01-24", now=closing("2024-03-08"))
         market.check(made.store)
         begun = [
             int(asked["Range"].removeprefix("bytes=")[:-1]) for asked in server.asked if "Range" in asked
@@ -243,7 +243,7 @@ def test_an_existing_store_of_the_same_market_goes_on(
     fetch(
         Archive(file=str(files["2024-03-08"])),
         out,
-        start="2024-01-02",
+        start="2024-01-24",
         folder=tmp_path / "one",
         now=closing("2024-03-08"),
     )
