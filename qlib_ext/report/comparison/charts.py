@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from qlib_ext.metrics.risk import wealth
-from qlib_ext.report.charts import Bars, Chart, Lines, all_positive
+from qlib_ext.report.charts import Bars, Chart, Histogram, Lines, all_positive
 from qlib_ext.report.comparison.compared import Comparison
 from qlib_ext.report.comparison.runs import EXCESS, IC, INDEX, RANK_IC, RETURN
 from qlib_ext.report.comparison.words import ATTRIBUTION, BY_FACTOR, metrics
@@ -26,6 +26,7 @@ def charts(comparison: Comparison) -> dict[str, Chart]:
     found |= _differences(comparison)
     found |= _returns(comparison)
     found |= _correlations(comparison)
+    found |= _choices(comparison)
     return found
 
 
@@ -176,6 +177,25 @@ def _correlations(comparison: Comparison) -> dict[str, Chart]:
             caption=f"Daily {column} added up, mean over the runs of a group: the steeper, the better the ranking. {BAND}",
         )
     return found
+
+
+def _choices(comparison: Comparison) -> dict[str, Chart]:
+    chosen = comparison.overfitting
+    if chosen is None:
+        return {}
+    return {
+        "overfitting": Histogram(
+            samples={"choices": chosen.logits},
+            bins=min(60, 2 * chosen.configurations + 1),
+            marks={"median": 0.0},
+            xlabel="logit of its place on the other half",
+            ylabel="choices of half of the blocks",
+            height=240,
+            alt="Where the best run on half of the days stands on the other half",
+            caption=f"Of each half of {chosen.blocks} blocks of days, where the run that is the best there stands among all on the other "
+            "half: right of 0 above their median, left of it below, which is the probability of backtest overfitting.",
+        )
+    }
 
 
 def _lines(

@@ -13,6 +13,7 @@ import pandas as pd
 from qlib_ext.checks import UserError, nearest
 from qlib_ext.metrics.bootstrap import overlapping_block
 from qlib_ext.metrics.moments import moments
+from qlib_ext.metrics.overfitting import FEWEST_DAYS, Overfitting, backtest_overfitting
 from qlib_ext.metrics.significance import (
     bootstrap_difference,
     bootstrap_trainings,
@@ -107,6 +108,9 @@ class Comparison:
         Settings that are the same in all runs.
     trials
         None without a backtest.
+    overfitting
+        What choosing the run with the highest ratio of daily excess returns on half of the days is worth on the other; None
+        where fewer than two runs have them, or too few days in common.
     warnings
         Why figures may not be comparable.
     left_out
@@ -124,6 +128,7 @@ class Comparison:
     trials: Trials | None
     warnings: Sequence[str]
     left_out: Sequence[LeftOut]
+    overfitting: Overfitting | None = None
 
     @property
     def synthetic(self) -> str:
@@ -192,6 +197,7 @@ def compare(
         trials=trials,
         warnings=_warnings(groups, varied if by else ()),
         left_out=[*left_out, *repeated],
+        overfitting=_overfitting(runs),
     )
 
 
@@ -313,6 +319,14 @@ def _others(runs: Sequence[ComparedRun]) -> np.ndarray:
     return (
         known.loc[~known["run_id"].isin([run.run_id for run in runs]), "ratio"].dropna().to_numpy(dtype=float)
     )
+
+
+def _overfitting(runs: Sequence[ComparedRun]) -> Overfitting | None:
+    have = [run.daily[EXCESS] for run in runs if EXCESS in run.daily]
+    together = pd.concat(have, axis=1).dropna() if len(have) > 1 else pd.DataFrame()
+    if len(together) < 2 * FEWEST_DAYS:
+        return None
+    return backtest_overfitting(together.to_numpy())
 
 
 def _summary(groups: Sequence[Group], runs: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from qlib_ext.checks import counted
+from qlib_ext.metrics.overfitting import Overfitting
 from qlib_ext.report import html, interactive
 from qlib_ext.report.charts import Chart
 from qlib_ext.report.comparison.charts import charts
@@ -69,6 +70,8 @@ def render(comparison: Comparison, title: str, facts: Mapping[str, str]) -> str:
         here = [_shown(name, drawn) for name in names if name in drawn]
         if here:
             parts.append(Part(heading, html.beside(*here)))
+    if comparison.overfitting is not None:
+        parts.append(Part("Choice of the best", _choice(comparison.overfitting, drawn), open=False))
     parts += [
         Part("Configuration", _configuration(comparison)),
         Part("Runs", _runs(comparison), open=False),
@@ -151,6 +154,26 @@ def _differences(comparison: Comparison, drawn: Mapping[str, Chart]) -> str:
         "".join(parts) + html.paragraph(METHOD, "note")
         if len(parts) > 1
         else html.paragraph("No two groups have a figure in common.")
+    )
+
+
+def _choice(found: Overfitting, drawn: Mapping[str, Chart]) -> str:
+    facts = [
+        ("Runs to choose from", html.count(found.configurations)),
+        ("Blocks of days, of which half choose", f"{found.blocks} ({html.count(len(found.logits))} ways)"),
+        ("Probability of backtest overfitting", html.percent(found.probability, 1)),
+        ("Probability of a loss on the other half", html.percent(found.loss, 1)),
+        ("Slope of its ratio there on that by which it was chosen", html.number(found.slope, 2, signed=True)),
+    ]
+    return (
+        html.facts(facts)
+        + _shown("overfitting", drawn)
+        + html.paragraph(
+            "Combinatorially symmetric cross-validation of daily excess returns after cost (Bailey, Borwein, López de Prado and Zhu), "
+            "on the days that all runs have. Both halves are of these days, so that the slope tends below zero where no run is "
+            "better than another. Runs that differ by their seed alone are counted as runs.",
+            "note",
+        )
     )
 
 

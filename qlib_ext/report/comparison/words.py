@@ -8,10 +8,14 @@ from typing import Literal
 
 import pandas as pd
 
+from qlib_ext.checks import counted
+from qlib_ext.metrics.overfitting import Overfitting
 from qlib_ext.report import html
 from qlib_ext.report.comparison.compared import FEW_TRAININGS, LEVEL, SET_LEVEL, TESTED, Comparison, Trials
 from qlib_ext.report.comparison.runs import RETURN
 from qlib_ext.report.verdict import Claim
+
+TOSS = 0.4  # probability of backtest overfitting from which on a choice is as good as none
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
@@ -173,6 +177,31 @@ def _of_trials(trials: Trials) -> str:
     )
 
 
+def _of_choosing(found: Overfitting, trials: Trials | None) -> Claim:
+    """Whether the best of the runs compared would be the best on other days."""
+    probability = html.percent(found.probability, 0)
+    because = (
+        f"Of {found.configurations} runs the one with the highest ratio of daily excess returns on half of {found.blocks} blocks of days "
+        f"lies below the median on the other half with a probability of {probability} (probability of backtest overfitting; "
+        f"50% without any skill), and loses there with {html.percent(found.loss, 0)}."
+    )
+    if trials is not None and trials.others:
+        because += (
+            f" {counted(trials.others, 'trial')} of the ledger that are not compared here do not count, since of them the ledger "
+            "keeps no days: a choice that had them to choose from was overfitted more."
+        )
+    if found.probability < LEVEL:
+        return Claim(
+            "yes", "The best of these runs would be among the better ones on other days too.", because
+        )
+    if found.probability < TOSS:
+        said = "The best of these runs may not be among the better ones on other days."
+        return Claim("unclear", said, because)
+    return Claim(
+        "no", "To choose the best of these runs by their backtests says nothing of other days.", because
+    )
+
+
 def claims(comparison: Comparison) -> list[Claim]:
     """What the tests say, in sentences."""
     made: list[Claim] = []
@@ -215,6 +244,8 @@ def claims(comparison: Comparison) -> list[Claim]:
                     f"better than {base}: {p_value(spa)}.",
                 )
             )
+    if comparison.overfitting is not None:
+        made.append(_of_choosing(comparison.overfitting, comparison.trials))
     trials = comparison.trials
     if trials is not None:
         answer = "yes" if trials.probability > 1 - LEVEL else "unclear" if trials.ratio > 0 else "no"

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from qlib_ext.checks import UserError
+from qlib_ext.metrics.overfitting import backtest_overfitting
 from qlib_ext.metrics.significance import bootstrap_difference, holm
 from qlib_ext.report.comparison.compared import Comparison, compare
 from qlib_ext.report.comparison.runs import ComparedRun, LeftOut, read
@@ -237,6 +238,16 @@ class TestTrials:
         assert comparison.trials.probability == pytest.approx(stats.norm.cdf((z - luck) / error), abs=1e-10)
         shown = comparison.runs.set_index("run").loc[best.run_id, "deflated Sharpe ratio"]
         assert shown == comparison.trials.probability
+
+    def test_what_choosing_the_best_run_is_worth(self, full_shelf: Shelf, comparison: Comparison) -> None:
+        daily = pd.concat([run.daily["excess"] for run in full_shelf.runs], axis=1).dropna()
+        assert comparison.overfitting is not None
+        assert (comparison.overfitting.configurations, comparison.overfitting.blocks) == (6, 10)
+        assert comparison.overfitting.probability == backtest_overfitting(daily.to_numpy()).probability
+
+    def test_one_run_is_no_choice(self, shelf: Shelf) -> None:
+        shelf.run()
+        assert shelf.compared().overfitting is None
 
     def test_no_backtest_no_trial(self, shelf: Shelf) -> None:
         shelf.run(without=("backtest",))

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 
+from qlib_ext.report import html
 from qlib_ext.report.charts import Bars, Lines
 from qlib_ext.report.comparison.charts import MANY, charts
 from qlib_ext.report.comparison.compared import Comparison
 from qlib_ext.report.comparison.document import MOST_GROUPS, render
-from qlib_ext.report.comparison.words import claims, group_rows, p_value, rows_of_tests, value
+from qlib_ext.report.comparison.words import _of_choosing, claims, group_rows, p_value, rows_of_tests, value
 from qlib_ext.report.figures import drawn
 from tests.report.comparison.conftest import EQUAL, Shelf
 
@@ -26,6 +28,7 @@ class TestCharts:
             "cumulative_excess",
             "cumulative_rank_ic",
             "cumulative_ic",
+            "overfitting",
         ]
         for chart in found.values():
             drawn(chart)
@@ -90,6 +93,27 @@ class TestWords:
         assert said[0].said.startswith("RankIC is higher than that of EqualWeighting: CQB (+0.03")
         assert "Of 1 comparisons, p below 0.05 after Holm's correction" in said[0].because
         assert "luck of 6 trials" in said[-1].said
+
+    def test_the_choice_of_the_best_is_judged(self, shelf: Shelf) -> None:
+        for k in range(3):
+            shelf.run(seed=k, skill=0.1 * k, params={"model.kwargs.trainer.n_epochs": str(k)})
+        compared = shelf.compared(draws=20)
+        assert compared.overfitting is not None
+        said = claims(compared)[-2]
+        probability = html.percent(compared.overfitting.probability, 0)
+        assert f"probability of {probability} (probability of backtest overfitting" in said.because
+        assert "Of 3 runs the one with the highest ratio" in said.because
+        assert "of the ledger" not in said.because
+        assert compared.trials is not None
+        unseen = _of_choosing(compared.overfitting, dataclasses.replace(compared.trials, others=4)).because
+        assert "4 trials of the ledger that are not compared here do not count" in unseen
+        sure = _of_choosing(compared.overfitting._replace(probability=0.01), None)
+        toss = _of_choosing(compared.overfitting._replace(probability=0.5), None)
+        open_ = _of_choosing(compared.overfitting._replace(probability=0.2), None)
+        assert [each.answer for each in (sure, open_, toss)] == ["yes", "unclear", "no"]
+        page = render(compared, "t", {})
+        assert "Choice of the best" in page
+        assert 'id="chart-overfitting"' in page
 
     def test_what_one_training_says_is_called_so(self, shelf: Shelf) -> None:
         shelf.run(skill=0.2)
