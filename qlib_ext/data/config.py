@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from qlib.config import C
 
 from qlib_ext.checks import UserError, brief, instance, nearest, one_of, words
 from qlib_ext.config.build import build
+from qlib_ext.data.combinatorial import Stretches
 from qlib_ext.data.handlers.panel import PanelHandler
-from qlib_ext.data.segments import SPLIT, Segments, check_segments, check_shares, split_days
+from qlib_ext.data.segments import SPLIT, Segments, Spans, check_shares, check_spans, split_days, whole
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.data.store_check import require
 from qlib_ext.features.side_data.concepts import Concepts
@@ -43,15 +43,19 @@ class DatasetConfig:
         Name -> (first day, last day), both included. They may reach beyond the store: what is there is used, and
         notes say so. They must not overlap. Or `{split: [0.7, 0.15, 0.15]}`: these shares of the trading days,
         from the handler's `start_time` to its `end_time` and while the universe has members, become `train`, `valid`
-        and `test` in their order in time. The handler fits on `train`, unless it says on what. `{walk_forward: ...}` is
-        for a whole workflow (`qlib_ext.workflow.walk_forward`).
+        and `test` in their order in time. The handler fits on `train`, unless it says on what. A segment may be a list of
+        such pairs, which leaves out what lies between them. `{walk_forward: ...}` and `{combinatorial: ...}` are for a whole
+        workflow (`qlib_ext.workflow.walk_forward`).
     benchmark
         Instrument that records, and labels `less: index`, compare with; checked here, so that a missing one stops the workflow at once.
     record_fields
         Fields that records will need beside those of the features, such as `change` for price limits; checked here
         for the same reason.
     purge
-        Leave out the last days of a segment whose labels reach into the next one.
+        Leave out the days of a segment whose labels reach into another one.
+    judging
+        Whether `train` and `valid` may lie after days of `test`, as in a split of a combinatorial cross-validation. Such a
+        model says how good the method is; nobody could have traded it.
     table_labels
         Labels in the table that a table model trains on; rows that lack one are dropped there.
     market_value
@@ -69,6 +73,8 @@ class DatasetConfig:
     ----------
     shares
         The shares of a split, or None where days are given.
+    spans
+        The stretches of days of each segment; empty where shares are given.
 
     Raises
     ------
@@ -87,7 +93,9 @@ class DatasetConfig:
     concepts: Mapping[str, Any] | Concepts | None = None
     market_status: Mapping[str, Any] | MarketStatus | None = None
     cache: str | Path | None = None
+    judging: bool = False
     shares: tuple[float, ...] | None = dataclasses.field(init=False, default=None)
+    spans: Spans = dataclasses.field(init=False, default_factory=dict)
 
     @classmethod
     def of(cls, **arguments: Any) -> DatasetConfig:
@@ -117,7 +125,9 @@ class DatasetConfig:
                 f"`segments.{SPLIT}` makes all segments, found {others} beside it: leave them out"
             )
         self._set("shares", check_shares(self.segments[SPLIT]) if split else None)
-        self._set("segments", {} if split else check_segments(self.segments))
+        instance("judging", self.judging, bool)
+        self._set("spans", {} if split else check_spans(self.segments, judging=self.judging))
+        self._set("segments", whole(self.spans))
         if self.benchmark is not None:
             instance("benchmark", self.benchmark, str)
         instance("purge", self.purge, bool)
@@ -173,10 +183,10 @@ class DatasetConfig:
         if self.shares is None:
             days: Segments = dict(self.segments)  # type: ignore[arg-type]  # `__post_init__` made pairs of days
             if isinstance(handler, Mapping) and "train" in days:
-                handler = _fitted_on(handler, days["train"])
+                handler = _fitted_on(handler, self.spans["train"])
             return handler, days
         segments = split_days(store, handler, self.shares)
-        return _fitted_on(handler, segments["train"]), segments
+        return _fitted_on(handler, (segments["train"],)), segments
 
     def spec(self) -> DatasetSpec:
         """What is known of the dataset while nothing of it is loaded.
@@ -218,7 +228,7 @@ def _with_kwargs(handler: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
 
 
 def _fitted_on(
-    handler: Mapping[str, Any] | PanelHandler, train: tuple[pd.Timestamp, pd.Timestamp]
+    handler: Mapping[str, Any] | PanelHandler, train: Stretches
 ) -> Mapping[str, Any] | PanelHandler:
     """The handler, to be fitted on `train` unless it says on what."""
     if not isinstance(handler, Mapping):
@@ -228,6 +238,8 @@ def _fitted_on(
             )
         return handler
     kwargs = handler.get("kwargs") or {}
-    if kwargs.get("fit_start_time") is None and kwargs.get("fit_end_time") is None:
-        return _with_kwargs(handler, fit_start_time=train[0], fit_end_time=train[1])
-    return handler
+    if any(kwargs.get(name) is not None for name in ("fit_start_time", "fit_end_time", "fit_spans")):
+        return handler
+    if len(train) > 1:
+        return _with_kwargs(handler, fit_spans=train)
+    return _with_kwargs(handler, fit_start_time=train[0][0], fit_end_time=train[0][1])

@@ -15,10 +15,11 @@ from qlib.data.dataset.handler import DataHandlerLP
 from qlib_ext.checks import UserError, brief, one_of
 from qlib_ext.config.build import build
 from qlib_ext.config.rebuildable import Rebuildable
+from qlib_ext.data.combinatorial import Stretches, as_texts
 from qlib_ext.data.config import DatasetConfig
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.panel import DailyPanels
-from qlib_ext.data.segments import Segments, check_segments, find_days, purged
+from qlib_ext.data.segments import Segments, check_spans, find_days, in_stretches, purged, whole
 from qlib_ext.data.side import SidePlanes
 from qlib_ext.data.spec import DatasetSpec
 
@@ -64,6 +65,7 @@ class DailyPanelDataset(Rebuildable, DatasetH):
         self.arguments = DatasetConfig.of(handler=handler, segments=segments, **options)
         self.store = self.arguments.open_store()  # before the handler loads anything
         described, days = self.arguments.resolve(self.store)
+        self.spans = self.arguments.spans or {name: (each,) for name, each in days.items()}
         super().__init__(build(described, PanelHandler, name="handler"), days)
 
     @classmethod
@@ -79,12 +81,14 @@ class DailyPanelDataset(Rebuildable, DatasetH):
         """
         self.store = self.arguments.open_store()
         self._padded_on: tuple[torch.device, torch.Tensor] | None = None
-        self.segments = check_segments(self.segments)  # `config` may have set others
+        if self.segments != whole(self.spans):  # `config` has set others
+            self.spans = check_spans(self.segments, judging=self.arguments.judging)
+        self.segments = whole(self.spans)
         super().setup_data(handler_kwargs=handler_kwargs, **kwargs)
         self.store = self.handler.store  # what the data were read from, and of the same moment
         for name in self.arguments.table_labels:
             one_of("table_labels", name, self.label_names)
-        found, notes = find_days(self.handler, self.segments)
+        found, notes = find_days(self.handler, self.spans)
         self.days = purged(found, self.handler.horizon_days) if self.arguments.purge else found
         self.purged_days = {name: len(found[name]) - len(days) for name, days in self.days.items()}
         self._side = SidePlanes(
@@ -141,7 +145,7 @@ class DailyPanelDataset(Rebuildable, DatasetH):
             **described,
             "labels": {name: x.identity(self.store) for name, x in self.handler.data_loader.labels.items()},
             "tradable_prices": self.handler.prices_identity(),
-            "fit": [str(self.handler.fit_start_time), str(self.handler.fit_end_time)],
+            "fit": self.handler.fit_identity(),
             "processors": [{"class": type(x).__name__, **vars(x)} for x in processors],
         }
 
@@ -179,10 +183,10 @@ class DailyPanelDataset(Rebuildable, DatasetH):
         return self._padded_on[1]
 
     def _prepare_seg(self, slc: Any, **kwargs: Any) -> pd.DataFrame:
-        for name, (start, end) in self.segments.items():
-            if isinstance(slc, tuple) and slc == (start, end):
-                calendar, days = self.handler.panel.calendar, self.days[name]
-                slc = slice(calendar[days[0]], calendar[days[-1]])
+        for name, bounds in self.segments.items():
+            if isinstance(slc, tuple) and slc == bounds:
+                parts = [self._prepare_seg(slice(*days), **kwargs) for days in self._stretches(name)]
+                return parts[0] if len(parts) == 1 else pd.concat(parts)
         if kwargs.get("data_key") != DataHandlerLP.DK_L:
             return super()._prepare_seg(slc, **kwargs)
         label = self.handler.fetch(slc, col_set="label", data_key=DataHandlerLP.DK_L)[
@@ -195,6 +199,14 @@ class DailyPanelDataset(Rebuildable, DatasetH):
         if kwargs.get("col_set") == "feature":
             return features
         return pd.concat({"feature": features, "label": label}, axis=1)
+
+    def _stretches(self, segment: str) -> Stretches:
+        """First and last day that each stretch of a segment has."""
+        days = self.handler.panel.calendar[self.days[segment]]
+        parts = [
+            days[in_stretches(days, (each,))] for each in self.spans.get(segment, (self.segments[segment],))
+        ]
+        return tuple((part[0], part[-1]) for part in parts if len(part))
 
     def coverage(self, segment: str) -> pd.DataFrame:
         """By day of a segment: `members` of the universe with bars in the store, and how many of them are `scored`."""
@@ -237,6 +249,7 @@ class DailyPanelDataset(Rebuildable, DatasetH):
                     "days": len(days),
                     "rows": int(panel.present[days].sum()),
                     "purged_days": self.purged_days[name],
+                    **({"stretches": as_texts(self._stretches(name))} if len(self.spans[name]) > 1 else {}),
                 }
                 for name, days in self.days.items()
             },

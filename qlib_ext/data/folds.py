@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 
-from qlib_ext.checks import UserError, brief, instance, integer, nearest, one_of
-from qlib_ext.data.days import as_day
+from qlib_ext.checks import UserError, brief, instance, one_of
+from qlib_ext.data.plan import Days, Plan
 
 WALK_FORWARD = "walk_forward"
 WINDOWS = ("rolling", "expanding")
 UNITS = {"y": "years", "m": "months", "w": "weeks", "d": "days"}
-MOST_WORKERS = 256
-
-Days = tuple[pd.Timestamp, pd.Timestamp]
 
 
 @dataclass(frozen=True)
@@ -48,8 +43,8 @@ class Fold:
         return {name: [f"{day:%Y-%m-%d}" for day in days] for name, days in parts.items()}
 
 
-@dataclass(frozen=True)
-class FoldPlan:
+@dataclass(frozen=True, kw_only=True)
+class FoldPlan(Plan):
     """How a workflow walks forward, as `segments: {walk_forward: {...}}` says it.
 
     A length is a number and a unit, of the calendar: `5y`, `6m`, `2w`, `90d`.
@@ -64,18 +59,8 @@ class FoldPlan:
         `rolling`: each fold trains on days of the same length; `expanding`: each trains from the first day there is.
     warm_start
         Each fold begins from the weights of the one before it, where the model can.
-    start, end
-        First and last day that is scored. By default the first that leaves room for `train` and `valid`, and the last
-        there is.
-    embargo
-        Trading days between the segments, beyond those that a label reaches ahead.
-    resume
-        Take folds that earlier runs have finished with the same configuration, data and version; train the others.
-    workers
-        Folds that are trained side by side, each in a process of its own.
-    ray
-        Where on Ray they are trained, as `qlib_ext.model.trainings.side_by_side.Places` takes it; None for processes of this
-        machine.
+    start, end, embargo, resume, workers, ray
+        As `Plan` has them. The first day that is scored is by default the first that leaves room for `train` and `valid`.
 
     Raises
     ------
@@ -84,55 +69,23 @@ class FoldPlan:
         side by side.
     """
 
+    name: ClassVar[str] = WALK_FORWARD
+    example: ClassVar[str] = "{train: 5y, valid: 1y, test: 6m}"
+
     train: str
     valid: str
     test: str
     step: str | None = None
     window: str = "rolling"
     warm_start: bool = False
-    start: Any = None
-    end: Any = None
-    embargo: int = 0
-    resume: bool | int = False
-    workers: int = 1
-    ray: Any = None
-
-    @classmethod
-    def of(cls, given: Any) -> FoldPlan:
-        """From a workflow's mapping; a UserError names the nearest of an unknown key."""
-        name = f"segments.{WALK_FORWARD}"
-        fields = dataclasses.fields(cls)
-        known = [field.name for field in fields]
-        if not isinstance(given, Mapping):
-            raise UserError(
-                f"`{name}` must be a mapping such as {{train: 5y, valid: 1y, test: 6m}}, found {brief(given)}"
-            )
-        for key in given:
-            if key not in known:
-                raise UserError(
-                    f"`{name}` has no place for `{key}`{nearest(str(key), known)}; it takes {', '.join(known)}"
-                )
-        for field in fields:
-            if field.default is dataclasses.MISSING and field.name not in given:
-                raise UserError(f"`{name}` must have `{field.name}`, such as 6m, found {', '.join(given)}")
-        return cls(**given)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("train", "valid", "test", "step"):
             if getattr(self, name) is not None:
                 _length(name, getattr(self, name))
         one_of(f"{WALK_FORWARD}.window", self.window, WINDOWS)
         instance(f"{WALK_FORWARD}.warm_start", self.warm_start, bool)
-        integer(f"{WALK_FORWARD}.embargo", self.embargo, 0)
-        one_of(f"{WALK_FORWARD}.resume", self.resume, (0, 1))
-        integer(f"{WALK_FORWARD}.workers", self.workers, 1, MOST_WORKERS)
-        for name in ("start", "end"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, as_day(f"{WALK_FORWARD}.{name}", getattr(self, name)))
-        if self.start is not None and self.end is not None and self.start > self.end:
-            raise UserError(
-                f"`{WALK_FORWARD}.start` must not lie after `end`, found {self.start:%Y-%m-%d} and {self.end:%Y-%m-%d}"
-            )
         origin = pd.Timestamp("2001-01-01")
         if self.step is not None and origin + _length("step", self.step) > origin + _length(
             "test", self.test

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, between, brief, instance
+from qlib_ext.data.combinatorial import COMBINATORIAL, Stretches
 from qlib_ext.data.days import as_day, check_range
 from qlib_ext.data.folds import WALK_FORWARD
 from qlib_ext.data.handlers.panel import PanelHandler
+from qlib_ext.data.plan import Days
 from qlib_ext.data.store_check import require
 from qlib_ext.market.store import QlibStore
 
@@ -19,55 +22,92 @@ FAR = 10  # calendar days between what a segment asks for and what there is; mor
 SPLIT = "split"
 PARTS = ("train", "valid", "test")
 
-Segments = dict[str, tuple[pd.Timestamp, pd.Timestamp]]
+Segments = dict[str, Days]
+Spans = dict[str, Stretches]
 
 
 def check_segments(segments: Any) -> Segments:
-    """First and last day of each segment, checked.
+    """First and last day of each segment, checked as `check_spans` does it."""
+    return whole(check_spans(segments))
+
+
+def whole(spans: Spans) -> Segments:
+    """First and last day of each segment, whatever it leaves out between them."""
+    return {name: (stretches[0][0], stretches[-1][1]) for name, stretches in spans.items()}
+
+
+def check_spans(segments: Any, *, judging: bool = False) -> Spans:
+    """The stretches of days that each segment is made of, checked; most have one.
 
     Parameters
     ----------
     segments
-        Name -> (first day, last day), both included; as dates, or as texts such as `2014-12-31`.
+        Name -> (first day, last day), both included; as dates, or as texts such as `2014-12-31`. Or a list of such pairs,
+        in the order of time.
+    judging
+        Whether `train` and `valid` may lie after days of `test`.
 
     Raises
     ------
     UserError
-        If there is none, or one is no pair of days, ends before it begins, or shares days with another; if `test`
-        lies before `train` or `valid`, which would have seen what comes after it.
+        If there is none, or one is no pair of days, ends before it begins, or shares days with another; if days of `test`
+        lie before `train` or `valid`, which would have seen what comes after them, unless `judging` says that they may.
     """
     if not isinstance(segments, Mapping) or not segments:
         raise UserError(
             f"`segments` must name at least one segment, found {segments or 'none'}: give a mapping such as "
             "`train: [2007-01-01, 2014-12-31]`"
         )
-    checked: Segments = {}
-    if WALK_FORWARD in segments:
-        raise UserError(
-            f"`segments.{WALK_FORWARD}` makes one dataset a fold, which a whole task does: run the workflow by `qrun`, or "
-            "take `qlib_ext.workflow.walk_forward.walked(task)`"
-        )
-    for name, bounds in segments.items():
-        if not isinstance(bounds, (list, tuple)) or len(bounds) != 2:
-            raise UserError(f"segment `{name}` must be a pair of dates, found {brief(bounds)}")
-        if any(bound is None or bound is pd.NaT for bound in bounds):
-            raise UserError(f"segment `{name}` must have a first and a last day, found {brief(bounds)}")
-        start, end = (as_day(f"segments.{name}[{k}]", bound) for k, bound in enumerate(bounds))
-        if start > end:
+    for name in (WALK_FORWARD, COMBINATORIAL):
+        if name in segments:
             raise UserError(
-                f"segment `{name}` must not end before it begins, found {start:%Y-%m-%d} to {end:%Y-%m-%d}"
+                f"`segments.{name}` makes many datasets, which a whole task does: run the workflow by `qrun`, or take "
+                "`qlib_ext.workflow.walk_forward.walked(task)`"
             )
-        for other, (other_start, other_end) in checked.items():
-            if start <= other_end and other_start <= end:
+    checked = {name: _check_stretches(name, given) for name, given in segments.items()}
+    named = [(name, days) for name, stretches in checked.items() for days in stretches]
+    for k, (name, (start, end)) in enumerate(named):
+        for other, (other_start, other_end) in named[:k]:
+            if other != name and start <= other_end and other_start <= end:
                 raise UserError(f"segments `{other}` and `{name}` overlap: give each its own days")
-        checked[name] = (start, end)
     for name in ("train", "valid"):
-        if name in checked and "test" in checked and checked["test"][0] < checked[name][0]:
+        if judging or name not in checked or "test" not in checked:
+            continue
+        first, last = checked["test"][0][0], checked[name][-1][0]
+        if first < last:
             raise UserError(
                 f"segment `test` must lie after `{name}`, or the model would be judged on a past of which it knows the "
-                f"future; found `test` from {checked['test'][0]:%Y-%m-%d} and `{name}` from {checked[name][0]:%Y-%m-%d}"
+                f"future; found `test` from {first:%Y-%m-%d} and `{name}` from {last:%Y-%m-%d}"
             )
     return checked
+
+
+def _check_stretches(name: str, given: Any) -> Stretches:
+    """A pair of days, or a list of pairs in the order of time."""
+    pairs = given if isinstance(given, (list, tuple)) and given else [given]
+    if not all(isinstance(pair, (list, tuple)) for pair in pairs):
+        return (_check_pair(name, f"segments.{name}", given),)
+    found = tuple(_check_pair(name, f"segments.{name}[{k}]", pair) for k, pair in enumerate(pairs))
+    for (_, end), (start, _) in pairwise(found):
+        if start <= end:
+            raise UserError(
+                f"the stretches of segment `{name}` must follow each other in time, found one from {start:%Y-%m-%d} after one "
+                f"to {end:%Y-%m-%d}"
+            )
+    return found
+
+
+def _check_pair(name: str, place: str, bounds: Any) -> Days:
+    if not isinstance(bounds, (list, tuple)) or len(bounds) != 2:
+        raise UserError(f"segment `{name}` must be a pair of dates, found {brief(bounds)}")
+    if any(bound is None or bound is pd.NaT for bound in bounds):
+        raise UserError(f"segment `{name}` must have a first and a last day, found {brief(bounds)}")
+    start, end = (as_day(f"{place}[{k}]", bound) for k, bound in enumerate(bounds))
+    if start > end:
+        raise UserError(
+            f"segment `{name}` must not end before it begins, found {start:%Y-%m-%d} to {end:%Y-%m-%d}"
+        )
+    return start, end
 
 
 def check_shares(given: Any) -> tuple[float, ...]:
@@ -124,7 +164,7 @@ def split_days(
     return {name: (part[0], part[-1]) for name, part in parts.items()}
 
 
-def find_days(handler: PanelHandler, segments: Segments) -> tuple[dict[str, np.ndarray], list[str]]:
+def find_days(handler: PanelHandler, spans: Spans) -> tuple[dict[str, np.ndarray], list[str]]:
     """The days that the market has of each segment, and what there is to say of them.
 
     Returns
@@ -146,10 +186,10 @@ def find_days(handler: PanelHandler, segments: Segments) -> tuple[dict[str, np.n
         usable &= calendar >= pd.Timestamp(handler.start_time)
     if handler.end_time is not None:
         usable &= calendar <= pd.Timestamp(handler.end_time)
-    notes = _fit_notes(handler, segments)
+    notes = _fit_notes(handler, spans)
     days: dict[str, np.ndarray] = {}
-    for name, (start, end) in segments.items():
-        inside = np.flatnonzero((calendar >= start) & (calendar <= end) & usable)
+    for name, (start, end) in whole(spans).items():
+        inside = np.flatnonzero(in_stretches(calendar, spans[name]) & usable)
         if not len(inside):
             there = calendar[usable]
             found = f"{there[0]:%Y-%m-%d} to {there[-1]:%Y-%m-%d}" if len(there) else "none at all"
@@ -168,8 +208,13 @@ def find_days(handler: PanelHandler, segments: Segments) -> tuple[dict[str, np.n
     return days, notes
 
 
+def in_stretches(days: pd.DatetimeIndex, stretches: Stretches) -> np.ndarray:
+    """`[D]` bool: the days that lie in one of the stretches."""
+    return np.logical_or.reduce([(days >= first) & (days <= last) for first, last in stretches])
+
+
 def purged(days: Mapping[str, np.ndarray], horizon_days: int) -> dict[str, np.ndarray]:
-    """The days of each segment without the last ones, whose labels reach into the next segment.
+    """The days of each segment without those whose labels reach into another segment.
 
     Parameters
     ----------
@@ -185,9 +230,13 @@ def purged(days: Mapping[str, np.ndarray], horizon_days: int) -> dict[str, np.nd
     """
     kept: dict[str, np.ndarray] = dict(days)
     for name, inside in days.items():
-        later = [other[0] for other in days.values() if other[0] > inside[-1]]
-        if later:
-            kept[name] = inside[inside + horizon_days < min(later)]
+        others = np.sort(
+            np.concatenate([other for key, other in days.items() if key != name] or [inside[:0]])
+        )
+        following = np.append(others, np.iinfo(others.dtype).max)[
+            np.searchsorted(others, inside, side="right")
+        ]
+        kept[name] = inside[horizon_days < following - inside]
         if not len(kept[name]):
             raise UserError(
                 f"segment `{name}` has {len(inside)} days, and the labels of all of them reach into the "
@@ -196,13 +245,16 @@ def purged(days: Mapping[str, np.ndarray], horizon_days: int) -> dict[str, np.nd
     return kept
 
 
-def _fit_notes(handler: PanelHandler, segments: Segments) -> list[str]:
+def _fit_notes(handler: PanelHandler, spans: Spans) -> list[str]:
     first, last = handler.fit_start_time, handler.fit_end_time
-    if first is None or "train" not in segments:
+    if first is None or "train" not in spans:
         return []  # nothing was fitted here (the statistics are those of another dataset), or nothing is trained
     return [
         f"features are normalised by statistics of {first:%Y-%m-%d} to {last:%Y-%m-%d}, "
         f"which has days of segment `{name}`: `fit_start_time` and `fit_end_time` belong to `train`"
-        for name, (start, end) in segments.items()
-        if name != "train" and start <= last and first <= end
+        for name, stretches in spans.items()
+        if name != "train"
+        and any(
+            start <= until and since <= end for start, end in stretches for since, until in handler.fit_spans
+        )
     ]

@@ -19,7 +19,14 @@ from qlib.model.base import Model
 
 from qlib_ext.checks import UserError, integer
 from qlib_ext.config.build import build, in_one_form, locate
-from qlib_ext.data.fold_datasets import folds_of, of_fold, walks_forward
+from qlib_ext.data.fold_datasets import (
+    folds_of,
+    is_combinatorial,
+    of_fold,
+    of_split,
+    splits_of,
+    walks_forward,
+)
 from qlib_ext.lookahead import changed_market, folds, given_scores, leaks
 from qlib_ext.lookahead import static_checks as known
 from qlib_ext.lookahead.batches import BLOCK_DAYS, blocks, choose, plan
@@ -70,9 +77,10 @@ def audit(
 ) -> Result:
     """Look for the future in what a workflow calls known.
 
-    Of a task whose dataset walks forward, some folds are looked at, each as a task of its own. Scores that were given
-    (`GivenScores`) cannot be made again, and are looked at as `given_scores.look` does. Of an ensemble, each member is looked at
-    by itself: what combines their scores of a day knows nothing but these and the validation.
+    Of a task whose dataset walks forward, some folds are looked at, each as a task of its own; of one that is cross-validated,
+    the split whose training comes before all that it scores. Scores that were given (`GivenScores`) cannot be made again, and
+    are looked at as `given_scores.look` does. Of an ensemble, each member is looked at by itself: what combines their scores of a
+    day knows nothing but these and the validation.
 
     Everything after a day t becomes another market: bars, membership, and each table of side data; then what is said
     of day t must be equal bit for bit. The statistics of the training are kept, since a day of the training is
@@ -107,6 +115,11 @@ def audit(
     store = QlibStore(C.dpm.get_data_uri("day"))
     if walks_forward(task["dataset"]):
         return _of_folds(task, store, dates, refits, model, seed, progress)
+    if is_combinatorial(task["dataset"]):
+        every = splits_of(task["dataset"], store)
+        task = {**task, "dataset": of_split(task["dataset"], every[-1])}
+        found = audit(task, dates=dates, refits=refits, model=model, seed=seed, progress=progress)
+        return folds.together({every[-1].number: found}, len(every), "split")
     described = in_one_form(task["model"], "task.model")
     if issubclass(locate(described["class"], name="task.model"), GivenScores):
         dataset = build_dataset(task)

@@ -163,8 +163,9 @@ KINDS = {
         ),
         Kind(
             "fold-learns-of-its-test",
-            "a fold of a walk-forward was trained or chosen on days that it scores, or on labels that reach them",
-            "let `segments: {walk_forward: ...}` make the segments, and leave `purge` true",
+            "a fold of a walk-forward, or a split of a cross-validation, was trained or chosen on days that it scores, or on "
+            "labels that reach them",
+            "let `segments: {walk_forward: ...}`, or `{combinatorial: ...}`, make the segments, and leave `purge` true",
         ),
         Kind(
             "store-not-read",

@@ -24,6 +24,7 @@ from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.data.scores_only import scores_only
 from qlib_ext.features.side_data.market_status import MarketStatus
 from qlib_ext.files import load_yaml
+from qlib_ext.model.combinatorial import SPLITS
 from qlib_ext.model.combiners.base import Combiner
 from qlib_ext.model.ensemble.ensemble import Ensemble
 from qlib_ext.model.ensemble.member_scores import COMBINER, MEMBERS
@@ -54,6 +55,7 @@ OPTIONAL = (
     RUNS,
     MEMBERS,
     COMBINER,
+    SPLITS,
 )
 AGAIN = "train it again with this version"
 
@@ -128,10 +130,17 @@ class TrainedRun:
         return opened
 
     def check_learned(self) -> None:
-        """Raise a UserError where the run keeps nothing that a model could score a later day with."""
+        """Raise a UserError where the run keeps nothing that a model could score a later day with, or is none to trade by."""
+        called = f"the run `{self.name}` ({self.run_id})"
+        dataset = in_one_form(self.config["dataset"], "dataset")["kwargs"]
+        if self.artifacts.has(SPLITS) or dataset.get("judging"):
+            raise UserError(
+                f"{called} is of a combinatorial cross-validation, whose models learn of days after those that they score: that "
+                "judges a method, and nobody could trade so. Train by segments in the order of time, such as `segments: "
+                "{walk_forward: ...}`, and name that run"
+            )
         if any(all(map(self.artifacts.has, learned)) for learned in (NETWORK, BOOSTER)) or self.member_runs():
             return
-        called = f"the run `{self.name}` ({self.run_id})"
         given = self.given_scores()
         if given is not None:
             raise UserError(

@@ -52,6 +52,8 @@ class Record(RecordTemp, ABC):
         Methods of the dataset that it calls, beside those of Qlib's datasets.
     of_model : bool
         Whether it looks into the model itself, so that a run of scores that were given has nothing for it.
+    in_order : bool
+        Whether it is for a training that comes before all that is scored, and not for the splits of a cross-validation.
 
     Departures
     ----------
@@ -64,6 +66,7 @@ class Record(RecordTemp, ABC):
     may_make: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
     of_model: bool = False
+    in_order: bool = False
 
     def __init__(self, recorder: Any):
         super().__init__(recorder=recorder)

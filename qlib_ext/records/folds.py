@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from mlflow.tracking import MlflowClient
 
 from qlib_ext.checks import UserError, instance
 from qlib_ext.data.spec import DatasetSpec
@@ -96,28 +97,36 @@ class FoldsRecord(Record):
 
     def _of_run(self, run: Mapping[str, Any]) -> tuple[dict[str, Any], pd.Series]:
         """What the run of a fold says of itself, and the drift of its features."""
-        client = self.recorder.client
-        with tempfile.TemporaryDirectory() as folder:
-            kept = RunArtifacts.download(client, run["run_id"], [DAILY, DRIFT], Path(folder))
-            daily, drift = kept.table(DAILY), kept.table(DRIFT)
-        info = client.get_run(run["run_id"]).info
-        if info.end_time is None:
-            raise UserError(f"fold {run['fold']} ({run['run_id']}) must have ended, found {info.status}")
-        means = daily["rank_ic"].groupby(level="segment").mean()
+        figures, drift = of_training(self.recorder.client, run["run_id"])
         bounds = {"train": run["train"], "valid": run["valid"], "test": run["scores"]}
         return {
             "run_id": run["run_id"],
             "trained": run["trained"],
-            "minutes": (info.end_time - info.start_time) / 60_000,
+            "minutes": figures.pop("minutes"),
             **{
                 f"{name}_{end}": day
                 for name, days in bounds.items()
                 for end, day in zip(("start", "end"), days, strict=True)
             },
-            **{f"RankIC/{segment}": means[segment] for segment in ("train", "valid", "test")},
-            "psi": drift["psi"].mean(),
-            "moved": (drift["psi"] > 0.25).mean(),
-        }, drift["psi"]
+            **figures,
+        }, drift
+
+
+def of_training(client: MlflowClient, run_id: str) -> tuple[dict[str, float], pd.Series]:
+    """What one of many trainings says of itself (`FoldRecord`): minutes, RankIC by segment, drift; and that of each feature."""
+    with tempfile.TemporaryDirectory() as folder:
+        kept = RunArtifacts.download(client, run_id, [DAILY, DRIFT], Path(folder))
+        daily, drift = kept.table(DAILY), kept.table(DRIFT)
+    info = client.get_run(run_id).info
+    if info.end_time is None:
+        raise UserError(f"the run {run_id} must have ended, found {info.status}")
+    means = daily["rank_ic"].groupby(level="segment").mean()
+    return {
+        "minutes": (info.end_time - info.start_time) / 60_000,
+        **{f"RankIC/{segment}": means[segment] for segment in ("train", "valid", "test")},
+        "psi": drift["psi"].mean(),
+        "moved": (drift["psi"] > 0.25).mean(),
+    }, drift["psi"]
 
 
 def _traded_in(part: pd.DataFrame, year: float) -> dict[str, float]:

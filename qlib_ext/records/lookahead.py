@@ -12,8 +12,9 @@ from qlib_ext.lookahead import folds, members
 from qlib_ext.lookahead.audit import audit
 from qlib_ext.lookahead.findings import Result
 from qlib_ext.market.store import QlibStore
+from qlib_ext.model.combinatorial import CrossValidated
 from qlib_ext.model.ensemble.ensemble import Ensemble
-from qlib_ext.model.walk_forward import WalkForward
+from qlib_ext.model.walk_forward import FoldedModel
 from qlib_ext.records.base import Record
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,9 @@ class LookaheadRecord(Record):
     The dataset is built from the run's configuration once more, and the one that other records read is left alone.
     An alarm does not stop the run: it stands first in its report, in its metrics and in one line of the log. The full
     audit is a command, `qlib-ext lookahead WORKFLOW --run RUN`. Of a walk-forward, each fold has an audit of its own, with its
-    own weights; here they are put together, and what each fold learned of is held against the days that it scores. Of an
+    own weights; here they are put together, and what each fold learned of is held against the days that it scores. Of a
+    cross-validation that split is audited whose training comes before all that it scores; of the others, which learn of later
+    days by design, the days and the reach of their labels are held against each other. Of an
     ensemble, each member has one, and they are put together too.
 
     Writes `lookahead/audit.json` (every finding, and what was looked at) and logs `lookahead/alarms` and
@@ -47,6 +50,7 @@ class LookaheadRecord(Record):
     """
 
     makes = ("lookahead/audit.json",)
+    in_order = True
 
     def __init__(self, recorder: Any, model: Any, dataset: Any, dates: int = 12, refits: int = 1):
         super().__init__(recorder)
@@ -68,9 +72,10 @@ class LookaheadRecord(Record):
             )
 
     def _found(self) -> Result:
-        if isinstance(self.model, WalkForward):
+        if isinstance(self.model, FoldedModel):
             calendar = QlibStore(C.dpm.get_data_uri("day")).calendar
-            return folds.of_runs(self.model.runs, self.recorder.client, calendar)
+            of_runs = folds.of_splits if isinstance(self.model, CrossValidated) else folds.of_runs
+            return of_runs(self.model.runs, self.recorder.client, calendar)
         if isinstance(self.model, Ensemble):
             return members.of_runs(self.model.runs, self.recorder.client)
         task = self.recorder.load_object("task")

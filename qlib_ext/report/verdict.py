@@ -34,6 +34,7 @@ OPTIONAL = (
     "backtest/setup.json",
     "benchmarks/setup.json",
     "ledger/summary.json",
+    "splits/runs.json",
 )
 
 RULES = (
@@ -106,6 +107,7 @@ def remarks(run: RunArtifacts, known: Mapping[str, Estimate]) -> list[Remark]:
     """What a reviewer should look at, warnings first."""
     found = [
         *_look_ahead(run),
+        *_cross_validated(run),
         *_days(run),
         *_suspicious(known),
         *_coverage(run),
@@ -375,6 +377,23 @@ def _trading(run: RunArtifacts) -> list[Remark]:
             )
         )
     return found
+
+
+def _cross_validated(run: RunArtifacts) -> list[Remark]:
+    """That most models of a combinatorial cross-validation know what came after the days that they score."""
+    if not run.has("splits/runs.json"):
+        return []
+    splits = run.json("splits/runs.json")
+    later = sum(not split["in_order"] for split in splits)
+    return [
+        Remark(
+            "warning",
+            f"This is a combinatorial cross-validation: {later} of its {len(splits)} models learned of days after those that they "
+            "score, purged of labels that reach across. It judges a method over several histories of the same days; nobody "
+            "could have traded so. The figures of this page are those of the first path, named before anything was seen; what "
+            "the others make of them stands under Paths.",
+        )
+    ]
 
 
 def _trials(run: RunArtifacts) -> list[Remark]:

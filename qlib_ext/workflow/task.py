@@ -17,7 +17,7 @@ from qlib_ext.data.dataset import DailyPanelDataset
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.ensemble.ensemble import Ensemble
-from qlib_ext.model.walk_forward import WalkForward
+from qlib_ext.model.walk_forward import FoldedModel
 from qlib_ext.records.base import check_records
 from qlib_ext.workflow.ensemble import with_members
 from qlib_ext.workflow.settings import check_numbers
@@ -71,7 +71,7 @@ def check_task(task: Any, recorder: Any = None, *, writes: bool = True) -> None:
             check_before(spec)
     check_records(task, recorder, spec, writes=writes)
     check_numbers(task, "task")
-    if isinstance(model, WalkForward):
+    if isinstance(model, FoldedModel):
         folds = model.folds(QlibStore(C.dpm.get_data_uri("day")))
         check_task(model.task(folds[0]), recorder, writes=writes)
     if isinstance(model, Ensemble):

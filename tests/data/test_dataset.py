@@ -87,6 +87,57 @@ class TestSegments:
         assert "`valid`" in note
 
 
+class TestStretches:
+    """A training with a hole, in which the test lies, as in a split of a cross-validation."""
+
+    @pytest.fixture
+    def holed(self, make_dataset: Make, tiny: Any) -> DailyPanelDataset:
+        train = [dates(tiny, 10, 60), dates(tiny, 120, 180)]
+        segments = {"train": train, "test": dates(tiny, 64, 110)}
+        handler = {"fit_start_time": None, "fit_end_time": None}
+        return make_dataset(handler, segments=segments, judging=True)
+
+    def test_panels_and_tables_have_its_days_alone(self, holed: DailyPanelDataset, tiny: Any) -> None:
+        members = tiny.members()
+        expected = [day for k in (*range(10, 61), *range(120, 181)) if members[day := tiny.calendar[k]]]
+        assert [*holed.panels("train").dates] == expected
+        for key in (DataHandlerLP.DK_L, DataHandlerLP.DK_I):
+            table = holed.prepare("train", col_set=["feature", "label"], data_key=key)
+            days = table.index.unique("datetime")
+            assert {*days} <= {*expected}
+            assert len(days) > 0.9 * len(expected)
+            assert table.index.is_unique
+
+    def test_features_are_fitted_without_the_hole(self, holed: DailyPanelDataset, tiny: Any) -> None:
+        fitted = tiny.calendar[holed.handler.fit_days()]
+        assert [*fitted] == [tiny.calendar[k] for k in (*range(10, 61), *range(120, 181))]
+        panel = holed.handler.panel
+        bars = panel.field("close")
+        today = np.where(panel.present, bars, np.nan)[1:]
+        ratio = (bars[:-1] / today)[holed.handler.fit_days()[1:]]  # of yesterday's close to today's
+        place = holed.handler.features.names.index("close")
+        assert holed.handler.features.median[-2, place] == pytest.approx(np.nanmedian(ratio), rel=1e-6)
+        assert holed.notes == []
+
+    def test_it_says_what_it_is_made_of(self, holed: DailyPanelDataset, tiny: Any) -> None:
+        told = holed.describe()["segments"]
+        assert told["train"]["stretches"] == [dates(tiny, 10, 60), dates(tiny, 120, 180)]
+        assert "stretches" not in told["test"]
+        assert len(holed.identity()["fit"]) == 4
+
+    def test_fitted_days_are_named_once(self, make_dataset: Make, tiny: Any) -> None:
+        with pytest.raises(UserError, match="`fit_spans` takes the place of"):
+            make_dataset({"fit_spans": [dates(tiny, 0, 10)]})
+        with pytest.raises(UserError, match="`fit_spans` must be in the order of time"):
+            make_dataset(
+                {
+                    "fit_start_time": None,
+                    "fit_end_time": None,
+                    "fit_spans": [dates(tiny, 9, 20), dates(tiny, 3, 5)],
+                }
+            )
+
+
 class TestPurge:
     def test_labels_of_a_segment_read_no_day_of_the_next(self, dataset: DailyPanelDataset, tiny: Any) -> None:
         assert dataset.purged_days == {"train": 2, "valid": 2, "test": 0}

@@ -9,6 +9,7 @@ import pytest
 
 from qlib_ext.checks import UserError
 from qlib_ext.data.fold_datasets import folds_of, of_all_folds, of_fold, read_plan, walks_forward
+from qlib_ext.data.folds import FoldPlan
 from qlib_ext.data.labels.horizon import HorizonReturn
 from qlib_ext.market.store import QlibStore
 from tests.data.conftest import UNIVERSE
@@ -61,7 +62,7 @@ def test_segments_lie_as_far_apart_as_the_longest_label_reaches(store: QlibStore
 def test_the_dataset_of_all_reaches_from_the_first_score_to_the_last(store: QlibStore) -> None:
     config = dataset({"RETURN": "Ref($close, -2) / Ref($close, -1) - 1"}, cache="somewhere")
     folds = folds_of(config, store)
-    kwargs = of_all_folds(config, folds)["kwargs"]
+    kwargs = of_all_folds(config, (folds[0].test[0], folds[-1].test[1]))["kwargs"]
     assert [pd.Timestamp(day) for day in kwargs["segments"]["test"]] == [folds[0].test[0], folds[-1].test[1]]
     assert "cache" not in kwargs
     assert kwargs["handler"]["kwargs"]["features"]["class"].endswith("NoFeatures")
@@ -81,4 +82,4 @@ def test_a_dataset_of_others_cannot_walk() -> None:
     }
     assert walks_forward(config)
     with pytest.raises(UserError, match="must be a DailyPanelDataset"):
-        read_plan(config)
+        read_plan(config, FoldPlan)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from qlib_ext.lookahead.findings import KINDS, Check, Finding, Result
-from qlib_ext.lookahead.folds import across_border, together
+from qlib_ext.lookahead.folds import across_border, inside_split, together
 
 CALENDAR = pd.bdate_range("2020-01-01", periods=60)
 BORDER = CALENDAR[40]
@@ -64,3 +64,30 @@ def test_without_an_audit_of_a_fold_it_says_so() -> None:
     found = together({}, 2, "fold")
     assert found.dates == 0
     assert "LookaheadRecord" in found.notes[0]
+
+
+def days(*bounds: tuple[int, int]) -> dict[str, Any]:
+    """A segment of these stretches of the calendar."""
+    stretches = [[f"{CALENDAR[day]:%Y-%m-%d}" for day in pair] for pair in bounds]
+    only = {"start": stretches[0][0], "end": stretches[-1][1]}
+    return only if len(stretches) == 1 else {**only, "stretches": stretches}
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "leaks"),
+    [
+        ([(0, 17), (32, 40)], [(43, 50)], []),  # the label of day 17 reaches day 19, that of day 29 day 31
+        ([(0, 18), (32, 40)], [(43, 50)], ["`train` reach 1 days of `test`"]),
+        ([(0, 17), (30, 40)], [(43, 50)], ["`test` reach 2 days of `train`"]),
+        ([(0, 10)], [(13, 19)], ["`valid` reach 2 days of `test`"]),
+    ],
+)
+def test_a_split_is_crossed_from_either_side(
+    train: list[tuple[int, int]], valid: list[tuple[int, int]], leaks: list[str]
+) -> None:
+    segments = {"train": days(*train), "valid": days(*valid), "test": days((20, 29))}
+    found = inside_split(4, {"segments": segments, "label_horizon_days": 2}, CALENDAR)
+    assert [finding.kind for finding in found] == ["fold-learns-of-its-test"] * len(leaks)
+    for finding, said in zip(found, leaks, strict=True):
+        assert finding.what.startswith("split 4: ")
+        assert said in finding.what

@@ -63,6 +63,34 @@ def check_fit_range(start: Any, end: Any) -> tuple[pd.Timestamp | None, pd.Times
     return first, last
 
 
+def check_fit_spans(
+    start: pd.Timestamp | None, end: pd.Timestamp | None, given: Any
+) -> tuple[tuple[pd.Timestamp, pd.Timestamp], ...]:
+    """Stretches of days to fit on, in the order of time: those that are given, or the one from `start` to `end`, or none."""
+    if start is not None and end is not None:
+        if given is not None:
+            raise UserError(
+                "`fit_spans` takes the place of `fit_start_time` and `fit_end_time`, found all of them"
+            )
+        return ((start, end),)
+    if given is None:
+        return ()
+    if not isinstance(given, (list, tuple)) or not given:
+        raise UserError(f"`fit_spans` must be a list of first and last days, found {brief(given)}")
+    found: list[tuple[pd.Timestamp, pd.Timestamp]] = []
+    for k, pair in enumerate(given):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise UserError(f"`fit_spans[{k}]` must be a first and a last day, found {brief(pair)}")
+        first, last = (as_day(f"fit_spans[{k}]", day) for day in pair)
+        if first > last or (found and first <= found[-1][1]):
+            raise UserError(
+                f"`fit_spans` must be in the order of time, found {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+                + (f" after {found[-1][1]:%Y-%m-%d}" if found else "")
+            )
+        found.append((first, last))
+    return tuple(found)
+
+
 def check_cache_directory(given: Any) -> str | None:
     """The directory, or None for none: YAML reads `off` as false."""
     if given is None or given is False or given == "off":

@@ -26,6 +26,7 @@ from qlib_ext.data.handlers.arguments import (
     build_processors,
     check_cache_directory,
     check_fit_range,
+    check_fit_spans,
     check_rules,
 )
 from qlib_ext.data.handlers.loader import PanelLoader
@@ -68,6 +69,8 @@ class PanelHandler(Rebuildable, DataHandlerLP):
     fit_start_time, fit_end_time
         Days on which the statistics of the features are fitted: the training segment. Both None leave it to the
         dataset, which gives those of its segment `train`.
+    fit_spans
+        In their place, a list of first and last days, where days between them are to be left out.
     start_time, end_time
         Range of the labels; the store's own by default.
     labels
@@ -116,11 +119,15 @@ class PanelHandler(Rebuildable, DataHandlerLP):
         tradable_prices: str | Path | None = None,
         benchmark: str | None = None,
         init_data: bool = True,
+        fit_spans: Sequence[Sequence[Any]] | None = None,
     ) -> None:
         instance("instruments", instruments, str)
         check_range(start_time, end_time)
         self.cache = check_cache_directory(cache)
         self.fit_start_time, self.fit_end_time = check_fit_range(fit_start_time, fit_end_time)
+        self.fit_spans = check_fit_spans(self.fit_start_time, self.fit_end_time, fit_spans)
+        if fit_spans is not None:
+            self.fit_start_time, self.fit_end_time = self.fit_spans[0][0], self.fit_spans[-1][1]
         self.features = Alpha360() if features is None else build(features, FeatureSet, name="features")
         infer = build_processors(infer_processors, "infer")
         learn = build_processors(learn_processors, "learn")
@@ -310,7 +317,7 @@ class PanelHandler(Rebuildable, DataHandlerLP):
                 "fingerprint": fingerprint,
                 "universe": str(self.instruments),
                 "range": [str(self.start_time), str(self.end_time)],
-                "fit": [str(self.fit_start_time), str(self.fit_end_time)],
+                "fit": self.fit_identity(),
                 "fields": self.features.fields,
                 "optional_fields": self.features.optional_fields,
                 "features": self.features.identity(),
@@ -329,9 +336,14 @@ class PanelHandler(Rebuildable, DataHandlerLP):
     def fit_days(self) -> np.ndarray:
         """`[D]` bool: the days of the training, by which features are normalised; none where it has no such days."""
         calendar = self.panel.calendar
-        if self.fit_start_time is None:
-            return np.zeros(len(calendar), dtype=bool)
-        return np.asarray((calendar >= self.fit_start_time) & (calendar <= self.fit_end_time))
+        found = np.zeros(len(calendar), dtype=bool)
+        for first, last in self.fit_spans:
+            found |= np.asarray((calendar >= first) & (calendar <= last))
+        return found
+
+    def fit_identity(self) -> list[str]:
+        """First and last day of each stretch that is fitted on, as texts."""
+        return [str(day) for days in self.fit_spans or ((None, None),) for day in days]
 
     def notes(self) -> list[str]:
         """What a reader of the results should know of features and labels, as sentences."""
