@@ -18,7 +18,7 @@ from qlib_ext.checks import LARGEST_SEED, UserError, brief, integer
 from qlib_ext.config.build import build, check_config, dotted, in_one_form
 from qlib_ext.data.config import DatasetConfig
 from qlib_ext.data.dataset import DailyPanelDataset
-from qlib_ext.data.fold_datasets import folds_of, of_fold, walks_forward
+from qlib_ext.data.fold_datasets import folds_of, is_combinatorial, of_fold, walks_forward
 from qlib_ext.data.folds import WALK_FORWARD, FoldPlan
 from qlib_ext.data.handlers.panel import PanelHandler
 from qlib_ext.market.store import QlibStore
@@ -81,6 +81,11 @@ class TrialTasks:
         self.store = store
         dataset = workflow.config["task"]["dataset"]
         check_config(in_one_form(dataset, "task.dataset"), DailyPanelDataset, name="task.dataset")
+        if is_combinatorial(dataset):
+            raise UserError(
+                "`segments.combinatorial` judges a method on all days, and leaves a search none to keep apart: search by segments "
+                "in the order of time, or by `walk_forward`"
+            )
         if walks_forward(dataset) and FoldPlan.of(dataset["kwargs"]["segments"][WALK_FORWARD]).warm_start:
             raise UserError(
                 "`walk_forward.warm_start` must be false in a search, which trains folds apart: set it in the workflow that "

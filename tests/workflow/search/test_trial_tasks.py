@@ -62,6 +62,13 @@ class TestCheck:
         with pytest.raises(UserError, match="a search needs the segment `valid`"):
             searches()
 
+    def test_a_cross_validation_keeps_no_day_apart(
+        self, searches: Searches, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SEGMENTS", "{combinatorial: {folds: 3}}")
+        with pytest.raises(UserError, match="leaves a search none to keep apart"):
+            searches()
+
     def test_the_workflow_as_it_stands_is_known_by_its_variables_too(
         self, searches: Searches, monkeypatch: pytest.MonkeyPatch
     ) -> None:
