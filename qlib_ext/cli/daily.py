@@ -49,7 +49,7 @@ def daily(
     accept: Annotated[
         list[str] | None,
         typer.Option(
-            help="Kind of error of the audit that a person has looked at. Repeat, or divide by commas."
+            help="Error of the audit that a person has looked at: KIND, or KIND:CODE of one stock. Repeat, or divide by commas."
         ),
     ] = None,
     again: Annotated[

@@ -16,7 +16,7 @@ from qlib_ext.checks import UserError, brief, counted, integer, nearest, words
 from qlib_ext.files import MIB, load_yaml, read_json, read_text
 from qlib_ext.lock import BusyError, exclusive
 from qlib_ext.market.fetch.fetch import Refreshed, fetch
-from qlib_ext.market.finding import QualityReport, listed
+from qlib_ext.market.finding import Finding, QualityReport, listed
 from qlib_ext.market.progress import Progress
 from qlib_ext.market.quality.check import KINDS, check_store
 from qlib_ext.market.store import QlibStore
@@ -78,7 +78,7 @@ class DailyConfig:
     audit_universe, audit_benchmark
         What the audit looks at, as `qlib-ext data check` takes them; None: all of the store.
     accept
-        Kinds of error of the audit that a person has looked at: they stop nothing.
+        Errors of the audit that a person has looked at, `KIND` or, of one stock, `KIND:CODE`: they stop nothing.
     tracking_uri
         MLflow store of the run; by default that of the environment.
 
@@ -125,7 +125,7 @@ class DailyConfig:
         if self.cash is not None:
             check_cash(self.cash)
         known = [kind.name for kind in KINDS]
-        for kind in self.accept:
+        for kind in (word.partition(":")[0] for word in self.accept):
             if kind not in known:
                 raise UserError(
                     f"`accept` must name kinds of fault, found {brief(kind)}{nearest(kind, known)}"
@@ -306,9 +306,13 @@ def _audited(config: DailyConfig, day: str, progress: Progress | None) -> Qualit
     audit = check_store(
         config.store, universe=config.audit_universe, benchmark=config.audit_benchmark, progress=progress
     )
-    severe = [each for each in audit.findings if each.severity == "error" and each.kind not in config.accept]
+    severe = [
+        each
+        for each in audit.findings
+        if each.severity == "error" and not {each.kind, _one(each)} & {*config.accept}
+    ]
     if severe:
-        kinds = sorted({each.kind for each in severe})
+        ones = sorted({_one(each) for each in severe})
         raise _StoppedError(
             Status.AUDIT_FAILED,
             f"the audit of {day} has {counted(len(severe), 'error')}: no list",
@@ -317,11 +321,16 @@ def _audited(config: DailyConfig, day: str, progress: Progress | None) -> Qualit
                 *([f"and {len(severe) - 10:,} more"] if len(severe) > 10 else []),
                 "",
                 f"To read them: qlib-ext data check {config.store}",
-                f"Who has looked at them and goes on says so: accept: [{listed(kinds, 20)}]",
+                f"Who has looked at them and goes on says so: accept: [{listed(ones, 20)}]",
             ],
             day,
         )
     return audit
+
+
+def _one(finding: Finding) -> str:
+    """What accepts this finding and no other stock's."""
+    return finding.kind if finding.instrument is None else f"{finding.kind}:{finding.instrument}"
 
 
 def _recommended(config: DailyConfig, day: str) -> Recommendation:

@@ -209,7 +209,15 @@ class TestStopped:
         assert "To read them: qlib-ext data check" in outcome.text
         (line,) = [line for line in outcome.text.splitlines() if "accept: [" in line]
         kinds = tuple(line.partition("[")[2].rstrip("]").split(", "))
+        assert "price-zero:SH600002" in kinds
+        other = [kind.replace("SH600002", "SH600003") for kind in kinds]
+        assert daily(config(place, source=None, accept=other)).status == Status.AUDIT_FAILED
         assert daily(config(place, source=None, accept=kinds)).status == Status.LIST
+        whole = [kind.partition(":")[0] for kind in kinds]
+        assert (
+            daily(config(place, source=None, accept=list(dict.fromkeys(whole))), again=True).status
+            == Status.LIST
+        )
 
     def test_the_run_does_not_score(self, place: Path) -> None:
         outcome = daily(config(place, run="lost"))
