@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from qlib_ext.report import figures, plotly_charts, verdict
+from qlib_ext.report import figures, html, plotly_charts, verdict
 from qlib_ext.report.sections.paths import Paths
 from qlib_ext.tracking.artifacts import RunArtifacts
 
@@ -19,6 +19,7 @@ TRADED = {
     "annualised_excess_return": [0.05, -0.03, -0.06],
     "sharpe_ratio": [0.6, 0.1, -0.1],
     "information_ratio": [0.4, -0.3, -0.5],
+    "max_drawdown": [-0.3, -0.2, -0.25],
 }
 CHOICE = {"measure": "return over the index", "days": 500, "probability": 0.46, "slope": -0.2, "loss": 0.7,
           "configurations": 3, "blocks": 16}  # fmt: skip
@@ -83,6 +84,8 @@ def test_it_says_what_the_models_know_and_how_far_paths_differ(run: Callable[...
     (row,) = re.findall(r"Over the index a year\s+((?:\S+\s+){7}\d of \d)", said)
     # mean, deviation, lowest, quartiles, highest
     assert row.split() == ["−1.3%", "+5.7%", "−6.0%", "−4.5%", "−3.0%", "+1.0%", "+5.0%", "1", "of", "3"]
+    assert re.search(rf"Drawdown\s+(?:\S+\s+){{7}}{html.NONE}", said), "no share of it is above zero"
+    assert "500 days in 16 blocks" in said
     assert "taken from an earlier run" in said
 
 

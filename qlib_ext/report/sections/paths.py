@@ -36,6 +36,9 @@ FIGURES: Mapping[str, tuple[str, Callable[[float], str]]] = {
 }
 
 
+UNSIGNED = ("max_drawdown", "excess_max_drawdown", "turnover")  # whose sign is always the same
+
+
 class Paths(Section):
     """RankIC, return and ratio over the paths, as a table of their distribution and as charts, and what each split was worth."""
 
@@ -145,7 +148,7 @@ def _distribution(table: pd.DataFrame) -> str:
         (
             told,
             *map(write, (values.mean(), values.std(ddof=1), values.min(), *values.quantile([0.25, 0.5, 0.75]), values.max())),
-            f"{int((values > 0).sum())} of {len(values)}",
+            html.NONE if name in UNSIGNED else f"{int((values > 0).sum())} of {len(values)}",
         )
         for name, (told, write) in FIGURES.items()
         if name in table
@@ -176,8 +179,8 @@ def _chosen(found: Mapping[str, Any]) -> str:
     return (
         f"Had the best of these {found['configurations']} paths been chosen on half of the days, by the {found['measure']}, it "
         f"would lie below the median of the other half with a probability of {html.percent(found['probability'], 0)} (probability of "
-        f"backtest overfitting, {found['blocks']} blocks of {html.count(found['days'])} days). Paths are of one method, so that 50% is "
-        "what is to be expected; far less would say that some folds' training is better than that of others."
+        f"backtest overfitting, {html.count(found['days'])} days in {found['blocks']} blocks). Where the paths differ by luck alone, "
+        "50% is to be expected; far less says that it matters which folds the models of a path have learned of."
     )
 
 
