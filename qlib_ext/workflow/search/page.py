@@ -230,8 +230,8 @@ def _slice(found: Found, parameter: Parameter) -> Chart | None:
         caption = f"{name}: mean over the trials of each choice, from the lowest to the highest."
         return Bars(values=frames[0], low=frames[1], high=frames[2], caption=caption, **about)
     groups = {
-        "went on": [trial for trial in seen if trial.rung > 0 or trial.state == "complete"],
-        "stopped": [trial for trial in seen if trial.rung == 0 and trial.state != "complete"],
+        "went on": [trial for trial in seen if trial.rung > 0 or trial.state != "stopped"],
+        "stopped": [trial for trial in seen if trial.rung == 0 and trial.state == "stopped"],
     }
     series = {
         group: pd.DataFrame(
@@ -287,4 +287,4 @@ def _short(name: str) -> str:
 def _word(word: Any) -> str:
     if word is None:
         return html.NONE
-    return f"{word:.4g}" if isinstance(word, float) else str(word)
+    return f"{word:.6g}" if isinstance(word, float) else str(word)

@@ -139,6 +139,8 @@ class Found:
         ]
         if best is None:
             return [*said, "No trial has come to the last rung yet, so none is named the best: search on."]
+        if best.own:
+            said.append("The workflow as it stood is the best of them: no other values beat it here.")
         if len(best.by_seed) < ENOUGH_SEEDS:
             said.append(
                 f"The best was trained with {counted(len(best.by_seed), 'seed')}, which settles nothing: luck of the seed and "

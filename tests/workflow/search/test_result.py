@@ -70,6 +70,7 @@ class TestWords:
 
     def test_one_seed_settles_nothing(self) -> None:
         found = dataclasses.replace(FOUND, tried=(tried(0, 0.03, 0.04),))
+        assert any("The workflow as it stood is the best" in line for line in found.sentences())
         assert any("trained with 1 seed, which settles nothing" in line for line in found.sentences())
 
     def test_days_that_other_folds_score_are_named(self) -> None:
