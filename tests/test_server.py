@@ -165,6 +165,9 @@ def _workflow(folder: Path) -> Path:
     config["qlib_init"]["exp_manager"]["kwargs"]["uri"] = "{{ MLFLOW_TRACKING_URI }}"
     kept = ("SignalRecord", "RankingRecord", "BacktestRecord", "ReportRecord")
     task["record"] = [record for record in task["record"] if record["class"].endswith(kept)]
+    sections = ("cumulative_return.CumulativeReturn", "provenance.Provenance")
+    shown = [{"class": f"qlib_ext.report.sections.{section}"} for section in sections]
+    task["record"][-1]["kwargs"] = {"sections": shown}
     path = folder / "workflow.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path

@@ -126,7 +126,10 @@ def test_a_synthetic_market_is_the_first_thing_on_the_terminal(
     assert capsys.readouterr().out.startswith("Synthetic market: a program drew it")
 
 
-def test_the_standard_report_has_what_the_run_can_feed(recorded: Any, tmp_path: Path) -> None:
+def test_the_standard_report_has_what_the_run_can_feed(
+    recorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qlib_ext.report.document.Document.pictures", lambda *_: {})  # they take seconds
     ReportRecord(recorder=recorded, out_dir=str(tmp_path)).generate()
     (report,) = tmp_path.glob("*/report.html")
     page = report.read_text(encoding="utf-8")
