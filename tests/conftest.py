@@ -16,6 +16,8 @@ import pandas as pd
 import pytest
 from hypothesis import settings
 
+from tests.interpreter import Interpreter
+
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MPLBACKEND"] = "Agg"
 if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: more threads would wait for each other
@@ -115,3 +117,11 @@ def quick_databases(database_file: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, "_initialize_tables", copies)
         yield
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> Iterator[Interpreter]:
+    """A Python that has imported what takes long, to run programs in forks of it."""
+    started = Interpreter()
+    yield started
+    started.close()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from qlib_ext.market.synthetic.us_sample import USSampleMarket
 from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.records.base import Record
 from qlib_ext.report import standard
+from tests.interpreter import Interpreter, qrun
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.yaml"))
@@ -103,16 +106,44 @@ run()
 """
 
 
-def run(
-    workflow: str, folder: Path, program: tuple[str, str] = ("-m", "qlib.cli.run"), **variables: Any
-) -> subprocess.CompletedProcess[str]:
-    """`qrun` as a user starts it, in `folder`; or another program with its arguments."""
+QRUN = ("-m", "qlib.cli.run")
+NO_PICTURES = qrun()
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environment(**variables: Any) -> dict[str, str]:
+    """This one, with variables of a workflow."""
     # MLflow puts the store of whatever ran before in this process into the environment.
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
-    given = {key: str(value) for key, value in variables.items()}
-    environment = {**inherited, "OMP_NUM_THREADS": "1", **given}
-    command = [sys.executable, *program, str(ROOT / "workflows" / f"{workflow}.yaml")]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return {**inherited, "OMP_NUM_THREADS": "1", **{key: str(value) for key, value in variables.items()}}
+
+
+@pytest.fixture
+def run(interpreter: Interpreter, empty_database: Path) -> Run:
+    """`qrun` of a workflow in a folder, or another program with its arguments, where libraries are imported already."""
+
+    def ran(
+        workflow: str, folder: Path, program: tuple[str, str] = NO_PICTURES, **variables: Any
+    ) -> subprocess.CompletedProcess[str]:
+        if not (folder / "mlflow.db").exists():
+            shutil.copy(empty_database, folder / "mlflow.db")
+        path = str(ROOT / "workflows" / f"{workflow}.yaml")
+        return interpreter(*program, path, cwd=folder, env=environment(**variables))
+
+    return ran
+
+
+@pytest.fixture
+def run_anew() -> Run:
+    """`qrun` as a user starts it, in a process of its own and a folder with nothing in it."""
+
+    def ran(workflow: str, folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *QRUN, str(ROOT / "workflows" / f"{workflow}.yaml")]
+        return subprocess.run(
+            command, cwd=folder, env=environment(**variables), capture_output=True, text=True, check=False
+        )
+
+    return ran
 
 
 # All that a run may say on a terminal: Qlib's two lines from before this package is there, what the package says, what
@@ -265,8 +296,10 @@ class TestFiles:
 
 
 class TestRun:
-    def test_from_bars_to_report(self, market: Path, tmp_path: Path) -> None:
-        done = run("mimstocr_csi300", tmp_path, QLIB_DATA=market, N_EPOCHS=2, HIDDEN_SIZE=8, SEED=1)
+    def test_from_bars_to_report(
+        self, market: Path, tmp_path: Path, run_anew: Run, interpreter: Interpreter
+    ) -> None:
+        done = run_anew("mimstocr_csi300", tmp_path, QLIB_DATA=market, N_EPOCHS=2, HIDDEN_SIZE=8, SEED=1)
         assert done.returncode == 0, done.stderr[-3000:]
         assert strange(done) == []
         for shown in ("RankIC", "Precision@10", "report.html", "sqlite:///mlflow.db"):
@@ -303,9 +336,9 @@ class TestRun:
         daily = pd.read_parquet(folder / "ranking" / "daily.parquet")
         assert record.data.metrics["RankIC"] == pytest.approx(daily["rank_ic/RETURN"].mean())
 
-        command = [sys.executable, str(ROOT / "benchmarks" / "results.py"), "mimstocr_csi300"]
-        command += [f"again={record.info.run_id}", "--uri", "sqlite:///mlflow.db"]
-        table = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        words = ["mimstocr_csi300", f"again={record.info.run_id}", "--uri", "sqlite:///mlflow.db"]
+        results = str(ROOT / "benchmarks" / "results.py")
+        table = interpreter(results, *words, cwd=tmp_path, env=environment()).stdout
         assert (
             f"| RankIC | {record.data.metrics['RankIC']:.4f} | {record.data.metrics['RankIC']:.4f} |" in table
         )
@@ -313,7 +346,7 @@ class TestRun:
         assert "| hidden size | 8 | 8 |" in table
         assert "| RankIC | +0.00000 | +0.00000 | +0.00000 |" in table
 
-    def test_imported_us_shares_from_bars_to_report(self, us_market: Path, tmp_path: Path) -> None:
+    def test_imported_us_shares_from_bars_to_report(self, us_market: Path, tmp_path: Path, run: Run) -> None:
         done = run("mimstocr_us", tmp_path, QLIB_DATA=us_market, N_EPOCHS=1, HIDDEN_SIZE=8, TOPK=20)
         assert done.returncode == 0, done.stderr[-3000:]
         (report,) = (tmp_path / "reports" / "runs").glob("*/report.html")
@@ -333,9 +366,12 @@ class TestRun:
             daily["benchmark"], index.loc[daily.index], check_names=False, check_dtype=False, rtol=1e-5
         )
 
-    def test_resnext_from_a_made_market_to_the_report(self, us_sample: Path, tmp_path: Path) -> None:
+    def test_resnext_from_a_made_market_to_the_report(
+        self, us_sample: Path, tmp_path: Path, run: Run
+    ) -> None:
         sizes = {"HIDDEN_SIZE": 8, "WIDTH": 8, "CARDINALITY": 2, "TOPK": 5, "N_DROP": 1}
-        done = run("resnext_sp500", tmp_path, QLIB_DATA=us_sample, N_EPOCHS=1, **sizes)
+        drawn = qrun("Direction", "Training")
+        done = run("resnext_sp500", tmp_path, drawn, QLIB_DATA=us_sample, N_EPOCHS=1, **sizes)
         assert done.returncode == 0, done.stderr[-3000:]
         (report,) = (tmp_path / "reports" / "runs").glob("*/report.html")
         page = report.read_text(encoding="utf-8")
@@ -355,7 +391,7 @@ class TestRun:
         audit = json.loads((folder / "data" / "quality.json").read_text(encoding="utf-8"))
         assert not audit["findings"]
 
-    def test_nothing_that_was_trained_is_trained_again(self, market: Path, tmp_path: Path) -> None:
+    def test_nothing_that_was_trained_is_trained_again(self, market: Path, tmp_path: Path, run: Run) -> None:
         variables = {"QLIB_DATA": market, "HIDDEN_SIZE": 8, "SEED": 1}
         straight, pieces = tmp_path / "straight", tmp_path / "pieces"
         straight.mkdir()
@@ -389,8 +425,10 @@ class TestRun:
         )
         return pd.read_parquet(newest)
 
-    def test_qlibs_lightgbm_goes_through_the_same_records(self, market: Path, tmp_path: Path) -> None:
-        done = run("lightgbm_csi300", tmp_path, QLIB_DATA=market)
+    def test_qlibs_lightgbm_goes_through_the_same_records(
+        self, market: Path, tmp_path: Path, run: Run
+    ) -> None:
+        done = run("lightgbm_csi300", tmp_path, qrun("Importance"), QLIB_DATA=market)
         assert done.returncode == 0, done.stderr[-3000:]
         assert strange(done) == []
         (report,) = (tmp_path / "reports" / "runs").glob("*/report.html")
@@ -414,7 +452,13 @@ class TestStops:
         ],
     )
     def test_with_one_message(
-        self, workflow: str, variables: dict[str, Any], messages: list[str], market: Path, tmp_path: Path
+        self,
+        workflow: str,
+        variables: dict[str, Any],
+        messages: list[str],
+        market: Path,
+        tmp_path: Path,
+        run: Run,
     ) -> None:
         done = run(workflow, tmp_path, **{"QLIB_DATA": market, **variables})
         assert done.returncode == 1
@@ -425,7 +469,7 @@ class TestStops:
         assert 'File "' not in shown
         assert "epoch 0" not in shown
 
-    def test_a_store_without_the_universe(self, market: Path, tmp_path: Path) -> None:
+    def test_a_store_without_the_universe(self, market: Path, tmp_path: Path, run: Run) -> None:
         poor = tmp_path / "poor"
         for part in ("calendars", "features", "instruments"):
             (poor / part).mkdir(parents=True)
@@ -438,7 +482,7 @@ class TestStops:
         assert "no universe `csi300`" in done.stdout + done.stderr
 
     @pytest.mark.skipif(not REAL.is_dir(), reason="the real market ../shared/market/cn is not here")
-    def test_the_real_store_has_no_sse50(self, tmp_path: Path) -> None:
+    def test_the_real_store_has_no_sse50(self, tmp_path: Path, run: Run) -> None:
         done = run("mimstocr_sse50", tmp_path, QLIB_DATA=REAL)
         assert done.returncode == 1
         shown = done.stdout + done.stderr

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from qlib_ext.market.synthetic.sample import SampleMarket
+from tests.interpreter import Interpreter, qrun
 
 ROOT = Path(__file__).parent.parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -142,19 +141,16 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def real_run(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def real_run(
+    market: Path, interpreter: Interpreter, empty_database: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder in which a workflow was run by `qrun`, as a user does: `mlflow.db`, `mlruns`, `reports`."""
     folder = tmp_path_factory.mktemp("real_run")
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
     given = {"QLIB_DATA": str(market), "N_EPOCHS": "2", "HIDDEN_SIZE": "4", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "qlib.cli.run", str(ROOT / "workflows" / "mimstocr_csi300.yaml")],
-        cwd=folder,
-        env=inherited | given,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    shutil.copy(empty_database, folder / "mlflow.db")
+    workflow = str(ROOT / "workflows" / "mimstocr_csi300.yaml")
+    done = interpreter(*qrun(), workflow, cwd=folder, env=inherited | given)
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 
 from qlib_ext.report.comparison.document import render
 from tests.browser.test_report import CUT, check_every_chart
+from tests.interpreter import Interpreter
 from tests.report.comparison.conftest import EQUAL, Shelf
 
 ROOT = Path(__file__).parents[2]
@@ -123,25 +122,11 @@ class TestSizes:
 
 class TestRealRun:
     def test_what_the_command_makes_of_a_real_run(
-        self, real_run: Path, visit: Callable[..., Any], tmp_path: Path
+        self, real_run: Path, visit: Callable[..., Any], interpreter: Interpreter, tmp_path: Path
     ) -> None:
-        done = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "qlib_ext.cli.main",
-                "compare",
-                "mimstocr_csi300",
-                "--out",
-                str(tmp_path / "x"),
-            ],
-            cwd=real_run,
-            env={key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
-            | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
+        command = ("-m", "qlib_ext.cli.main", "compare", "mimstocr_csi300", "--out", str(tmp_path / "x"))
+        done = interpreter(*command, cwd=real_run, env=inherited)
         assert done.returncode == 0, done.stderr[-3000:]
         opened = visit(tmp_path / "x" / "comparison.html")
         opened.draw_all()

@@ -2,13 +2,12 @@
 
     python mortal.py PLAN
 
-PLAN is a JSON file: `workflow`, the rendered YAML; `straight`, a folder for a run that nothing disturbs; `pieces`, a
-folder for runs that do not come to their end and the one that does; `seed` and `kills`, how many moments of the
-straight run are drawn; `interrupts`, how many of these are Ctrl-C and not kill -9. What happened goes to
-`PLAN.lives.json`.
+PLAN is a JSON file: `workflow`, the rendered YAML, with an empty database of MLflow's beside it; `straight`, a folder for
+a run that nothing disturbs; `pieces`, a folder for runs that do not come to their end and the one that does; `seed` and
+`kills`, how many moments of the straight run are drawn; `interrupts`, how many of these are Ctrl-C and not kill -9. What
+happened goes to `PLAN.lives.json`.
 
-Every run is a fork of this process, so that what takes long, the imports, is done once; so is MLflow's empty database.
-A moment is a line that the
+Every run is a fork of this process, so that what takes long, the imports, is done once. A moment is a line that the
 run's own code passes, counted and never timed: before each step of the training, around each checkpoint (one of them
 with half the file written), before each file of the run is put in its place, before the run is closed.
 """
@@ -32,7 +31,6 @@ import numpy as np
 import qlib.cli.run
 import qlib.contrib.strategy
 import torch._dynamo  # noqa: F401
-from mlflow.tracking import MlflowClient
 
 from qlib_ext.model import checkpoint
 from qlib_ext.model.evaluator import Evaluator
@@ -149,18 +147,9 @@ def drawn(moments: list[str], kills: int, seed: int) -> list[str]:
     return [moment for moment in dict.fromkeys(moments) if moment in chosen]
 
 
-def empty_database(folder: Path) -> None:
-    process = os.fork()
-    if process == 0:
-        MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments(max_results=1)
-        sys.exit(0)
-    os.waitpid(process, 0)
-
-
 def main(plan: Path) -> None:
     given = json.loads(plan.read_text(encoding="utf-8"))
     workflow, straight, pieces = (Path(given[name]) for name in ("workflow", "straight", "pieces"))
-    empty_database(workflow.parent)
     lives = [live(straight, workflow, None, signal.SIGKILL, resume=False)]
     points = drawn(lives[0]["moments"], given["kills"], given["seed"])
     interrupted = set(np.random.default_rng(given["seed"]).choice(points, given["interrupts"], replace=False))

@@ -1,6 +1,6 @@
 """A training that is killed again and again, at moments drawn from all that it passes, ends as one that never was.
 
-Twenty moments by default, one training between them. More, with all records of the workflow:
+Twelve moments by default, one training between them. More, with all records of the workflow:
 
     FAULT_KILLS=100 FAULT_RECORDS=all pytest tests/faults/test_kills.py
 """
@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,9 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from tests.faults.conftest import LONELY, ROOT
+from tests.interpreter import Interpreter
 
-KILLS = int(os.environ.get("FAULT_KILLS", "20"))
+KILLS = int(os.environ.get("FAULT_KILLS", "12"))
 INTERRUPTS = 2
 EPOCHS = 3
 # They say when a run was, by which command and how long an epoch took; or, as pickles, hold `resume`.
@@ -44,19 +44,23 @@ HISTORY = {"training/history.csv", "training/history.parquet"}
 
 
 @pytest.fixture(scope="module")
-def home(configured: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(
+    configured: Any,
+    empty_database: Path,
+    interpreter: Interpreter,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """A folder with the runs of a straight training and of one in pieces."""
     home = tmp_path_factory.mktemp("lives")
+    shutil.copy(empty_database, home / "mlflow.db")
     (home / "workflow.yaml").write_text(yaml.safe_dump(configured(N_EPOCHS=EPOCHS)), encoding="utf-8")
     plan = {name: str(home / name) for name in ("straight", "pieces")}
     plan |= {"workflow": str(home / "workflow.yaml"), "seed": 6, "kills": KILLS, "interrupts": INTERRUPTS}
     (home / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_TRACKING")}
-    subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("mortal.py")), str(home / "plan.json")],
-        env={**inherited, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg"},
-        check=True,
-    )
+    program = (str(Path(__file__).with_name("mortal.py")), str(home / "plan.json"))
+    done = interpreter(*program, cwd=ROOT, env={**inherited, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"})
+    assert done.returncode == 0, done.stderr[-3000:]
     return home
 
 

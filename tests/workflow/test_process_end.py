@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from qlib.utils.exceptions import LoadObjectError
 from qlib.workflow import R
 
 from qlib_ext.workflow.process_end import Excepthook
+from tests.interpreter import Interpreter
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,21 +46,24 @@ with R.start(experiment_name=how):
 """
 
 
-def ended(workplace: Any, tmp_path: Path, how: str) -> tuple[subprocess.CompletedProcess[str], str]:
+Ended = Callable[[str], tuple[subprocess.CompletedProcess[str], str]]
+
+
+@pytest.fixture
+def ended(workplace: Any, interpreter: Interpreter, tmp_path: Path) -> Ended:
     """The process, and the status of its run."""
     home = Path.cwd()
     uri = f"sqlite:///{home}/mlflow.db"
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, uri, str(home / "store"), how],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,  # no repository: git has nothing to say there
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    client = MlflowClient(uri)
-    (run,) = client.search_runs([client.get_experiment_by_name(how).experiment_id])
-    return done, run.info.status
+
+    def end(how: str) -> tuple[subprocess.CompletedProcess[str], str]:
+        # no repository: git has nothing to say there
+        program = ("-c", PROGRAM, uri, str(home / "store"), how)
+        done = interpreter(*program, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        client = MlflowClient(uri)
+        (run,) = client.search_runs([client.get_experiment_by_name(how).experiment_id])
+        return done, run.info.status
+
+    return end
 
 
 @pytest.fixture(autouse=True)
@@ -68,22 +73,22 @@ def goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestEnds:
-    def test_a_users_mistake_is_one_message(self, workplace: Any, tmp_path: Path) -> None:
-        done, status = ended(workplace, tmp_path, "user")
+    def test_a_users_mistake_is_one_message(self, ended: Ended) -> None:
+        done, status = ended("user")
         assert status == "FAILED"
         assert done.returncode == 1
         assert "Traceback" not in done.stderr + done.stdout
         assert done.stderr.count("`topk` must be at least 1, found 0") == 1
         assert "usage: git" not in done.stderr
 
-    def test_a_stopped_run_is_killed(self, workplace: Any, tmp_path: Path) -> None:
-        done, status = ended(workplace, tmp_path, "SIGTERM")
+    def test_a_stopped_run_is_killed(self, ended: Ended) -> None:
+        done, status = ended("SIGTERM")
         assert status == "KILLED"
         assert done.returncode != 0
         assert "is marked KILLED" in done.stderr
 
-    def test_so_is_one_that_is_interrupted_again_while_it_ends(self, workplace: Any, tmp_path: Path) -> None:
-        done, status = ended(workplace, tmp_path, "twice")
+    def test_so_is_one_that_is_interrupted_again_while_it_ends(self, ended: Ended) -> None:
+        done, status = ended("twice")
         assert status == "KILLED", done.stderr
         assert done.returncode != 0
         assert done.stderr.count("is marked KILLED") == 1
