@@ -280,7 +280,7 @@ FORBIDDEN_CALLS = {
 
 
 # Who reads what others wrote opens it by `qlib_ext.files`, and these alone do not.
-READERS = ("market", "workflow.read", "recommend.holdings", "features", "lookahead")
+READERS = ("market", "workflow.read", "recommend.holdings", "recommend.memory", "features", "lookahead")
 OWN_FILES = {
     "qlib_ext.market.rules.exchange_rules": "tables of the package",
 }

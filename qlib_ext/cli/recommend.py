@@ -45,6 +45,17 @@ def recommend(
     ] = None,
     column: Columns = None,
     encoding: Encoding = None,
+    on_the_day: Annotated[
+        bool,
+        typer.Option(
+            "--on-the-day",
+            help="The store has the day of the trade: score the day before it, and size orders by its prices.",
+        ),
+    ] = False,
+    memory: Annotated[
+        Path | None,
+        typer.Option(help="File in which the strategy keeps what it remembers from call to call."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="CSV file to write; recommendations/DAY-RUN.csv by default.")
     ] = None,
@@ -60,6 +71,9 @@ def recommend(
     logging.getLogger("qlib_ext").addHandler(logging.NullHandler())  # what matters is shown below
     if out is not None and (out.is_dir() or out.suffix.lower() != ".csv"):
         raise UserError(f"`--out` must be a CSV file such as list.csv, found {out}")
+    if memory is not None:
+        memory = memory.expanduser().absolute()
+        writable(memory.parent, name="the folder of `--memory`", way_out="name another")
     writable(
         FOLDER if out is None else out.expanduser().absolute().parent,
         name="the folder of `--out`",
@@ -76,6 +90,8 @@ def recommend(
             scores=scores,
             columns=pairs("--column", column, "score=alpha", empty=False),
             encoding=encoding,
+            on_the_day=on_the_day,
+            memory=memory,
         )
     terminal = console()
     source = found.source
@@ -90,10 +106,18 @@ def recommend(
     )
     terminal.print(_table(found.listed.head(top)))
     if found.orders is not None:
-        say("Orders of the next trading day, sized by the closes of this one:")
+        say(
+            f"Orders of {source['trade_day']}, at its prices:"
+            if on_the_day
+            else "Orders of the next trading day, sized by the closes of this one:"
+        )
         terminal.print(_order_table(found.orders))
     out = out or FOLDER / f"{found.source['day']}-{found.source['run'][:8]}.csv"
-    say(f"Written: {', '.join(map(str, _write(found, out.expanduser())))}")
+    written = _write(found, out.expanduser())
+    if memory is not None and found.memory is not None:
+        found.memory.write(memory)
+        written.append(memory)
+    say(f"Written: {', '.join(map(str, written))}")
 
 
 def _write(found: Recommendation, out: Path) -> list[Path]:
@@ -162,7 +186,7 @@ def _order_table(orders: pd.DataFrame) -> Table:
 
 def _shown(value: object, form: str) -> str:
     """A number in its format, an empty cell where there is none."""
-    missing = value is None or value != value or str(value) == "<NA>"
+    missing = value is None or str(value) == "<NA>" or value != value
     return "" if missing else format(int(value) if form == "d" else float(value), form)  # type: ignore[call-overload, arg-type]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.market.side_data.table import MARKET_VALUE
@@ -94,3 +96,10 @@ class Allocation(Rebuildable, ABC):
     @abstractmethod
     def decide(self, known: KnownDay) -> Decision:
         """Weights of a day."""
+
+    def memory(self) -> dict[str, Any]:
+        """What later days go by, ready for JSON; empty where each day stands alone."""
+        return {}
+
+    def recall(self, kept: Mapping[str, Any]) -> None:
+        """Go on from what `memory` gave."""

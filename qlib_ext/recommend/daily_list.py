@@ -126,12 +126,19 @@ def exchange_settings(run: TrainedRun) -> dict[str, Any]:
     return completed((kwargs.get("backtest") or {}).get("exchange_kwargs") or {})
 
 
-def limits(run: TrainedRun, codes: list[str], store: QlibStore, day: pd.Timestamp) -> pd.DataFrame:
-    """Which stocks were `suspended`, at `limit_up` or at `limit_down` on a day, as the run's exchange sees it."""
+def exchange_of_day(
+    run: TrainedRun, codes: list[str], store: QlibStore, day: pd.Timestamp
+) -> RuleBasedExchange:
+    """The exchange of the run's backtest on one day of the store."""
     calendar = store.calendar
     begin = calendar[max(0, calendar.get_loc(day) - UNIT_DAYS)]
     kwargs, _ = with_price_limit(exchange_settings(run), codes, begin, day)
-    exchange = RuleBasedExchange(freq="day", start_time=day, end_time=day, codes=codes, **kwargs)
+    return RuleBasedExchange(freq="day", start_time=day, end_time=day, codes=codes, **kwargs)
+
+
+def limits(run: TrainedRun, codes: list[str], store: QlibStore, day: pd.Timestamp) -> pd.DataFrame:
+    """Which stocks were `suspended`, at `limit_up` or at `limit_down` on a day, as the run's exchange sees it."""
+    exchange = exchange_of_day(run, codes, store, day)
     volume = D.features(codes, ["$close", "$volume"], day, day)
     volume.columns = ["close", "volume"]
     volume = volume.droplevel("datetime").reindex(codes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,20 +16,51 @@ from qlib.backtest.utils import CommonInfrastructure, LevelInfrastructure, Trade
 from qlib.strategy.base import BaseStrategy
 from qlib.utils.time import epsilon_change
 
+from qlib_ext.backtest.exchange import TINY, number
 from qlib_ext.backtest.position import OrderedPosition
 from qlib_ext.backtest.rule_based_exchange import RuleBasedExchange
 from qlib_ext.backtest.simulation import UNTRADED, has_volumes
 from qlib_ext.checks import UserError
-from qlib_ext.config.build import build
+from qlib_ext.config.build import build, in_one_form, locate
 from qlib_ext.market.exchange_days import next_day
 from qlib_ext.market.store import QlibStore
-from qlib_ext.recommend.daily_list import PRICE_DIGITS, backtest_settings, exchange_settings
+from qlib_ext.recommend.daily_list import (
+    PRICE_DIGITS,
+    backtest_settings,
+    exchange_of_day,
+    exchange_settings,
+)
 from qlib_ext.recommend.holdings import Holdings
+from qlib_ext.recommend.memory import Memory
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.terminal import quiet_qlib
 
 LONG_AGO = 1_000_000  # days: a holding of unknown age is past every holding period
 NO_SHARE = 1e-6  # what rounding leaves of a holding that is sold whole
+
+
+@dataclass(frozen=True)
+class NextOrders:
+    """Orders of a day.
+
+    Attributes
+    ----------
+    table
+        A row each for sales, purchases, what the strategy would buy and cannot, and what stays, in this order: `side`
+        (SELL, BUY, SKIP, KEEP), `instrument`, `shares`, in lots and as they are traded, `price` (the close, or with `on_the_day`
+        that of the trade, as it was traded), `value` in currency and `reason`.
+    day
+        The day of the trade.
+    notes
+        What a reader should know, as sentences.
+    memory
+        What the strategy remembers after the orders; None where nobody asked.
+    """
+
+    table: pd.DataFrame
+    day: pd.Timestamp
+    notes: list[str]
+    memory: Memory | None
 
 
 class NextDayExchange(RuleBasedExchange):
@@ -87,6 +120,15 @@ class TwoDayCalendar(TradeCalendarManager):
         return self._calendar[place], epsilon_change(self._calendar[place + 1])
 
 
+def looks_back(run: TrainedRun) -> bool:
+    """Whether the strategy of a run goes by the scores of earlier days too."""
+    settings = backtest_settings(run)
+    if settings is None:
+        return False
+    named = in_one_form(settings["strategy"], "strategy")["class"]
+    return bool(getattr(locate(named, name="strategy"), "looks_back", False))
+
+
 def next_orders(
     run: TrainedRun,
     store: QlibStore,
@@ -94,12 +136,15 @@ def next_orders(
     holdings: Holdings,
     day: pd.Timestamp,
     past: pd.Series | None = None,
-) -> tuple[pd.DataFrame, list[str]]:
+    *,
+    on_the_day: bool = False,
+    memory: Path | None = None,
+) -> NextOrders:
     """Orders that the run's strategy sends on the trading day after `day`, and what becomes of every holding.
 
     The strategy is the class that the run's backtest traded with, built from its configuration and asked once. It sees
-    the scores of `day` and the account; of the next day it sees the closes of `day` instead of prices that nobody
-    knows, and no price limit. Amounts are therefore estimates, to be worked out again at the prices of the day; who is
+    the scores of `day` and the account. By default it sees of the next day the closes of `day` instead of prices that nobody
+    knows, and no price limit. Amounts are then estimates, to be worked out again at the prices of the day; who is
     sold and who is bought is the strategy's choice.
 
     Parameters
@@ -111,24 +156,21 @@ def next_orders(
     listed
         From `daily_list`.
     holdings
-        The account.
+        The account at the close of `day`.
     day
         The day that was scored.
     past
         Scores of days before that the run has not, indexed by (`datetime`, `instrument`), for a strategy that looks back at them.
-
-    Returns
-    -------
-    orders : DataFrame
-        A row each for sales, purchases, what the strategy would buy and cannot, and what stays, in this order: `side`
-        (SELL, BUY, SKIP, KEEP), `instrument`, `shares`, in lots and as they are traded, `price` (the close, as it was
-        traded), `value` in currency and `reason`.
-    notes : list of str
+    on_the_day
+        The store has the day of the trade, and the strategy sees what the backtest's sees of it: the exchange with its prices,
+        limits and suspensions.
+    memory
+        File of what the strategy remembers, which may not be there yet.
 
     Raises
     ------
     UserError
-        If the run has no strategy.
+        If the run has no strategy, the store does not have the day of the trade and it is asked for, or the memory does not fit.
     """
     settings = backtest_settings(run)
     if settings is None:
@@ -138,6 +180,11 @@ def next_orders(
         )
     notes: list[str] = []
     later = store.calendar[store.calendar > day]
+    if on_the_day and later.empty:
+        raise UserError(
+            f"`--on-the-day` needs the day of the trade in the store, found none after {day:%Y-%m-%d} in {store.root}: add it "
+            "with `qlib-ext data update`, or leave `--on-the-day` out"
+        )
     tomorrow = later[0] if len(later) else next_day(run.region, day)
     codes = sorted({*listed.index, *holdings.shares})
     prices = last_prices(store, codes, day)
@@ -153,14 +200,19 @@ def next_orders(
             "`--cash` out"
         )
     with quiet_qlib():
-        exchange = NextDayExchange(day, tomorrow, codes=codes, **exchange_kwargs)
-        factor = prices["factor"] if not exchange.trade_w_adj_price else prices["factor"] * 0 + 1.0
+        exchange = (
+            exchange_of_day(run, codes, store, tomorrow)
+            if on_the_day
+            else NextDayExchange(day, tomorrow, codes=codes, **exchange_kwargs)
+        )
+        of_trade = last_prices(store, codes, tomorrow) if on_the_day else prices
         if exchange.trade_w_adj_price:
+            prices, of_trade = prices.assign(factor=1.0), of_trade.assign(factor=1.0)
             notes.append(
                 "the store has no complete `factor`: prices and shares are adjusted ones, and orders are not in lots"
             )
         position = {
-            code: {"amount": shares / factor[code], "price": float(prices.loc[code, "close"])}
+            code: {"amount": shares / prices.loc[code, "factor"], "price": float(prices.loc[code, "close"])}
             for code, shares in sorted(holdings.shares.items())
         }
         account = Account(
@@ -182,12 +234,25 @@ def next_orders(
             signal=_signal(run, listed, day, past),
         )
         strategy.reset(level_infra=level, common_infra=common)
+        kept = None if memory is None else _recalled(strategy, memory, settings["strategy"], tomorrow, notes)
         decision = strategy.generate_trade_decision(None)
     notes += getattr(strategy, "told", [])
+    if kept is not None and hasattr(strategy, "memory"):
+        kept = kept.after(tomorrow, strategy.memory())
+    price = of_trade["close"] / of_trade["factor"]
     amounts: dict[str, float] = {}
+    rest = dict(holdings.shares)
     for order in decision.get_decision():
-        signed = order.amount if order.direction == OrderDir.BUY else -order.amount
-        amounts[order.stock_id] = amounts.get(order.stock_id, 0.0) + signed * factor[order.stock_id]
+        code, own = order.stock_id, position.get(order.stock_id, {"amount": 0.0})["amount"]
+        if on_the_day:
+            dealt = number(exchange.get_deal_price(code, order.start_time, order.end_time, order.direction))
+            price[code] = dealt / of_trade.loc[code, "factor"] if dealt > 0 else price[code]
+        shares = order.amount * of_trade.loc[code, "factor"]
+        if order.direction == OrderDir.SELL:
+            whole = order.amount >= own * (1 - TINY)
+            shares = -(holdings.shares[code] if whole else shares)
+            rest[code] = 0.0 if whole else holdings.shares[code] * (1 - order.amount / own)
+        amounts[code] = amounts.get(code, 0.0) + shares
     book = exchange.orders().reset_index("datetime", drop=True)
     withheld = {code: str(row["reason"]) for code, row in book[~book["sent"]].iterrows()}
     if getattr(strategy, "hold_thresh", 1) > 1 and set(holdings.shares) - set(holdings.days_held):
@@ -195,8 +260,29 @@ def next_orders(
             f"the strategy holds a stock for at least {strategy.hold_thresh} days: where `days_held` is not given, a "
             "holding counts as older"
         )
-    rows = _rows(listed, holdings, amounts, withheld, prices["close"] / factor, strategy)
-    return pd.DataFrame(rows, columns=["side", "instrument", "shares", "price", "value", "reason"]), notes
+    rows = _rows(listed, rest, amounts, withheld, price, strategy)
+    table = pd.DataFrame(rows, columns=["side", "instrument", "shares", "price", "value", "reason"])
+    return NextOrders(table, tomorrow, notes, kept)
+
+
+def _recalled(
+    strategy: BaseStrategy, path: Path, settings: Mapping[str, Any], day: pd.Timestamp, notes: list[str]
+) -> Memory:
+    """The memory in a file, once the strategy goes on from what it knew before a day."""
+    memory = Memory.read(path, in_one_form(settings, "strategy"))
+    if not hasattr(strategy, "recall"):
+        notes.append(f"{type(strategy).__name__} goes by the holdings alone: `--memory` keeps nothing of it")
+        return memory
+    state = memory.before(day)
+    if state is None:
+        return memory
+    try:
+        strategy.recall(state)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UserError(
+            f"{path} holds no memory of this strategy ({error}): name another file, and the strategy begins without"
+        ) from error
+    return memory
 
 
 def last_prices(store: QlibStore, codes: list[str], day: pd.Timestamp) -> pd.DataFrame:
@@ -230,13 +316,13 @@ def _signal(
 
 def _rows(
     listed: pd.DataFrame,
-    holdings: Holdings,
+    rest: Mapping[str, float],
     amounts: Mapping[str, float],
     withheld: Mapping[str, str],
     price: pd.Series,
     strategy: BaseStrategy,
 ) -> list[tuple[str, str, float, float, float, str]]:
-    """Sales and purchases in the order in which the strategy sends them, then what stays, the best rank first."""
+    """Sales and purchases in the order in which the strategy sends them, then what stays of each holding, the best rank first."""
     scored = int(listed["rank"].notna().sum())
 
     def row(side: str, code: str, shares: float, reason: str) -> tuple[str, str, float, float, float, str]:
@@ -265,15 +351,14 @@ def _rows(
     nothing += [
         row("SKIP", code, 0.0, f"{standing(code)}; {reason}")
         for code, reason in withheld.items()
-        if code not in holdings.shares
+        if code not in rest
     ]
-    ranks = listed["rank"].astype("float64").reindex([*holdings.shares])
+    ranks = listed["rank"].astype("float64").reindex([*rest])
     stays = []
-    for code in sorted(holdings.shares, key=lambda code: (np.nan_to_num(ranks[code], nan=np.inf), code)):
-        rest = holdings.shares[code] + min(0.0, amounts.get(code, 0.0))
-        if rest > NO_SHARE:
+    for code in sorted(rest, key=lambda code: (np.nan_to_num(ranks[code], nan=np.inf), code)):
+        if rest[code] > NO_SHARE:
             why = withheld.get(code) or _why(code, ranks, strategy)
-            stays.append(row("KEEP", code, rest, f"{standing(code)}; {why}"))
+            stays.append(row("KEEP", code, rest[code], f"{standing(code)}; {why}"))
     return [*sales, *purchases, *nothing, *stays]
 
 

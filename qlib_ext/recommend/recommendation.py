@@ -18,8 +18,9 @@ from qlib_ext.checks import UserError, one_of
 from qlib_ext.market.store import QlibStore, synthetic_note
 from qlib_ext.recommend.daily_list import daily_list
 from qlib_ext.recommend.holdings import Holdings, check_cash, read_holdings
-from qlib_ext.recommend.orders import next_orders
-from qlib_ext.recommend.scoring import find_day, score, score_from_file
+from qlib_ext.recommend.memory import Memory
+from qlib_ext.recommend.orders import looks_back, next_orders
+from qlib_ext.recommend.scoring import find_day, last_scored, score, score_from_file
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.tracking.artifacts import unchecked_note
 from qlib_ext.tracking.runs import find_run
@@ -36,11 +37,13 @@ class Recommendation:
     listed
         From `qlib_ext.recommend.daily_list.daily_list`.
     orders
-        From `qlib_ext.recommend.orders.next_orders`; None where no account was given.
+        The table of `qlib_ext.recommend.orders.next_orders`; None where no account was given.
     notes, warnings
         What a reader should know, and what must be looked into first, as sentences.
     source
-        Run, store, universe and cash, ready for JSON.
+        Run, store, universe, cash and the day of the trade, ready for JSON.
+    memory
+        What the strategy remembers after the orders, where it was asked for.
     """
 
     day: pd.Timestamp
@@ -49,6 +52,7 @@ class Recommendation:
     notes: list[str]
     warnings: list[str]
     source: dict[str, Any]
+    memory: Memory | None = None
 
 
 def recommend(
@@ -62,6 +66,8 @@ def recommend(
     scores: Path | None = None,
     columns: Mapping[str, str] | None = None,
     encoding: str | None = None,
+    on_the_day: bool = False,
+    memory: Path | None = None,
 ) -> Recommendation:
     """Score a day with a trained run, and ask its strategy for the orders of the next. Sets Qlib up on the store.
 
@@ -74,7 +80,7 @@ def recommend(
     store_path
         The store to score; by default the one that the run was made with.
     date
-        A day of the store; by default its newest.
+        A day of the store; by default its newest, or with `on_the_day` the one before.
     current
         CSV file of holdings, as `qlib_ext.recommend.holdings.read_holdings` reads it.
     cash
@@ -84,6 +90,11 @@ def recommend(
         given the scores of another run is scored by the model of that one, and a walk-forward by its newest fold.
     columns, encoding
         Of that file, as `qlib_ext.data.score_file.read_scores` takes them.
+    on_the_day
+        The store has the day of the trade: orders are by its prices, limits and suspensions, as in the backtest.
+    memory
+        File of what the strategy remembers of earlier calls, which may not be there yet; it is read, and what is to be written
+        comes back.
 
     Raises
     ------
@@ -92,6 +103,11 @@ def recommend(
     """
     if cash is not None:
         check_cash(cash)
+    for name, given in (("--on-the-day", on_the_day), ("--memory", memory is not None)):
+        if given and current is None and cash is None:
+            raise UserError(
+                f"`{name}` goes with orders, and there is no account: give `--current FILE` or `--cash`"
+            )
     with tempfile.TemporaryDirectory() as folder:
         run = TrainedRun.open(client, find_run(client, wanted), Path(folder) / "run", learned=False)
         scorer = None if scores is not None else _scorer(client, run, Path(folder))
@@ -118,7 +134,9 @@ def recommend(
             scored = score_from_file(run, store, scores, date, columns=columns, encoding=encoding)
         else:
             assert scorer is not None
-            scored = score(scorer, store, find_day(store, date), asked=date is not None)
+            wanted_day = find_day(store, date, before=on_the_day)
+            after = last_scored(run) if account is not None and looks_back(run) else None
+            scored = score(scorer, store, wanted_day, asked=date is not None, after=after)
         day = scored.day
         trained = scorer or run
         listed = daily_list(run, store, scored, trained)
@@ -141,8 +159,10 @@ def recommend(
             )
         orders = None
         if account is not None:
-            orders, more = next_orders(run, store, listed, account, day, scored.past)
-            notes += more
+            orders = next_orders(
+                run, store, listed, account, day, scored.past, on_the_day=on_the_day, memory=memory
+            )
+            notes += orders.notes
         source = {
             "run": run.run_id,
             "run_name": run.name,
@@ -151,8 +171,11 @@ def recommend(
             "day": f"{day:%Y-%m-%d}",
             "universe": run.summary["universe"],
             "cash": None if account is None else account.cash,
+            "trade_day": None if orders is None else f"{orders.day:%Y-%m-%d}",
         }
-    return Recommendation(day, listed, orders, notes, warnings, source)
+    if orders is None:
+        return Recommendation(day, listed, None, notes, warnings, source)
+    return Recommendation(day, listed, orders.table, notes, warnings, source, orders.memory)
 
 
 def _scorer(client: MlflowClient, run: TrainedRun, folder: Path) -> TrainedRun:

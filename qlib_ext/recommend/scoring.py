@@ -20,7 +20,8 @@ from qlib_ext.model.ensemble.member_scores import combine_tables
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.records.signal import as_predictions
 
-DAY, CHECK = "day", "check"  # segments: the day that is asked for, and one that the run has scored itself
+# Segments: the day that is asked for, one that the run has scored itself, and those between the run's last and the day.
+DAY, CHECK, PAST = "day", "check", "past"
 SAME_RETURN = 1e-5  # two returns closer than this are the same but for rounding
 SAME_SCORE = 1e-4  # times the spread of the scores: of the same model on another device
 MANY = 0.5
@@ -43,7 +44,8 @@ class Scored:
     warnings
         What a reader must look into before trading on the scores.
     past
-        Scores of the members on days before, where a file has them, indexed by (`datetime`, `instrument`).
+        Scores of the members on days before, where a file has them or they were asked for, indexed by (`datetime`,
+        `instrument`).
     """
 
     day: pd.Timestamp
@@ -54,8 +56,8 @@ class Scored:
     past: pd.Series | None = None
 
 
-def find_day(store: QlibStore, asked: str | None) -> pd.Timestamp:
-    """The day asked for, by default the newest of the store.
+def find_day(store: QlibStore, asked: str | None, *, before: bool = False) -> pd.Timestamp:
+    """The day asked for, by default the newest of the store, or with `before` the one before that.
 
     Raises
     ------
@@ -64,7 +66,7 @@ def find_day(store: QlibStore, asked: str | None) -> pd.Timestamp:
     """
     calendar = store.calendar
     if asked is None:
-        return calendar[-1]
+        return calendar[-2 if before and len(calendar) > 1 else -1]
     try:
         day = pd.Timestamp(asked)
     except ValueError as error:
@@ -91,7 +93,14 @@ def find_day(store: QlibStore, asked: str | None) -> pd.Timestamp:
     )
 
 
-def score(run: TrainedRun, store: QlibStore, day: pd.Timestamp, *, asked: bool = False) -> Scored:
+def score(
+    run: TrainedRun,
+    store: QlibStore,
+    day: pd.Timestamp,
+    *,
+    asked: bool = False,
+    after: pd.Timestamp | None = None,
+) -> Scored:
     """Score the members of the run's universe on one day, with the weights and statistics of the training.
 
     The scores are those that a backtest of that day gets: the same dataset, the same network, nothing fitted anew. To
@@ -108,6 +117,8 @@ def score(run: TrainedRun, store: QlibStore, day: pd.Timestamp, *, asked: bool =
         A day of its calendar.
     asked
         Whether the day was asked for by name: then it may be one that the model was trained on, with a warning.
+    after
+        A day since which all days are scored, into `past`; None for none.
 
     Raises
     ------
@@ -120,6 +131,13 @@ def score(run: TrainedRun, store: QlibStore, day: pd.Timestamp, *, asked: bool =
     days = {DAY: (day, day)}
     if check is not None and check != day:
         days[CHECK] = (check, check)
+    between = (
+        store.calendar[:0]
+        if after is None
+        else store.calendar[(store.calendar > after) & (store.calendar < day)]
+    )
+    if len(between):
+        days[PAST] = between[0], between[-1]
     _check_members(run, store, day)
     models = _models(run, days)
     for of_run, _, dataset in models:
@@ -144,7 +162,8 @@ def score(run: TrainedRun, store: QlibStore, day: pd.Timestamp, *, asked: bool =
         assert before is not None
         _compare_scores(before.loc[check], again, check, notes, warnings)
     _compare_store(run, store, dataset, notes, warnings)
-    return Scored(day, predictions, dataset.handler.panel, notes, warnings)
+    past = _tabled(run, models, PAST)["score"] if len(between) else None
+    return Scored(day, predictions, dataset.handler.panel, notes, warnings, past)
 
 
 def score_from_file(
@@ -283,9 +302,15 @@ def _models(
 def _predict(
     run: TrainedRun, models: Sequence[tuple[TrainedRun, Model, DailyPanelDataset]], segment: str
 ) -> pd.DataFrame:
+    return _tabled(run, models, segment).droplevel("datetime")
+
+
+def _tabled(
+    run: TrainedRun, models: Sequence[tuple[TrainedRun, Model, DailyPanelDataset]], segment: str
+) -> pd.DataFrame:
     tables = [as_predictions(model.predict(dataset, segment)) for _, model, dataset in models]
     frame = combine_tables(tables, run.combiner()) if run.members else tables[0]
-    return frame.droplevel("datetime")
+    return frame
 
 
 def _age(run: TrainedRun, store: QlibStore, day: pd.Timestamp, *, asked: bool) -> tuple[list[str], list[str]]:
@@ -328,9 +353,15 @@ def _about_store(run: TrainedRun, store: QlibStore, day: pd.Timestamp) -> tuple[
         )
     if day < store.calendar[-1]:
         notes.append(
-            f"the store has {int((store.calendar > day).sum())} days after this one; none of them is looked at"
+            f"the store has {counted(int((store.calendar > day).sum()), 'day')} after this one; no score looks at them"
         )
     return notes, warnings
+
+
+def last_scored(run: TrainedRun) -> pd.Timestamp | None:
+    """The last day that the run keeps scores of; None where it keeps none."""
+    table = run.table("signal/predictions.parquet")
+    return None if table is None else table.index.get_level_values("datetime").max()
 
 
 def _day_to_check(run: TrainedRun, store: QlibStore, day: pd.Timestamp) -> pd.Timestamp | None:

@@ -32,7 +32,10 @@ from qlib_ext.portfolio.problem import TOLERANCE
 from qlib_ext.strategy.daily_signal import daily
 
 MUCH = 0.01  # of the account, that comes to no lot
-FORGOTTEN = "the calendar {} goes by the last rebalance, of which the holdings tell nothing: the day is taken as one on which it rebalances"
+FORGOTTEN = (
+    "the calendar {} goes by the last rebalance, of which the holdings tell nothing: the day is taken as one on which it "
+    "rebalances. `--memory FILE` keeps it from day to day"
+)
 MORE_DAYS = 300  # of the market, for side data that reach back further than returns
 
 
@@ -71,8 +74,11 @@ class TargetWeights(Rebuildable, BaseSignalStrategy):
     Notes
     -----
     Bars are read from the store that Qlib reads, once, on the first day. An account that begins with holdings is rebalanced when
-    the calendar says so of the days alone; where the calendar asks what the last rebalance aimed at, on the first day.
+    the calendar says so of the days alone; where the calendar asks what the last rebalance aimed at, on the first day. `memory` and
+    `recall` carry what it goes by from one process to the next.
     """
+
+    looks_back = True  # at the scores of earlier days
 
     def __init__(
         self,
@@ -151,6 +157,26 @@ class TargetWeights(Rebuildable, BaseSignalStrategy):
                     f"`qlib-ext data side-data {store.root} {name} FILE`, or leave out what asks for it"
                 )
         self.portfolio.check_store(store)
+
+    def memory(self) -> dict[str, Any]:
+        """What later days go by and holdings do not tell, ready for JSON; empty before the first rebalance."""
+        if self._last is None:
+            return {}
+        return {
+            "last": f"{self._last:%Y-%m-%d}",
+            "targets": {code: weight for code, weight in self._targets.items() if weight != 0},
+            "score": {code: score for code, score in self._score.items() if not math.isnan(score)},
+            "portfolio": self.portfolio.memory(),
+        }
+
+    def recall(self, kept: Mapping[str, Any]) -> None:
+        """Go on from what `memory` gave."""
+        if not kept:
+            return
+        self._last = pd.Timestamp(kept["last"])
+        self._targets = {str(code): float(weight) for code, weight in kept["targets"].items()}
+        self._score = {str(code): float(score) for code, score in kept["score"].items()}
+        self.portfolio.recall(kept["portfolio"])
 
     @property
     def shorts(self) -> bool:

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -84,6 +85,12 @@ class TestWidth:
         line = next(line for line in text.splitlines() if "SH600000.LONG" in line)
         assert line.split()[:6] == ["123", "SH600000.LONG", "-12.34567", "4", "61%", "12345.67"]
         assert {"Insurance", "(Group)", "suspended,"} <= {*text.split()}
+
+    def test_a_member_without_a_score(self) -> None:
+        row = {"rank": pd.NA, "score": np.nan, "close": 12.5}
+        row |= dict.fromkeys(("suspended", "limit_up", "limit_down", "new"), False)
+        text = self.shown(_table(pd.DataFrame([row], index=["SH600000"])))
+        assert re.search(r"SH600000 .* 12\.50", text)
 
     def test_the_orders(self) -> None:
         row = ("SELL", "SH600000.LONG", 1234567890.0, 12345.67, 123456789012.0, "rank 1234 of 5000; " * 6)

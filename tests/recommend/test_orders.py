@@ -208,6 +208,28 @@ class TestOrders:
         assert "holding threshold" in rows.loc[young, "reason"]
         assert any("where `days_held` is not given" in note for note in found.notes)
 
+    @pytest.mark.parametrize("given", [{"on_the_day": True}, {"memory": Path("memory.json")}])
+    def test_what_goes_with_orders_wants_an_account(
+        self, client: MlflowClient, given: dict[str, Any]
+    ) -> None:
+        with pytest.raises(UserError, match="goes with orders, and there is no account"):
+            recommend(client, RUN, **given)
+
+    def test_the_day_of_the_trade_must_be_in_the_store(self, client: MlflowClient, newest: QlibStore) -> None:
+        last = f"{newest.calendar[-1]:%Y-%m-%d}"
+        with pytest.raises(
+            UserError, match=f"needs the day of the trade in the store, found none after {last}"
+        ):
+            recommend(client, RUN, newest.root, date=last, cash=1e6, on_the_day=True)
+
+    def test_a_strategy_that_remembers_nothing_says_so(
+        self, client: MlflowClient, newest: QlibStore, tmp_path: Path
+    ) -> None:
+        found = recommend(client, RUN, newest.root, cash=1e6, memory=tmp_path / "memory.json")
+        assert "TopkDropout goes by the holdings alone: `--memory` keeps nothing of it" in found.notes
+        assert found.memory is not None
+        assert found.memory.days == {}
+
     def test_a_run_without_a_strategy(
         self, client: MlflowClient, newest: QlibStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -91,6 +91,8 @@ class OnlineCombination(Allocation):
         self.benchmark, self.index, self.horizon = first.benchmark, first.index, first.horizon
         self.shorts = any(member.shorts for member in self.members.values())
         self.min_trade = min(member.min_trade for member in self.members.values())
+        self._days: list[pd.Timestamp] = []
+        self._last: pd.Timestamp | None = None
         self._begin()
 
     @property
@@ -143,11 +145,32 @@ class OnlineCombination(Allocation):
             kept=all(decision.kept for decision in decisions),
         )
 
+    def memory(self) -> dict[str, Any]:
+        """What the members hold and have earned, ready for JSON."""
+        return {
+            "last": None if self._last is None else f"{self._last:%Y-%m-%d}",
+            "days": [f"{day:%Y-%m-%d}" for day in self._days],
+            "relatives": self._relatives.tolist(),
+            "accounts": [account.memory() for account in self._accounts],
+            "members": [member.memory() for member in self.members.values()],
+        }
+
+    def recall(self, kept: Mapping[str, Any]) -> None:
+        """Go on from what `memory` gave."""
+        self._begin()
+        self._last = None if kept["last"] is None else pd.Timestamp(kept["last"])
+        self._days = [pd.Timestamp(day) for day in kept["days"]]
+        self._relatives = np.array(kept["relatives"], dtype=np.float64).reshape(-1, len(self.members))
+        for account, state in zip(self._accounts, kept["accounts"], strict=True):
+            account.recall(state)
+        for member, state in zip(self.members.values(), kept["members"], strict=True):
+            member.recall(state)
+
     def _begin(self) -> None:
         self._accounts = [PaperAccount(self.horizon[0], self.buy_cost, self.sell_cost) for _ in self.members]
         self._relatives = np.empty((0, len(self.members)))
-        self._days: list[pd.Timestamp] = []
-        self._last: pd.Timestamp | None = None
+        self._days = []
+        self._last = None
 
     def _catch_up(self, known: KnownDay) -> bool:
         """Let the members' accounts earn what has come since; whether days were too many to be known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,23 @@ class PaperAccount:
             found[day] = max(LEAST, found[day] * (1.0 - self._owed) * (1.0 - self._trade()))
             self._owed = 0.0
         return found
+
+    def memory(self) -> dict[str, Any]:
+        """What it holds, and what it is still to trade and to pay, ready for JSON."""
+        return {
+            "weights": self._weights,
+            "waiting": [[left, dict(weights)] for left, weights in self._waiting],
+            "owed": self._owed,
+        }
+
+    def recall(self, kept: Mapping[str, Any]) -> None:
+        """Go on from what `memory` gave."""
+        self._weights = {str(code): float(weight) for code, weight in kept["weights"].items()}
+        self._waiting = [
+            (int(left), {str(code): float(weight) for code, weight in weights.items()})
+            for left, weights in kept["waiting"]
+        ]
+        self._owed = float(kept["owed"])
 
     def _trade(self) -> float:
         """Trade what is due; what it costs, as a share of the account."""
