@@ -122,6 +122,11 @@ class DailyBars(FeatureSet):
         self._joined: np.ndarray | None = None
         self._joined_on: Tensor | None = None
 
+    @property
+    def history_days(self) -> int:
+        """The window, what its first bars are filled from, and the close that its first change is from."""
+        return self.lookback_days + self.fill_limit_days + (self.form == "change")
+
     def identity(self) -> dict[str, Any]:
         names = ("bars", "indicators", "lookback_days", "form", "fill", "fill_limit_days", "clip")
         settings = {name: getattr(self, name) for name in names}

@@ -32,6 +32,7 @@ from qlib_ext.lookahead import static_checks as known
 from qlib_ext.lookahead.batches import BLOCK_DAYS, blocks, choose, plan
 from qlib_ext.lookahead.changed_market import Block, ChangedMarkets
 from qlib_ext.lookahead.findings import Check, Finding, Result
+from qlib_ext.lookahead.history import HistoryCut, feature_findings, score_findings
 from qlib_ext.lookahead.leaks import Leak
 from qlib_ext.lookahead.observation import (
     FEATURES,
@@ -87,6 +88,9 @@ def audit(
     normalised by all of them; that they follow from the training alone is seen by building everything anew, with all
     days after the training changed. One changed market serves many days t where features remember no longer than the
     days between them; what differs is always seen again in a market of its own, in which only days after t differ.
+
+    One more market has no bars before some day: features and scores of days after it must be those of the whole history, to
+    rounding, once they have as many days as the features say they need.
 
     Parameters
     ----------
@@ -235,10 +239,14 @@ class _Audit:
         if len(self.dates) < dates:
             self.notes.append(f"the segments have {len(self.dates)} days to look at, fewer than {dates}")
         self.boundaries = self._boundaries(refits)
+        self.cut = HistoryCut.plan(
+            self.subject.lookback_days, list(self.subject.segments.values()), self.dates[-1]
+        )
+        self.cut_scores: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         # Each market is loaded, and the store itself again after it.
         batches = len(plan(self.dates, self.subject.lookback_days + BLOCK_DAYS))
         self.about = (
-            f" (about {max(1, round(load * (len(self.boundaries) + 2 * batches + 2) / 60))} min in all)"
+            f" (about {max(1, round(load * (len(self.boundaries) + 2 * batches + 3) / 60))} min in all)"
         )
         self.given = model
         self.known: dict[int, Day] = {}
@@ -256,7 +264,7 @@ class _Audit:
         self.findings += known.declared(subject)
         self.findings += known.data(subject, self.whole)
         near = {day for t in self.boundaries for day in self._near(t)}
-        self._learn_days([*self.dates, *near])
+        self._learn_days([*self.dates, *near, *([] if self.cut is None else self.cut.lengths)])
         self._learn_labels([day for t in self.boundaries for day in self._labelled(t)])
         self.findings += known.batches(subject, self.dates[:: max(1, len(self.dates) // 5)][:5])
         self.columns, self.label_columns = subject.columns, subject.label_columns()
@@ -264,9 +272,12 @@ class _Audit:
         self.state = fitted_state(subject.dataset)
         self.model = fresh_model(self.task, subject) if self.given is None else self.given(subject.dataset)
         self._check_scoring()
+        if self.cut is not None and self.scored:
+            self.cut_scores = subject.scores(self.model, [*self.cut.lengths])
         self._refit()
         self.findings += known.purge(subject, self.horizon)
         self._batches()
+        self._history()
         self._split()
         told = [leak for leak in self.confirmed.values() if self._tells(leak)]
         self._learn_labels([leak.first for leak in told])
@@ -434,6 +445,47 @@ class _Audit:
                     follows[difference.what].append(source)
         for difference in found:
             self.confirmed[difference.what] = Leak(difference, day, follows[difference.what])
+
+    def _history(self) -> None:
+        """Whether features and scores of a day change with how much history is loaded."""
+        needed = self.subject.lookback_days
+        if self.cut is None:
+            self.notes.append(
+                f"of no day the history can be cut to the {needed} days that features need: the store has too few"
+            )
+            return
+        if FEATURES in self.confirmed:  # what remembers all days so far, and those to come, is told once
+            self.notes.append(
+                "features follow from later days, so that it was not looked at how much history they need"
+            )
+            return
+        self.say(self.done, len(self.dates), "loading a shorter history")
+        days, root = [*self.cut.lengths], self._root()
+        changed_market.write_shortened(self.store, root, self.cut.first)
+        with reading(root):
+            self.frozen = True
+            self.subject.reload_since(days[-1])
+            theirs = self.subject.observe(days)
+            scores = self.subject.scores(self.model, days) if self.cut_scores else {}
+        changed_market.remove(root)
+        found, notes = feature_findings(
+            self.cut,
+            self.known,
+            theirs,
+            self.columns,
+            self.store.calendar,
+            needed,
+            declared=self.subject.features is not None,
+        )
+        told = SCORES in self.confirmed or any(x.kind == "score-depends-on-other-days" for x in self.findings)
+        if self.cut_scores and not told and not found:
+            more = score_findings(self.cut, self.cut_scores, scores, self.store.calendar, needed)
+            found, notes = [*found, *more[0]], [*notes, *more[1]]
+        self.findings += found
+        self.notes += notes
+        lengths = ", ".join(map(str, self.cut.lengths.values()))
+        what = f"features and scores of days with {lengths} days of bars up to them, beside those with all of them"
+        self.checks.append(Check("history", what, len(days)))
 
     def _split(self) -> None:
         """Whether features know of splits that come after all days."""

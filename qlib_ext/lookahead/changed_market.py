@@ -172,6 +172,28 @@ def write_split(store: QlibStore, root: Path, seed: int) -> None:
             content.tofile(folder / file.name)
 
 
+def write_shortened(store: QlibStore, root: Path, first: int) -> None:
+    """Write the store with no bar before the day at a position; all else is a link."""
+    root.mkdir(parents=True)
+    for part in ("calendars", "instruments", "side"):
+        _link(store.root, root, part)
+    for source in _folders(store):
+        folder = root / "features" / source.name
+        folder.mkdir(parents=True)
+        for file in _files(source):
+            content = _content(file, len(store.calendar))
+            start = int(content[0])
+            if start >= first:
+                (folder / file.name).symlink_to(file)
+                continue
+            left = content[1 + first - start :]
+            if not len(left):  # it ended before; a file there must be, since lists name the stock
+                first_value = np.array([start, np.nan], dtype=np.float32)
+                first_value.tofile(folder / file.name)
+                continue
+            np.concatenate([np.array([first], dtype=np.float32), left]).tofile(folder / file.name)
+
+
 def _has_raw_volumes(store: QlibStore) -> bool:
     """Whether volumes are shares as they were traded, as far as they tell."""
     codes = store.instruments()

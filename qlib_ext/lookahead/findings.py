@@ -157,6 +157,12 @@ KINDS = {
             "turn dropout off when scoring (evaluation mode), and fix the seed",
         ),
         Kind(
+            "changes-with-history",
+            "features or scores of a day change with how many days of bars were loaded before it",
+            "take windows of a fixed length in the place of what remembers all days so far (`EMA` over a long span, sums and "
+            "ranks since the first bar), or have the features say how many days they need",
+        ),
+        Kind(
             "fit-reads-test",
             "a model that is trained gives other scores when only later segments change",
             "let `fit` read `train` and `valid` only",

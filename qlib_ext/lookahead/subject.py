@@ -132,6 +132,15 @@ class Subject:
         kwargs = {"init_type": DataHandlerLP.IT_LS} if isinstance(self.handler, DataHandlerLP) else {}
         self.dataset.setup_data(handler_kwargs=kwargs)
 
+    def reload_since(self, day: int) -> None:
+        """As `reload`, from a store that has the days around a later one alone: of the segments, those that hold it."""
+        whole = self.dataset.segments
+        self.dataset.segments = {name: bounds for name, bounds in whole.items() if day in self.segments[name]}
+        try:
+            self.reload()
+        finally:
+            self.dataset.segments = whole
+
     # -- days ----------------------------------------------------------------------------------------------
 
     def probe(self, days: Sequence[int]) -> DatasetH:

@@ -22,6 +22,7 @@ FEW_DAYS = 250  # about a trading year
 HIGH_IC = 0.15  # daily mean; good signals of daily bars lie between 0.02 and 0.08
 HIGH_ICIR = 1.5  # daily, not annualised
 LOW_COVERAGE = 0.9  # of the universe's members of a day that have a score, mean over the test days
+HISTORY = "changes-with-history"  # an alarm of the look-ahead audit that is of the past, and no leak
 MOST_LEAKS = 3  # of the look-ahead audit are told
 LOW_DAY = 0.5  # the same on the worst day
 
@@ -239,23 +240,35 @@ def _look_ahead(run: RunArtifacts) -> list[Remark]:
                 for k, note in enumerate(found["notes"])
             ),
         ]
-    if not findings:
-        return [
+    remembers = [finding for finding in findings if finding["kind"] == HISTORY]
+    leaks = [finding for finding in findings if finding["kind"] != HISTORY]
+    remarks = []
+    if leaks:
+        told = "; ".join(f"{finding['kind']}: {finding['message']}" for finding in leaks[:MOST_LEAKS])
+        more = f"; and {len(leaks) - MOST_LEAKS} more" if len(leaks) > MOST_LEAKS else ""
+        remarks.append(
+            Remark(
+                "warning",
+                f"The look-ahead audit raises {counted(len(leaks), 'alarm')} on {dates}, and figures of a run that knows "
+                f"the future mean nothing: {told}{more}.",
+            )
+        )
+    else:
+        same = any(check["name"] == "history" for check in found.get("checks", ())) and not remembers
+        shorter = " With a shorter history they are the same too, to rounding." if same else ""
+        remarks.append(
             Remark(
                 "note",
                 f"The look-ahead audit changed everything after {dates} ({found['first']} to {found['last']}): features, "
-                "side data, labels and scores up to there stayed equal bit for bit. `qlib-ext lookahead` looks at more.",
+                f"side data, labels and scores up to there stayed equal bit for bit.{shorter} `qlib-ext lookahead` looks at more.",
             )
-        ]
-    told = "; ".join(f"{finding['kind']}: {finding['message']}" for finding in findings[:MOST_LEAKS])
-    more = f"; and {len(findings) - MOST_LEAKS} more" if len(findings) > MOST_LEAKS else ""
-    return [
-        Remark(
-            "warning",
-            f"The look-ahead audit raises {counted(len(findings), 'alarm')} on {dates}, and figures of a run that knows "
-            f"the future mean nothing: {told}{more}.",
         )
-    ]
+    if remembers:
+        told = "; ".join(finding["message"] for finding in remembers[:MOST_LEAKS])
+        remarks.append(
+            Remark("warning", f"What is known of a day changes with how much history is loaded: {told}.")
+        )
+    return remarks
 
 
 def _given(findings: list[dict[str, str]]) -> list[Remark]:

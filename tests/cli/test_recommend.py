@@ -5,6 +5,7 @@ import io
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,7 +88,7 @@ class TestWidth:
         assert {"Insurance", "(Group)", "suspended,"} <= {*text.split()}
 
     def test_a_member_without_a_score(self) -> None:
-        row = {"rank": pd.NA, "score": np.nan, "close": 12.5}
+        row: dict[str, Any] = {"rank": pd.NA, "score": np.nan, "close": 12.5}
         row |= dict.fromkeys(("suspended", "limit_up", "limit_down", "new"), False)
         text = self.shown(_table(pd.DataFrame([row], index=["SH600000"])))
         assert re.search(r"SH600000 .* 12\.50", text)

@@ -109,6 +109,16 @@ class StillThereTomorrow(Alpha360):
         market.members[:-1] &= there[1:]
 
 
+class SinceTheFirstBar(Alpha360):
+    """One feature is today's close over the mean of all closes so far, of which the window says nothing."""
+
+    def gather(self, padded: Tensor, day: int, columns: Tensor) -> Tensor:
+        features = super().gather(padded, day, columns)
+        closes = padded[: day + self.lookback_days, columns, self.fields.index("close")]
+        features[:, -1, 0] = (closes[-1] / closes.nanmean(dim=0) - 1).nan_to_num()
+        return features
+
+
 class KnownEarly(Expressions):
     """Side data count two days before they are known."""
 
@@ -335,6 +345,16 @@ class LooksUpTomorrow(Weighs):
         close = pd.DataFrame(panel.field("close"), panel.calendar, panel.instruments)
         rises = (close.shift(-1) > close).stack()
         return scores + rises.reindex(scores.index).fillna(False).astype(np.float32)
+
+
+class MeansOfAllDays(Weighs):
+    """The close over the mean of all closes so far, read from the market itself."""
+
+    def finish(self, scores: pd.Series, dataset: Any) -> pd.Series:
+        panel = dataset.handler.panel
+        close = pd.DataFrame(panel.field("close"), panel.calendar, panel.instruments)
+        far = (close / close.expanding().mean()).stack()
+        return scores + far.reindex(scores.index).fillna(1.0).astype(np.float32)
 
 
 class Dropout(Weighs):

@@ -32,7 +32,7 @@ from qlib_ext.tracking.runs import find_run
 
 Cut = Callable[..., QlibStore]
 RUN, UNIVERSE = "lightgbm_csi300", "csi300"
-DAYS = 7  # of trading
+DAYS = 9  # of trading
 ACCOUNT = 2_000_000.0
 SPLIT, DIVIDEND, DELISTED, LEAVES = 4, 3, 5, 4  # days after the first on which these come
 TOPK = {

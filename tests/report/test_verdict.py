@@ -204,6 +204,13 @@ class TestRemarks:
         assert warned.count("feature-looks-ahead: `X`") == 3
         assert "and 1 more." in warned
         assert "&lt;b&gt;mend it" in Summary().render(run.view())
+        remembers = {"kind": "changes-with-history", "message": "`EMA`: other features"}
+        change(run, "lookahead/audit.json", findings=[remembers], checks=[{"name": "history"}])
+        assert "changes with how much history is loaded: `EMA`: other features." in said(run, known)
+        assert "knows the future" not in said(run, known)
+        assert "shorter history" not in said(run, known, "note")
+        change(run, "lookahead/audit.json", findings=[])
+        assert "With a shorter history they are the same too" in said(run, known, "note")
         (run.root / "lookahead/audit.json").unlink()
         assert "was not looked at" in said(run, known, "note")
 
