@@ -104,7 +104,7 @@ class SearchedWorkflow:
         """The workflow with some values written in, and nothing left that the environment decides; comments stay."""
         variables, others = self._apart(values)
         base = "BASE_CONFIG_PATH" in self.config
-        yaml = YAML()
+        yaml = YAML(typ="rt")  # which keeps comments, and builds no objects of tags
         yaml.width, yaml.preserve_quotes = 10_000, True
         if base:  # what it takes from another file is written in
             config = self.with_values(values)
