@@ -19,6 +19,7 @@ from safetensors.numpy import save
 import qlib_ext
 from qlib_ext.checks import UserError
 from qlib_ext.data.spec import DatasetSpec
+from qlib_ext.model.ensemble.ensemble import Ensemble
 from qlib_ext.model.ensemble.member_scores import VALIDATION
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.records.base import Record
@@ -113,6 +114,8 @@ class SignalRecord(Record):
             return
         if "segment" not in inspect.signature(self.model.predict).parameters:
             return  # a model that knows the test segment alone
+        if isinstance(self.model, Ensemble) and not (self.model.scores and self.model.scores.validation):
+            return  # of which a member is one
         scores = as_predictions(self.model.predict(self.dataset, "valid"))["score"]
         self.save_table(VALIDATION, pd.concat([scores, self._labels(scores.index, "valid")], axis=1))
 

@@ -275,7 +275,7 @@ class TestTask:
     def test_a_combiner_that_learns_needs_a_validation(self, task: dict[str, Any]) -> None:
         wrong = copy.deepcopy(task)
         del wrong["dataset"]["kwargs"]["segments"]["valid"]
-        with pytest.raises(UserError, match="ICWeights learns weights on the validation segment"):
+        with pytest.raises(UserError, match="must hold `valid`, which ICWeights needs"):
             check_task(wrong)
 
     def test_the_audit_looks_at_each_member_once(

@@ -151,7 +151,7 @@ class Ensemble(Model):
     def check_before(self, spec: DatasetSpec) -> None:
         """The label and the segments, against those of the dataset."""
         if self.combiner.learns:
-            self._has_validation()
+            spec.require_segment("valid", type(self.combiner).__name__)
             spec.require_raw_label("label", self.label)
 
     def fit(self, dataset: Dataset, reweighter: Any = None) -> None:
@@ -176,7 +176,7 @@ class Ensemble(Model):
             for name, (run_id, trained) in zip(tasks, found, strict=True)
         ]
         runs = {run["member"]: run["run_id"] for run in self.runs}
-        self.scores = MemberScores.read(recorder.client, runs, validation=self._has_validation())
+        self.scores = MemberScores.read(recorder.client, runs, validation=self.combiner.learns)
         self.scores.fit(self.combiner, self.label)
         logger.info(
             "%r: weights %s", self.combiner, brief(self.combiner.weights_of(len(runs)).round(3).tolist())
@@ -193,17 +193,6 @@ class Ensemble(Model):
                 f"an ensemble keeps what its members said of `valid` and `test`, found segment {brief(segment)}"
             )
         return combine_tables(tables, self.combiner)
-
-    def _has_validation(self) -> bool:
-        segments = (self.dataset or {}).get("kwargs", {}).get("segments") or {}
-        if "valid" in segments:
-            return True
-        if self.combiner.learns:
-            raise UserError(
-                f"{type(self.combiner).__name__} learns weights on the validation segment, found the segments "
-                f"{', '.join(map(str, segments))}: add `valid`, or take a combiner that learns nothing"
-            )
-        return False
 
 
 def _member(given: Any, number: int) -> dict[str, Any]:

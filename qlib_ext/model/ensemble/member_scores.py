@@ -45,7 +45,7 @@ class MemberScores:
 
     @classmethod
     def read(cls, client: MlflowClient, runs: Mapping[str, str], *, validation: bool) -> MemberScores:
-        """From the members' runs, by name; `validation` says whether theirs is needed.
+        """From the members' runs, by name; `validation` says whether theirs is needed, or read only where all of them keep it.
 
         Raises
         ------
@@ -53,9 +53,12 @@ class MemberScores:
             If a run does not keep it.
         """
         wanted = (PREDICTIONS, VALIDATION) if validation else (PREDICTIONS,)
+        kept_by = {name: stored(client, run_id, (PREDICTIONS, VALIDATION)) for name, run_id in runs.items()}
+        if all(VALIDATION in there for there in kept_by.values()):
+            wanted = (PREDICTIONS, VALIDATION)
         found: dict[str, list[pd.DataFrame]] = {path: [] for path in wanted}
         for name, run_id in runs.items():
-            there = stored(client, run_id, wanted)
+            there = kept_by[name]
             for path in wanted:
                 if path not in there:
                     walked = bool(stored(client, run_id, [FOLDS]))
