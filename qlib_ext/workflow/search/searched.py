@@ -104,17 +104,17 @@ class SearchedWorkflow:
         """The workflow with some values written in, and nothing left that the environment decides; comments stay."""
         variables, others = self._apart(values)
         base = "BASE_CONFIG_PATH" in self.config
-        yaml = YAML(typ="rt")  # which keeps comments, and builds no objects of tags
-        yaml.width, yaml.preserve_quotes = 10_000, True
+        rt = YAML(typ="rt")  # which keeps comments, and builds no objects of tags
+        rt.width, rt.preserve_quotes = 10_000, True
         if base:  # what it takes from another file is written in
             config = self.with_values(values)
             config.pop("BASE_CONFIG_PATH")
         else:
-            config = yaml.load(rendered(self.path, self.environment | variables))
+            config = rt.load(rendered(self.path, self.environment | variables))
             for name, value in others.items():
                 put(config, name, value)
         into = io.StringIO()
-        yaml.dump(config, into)
+        rt.dump(config, into)
         return into.getvalue()
 
     def _apart(self, values: Values) -> tuple[dict[str, str], dict[str, Any]]:
