@@ -42,6 +42,10 @@ def daily(
         Path | None, typer.Option(help="CSV of what is held (code, shares), for the orders of the next day.")
     ] = None,
     cash: Annotated[float | None, typer.Option(help="Cash of the account, in currency.")] = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option(help="File in which the strategy keeps what it remembers from call to call."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of the lists; `daily` by default.")
     ] = None,
@@ -77,6 +81,7 @@ def daily(
         "universes": words(universe) or None,
         "holdings": _text(holdings),
         "cash": cash,
+        "memory": _text(memory),
         "out": _text(out),
         "top": top,
         "accept": words(accept) or None,

@@ -43,7 +43,7 @@ class Status(IntEnum):
     BUSY = 7
 
 
-PATHS = ("store", "out", "folder", "holdings")
+PATHS = ("store", "out", "folder", "holdings", "memory")
 LISTS = ("universes", "benchmarks", "codes", "accept")
 
 
@@ -73,6 +73,8 @@ class DailyConfig:
         CSV of what is held, for the orders of the next day.
     cash
         Of the account, where the file does not say.
+    memory
+        File in which the strategy keeps what it remembers from call to call, as `qlib-ext recommend --memory` does.
     top
         Stocks to show; the file has all of them.
     audit_universe, audit_benchmark
@@ -100,6 +102,7 @@ class DailyConfig:
     revise: bool = False
     holdings: str | None = None
     cash: float | None = None
+    memory: str | None = None
     top: int = 20
     audit_universe: str | None = None
     audit_benchmark: str | None = None
@@ -124,6 +127,8 @@ class DailyConfig:
         integer("top", self.top, 1)
         if self.cash is not None:
             check_cash(self.cash)
+        if self.memory is not None and self.holdings is None and self.cash is None:
+            raise UserError("`memory` goes with orders, found no account: name `holdings` or `cash`")
         known = [kind.name for kind in KINDS]
         for kind in (word.partition(":")[0] for word in self.accept):
             if kind not in known:
@@ -232,6 +237,9 @@ def daily(
     """
     out = Path(config.out).expanduser()
     writable(out.absolute(), name="`out`", way_out="name another")
+    memory = None if config.memory is None else Path(config.memory).expanduser()
+    if memory is not None:
+        writable(memory.absolute().parent, name="the folder of `memory`", way_out="name another")
     source = None if config.source is None else built_source(config.source, config.options)
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -247,8 +255,10 @@ def daily(
                         day,
                     )
                 audit = _audited(config, day, progress)
-                found = _recommended(config, day)
+                found = _recommended(config, day, memory)
                 files, text, headline = write_list(out, found, audit, config, _told(update))
+                if memory is not None and found.memory is not None:
+                    found.memory.write(memory)
                 outcome = Outcome(Status.LIST, headline, text, day, files)
             except _StoppedError as stop:
                 text = "\n".join([f"qlib-ext daily: {stop.headline}", "", *stop.lines]).rstrip() + "\n"
@@ -333,7 +343,7 @@ def _one(finding: Finding) -> str:
     return finding.kind if finding.instrument is None else f"{finding.kind}:{finding.instrument}"
 
 
-def _recommended(config: DailyConfig, day: str) -> Recommendation:
+def _recommended(config: DailyConfig, day: str, memory: Path | None) -> Recommendation:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return recommend(
@@ -342,6 +352,7 @@ def _recommended(config: DailyConfig, day: str) -> Recommendation:
                 config.store,
                 current=None if config.holdings is None else Path(config.holdings),
                 cash=config.cash,
+                memory=memory,
             )
     except UserError as error:
         raise _StoppedError(Status.NO_LIST, f"no list of {day}", [masked(str(error))], day) from error

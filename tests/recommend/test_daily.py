@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from qlib_ext.market.importing.bars import Bars
 from qlib_ext.market.store import QlibStore, write_store
 from qlib_ext.recommend import daily as module
 from qlib_ext.recommend.daily import DailyConfig, Status, daily
+from qlib_ext.recommend.memory import Memory
 from qlib_ext.recommend.recommendation import Recommendation
 
 CODES = [f"SH6000{k:02}" for k in range(12)]
@@ -101,7 +103,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if run == "lost":
             raise UserError(f"no run `{run}` with password={SECRET}")
         day = f"{QlibStore(store).calendar[-1]:%Y-%m-%d}"
-        return listed(store, day, ["the model is due for retraining since 2024-01-01"])
+        found = listed(store, day, ["the model is due for retraining since 2024-01-01"])
+        if options["memory"] is None:
+            return found
+        read = Memory.read(options["memory"], {"class": "Weekly"})
+        return replace(found, memory=read.after(found.day, {"calls": len(read.days) + 1}))
 
     monkeypatch.setattr(module, "recommend", recommend)
     return tmp_path
@@ -184,6 +190,14 @@ class TestList:
         assert (outcome.status, outcome.day) == (Status.LIST, "2024-03-14")
         assert "Nothing was fetched" in outcome.text
 
+    def test_what_the_strategy_remembers_is_kept_from_call_to_call(self, place: Path) -> None:
+        asked = config(place, source=None, cash=1e6, memory=str(place / "memory.json"))
+        daily(asked)
+        daily(asked)  # the list is there: nothing is asked, nothing remembered
+        daily(replace(asked, source="market"))
+        days = json.loads((place / "memory.json").read_text())["days"]
+        assert days == {f"{DAYS[-2]:%Y-%m-%d}": {"calls": 1}, f"{DAYS[-1]:%Y-%m-%d}": {"calls": 2}}
+
 
 class TestStopped:
     def test_the_source_fails(self, place: Path) -> None:
@@ -257,6 +271,7 @@ class TestConfig:
             ),
             ("{store: a, run: b, universes: csi300}", "`universes` must be a list of names"),
             ("{store: a, run: b, universes: [csi300]}", "are for a source, found no `source`"),
+            ("{store: a, run: b, memory: m.json}", "`memory` goes with orders"),
             ("{store: 3, run: b}", "`store` must be a text"),
             ("{store: a, run: b, cash: -1}", "must be an amount of at least 0"),
             ("store: [", "must be a YAML file of settings"),
