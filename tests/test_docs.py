@@ -56,6 +56,8 @@ from tests.portfolio.problems import problem_of, risk_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PARTS = (ROOT / "docs" / "parts.md").read_text(encoding="utf-8")
+OF_WORKFLOWS = (ROOT / "docs" / "workflows.md").read_text(encoding="utf-8")
 HOW_TO_ADD = (ROOT / "docs" / "how-to-add.md").read_text(encoding="utf-8")
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.yaml"))
@@ -93,7 +95,7 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
 
 
 class TestParts:
-    """The README's table of parts names what a workflow can name, and nothing else."""
+    """The table of parts names what a workflow can name, and nothing else."""
 
     KINDS: Mapping[str, type] = {
         "qlib_ext.features": FeatureSet,
@@ -136,10 +138,9 @@ class TestParts:
 
     @pytest.fixture(scope="class")
     def listed(self) -> dict[str, set[type]]:
-        text = README.split("## Parts")[1]
         found: dict[str, set[type]] = {}
         for folder, cell in re.findall(
-            r"^\| [^|]+ \| `(qlib_ext[\w.]+)` \| (.+) \|$", text, flags=re.MULTILINE
+            r"^\| [^|]+ \| `(qlib_ext[\w.]+)` \| (.+) \|$", PARTS, flags=re.MULTILINE
         ):
             parts = re.findall(r"`(\w+\.\w+)`", cell)
             found.setdefault(folder, set()).update(locate(f"{folder}.{part}", name="part") for part in parts)
@@ -428,12 +429,12 @@ class TestPages:
         missing = [name for name in named if not (ROOT / name).exists()]
         assert not missing
 
-    def test_the_readme_lists_every_workflow(self) -> None:
-        listed = re.findall(r"\(workflows/([\w.]+)\)", README)
+    def test_every_workflow_is_listed(self) -> None:
+        listed = re.findall(r"\(\.\./workflows/([\w.]+)\)", OF_WORKFLOWS)
         assert sorted(listed) == [path.name for path in WORKFLOWS]
 
 
-VARIABLES = dict(re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)` \|", README, flags=re.MULTILINE))
+VARIABLES = dict(re.findall(r"^\| `([A-Z_]+)` \| `([^`]+)` \|", OF_WORKFLOWS, flags=re.MULTILINE))
 
 
 # Qlib prints what a template takes from the environment, and this may hold a password.
@@ -446,7 +447,7 @@ class TestVariables:
         text = workflow.read_text(encoding="utf-8")
         assert not any(variable in re.sub("#.*", "", text) for variable in OF_THE_PACKAGE)
 
-    def test_the_store_is_that_of_the_environment_or_the_readmes(
+    def test_the_store_is_that_of_the_environment_or_the_default(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(sys, "excepthook", sys.excepthook)
@@ -457,13 +458,13 @@ class TestVariables:
         assert ExperimentManager("sqlite:///other.db").uri == "sqlite:///other.db"
 
     @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
-    def test_the_readme_names_what_a_workflow_reads(self, workflow: Path) -> None:
+    def test_each_variable_that_a_workflow_reads_is_listed(self, workflow: Path) -> None:
         text = workflow.read_text(encoding="utf-8")
         read = jinja2.meta.find_undeclared_variables(jinja2.Environment(autoescape=True).parse(text))
         assert read <= set(VARIABLES)
 
     @pytest.mark.parametrize("variable", [name for name in VARIABLES if name not in OF_THE_PACKAGE])
-    def test_the_default_in_the_readme_is_that_of_the_workflow(self, variable: str) -> None:
+    def test_the_default_that_is_listed_is_that_of_the_workflow(self, variable: str) -> None:
         main = ROOT / "workflows" / "mimstocr_csi300.yaml"
         texts = [path.read_text(encoding="utf-8") for path in [main, *WORKFLOWS]]
         text = next(text for text in texts if f"{{{{ {variable} |" in text)
