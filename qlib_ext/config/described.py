@@ -43,7 +43,8 @@ def described(value: Any, *, name: str) -> Any:
     Raises
     ------
     UserError
-        If the call of an object is not known, or its class cannot be found again by its name.
+        If the call of an object is not known, it has learned something since (`Rebuildable.learned`), or its class cannot be
+        found again by its name.
 
     Notes
     -----
@@ -94,6 +95,11 @@ def _call(value: Any, name: str) -> tuple[type, dict[str, Any]]:
     if isinstance(value, functools.partial) and isinstance(value.func, type):
         return value.func, _named(value.func, value.args, value.keywords, name)
     if isinstance(value, Rebuildable):
+        if value.learned:
+            raise UserError(
+                f"`{name}` must be as its call makes it, found a {type(value).__name__} that was fitted, whose weights the run "
+                f"would not have: make it anew, {type(value).__name__}(...)"
+            )
         args, kwargs = value._given
         return type(value), _named(type(value), args, kwargs, name)
     kind = type(value)

@@ -18,6 +18,11 @@ class Rebuildable:
 
     _given: tuple[tuple[Any, ...], dict[str, Any]] = (), {}
 
+    @property
+    def learned(self) -> bool:
+        """Whether it holds what no call makes again, such as trained weights; of a class that learns, for it to say."""
+        return False
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__init__" not in vars(cls):

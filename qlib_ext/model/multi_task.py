@@ -200,6 +200,11 @@ class MultiTaskModel(Rebuildable, Model):
         """The tasks, with the number of classes of those that predict one."""
         return [replace(task, classes=classes.get(task.name)) for task in self._tasks]
 
+    @property
+    def learned(self) -> bool:
+        """Whether it has weights, or the history of a training."""
+        return self._network is not None or bool(self.history)
+
     def classifications(self) -> dict[str, bool]:
         """Task -> whether it predicts a class."""
         return {task.name: task.classification for task in self._tasks}

@@ -15,9 +15,10 @@ from torch import nn
 
 from qlib_ext.checks import UserError
 from qlib_ext.config.allowlist import VARIABLE
-from qlib_ext.config.build import build
+from qlib_ext.config.build import build, dotted
 from qlib_ext.config.described import described, in_notebook
 from qlib_ext.model.balancers.cqb import CQB
+from qlib_ext.model.combiners.ic_weights import ICWeights
 from qlib_ext.model.losses.base import Loss
 from qlib_ext.model.losses.cross_entropy import CrossEntropy
 from qlib_ext.model.losses.mse import MSE
@@ -87,6 +88,14 @@ class TestCalls:
         model.model = object()
         with pytest.raises(UserError, match="no object that was used already"):
             described(model, name="model")
+
+    def test_nor_one_of_the_package_that_learned(self) -> None:
+        combiner = ICWeights()
+        assert described(combiner, name="combine") == {"class": dotted(ICWeights)}
+        draws = np.random.default_rng(0).normal(size=(2, 5, 9))
+        combiner.fit(draws, draws.sum(axis=0))
+        with pytest.raises(UserError, match=r"`combine` must be as its call .* make it anew, ICWeights\("):
+            described(combiner, name="combine")
 
 
 class TestPlaces:

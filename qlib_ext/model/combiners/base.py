@@ -31,6 +31,11 @@ class Combiner(Rebuildable, ABC):
     learns: bool = False
     weights: Floats | None = None
 
+    @property
+    def learned(self) -> bool:
+        """Whether it has weights."""
+        return self.weights is not None
+
     def fit(self, scores: npt.ArrayLike, truth: npt.ArrayLike) -> None:
         """Learn the weights of the members on the validation segment, where it learns.
 
