@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import mlflow
 import mlflow.exceptions
 from mlflow.entities import Experiment, Run, ViewType
 from mlflow.tracking import MlflowClient
@@ -69,6 +70,21 @@ def use(uri: str | None) -> None:
     """Let a tracking URI that a command was given be that of the environment, for all that this process does."""
     if uri is not None:
         os.environ["MLFLOW_TRACKING_URI"] = checked_uri(uri)
+
+
+@contextlib.contextmanager
+def place_kept(uri: str | None = None) -> Iterator[None]:
+    """What is done within goes to a tracking URI, by default that of the environment, which afterwards is as it was."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    use(uri)
+    try:
+        yield
+    finally:  # Qlib's recorder sets MLflow's own, which goes before the environment and changes it too
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        if before is None:
+            os.environ.pop("MLFLOW_TRACKING_URI", None)
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def find_run(client: MlflowClient, wanted: str) -> Run:
