@@ -10,10 +10,10 @@ import pandas as pd
 
 from qlib_ext.api import start
 from qlib_ext.api.report import Report
+from qlib_ext.api.run import Run
 from qlib_ext.checks import UserError
 
 if TYPE_CHECKING:
-    from qlib_ext.api.run import Run
     from qlib_ext.report.comparison.compared import Comparison as Compared
 
 
@@ -108,7 +108,7 @@ def compare(
     by
         Parameters or tags to group by, instead of all that differ.
     tracking_uri
-        MLflow's store, from here on in this session.
+        MLflow's store, from here on in this session. Without it the store that has the first `Run` of those given.
 
     Raises
     ------
@@ -128,7 +128,8 @@ def compare(
     if not given:
         raise UserError("`runs` must name at least one run, found none")
     wanted = [each if isinstance(each, str) else each.id for each in given]
-    client = start.client_of(tracking_uri)
+    opened = [each.client for each in given if isinstance(each, Run)]
+    client = opened[0] if opened and tracking_uri is None else start.client_of(tracking_uri)
     found, left_out = reading.read(client, find_runs(client, wanted, finished=False))
     first = baseline if baseline is None or isinstance(baseline, str) else baseline.id
     return Comparison(compared(found, left_out, baseline=first, by=by), wanted, client.tracking_uri, by)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from qlib_ext.api import start
-from qlib_ext.checks import UserError, nearest
+from qlib_ext.api.keywords import check_keywords, keywords_of
+from qlib_ext.checks import UserError
 from qlib_ext.config.described import described
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from qlib_ext.market.store import QlibStore
 
 SHARES = (0.7, 0.15, 0.15)
-OWN = ("store", "universe", "train", "valid", "test", "features", "labels", "benchmark", "config")
 Days = Sequence[Any]
 
 
@@ -88,15 +88,10 @@ class Dataset:
         segments = dict(zip(("train", "valid", "test"), (train, valid, test), strict=True))
         segments = {key: [*map(str, value)] for key, value in segments.items() if value is not None}
         of_dataset = {field.name for field in fields(DatasetConfig) if field.init} - {"handler"}
-        of_handler = {*_arguments(PanelHandler)} - {"instruments", "init_data"}
+        of_handler = keywords_of(PanelHandler) - {"instruments", "init_data"}
         if segments and "segments" in options:
             raise UserError("`segments` must be left out where `train`, `valid` or `test` is given")
-        for key in options:
-            if key not in of_dataset | of_handler:
-                known = sorted({*of_dataset, *of_handler, *OWN} - {"config"})
-                raise UserError(
-                    f"a dataset has no place for `{key}`{nearest(key, known)}; it takes {', '.join(known)}"
-                )
+        check_keywords("a dataset", options, (of_dataset | of_handler | keywords_of(Dataset)) - {"config"})
         ranked = {
             "class": "qlib_ext.data.processors.cross_section_norm.CrossSectionNorm",
             "kwargs": {"columns": [next(iter(named), "RETURN")], "method": "rank"},
@@ -155,9 +150,3 @@ class Dataset:
         return handler.fetch(slice(when, when), col_set=["feature", "label"], data_key="infer").droplevel(
             "datetime"
         )
-
-
-def _arguments(kind: type) -> list[str]:
-    import inspect
-
-    return [*inspect.signature(kind).parameters]

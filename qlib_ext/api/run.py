@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from qlib_ext.api import start
+from qlib_ext.api.keywords import check_keywords, keywords_of
 from qlib_ext.api.report import Report
 from qlib_ext.api.trading import portfolio_of, trade_run
 from qlib_ext.checks import UserError, nearest
 
 if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
     from qlib_ext.market.store import QlibStore
     from qlib_ext.recommend.recommendation import Recommendation
     from qlib_ext.tracking.artifacts import RunArtifacts
 
 SUFFIXES = (".parquet", ".csv")
+FILES = ("current", "scores", "memory")  # that a recommendation reads
 PREDICTIONS, LABELS = "signal/predictions", "signal/labels"
 
 
@@ -94,6 +98,8 @@ class Run:
     ----------
     id, name, experiment, status
         As MLflow has them.
+    client
+        Of the store that has it, wherever the session writes in the meantime.
     metrics, params, tags
         By name.
     tables
@@ -116,16 +122,26 @@ class Run:
     """
 
     def __init__(self, run: str, *, tracking_uri: str | None = None) -> None:
+        self._open(start.client_of(tracking_uri), run)
+
+    @classmethod
+    def at(cls, client: MlflowClient, run: str) -> Run:
+        """A run on a store of MLflow that need not be that of the session."""
+        made = cls.__new__(cls)
+        made._open(client, run)
+        return made
+
+    def _open(self, client: MlflowClient, run: str) -> None:
         from qlib_ext.tracking.runs import find_run
 
-        self._client = start.client_of(tracking_uri)
-        self._run = find_run(self._client, run)
+        self.client = client
+        self._run = find_run(client, run)
         self._folders: list[tempfile.TemporaryDirectory[str]] = []  # for as long as this object is there
         info = self._run.info
         self.id: str = info.run_id
         self.name: str = info.run_name
         self.status: str = info.status
-        self.experiment: str = self._client.get_experiment(info.experiment_id).name
+        self.experiment: str = client.get_experiment(info.experiment_id).name
         self.metrics: dict[str, float] = dict(self._run.data.metrics)
         self.params: dict[str, str] = dict(self._run.data.params)
         self.tags: dict[str, str] = {
@@ -175,7 +191,7 @@ class Run:
         from qlib_ext.report.standard import write_report
 
         place = None if out is None else Path(out)
-        written = write_report(self._client, self._run, place, figures=figures, makers=makers())
+        written = write_report(self.client, self._run, place, figures=figures, makers=makers())
         return Report(written.path, written.left_out)
 
     def backtest(
@@ -188,11 +204,18 @@ class Run:
         n_drop: int | None = None,
         name: str | None = None,
     ) -> Run:
-        """Trade its scores again, with another strategy; arguments as `qlib_ext.api.backtest` takes them."""
+        """Trade its scores again, with another strategy; arguments as `qlib_ext.api.backtest` takes them.
+
+        The new run lies beside this one, on the same store of MLflow.
+        """
         start.start()
+        from qlib_ext.tracking.runs import place_kept
+
         root = None if store is None else start.store_at(store).root
         portfolio = portfolio_of(strategy, backtest)
-        return Run(trade_run(self.id, portfolio, topk=topk, n_drop=n_drop, store=root, name=name))
+        with place_kept(self.client.tracking_uri):
+            made = trade_run(self.id, portfolio, topk=topk, n_drop=n_drop, store=root, name=name)
+        return Run.at(self.client, made)
 
     def recommend(
         self, store: str | Path | QlibStore | None = None, date: str | None = None, **given: Any
@@ -206,24 +229,32 @@ class Run:
         date
             The day.
         given
-            `current`, `cash`, `scores` and what else `qlib_ext.recommend.recommendation.recommend` takes.
+            `current`, `cash`, `scores` and what else `qlib_ext.recommend.recommendation.recommend` takes; files by their path.
 
         Returns
         -------
         `listed` is the table of the day; `orders` those of the next, where an account was given.
+
+        Raises
+        ------
+        UserError
+            Of a keyword that is not known, and of what does not fit.
         """
         start.start()
         from qlib_ext.recommend.recommendation import recommend
 
+        known = keywords_of(Run.recommend, recommend) - {"self", "client", "wanted", "store_path"}
+        check_keywords("`recommend`", given, known)
+        files = {key: _file(key, given[key]) for key in FILES if given.get(key) is not None}
         root = None if store is None else start.store_at(store).root
-        return recommend(self._client, self.id, root, date=date, **given)
+        return recommend(self.client, self.id, root, date=date, **{**given, **files})
 
     def files(self) -> list[str]:
         """Paths of all its artifacts."""
         found: list[str] = []
         waiting: list[str | None] = [None]
         while waiting:
-            for item in self._client.list_artifacts(self.id, waiting.pop()):
+            for item in self.client.list_artifacts(self.id, waiting.pop()):
                 (waiting if item.is_dir else found).append(item.path)
         return sorted(found)
 
@@ -233,13 +264,13 @@ class Run:
 
         folder = tempfile.TemporaryDirectory(prefix="qlib-ext-run-")
         self._folders.append(folder)
-        return RunArtifacts.download(self._client, self.id, paths, Path(folder.name))
+        return RunArtifacts.download(self.client, self.id, paths, Path(folder.name))
 
     def _repr_html_(self) -> str:
         from qlib_ext.report import headline, html, verdict
         from qlib_ext.tracking.artifacts import stored
 
-        there = stored(self._client, self.id, [*headline.REQUIRES, *headline.OPTIONAL, *verdict.OPTIONAL])
+        there = stored(self.client, self.id, [*headline.REQUIRES, *headline.OPTIONAL, *verdict.OPTIONAL])
         title = f"<b>{html.text(self.name)}</b> {html.text(f'{self.status}, {self.id}')}"
         if not {*headline.REQUIRES} <= {*there}:
             shown = html.table(["Metric", "Value"], sorted(self.metrics.items()), numbers=[1])
@@ -258,3 +289,9 @@ class Run:
         )
         synthetic = f"<p><b>{html.text(said)}</b></p>" if (said := verdict.synthetic(run)) else ""
         return f"<p>{title}</p>{synthetic}{claims}{tables}"
+
+
+def _file(name: str, value: Any) -> Path:
+    if not isinstance(value, (str, Path)):
+        raise UserError(f"`{name}` must be the path of a file, found {type(value).__name__}")
+    return Path(value).expanduser()

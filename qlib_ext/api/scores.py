@@ -11,8 +11,9 @@ import pandas as pd
 
 from qlib_ext.api import start
 from qlib_ext.api.agreement import as_scores
+from qlib_ext.api.keywords import check_keywords, keywords_of
 from qlib_ext.api.run import Run
-from qlib_ext.api.trading import portfolio_of, trade_run
+from qlib_ext.api.trading import portfolio_of
 from qlib_ext.checks import UserError
 from qlib_ext.paths import file_name
 
@@ -68,6 +69,7 @@ def evaluate(
     start.start(tracking_uri)
     from qlib_ext.workflow import scored
 
+    check_keywords("`evaluate`", given, keywords_of(evaluate, scored.of_file) - {"portfolio"})
     market = start.store_at(store)
     path = (
         Path(scores).expanduser() if isinstance(scores, (str, Path)) else _written(scores, name or "scores")
@@ -103,7 +105,7 @@ def backtest(
     topk, n_drop
         Numbers of the strategy alone.
     name, tracking_uri, given
-        As `evaluate` takes them.
+        As `evaluate` takes them. Those of `given` are for scores alone, and a `Run` is traded on the store of MLflow that has it.
 
     Raises
     ------
@@ -116,20 +118,22 @@ def backtest(
     >>> fewer.table("backtest/daily").index.name
     'datetime'
     """
+    if isinstance(scores, Run) and tracking_uri is not None:
+        raise UserError("`tracking_uri` must be left out for a Run, which is traded on the store that has it")
     start.start(tracking_uri)
-    if isinstance(scores, Run):
-        scores = scores.id
-    if not isinstance(scores, str) or Path(scores).expanduser().is_file():
+    from qlib_ext.workflow.scored import of_file
+
+    check_keywords("`backtest`", given, keywords_of(evaluate, of_file) - {"portfolio"})
+    if not isinstance(scores, Run) and (not isinstance(scores, str) or Path(scores).expanduser().is_file()):
         if store is None:
             raise UserError("scores need the store that they are of: name it by `store`")
         return evaluate(
             scores, store, strategy=strategy, backtest=backtest, name=name, topk=topk, n_drop=n_drop, **given
         )
+    run = scores if isinstance(scores, Run) else Run(scores)
     if given:
-        raise UserError(f"`{next(iter(given))}` is for scores, and `{scores}` is a run, which keeps its own")
-    market = None if store is None else start.store_at(store).root
-    portfolio = portfolio_of(strategy, backtest)
-    return Run(trade_run(scores, portfolio, topk=topk, n_drop=n_drop, store=market, name=name))
+        raise UserError(f"`{next(iter(given))}` is for scores, and `{run.id}` is a run, which keeps its own")
+    return run.backtest(store, strategy=strategy, backtest=backtest, topk=topk, n_drop=n_drop, name=name)
 
 
 def _written(scores: pd.Series | pd.DataFrame, name: str) -> Path:

@@ -52,8 +52,8 @@ def train(
     name
         Experiment on MLflow that gets the run; that of the workflow, or the class of the model, by default.
     tracking_uri
-        MLflow's store, from here on in this session. Without it the place that a workflow names, or the environment's
-        MLFLOW_TRACKING_URI, or `sqlite:///mlflow.db` in the working directory.
+        MLflow's store, from here on in this session. Without it the place that a workflow names, for its run alone; or the
+        environment's MLFLOW_TRACKING_URI, or `sqlite:///mlflow.db` in the working directory.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def train(
         config = _of_parts(model, dataset, portfolio=(strategy, backtest), record=record, store=store)
     if name is not None:
         config["experiment_name"] = name
-    return _run(config, path)
+    return _run(config, path, tracking_uri)
 
 
 def _read(path: Path, variables: Mapping[str, object]) -> dict[str, Any]:
@@ -164,9 +164,10 @@ def _of_parts(
     }
 
 
-def _run(config: dict[str, Any], path: Path | None) -> Run:
-    """Run a workflow that is all mappings, and open its run."""
+def _run(config: dict[str, Any], path: Path | None, tracking_uri: str | None) -> Run:
+    """Run a workflow that is all mappings, and open its run where it lies."""
     from qlib_ext.data.fold_datasets import walks_forward
+    from qlib_ext.tracking.runs import connect
     from qlib_ext.workflow.run import run_workflow
 
     task = config.get("task")
@@ -178,11 +179,16 @@ def _run(config: dict[str, Any], path: Path | None) -> Run:
             f"a walk-forward trains in processes of their own, which do not find {here[0]}: put the class into a module, such as "
             "my_models.py, and import it from there"
         )
-    return Run(run_workflow(config, path), tracking_uri=_place(config))
+    said = _of_manager(config)
+    if tracking_uri is not None:
+        said.pop("uri", None)
+    run = run_workflow(config, path)
+    return Run.at(connect(said.get("uri")), run)
 
 
-def _place(config: Mapping[str, Any]) -> str | None:
-    """MLflow's store, where a workflow names one."""
-    manager = config["qlib_init"].get("exp_manager") or {}
-    uri = (manager.get("kwargs") or {}).get("uri")
-    return None if uri is None else str(uri)
+def _of_manager(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a workflow gives its experiment manager, `uri` where it names MLflow's store."""
+    found: Any = config
+    for key in ("qlib_init", "exp_manager", "kwargs"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, dict) else {}

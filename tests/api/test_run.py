@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
+from qlib.workflow import R
 
 import qlib_ext.api as qe
 from qlib_ext.checks import UserError
@@ -56,6 +61,52 @@ class TestRun:
         assert report.path == notebook.resolve() / f"reports/runs/tiny-{trained.id[:8]}/report.html"
         assert report.path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
         assert f'<iframe src="reports/runs/tiny-{trained.id[:8]}/report.html"' in report._repr_html_()
+
+    def test_it_stays_on_its_store_wherever_the_session_goes(
+        self, notebook: Path, trained: qe.Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        elsewhere = f"sqlite:///{notebook / 'elsewhere.db'}"  # is not there
+        places: list[str] = []
+
+        def train(task: dict[str, Any], name: str) -> SimpleNamespace:
+            places.append(R.get_uri())
+            return SimpleNamespace(id=trained.id)
+
+        monkeypatch.setattr("qlib_ext.workflow.run.task_train", train)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere)
+        again = qe.backtest(trained, n_drop=1)
+        assert places == [again.client.tracking_uri] == [trained.client.tracking_uri]
+        assert qe.compare([trained]).runs["run"].tolist() == [trained.id]
+        assert os.environ["MLFLOW_TRACKING_URI"] == elsewhere
+        with pytest.raises(UserError, match="`tracking_uri` must be left out for a Run"):
+            qe.backtest(trained, tracking_uri=elsewhere)
+
+
+class TestKeywords:
+    @pytest.mark.parametrize(
+        ("ask", "said"),
+        [
+            (lambda run, scores: qe.evaluate(scores, "cn", univers="csi300"), "`evaluate`.*mean universe"),
+            (lambda run, scores: qe.evaluate(scores, "cn", portfolio={}), "`evaluate` has no place for"),
+            (lambda run, scores: qe.backtest(scores, "cn", horizn=5), "`backtest`.*mean horizon"),
+            (lambda run, scores: qe.backtest(run, stratgy=1), "`backtest`.*mean strategy"),
+            (lambda run, scores: qe.backtest(run, horizon=5), "`horizon` is for scores"),
+            (lambda run, scores: run.recommend("cn", curent="x.csv"), "`recommend`.*mean current"),
+            (lambda run, scores: run.recommend("cn", client=1), "`recommend` has no place for `client`"),
+            (lambda run, scores: run.recommend("cn", scores=scores), "`scores` must be the path of a file"),
+            (lambda run, scores: run.recommend("cn", scores="none.csv"), "none.csv"),
+        ],
+    )
+    def test_one_that_is_unknown_is_answered_with_the_nearest(
+        self,
+        notebook: Path,
+        trained: qe.Run,
+        scores: pd.Series,
+        ask: Callable[[qe.Run, pd.Series], Any],
+        said: str,
+    ) -> None:
+        with pytest.raises(UserError, match=said):
+            ask(trained, scores)
 
 
 class TestCompare:

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import os
+import shutil
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import mlflow
 import pytest
+import yaml
+from qlib.workflow import R
 
 import qlib_ext.api as qe
 from qlib_ext.checks import UserError
@@ -40,6 +46,45 @@ class TestTrain:
         model = MultiTaskModel(LSTM(num_features=5, lookback_days=60), TASKS, SingleTask())
         with pytest.raises(UserError, match=r"`backbone\.num_features` must be 6, as the dataset has it"):
             qe.train(model=model, dataset=qe.Store("cn").dataset("csi300"))
+
+    def test_a_model_that_was_fitted_is_refused(self, notebook: Path) -> None:
+        data = qe.Store("cn").dataset(
+            "csi300",
+            train=("2016-03-01", "2016-03-11"),
+            valid=("2016-04-01", "2016-04-06"),
+            test=("2016-05-03", "2016-05-06"),
+        )
+        model = MultiTaskModel(
+            partial(LSTM, hidden_size=2), TASKS, SingleTask, trainer={"n_epochs": 1}, checkpoint_dir=None
+        )
+        model.fit(data.loaded)
+        with pytest.raises(UserError, match=r"found a MultiTaskModel that was fitted, .* make it anew"):
+            qe.train(model=model, dataset=data)
+        model.history = []  # one that took the weights of a run has none
+        with pytest.raises(UserError, match="found a MultiTaskModel that was fitted"):
+            qe.train({"task": {"model": model}})
+
+    @pytest.mark.parametrize("said", [False, True])
+    def test_a_place_of_its_own_is_for_its_run_alone(
+        self, notebook: Path, trained: qe.Run, monkeypatch: pytest.MonkeyPatch, said: bool
+    ) -> None:
+        session, other = (f"sqlite:///{notebook / name}" for name in ("mlflow.db", "other.db"))
+        shutil.copy(notebook / "mlflow.db", notebook / "other.db")
+
+        def train(task: dict[str, object], name: str) -> SimpleNamespace:
+            mlflow.set_tracking_uri(R.get_uri())  # as Qlib's recorder does
+            return SimpleNamespace(id=trained.id)
+
+        monkeypatch.setattr("qlib_ext.workflow.run.task_train", train)
+        manager = {"class": "qlib_ext.workflow.experiment.ExperimentManager", "kwargs": {"uri": other}}
+        workflow = {
+            "qlib_init": {"provider_uri": "cn", "region": "cn", "exp_manager": manager},
+            "task": yaml.safe_load(trained.fetch(["config.yaml"]).text("config.yaml")),
+        }
+        run = qe.train(workflow, tracking_uri=session if said else None)  # what is said comes first
+        assert run.client.tracking_uri == (session if said else other)
+        assert os.environ["MLFLOW_TRACKING_URI"] == session
+        assert mlflow.get_tracking_uri() == session
 
     def test_a_class_of_the_notebook_walks_no_way_forward(
         self, notebook: Path, monkeypatch: pytest.MonkeyPatch
