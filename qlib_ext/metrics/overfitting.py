@@ -78,8 +78,9 @@ def backtest_overfitting(daily: npt.ArrayLike, blocks: int | None = None) -> Ove
 
     Notes
     -----
-    Configurations without skill come to 0.5. It is of the choice among these configurations: what was tried and is not among
-    them does not count. Ratios that are alike share the mean of their ranks; half of the days on which nothing varies has the
+    Configurations without skill come to 0.5 on average. It is no p-value and no test: of few configurations or few days it is
+    often near 0 or 1 without any skill. It is of the choice among these configurations: what was tried and is not among them
+    does not count. Ratios that are alike share the mean of their ranks; half of the days on which nothing varies has the
     ratio 0.
 
     Departures

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, nearest
+from qlib_ext.data.combinatorial import COMBINATORIAL
 from qlib_ext.metrics.bootstrap import overlapping_block
 from qlib_ext.metrics.moments import moments
-from qlib_ext.metrics.overfitting import FEWEST_DAYS, Overfitting, backtest_overfitting
+from qlib_ext.metrics.overfitting import BLOCK_DAYS, Overfitting, backtest_overfitting
 from qlib_ext.metrics.significance import (
     bootstrap_difference,
     bootstrap_trainings,
@@ -30,6 +31,7 @@ from qlib_ext.report.comparison.settings import ABSENT, canonical, find_key, pat
 LEVEL = 0.05  # of the tests, after Holm's correction
 FEW_TRAININGS = 3  # with fewer of either method nothing is said of other seeds
 SET_LEVEL = 0.10  # of the model confidence set
+FEWEST_BLOCKS = 8  # of days, to say what choosing the best is worth
 DAYS_PER_YEAR = 243  # where a run does not say it
 
 # Metrics of single epochs and of the machine, which are no result.
@@ -110,7 +112,7 @@ class Comparison:
         None without a backtest.
     overfitting
         What choosing the run with the highest ratio of daily excess returns on half of the days is worth on the other; None
-        where fewer than two runs have them, or too few days in common.
+        where fewer than two runs have them, or their days in common are too few for 8 blocks.
     warnings
         Why figures may not be comparable.
     left_out
@@ -324,7 +326,7 @@ def _others(runs: Sequence[ComparedRun]) -> np.ndarray:
 def _overfitting(runs: Sequence[ComparedRun]) -> Overfitting | None:
     have = [run.daily[EXCESS] for run in runs if EXCESS in run.daily]
     together = pd.concat(have, axis=1).dropna() if len(have) > 1 else pd.DataFrame()
-    if len(together) < 2 * FEWEST_DAYS:
+    if len(together) < FEWEST_BLOCKS * BLOCK_DAYS:
         return None
     return backtest_overfitting(together.to_numpy())
 
@@ -446,6 +448,11 @@ def _warnings(groups: Sequence[Group], varied: Sequence[str]) -> list[str]:
             why = "by different versions of the code" if len(codes) > 1 else "of different data or machines"
             found.append(
                 f"{group.name} has several runs of seed {', '.join(again)}, {why}; they count as several seeds."
+            )
+        if knowing := sum(COMBINATORIAL in run.tags for run in group.runs):
+            found.append(
+                f"{knowing} of {len(group.runs)} runs of {group.name} have scores of a combinatorial cross-validation, whose "
+                "models learned of days after those that they score: nobody could have traded so."
             )
         for artifact in dict.fromkeys(lacking for run in group.runs for lacking in run.lacking):
             without = sum(artifact in run.lacking for run in group.runs)

@@ -15,6 +15,7 @@ from qlib_ext.report.comparison.compared import FEW_TRAININGS, LEVEL, SET_LEVEL,
 from qlib_ext.report.comparison.runs import RETURN
 from qlib_ext.report.verdict import Claim
 
+FEWEST_CHOICES = 5  # runs, from which on a low probability says something: of fewer it is often low by chance
 TOSS = 0.4  # probability of backtest overfitting from which on a choice is as good as none
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -183,12 +184,18 @@ def _of_choosing(found: Overfitting, trials: Trials | None) -> Claim:
     because = (
         f"Of {found.configurations} runs the one with the highest ratio of daily excess returns on half of {found.blocks} blocks of days "
         f"lies below the median on the other half with a probability of {probability} (probability of backtest overfitting; "
-        f"50% without any skill), and loses there with {html.percent(found.loss, 0)}."
+        f"50% without any skill on average, and no test), and loses there with {html.percent(found.loss, 0)}."
     )
     if trials is not None and trials.others:
         because += (
             f" {counted(trials.others, 'trial')} of the ledger that are not compared here do not count, since of them the ledger "
             "keeps no days: a choice that had them to choose from was overfitted more."
+        )
+    if found.probability < LEVEL and found.configurations < FEWEST_CHOICES:
+        return Claim(
+            "unclear",
+            f"{counted(found.configurations, 'run')} are too few to say whether the best would be so on other days.",
+            because,
         )
     if found.probability < LEVEL:
         return Claim(

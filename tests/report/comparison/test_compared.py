@@ -249,6 +249,12 @@ class TestTrials:
         shelf.run()
         assert shelf.compared().overfitting is None
 
+    @pytest.mark.parametrize(("days", "said"), [(80, False), (81, True)])  # the first is not traded
+    def test_a_few_days_say_nothing_of_the_choice(self, shelf: Shelf, days: int, said: bool) -> None:
+        for seed in range(3):
+            shelf.run(seed=seed, days=days)
+        assert (shelf.compared(draws=20).overfitting is not None) is said
+
     def test_no_backtest_no_trial(self, shelf: Shelf) -> None:
         shelf.run(without=("backtest",))
         assert shelf.compared().trials is None
@@ -298,6 +304,14 @@ class TestWarnings:
         (warning, *_) = shelf.compared().warnings
         assert warning.startswith("Not comparable as they stand")
         assert pd.Series([warning]).str.contains(said).all(), warning
+
+    def test_runs_that_know_the_future(self, shelf: Shelf) -> None:
+        shelf.run()
+        shelf.run(params=EQUAL, tags={"combinatorial": "6 folds, 2 of them scored at a time"})
+        (said,) = [each for each in shelf.compared(draws=20).warnings if "combinatorial" in each]
+        assert said.startswith(
+            "1 of 1 runs of EqualWeighting have scores of a combinatorial cross-validation"
+        )
 
     def test_numbers_of_runs(self, shelf: Shelf) -> None:
         shelf.run()

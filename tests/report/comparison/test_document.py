@@ -107,7 +107,9 @@ class TestWords:
         assert compared.trials is not None
         unseen = _of_choosing(compared.overfitting, dataclasses.replace(compared.trials, others=4)).because
         assert "4 trials of the ledger that are not compared here do not count" in unseen
-        sure = _of_choosing(compared.overfitting._replace(probability=0.01), None)
+        few = _of_choosing(compared.overfitting._replace(probability=0.01, configurations=4), None)
+        assert (few.answer, few.said[:10]) == ("unclear", "4 runs are")
+        sure = _of_choosing(compared.overfitting._replace(probability=0.01, configurations=5), None)
         toss = _of_choosing(compared.overfitting._replace(probability=0.5), None)
         open_ = _of_choosing(compared.overfitting._replace(probability=0.2), None)
         assert [each.answer for each in (sure, open_, toss)] == ["yes", "unclear", "no"]
