@@ -17,6 +17,7 @@ from qlib.data.dataset.handler import DataHandlerLP
 from qlib.model.base import Model
 
 from qlib_ext.checks import UserError, brief, counted, instance
+from qlib_ext.data.combinatorial import COMBINATORIAL
 from qlib_ext.data.score_file import on_trading_days, read_scores
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.market.store import QlibStore
@@ -27,8 +28,8 @@ from qlib_ext.tracking.runs import connect, find_run
 logger = logging.getLogger(__name__)
 
 PREDICTIONS = "signal/predictions.parquet"
-# By which runs are found and grouped: of what made the scores.
-TAGS = ("backbone", "balancer", "method", "tasks", "loss", "seed")
+# By which runs are found and grouped, and whether the scores know the future: of what made them.
+TAGS = ("backbone", "balancer", "method", "tasks", "loss", "seed", COMBINATORIAL)
 
 
 class GivenScores(Model):

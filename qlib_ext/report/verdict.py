@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from qlib_ext.checks import counted
+from qlib_ext.data.combinatorial import COMBINATORIAL
 from qlib_ext.files import load_yaml
 from qlib_ext.market.store import synthetic_note
 from qlib_ext.report import html
@@ -393,9 +394,20 @@ def _trading(run: RunArtifacts) -> list[Remark]:
 
 
 def _cross_validated(run: RunArtifacts) -> list[Remark]:
-    """That most models of a combinatorial cross-validation know what came after the days that they score."""
+    """That most models of a combinatorial cross-validation know what came after the days that they score.
+
+    Its splits, and the runs that use their scores again, have the tag alone.
+    """
     if not run.has("splits/runs.json"):
-        return []
+        if COMBINATORIAL not in run.tags:
+            return []
+        return [
+            Remark(
+                "warning",
+                f"The scores are of a combinatorial cross-validation ({run.tags[COMBINATORIAL]}): models learned of days after "
+                "those that they score. That judges a method; nobody could have traded so.",
+            )
+        ]
     splits = run.json("splits/runs.json")
     later = sum(not split["in_order"] for split in splits)
     return [

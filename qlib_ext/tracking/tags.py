@@ -28,7 +28,8 @@ def task_tags(task: Mapping[str, Any]) -> dict[str, str]:
     - `loss`: losses of the tasks in the same order;
     - `seed`: of the model, or those of an ensemble's members, `0, 1, 2`;
     - `universe`: the handler's instruments;
-    - `strategy`: of the backtest, with its arguments, `TopkDropout topk 50 n_drop 5`.
+    - `strategy`: of the backtest, with its arguments, `TopkDropout topk 50 n_drop 5`;
+    - `combinatorial`: that training knows days after those that are scored (`judging` of the dataset).
     """
     model = _mapping(task.get("model"))
     arguments = _mapping(model.get("kwargs"))
@@ -36,7 +37,8 @@ def task_tags(task: Mapping[str, Any]) -> dict[str, str]:
     while "class" in _mapping(arguments.get("model")) and "seeds" not in arguments:
         model = arguments["model"]
         arguments = _mapping(model.get("kwargs"))
-    handler = _mapping(_mapping(_mapping(task.get("dataset")).get("kwargs")).get("handler"))
+    dataset = _mapping(_mapping(task.get("dataset")).get("kwargs"))
+    handler = _mapping(dataset.get("handler"))
     instruments = _mapping(handler.get("kwargs")).get("instruments")
     tasks = _mapping(arguments.get("tasks"))
     order = sorted(tasks, key=lambda name: name != "score")
@@ -55,6 +57,7 @@ def task_tags(task: Mapping[str, Any]) -> dict[str, str]:
         "seed": seed,
         "universe": instruments if isinstance(instruments, str) else "",
         "strategy": _strategy(task.get("record")),
+        "combinatorial": "trained on days after those that it scores" if dataset.get("judging") else "",
     }
     return {name: value for name, value in found.items() if value}
 

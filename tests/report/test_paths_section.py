@@ -99,6 +99,8 @@ def test_without_a_backtest_there_are_ics_alone(run: Callable[..., RunArtifacts]
 
 def test_the_page_warns_first_that_nobody_could_have_traded_so(tmp_path: Path) -> None:
     assert verdict._cross_validated(RunArtifacts(tmp_path)) == []
+    (again,) = verdict._cross_validated(RunArtifacts(tmp_path, tags={"combinatorial": "6 folds"}))
+    assert (again.kind, "nobody could have traded so" in again.text) == ("warning", True)
     (tmp_path / "splits").mkdir()
     (tmp_path / "splits" / "runs.json").write_text(json.dumps([{"in_order": False}, {"in_order": True}]))
     (remark,) = verdict._cross_validated(RunArtifacts(tmp_path))

@@ -50,6 +50,10 @@ class TestTaskTags:
         found = task_tags({"model": {"class": "LGBModel", "module_path": "q.gbdt", "kwargs": {"seed": 0}}})
         assert found == {"model": "LGBModel", "method": "LGBModel", "seed": "0"}
 
+    @pytest.mark.parametrize(("kwargs", "tagged"), [({}, False), ({"judging": True}, True)])
+    def test_a_training_that_knows_the_future(self, kwargs: dict, tagged: bool) -> None:
+        assert ("combinatorial" in task_tags({"dataset": {"class": "D", "kwargs": kwargs}})) is tagged
+
     def test_a_single_record(self) -> None:
         record = {"class": "R", "kwargs": {"strategy": {"class": "a.Top", "kwargs": {"topk": 5, "w": [1]}}}}
         assert task_tags({"record": record}) == {"strategy": "Top topk 5"}

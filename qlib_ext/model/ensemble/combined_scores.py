@@ -11,6 +11,7 @@ from qlib.data.dataset import Dataset
 
 from qlib_ext.checks import UserError, brief, counted, instance
 from qlib_ext.config.build import build, dotted
+from qlib_ext.data.combinatorial import COMBINATORIAL
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.combiners.base import Combiner
 from qlib_ext.model.combiners.mean_z_score import MeanZScore
@@ -83,7 +84,12 @@ class CombinedScores(GivenScores):
         self._members()
         if recorder is None:
             return
-        recorder.set_tags(scores=self.called, ensemble=f"{len(self.runs)} runs, {self.combiner!r}")
+        tags = {"scores": self.called, "ensemble": f"{len(self.runs)} runs, {self.combiner!r}"}
+        client = connect(self.tracking_uri)
+        for run in self.runs.values():  # one that knows the future is enough
+            if (said := client.get_run(run).data.tags.get(COMBINATORIAL)) is not None:
+                tags[COMBINATORIAL] = said
+        recorder.set_tags(**tags)
         members = [{"member": name, "run_id": run, "trained": False} for name, run in self.runs.items()]
         keep(recorder, members, self.combiner)
 
