@@ -102,10 +102,32 @@ def of_fold(dataset: Any, fold: Fold) -> dict[str, Any]:
     return with_segments(dataset, fold.segments)
 
 
-def with_segments(dataset: Any, segments: Mapping[str, Any]) -> dict[str, Any]:
-    """A dataset with other segments; all that is fitted is fitted on their days of training."""
+def with_segments(dataset: Any, segments: Mapping[str, Any], *, judging: bool = False) -> dict[str, Any]:
+    """A dataset with other segments; all that is fitted is fitted on their days of training, or on their stretches.
+
+    Parameters
+    ----------
+    dataset
+        `{class, kwargs}` of it.
+    segments
+        Of `train` a pair of days, or a list of pairs, between which days are left out.
+    judging
+        Whether training may lie after days of the test.
+
+    Raises
+    ------
+    UserError
+        If there are stretches, and what cannot leave out days is to be fitted on them.
+    """
     config = in_one_form(copy.deepcopy(dataset), "task.dataset")
     handler = in_one_form(config["kwargs"].get("handler"), "task.dataset.handler")
+    if judging:
+        config["kwargs"]["judging"] = True
+    if any(isinstance(each, (list, tuple)) for each in segments.get("train", ())):
+        _check_fitted(config)
+        kept = {key: value for key, value in handler["kwargs"].items() if key not in FIT}
+        handler["kwargs"] = {**kept, "fit_spans": segments["train"]}
+        return {**config, "kwargs": {**config["kwargs"], "handler": handler, "segments": segments}}
     fitted = dict(zip(FIT, segments["train"], strict=True)) if "train" in segments else {}
     handler["kwargs"] |= fitted
     kwargs = _refitted({**config["kwargs"], "handler": handler}, fitted)
@@ -117,13 +139,7 @@ def of_split(dataset: Any, split: Split) -> dict[str, Any]:
 
     The split whose training comes before all that it scores is an ordinary one.
     """
-    config = in_one_form(copy.deepcopy(dataset), "task.dataset")
-    handler = in_one_form(config["kwargs"]["handler"], "task.dataset.handler")
-    segments = split.segments
-    kept = {key: value for key, value in handler["kwargs"].items() if key not in FIT}
-    handler = {**handler, "kwargs": {**kept, "fit_spans": segments["train"]}}
-    judging = {} if split.in_order else {"judging": True}
-    return {**config, "kwargs": {**config["kwargs"], "handler": handler, "segments": segments, **judging}}
+    return with_segments(dataset, split.segments, judging=not split.in_order)
 
 
 def of_all_folds(dataset: Any, days: Days) -> dict[str, Any]:
@@ -148,7 +164,7 @@ def _check_fitted(dataset: Any) -> None:
         own = part.get("kwargs")
         if isinstance(own, Mapping) and any(key in own for key in FIT):
             raise UserError(
-                f"`segments.{COMBINATORIAL}` trains on days before and after those that are scored, and "
+                f"training in stretches, as of `segments.{COMBINATORIAL}`, leaves out the days between them, and "
                 f"{brief(part.get('class'))} is fitted from one day to another, with all between them: leave it out, or "
                 "judge by `segments.walk_forward`"
             )

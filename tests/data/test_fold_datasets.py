@@ -8,7 +8,14 @@ import pandas as pd
 import pytest
 
 from qlib_ext.checks import UserError
-from qlib_ext.data.fold_datasets import folds_of, of_all_folds, of_fold, read_plan, walks_forward
+from qlib_ext.data.fold_datasets import (
+    folds_of,
+    of_all_folds,
+    of_fold,
+    read_plan,
+    walks_forward,
+    with_segments,
+)
 from qlib_ext.data.folds import FoldPlan
 from qlib_ext.data.labels.horizon import HorizonReturn
 from qlib_ext.market.store import QlibStore
@@ -46,6 +53,23 @@ def test_all_that_is_fitted_is_fitted_on_the_days_of_the_fold(store: QlibStore) 
     for holder in (handler, handler["infer_processors"][0]["kwargs"]):
         assert [holder["fit_start_time"], holder["fit_end_time"]] == last.segments["train"]
     assert config["kwargs"]["segments"] == {"walk_forward": PLAN}, "left as it was"
+
+
+STRETCHES = [["2016-01-04", "2016-03-31"], ["2016-06-01", "2016-08-31"], ["2016-10-03", "2016-12-30"]]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_what_is_trained_in_stretches_is_fitted_on_them(number: int) -> None:
+    segments = {"train": STRETCHES[:number], "test": ["2016-09-01", "2016-09-30"]}
+    own = dataset({"RETURN": "Ref($close, -2) / Ref($close, -1) - 1"})
+    own["kwargs"]["handler"]["kwargs"] |= {"fit_start_time": "2000-01-01", "fit_end_time": "2001-01-01"}
+    found = with_segments(own, segments, judging=True)["kwargs"]
+    handler = found["handler"]["kwargs"]
+    assert (found["segments"], handler["fit_spans"]) == (segments, STRETCHES[:number])
+    assert found["judging"] is True
+    assert not {"fit_start_time", "fit_end_time"} & {*handler}
+    with pytest.raises(UserError, match="RobustZScoreNorm' is fitted from one day to another"):
+        with_segments(dataset(), segments)
 
 
 @pytest.mark.parametrize("days", [1, 5])

@@ -245,6 +245,14 @@ class TestTask:
         assert found["dataset"] == with_segments(task["dataset"], SEGMENTS)
         assert found["dataset"]["kwargs"]["handler"]["kwargs"]["fit_end_time"] == "2016-05-31"
 
+    def test_it_knows_the_future_where_the_workflow_does(self, task: dict[str, Any]) -> None:
+        own, judged = copy.deepcopy(task["dataset"]), copy.deepcopy(task["dataset"])
+        judged["kwargs"] |= {"judging": True, "segments": {**SEGMENTS, "train": [SEGMENTS["train"]]}}
+        members = [{"model": task["model"]["kwargs"]["model"], "dataset": own, "name": "other"}]
+        found = Ensemble(members=members, dataset=judged).tasks()["other"]["dataset"]["kwargs"]
+        assert found["judging"] is True
+        assert found["handler"]["kwargs"]["fit_spans"] == [SEGMENTS["train"]]
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [

@@ -115,19 +115,20 @@ class Ensemble(Model):
         Raises
         ------
         UserError
-            If the workflow gave no dataset.
+            If the workflow gave no dataset, or a member's own cannot be fitted on its days of training.
         """
         if self.dataset is None:
             raise UserError(
                 "an ensemble trains its members on the dataset of a workflow, found none: run it by `qrun`"
             )
         segments = self.dataset["kwargs"].get("segments")
+        judging = bool(self.dataset["kwargs"].get("judging"))
         return {
             name: {
                 "model": copy.deepcopy(member["model"]),
                 "dataset": copy.deepcopy(self.dataset)
                 if member.get("dataset") is None
-                else with_segments(member["dataset"], segments),
+                else with_segments(member["dataset"], segments, judging=judging),
                 "record": copy.deepcopy(self.record),
             }
             for name, member in self.members.items()
