@@ -14,7 +14,7 @@ from qlib_ext.model.combiners.base import Combiner, check_validation, z_scores
 class ICWeights(Combiner):
     r"""Z-scores, weighted by each member's mean RankIC on the validation segment.
 
-    Source: the shrinkage is that of Efron and Morris (1973), "Stein's estimation rule and its competitors: an empirical Bayes
+    Source: the shrinkage is after Efron and Morris (1973), "Stein's estimation rule and its competitors: an empirical Bayes
     approach", of means whose differences may be nothing but noise.
 
     .. math::
@@ -38,6 +38,12 @@ class ICWeights(Combiner):
     Notes
     -----
     Where no member's shrunk RankIC is above 0, weights are equal. Days count on which every member has a RankIC.
+
+    Departures
+    ----------
+    The source multiplies :math:`\sigma^2 / s^2` by :math:`(M - 3) / (M - 1)`, and does not shrink three members or fewer. Most
+    ensembles are that small, so the factor is left out: weights are drawn closer to equal ones than by the source.
+    :math:`\sigma^2` takes days as independent. Labels of several days overlap, which makes it too small, and B with it.
     """
 
     learns = True
