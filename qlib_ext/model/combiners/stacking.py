@@ -59,6 +59,9 @@ class Stacking(Combiner):
         # as the normal equations, so that the days of validation may be many
         gram = columns.T @ columns + self.ridge * len(target) * np.eye(len(given))
         moment = columns.T @ target + self.ridge * len(target) * same
+        if not moment.any():  # of scores that say nothing, where a root of G may be 0
+            self.weights = np.full(len(given), 1 / len(given))
+            return
         if self.non_negative:
             # w >= 0 that minimises w'Gw - 2m'w: least squares with a root of G
             values, vectors = np.linalg.eigh(gram)

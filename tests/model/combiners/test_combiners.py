@@ -9,7 +9,7 @@ from sklearn.linear_model import LinearRegression
 
 from qlib_ext.checks import UserError
 from qlib_ext.metrics.cross_section import spearman
-from qlib_ext.model.combiners.ic_weights import ICWeights
+from qlib_ext.model.combiners.ic_weights import ICWeights, _shrinkage
 from qlib_ext.model.combiners.mean_quantile import MeanQuantile
 from qlib_ext.model.combiners.mean_rank import MeanRank
 from qlib_ext.model.combiners.mean_z_score import MeanZScore
@@ -60,6 +60,13 @@ def test_what_days_alone_would_cause_is_shrunk_away(truth: np.ndarray) -> None:
     assert spread["shrunk"] < 0.75 * spread["raw"]
 
 
+def test_the_shrinkage_is_the_noise_of_days_over_what_lies_between_members() -> None:
+    daily = np.array([[0.10, 0.30, 0.20], [0.05, 0.15, 0.40], [0.00, 0.02, 0.01]])
+    apart = daily - daily.mean(axis=0)
+    noise = sum(each.var(ddof=1) / 3 for each in apart) / 2
+    assert _shrinkage(daily) == pytest.approx(noise / daily.mean(axis=1).var(ddof=1))
+
+
 def test_members_without_any_skill_count_the_same(truth: np.ndarray) -> None:
     combiner = ICWeights()
     combiner.fit(np.stack([-truth, -2 * truth]), truth)
@@ -83,6 +90,13 @@ def test_a_large_penalty_makes_the_weights_equal(scores: np.ndarray, truth: np.n
     combiner = Stacking(ridge=1e6)
     combiner.fit(scores, truth)
     np.testing.assert_allclose(combiner.weights_of(4), 0.25, atol=1e-4)
+
+
+@pytest.mark.parametrize("positive", [True, False])
+def test_scores_that_say_nothing_count_the_same_without_a_penalty(truth: np.ndarray, positive: bool) -> None:
+    combiner = Stacking(ridge=0, non_negative=positive)
+    combiner.fit(np.ones((3, *truth.shape)), truth)
+    np.testing.assert_allclose(combiner.weights_of(3), 1 / 3)
 
 
 def test_a_member_twice_shares_its_weight(scores: np.ndarray, truth: np.ndarray) -> None:
