@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 import qlib_ext
 from qlib_ext.model.trainings.side_by_side import Outcome, Places, train_all
@@ -120,9 +121,16 @@ class RunsBelow:
         return next((run for run in found if stored(client, run.info.run_id, [PREDICTIONS])), None)
 
     def _adopt(self, run: Run) -> None:
-        """Put a run below this one, where the one that it was trained below did not come to its end."""
+        """Put a run below this one, where the one that it was trained below failed, was stopped or is gone.
+
+        One that was killed is RUNNING on MLflow, as one that still trains, and keeps what is below it.
+        """
         client = self.recorder.client
-        if client.get_run(run.data.tags[PARENT]).info.status != "FINISHED":
+        try:
+            status = client.get_run(run.data.tags[PARENT]).info.status
+        except (KeyError, MlflowException):  # it was deleted for good, or never named
+            status = "gone"
+        if status not in ("FINISHED", "RUNNING"):
             client.set_tag(run.info.run_id, PARENT, self.recorder.id)
 
     def _compare_data(self, runs: Mapping[str, str]) -> None:

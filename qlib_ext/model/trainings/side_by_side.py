@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -9,11 +10,14 @@ from itertools import islice
 from typing import Any
 
 from qlib_ext.checks import UserError, between, brief, integer, nearest
+from qlib_ext.data.plan import MOST_WORKERS
+from qlib_ext.masking import masked
 from qlib_ext.model.trainings.processes import Processes
 from qlib_ext.model.trainings.ray_tasks import LOCAL, RayTasks
 from qlib_ext.model.trainings.training import Training, qlib_settings
 
-MOST_WORKERS = 256
+logger = logging.getLogger(__name__)
+
 OF_RAY = {"address": LOCAL, "cpus": 1, "gpus": 0}  # and their defaults
 
 
@@ -109,7 +113,7 @@ def train_all(
         Called in this thread with each outcome as it comes.
     go_on
         Whether others begin after one has failed, whose outcome then says why. Otherwise those that are under way end, none
-        begins, and the first error is raised.
+        begins, and the first error is raised; others are logged.
 
     Raises
     ------
@@ -130,11 +134,17 @@ def train_all(
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
                     outcome = _outcome(future, waiting.pop(future))
-                    if outcome.error is not None and not go_on:
-                        failed = failed or outcome.error
-                    else:
+                    if outcome.error is None or go_on:
                         on_outcome(outcome)
-        except Exception:
+                    elif failed is None:
+                        failed = outcome.error
+                    else:
+                        logger.warning(
+                            "%s failed too: %s", outcome.training.called, masked(str(outcome.error))
+                        )
+        except (
+            Exception
+        ):  # of `on_outcome`: what is under way ends by itself, and MLflow has it; only interruptions stop it
             raise
         except BaseException:
             place.stop()

@@ -70,6 +70,22 @@ class TestFailure:
         ]
 
 
+def test_a_second_error_is_logged(
+    monkeypatch: pytest.MonkeyPatch, told: list[Outcome], caplog: pytest.LogCaptureFixture
+) -> None:
+    both = threading.Barrier(2)
+
+    def trained(self: Processes, training: Training, settings: Any) -> str:
+        both.wait(10)
+        raise UserError(f"{training.called} is wrong")
+
+    monkeypatch.setattr(Processes, "train", trained)
+    with pytest.raises(UserError) as first:
+        train_all(TRAININGS, Places(2), "sqlite:///", told.append)
+    (other,) = {"fold 1", "fold 2"} - {str(first.value)[:6]}
+    assert caplog.messages == [f"{other} failed too: {other} is wrong"]
+
+
 def test_an_interruption_stops_all(monkeypatch: pytest.MonkeyPatch, told: list[Outcome]) -> None:
     stopped = threading.Event()
 
