@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from qlib_ext.checks import counted
-from qlib_ext.data.combinatorial import COMBINATORIAL
 from qlib_ext.files import load_yaml
 from qlib_ext.market.store import synthetic_note
 from qlib_ext.report import html
 from qlib_ext.report.headline import Estimate, between, excesses
 from qlib_ext.tracking.artifacts import RunArtifacts
 
+COMBINATORIAL = "combinatorial"  # tag of scores that know the future
 FEW_DAYS = 250  # about a trading year
 HIGH_IC = 0.15  # daily mean; good signals of daily bars lie between 0.02 and 0.08
 HIGH_ICIR = 1.5  # daily, not annualised

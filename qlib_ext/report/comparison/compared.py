@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from qlib_ext.checks import UserError, nearest
-from qlib_ext.data.combinatorial import COMBINATORIAL
 from qlib_ext.metrics.bootstrap import overlapping_block
 from qlib_ext.metrics.moments import moments
 from qlib_ext.metrics.overfitting import BLOCK_DAYS, Overfitting, backtest_overfitting
@@ -27,6 +26,7 @@ from qlib_ext.metrics.significance import (
 from qlib_ext.report.comparison import groups as grouping
 from qlib_ext.report.comparison.runs import EXCESS, IC, RANK_IC, RETURN, ComparedRun, LeftOut
 from qlib_ext.report.comparison.settings import ABSENT, canonical, find_key, path, shown
+from qlib_ext.report.verdict import COMBINATORIAL
 
 LEVEL = 0.05  # of the tests, after Holm's correction
 FEW_TRAININGS = 3  # with fewer of either method nothing is said of other seeds
