@@ -90,6 +90,7 @@ def _serve() -> Sequence[str]:
     os.dup2(2, 1)  # Qlib prints what it does not find when it is imported
     for name in HEAVY:
         __import__(name)
+    sys.stdout.flush()  # or each fork would say it again
     gc.freeze()  # what is there stays there: a fork has no reason to copy it
     for line in sys.stdin:
         asked: dict[str, Any] = json.loads(line)

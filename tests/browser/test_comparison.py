@@ -44,7 +44,7 @@ class TestSeeds:
 
     def test_every_chart_is_drawn_with_data(self, seeds: Any) -> None:
         names = [chart["name"] for chart in seeds.charts()]
-        assert len(names) == 8
+        assert len(names) == 9
         assert {"chart-cumulative_return", "chart-cumulative_rank_ic", "chart-difference_ic"} <= {*names}
         check_every_chart(seeds)
 
