@@ -84,7 +84,10 @@ class Found:
                 "Time": f"{search.study.seconds / 3600:.2f} hours of all calls",
                 "Version": qlib_ext.__version__,
             },
-            tuple(search.problems),
+            (
+                *search.problems,
+                *(["Every configuration of the space has been tried."] if search.study.exhausted else []),
+            ),
         )
 
     @property
@@ -173,7 +176,7 @@ def header(found: Found, best: Tried) -> str:
     """Comments above the best workflow."""
     deviation = f" (deviation {best.deviation:.4f})" if math.isfinite(best.deviation) else ""
     tried = (
-        f"Trial {best.number} of {len(found.tried)} of `qlib-ext search` on {found.name}: {NAMES[found.plan.objective]} "
+        f"Trial {best.number} of `qlib-ext search` on {found.name}, the best of {len(found.tried)}: {NAMES[found.plan.objective]} "
         f"{best.value:.4f} on validation, mean of {counted(len(best.by_seed), 'seed')}{deviation}."
     )
     lines = [

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
@@ -17,12 +18,15 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from qlib_ext.checks import UserError
 from qlib_ext.workflow.search.plan import Plan
+from qlib_ext.workflow.search.space import Space, Values
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 DATABASE = "study.db"
 NAME = "search"
 IDENTITY, SECONDS, RESULTS, RUNGS, OWN, ERROR = "identity", "seconds", "results", "rungs", "own", "error"
+GOES_ON, REPEAT = "goes_on", "repeat"
+MOST_REPEATS = 50  # in a row: the sampler has nothing new then
 FEWEST_FOR_IMPORTANCE = 8  # trials
 
 
@@ -97,13 +101,11 @@ class Study:
 
     def __init__(self, folder: Path, plan: Plan, identity: str, workers: int) -> None:
         self.plan = plan
+        self.combinations = _combinations(plan.space)
         self.path = folder / DATABASE
-        pruner = optuna.pruners.SuccessiveHalvingPruner(
-            min_resource=1, reduction_factor=plan.factor, min_early_stopping_rate=0
-        )
         storage = optuna.storages.RDBStorage(f"sqlite:///{self.path.absolute()}")
         self.study = optuna.create_study(
-            storage=storage, study_name=NAME, direction="maximize", pruner=pruner, load_if_exists=True
+            storage=storage, study_name=NAME, direction="maximize", load_if_exists=True
         )
         known = self.study.user_attrs.get(IDENTITY)
         if known is None:
@@ -134,7 +136,12 @@ class Study:
     @property
     def begun(self) -> int:
         """Trials that are not waiting."""
-        return sum(trial.state != TrialState.WAITING for trial in self.study.trials)
+        return len(self._trials())
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no combination of the space is left; never where it has more than a grid may have."""
+        return self._left(self._known()) == []
 
     @property
     def waiting(self) -> int:
@@ -146,9 +153,22 @@ class Study:
         found = [trial for trial in self.study.trials if trial.state == TrialState.RUNNING]
         return [Trial(self.study, trial._trial_id) for trial in found]
 
-    def ask(self) -> Trial:
-        """Begin a trial."""
-        return self.study.ask()
+    def ask(self) -> Trial | None:
+        """Begin a trial of values that no other has; None where none are left, or the sampler has nothing new."""
+        known = self._known()
+        for _ in range(MOST_REPEATS):
+            left = self._left(known)
+            if left == []:
+                return None
+            trial = self.study.ask()
+            if _key(self.plan.space.suggest(trial)) not in known:
+                return trial
+            trial.set_user_attr(REPEAT, True)
+            self.study.tell(trial, state=TrialState.FAIL)
+            if left:
+                draw = np.random.default_rng([self.plan.seed, trial.number])
+                self.study.enqueue_trial(left[draw.integers(len(left))])
+        return None
 
     def results(self, trial: Trial) -> dict[str, dict[str, Any]]:
         """Key of a training -> what it was worth."""
@@ -167,9 +187,17 @@ class Study:
     def judge(self, trial: Trial, rung: int, by_seed: Mapping[int, float]) -> bool:
         """Note what a trial was worth on a rung; whether it goes on to the next.
 
-        On the last rung it is complete. A trial without a value is stopped.
+        It is decided once: a trial that is taken up after a kill is not held against those that came later. On the last rung it
+        is complete. A trial without a value is stopped.
+
+        Source: Li et al. (2020), "A System for Massively Parallel Hyperparameter Tuning", asynchronous successive halving; as in
+        Optuna a trial waits for no other, and the best goes on where fewer than `factor` have come.
         """
         value = statistics.fmean(by_seed.values())
+        decided = trial.user_attrs.get(GOES_ON, {})
+        if str(rung) not in decided:
+            decided = {**decided, str(rung): self._is_among_the_best(trial, rung, value)}
+            trial.set_user_attr(GOES_ON, decided)
         values = {**trial.user_attrs.get(RUNGS, {}), str(rung): {str(k): v for k, v in by_seed.items()}}
         trial.set_user_attr(RUNGS, values)
         last = rung == len(self.plan.rungs) - 1
@@ -181,10 +209,15 @@ class Study:
             step not in self.study.trials[trial.number].intermediate_values
         ):  # nor twice where it is taken up again
             trial.report(value, step=step)
-        if last or trial.should_prune():
+        if last or not decided[str(rung)]:
             self.study.tell(trial, state=TrialState.PRUNED)
             return False
         return True
+
+    def _is_among_the_best(self, trial: Trial, rung: int, value: float) -> bool:
+        others = [each.values.get(rung, math.nan) for each in self.tried() if each.number != trial.number]
+        rivals = sorted(filter(math.isfinite, [value, *others]), reverse=True)
+        return math.isfinite(value) and value >= rivals[max(1, len(rivals) // self.plan.factor) - 1]
 
     def failed(self, trial: Trial, error: str) -> None:
         """End a trial whose training failed."""
@@ -202,7 +235,36 @@ class Study:
 
     def tried(self) -> list[Tried]:
         """All trials that have begun."""
-        return [_tried(trial) for trial in self.study.trials if trial.state != TrialState.WAITING]
+        return [_tried(trial) for trial in self._trials()]
+
+    def _trials(self) -> list[FrozenTrial]:
+        """Those that have begun; the same again is none."""
+        return [
+            trial
+            for trial in self.study.trials
+            if trial.state != TrialState.WAITING and REPEAT not in trial.user_attrs
+        ]
+
+    def _known(self) -> set[str]:
+        return {_key(trial.params) for trial in self._trials()}
+
+    def _left(self, known: set[str]) -> list[dict[str, Any]] | None:
+        """Combinations that no trial has; None where the space has more than a grid may have."""
+        if self.combinations is None:
+            return None
+        return [words for words in self.combinations if _key(words) not in known]
+
+
+def _combinations(space: Space) -> list[dict[str, Any]] | None:
+    try:
+        return space.grid()
+    except UserError:
+        return None
+
+
+def _key(words: Values) -> str:
+    """Equal for the same values, however a number with steps was come to."""
+    return repr(sorted((name, f"{x:.12g}" if isinstance(x, float) else repr(x)) for name, x in words.items()))
 
 
 def _tried(trial: FrozenTrial) -> Tried:

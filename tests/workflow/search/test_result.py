@@ -37,6 +37,12 @@ def tried(number: int, *values: float, seeds: tuple[float, ...] = (), **more: An
     )
 
 
+def begun(study: Study) -> optuna.Trial:
+    trial = study.ask()
+    assert trial is not None
+    return trial
+
+
 FOUND = Found(
     "w.yaml",
     PLAN,
@@ -90,7 +96,7 @@ class TestWords:
         assert best is not None
         lines = header(FOUND, best).splitlines()
         assert all(line.startswith("# ") for line in lines)
-        assert "Trial 1 of 4" in lines[0]
+        assert "Trial 1 of `qlib-ext search` on w.yaml, the best of 4: " in lines[0]
         assert "RankIC 0.0600 on validation, mean of 3 seeds (deviation 0.0100)" in lines[0]
 
     def test_the_table_has_a_row_a_trial(self) -> None:
@@ -120,8 +126,7 @@ class TestStudy:
         return Study(tmp_path, PLAN, "same", workers=1)
 
     def test_it_is_that_of_the_folder(self, study: Study, tmp_path: Path) -> None:
-        trial = study.ask()
-        study.plan.space.suggest(trial)
+        trial = begun(study)
         study.note(trial, "key", {"rank_ic": 0.1, "seconds": 2.0})
         again = Study(tmp_path, PLAN, "same", workers=1)
         (left,) = again.left_open()
@@ -133,24 +138,59 @@ class TestStudy:
     def test_a_trial_climbs_while_it_is_among_the_best_third(self, study: Study) -> None:
         ends = []
         for value in (0.1, 0.2, 0.3, 0.25, 0.31):
-            trial = study.ask()
-            study.plan.space.suggest(trial)
+            trial = begun(study)
             ends.append(study.judge(trial, 0, {0: value}))
         assert ends == [True, True, True, False, True]
         assert study.judge(study.left_open()[0], 1, {0: 0.1, 1: 0.3, 2: 0.5}) is False
         first = study.tried()[0]
         assert (first.state, first.value) == ("complete", pytest.approx(0.3))
 
+    def test_whether_a_trial_goes_on_is_decided_once(
+        self, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def killed(*args: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+        values = (0.7, 0.8, 0.9, 0.1)
+        monkeypatch.setattr(study.study, "tell", killed)
+        for value in values[:3]:
+            assert study.judge(begun(study), 0, {0: value})
+        with pytest.raises(KeyboardInterrupt):
+            study.judge(begun(study), 0, {0: values[3]})
+        again = Study(tmp_path, PLAN, "same", workers=1)
+        left = zip(again.left_open(), values, strict=True)
+        assert [again.judge(trial, 0, {0: value}) for trial, value in left] == [True, True, True, False]
+        assert [trial.state for trial in again.tried()] == ["open", "open", "open", "stopped"]
+
+    @pytest.mark.parametrize(
+        "space",
+        [
+            {"n": {"int": [1, 2]}, "x": {"float": [0.1, 0.3], "step": 0.1, "when": {"n": 2}}},
+            {"n": {"int": [1, 4]}},
+            {"n": {"int": [1, 4], "log": True}},  # which no grid can take
+        ],
+    )
+    def test_no_values_are_tried_twice_and_those_that_are_left_are(
+        self, tmp_path: Path, space: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("qlib_ext.workflow.search.study.MOST_REPEATS", 20)
+        study = Study(tmp_path, Plan.of({"space": space, "sampler": "random"}), "same", workers=1)
+        for _ in range(4):
+            begun(study)
+        assert study.ask() is None
+        found = {tuple(round(x, 9) for x in trial.words.values()) for trial in study.tried()}
+        assert len(found) == len(study.tried()) == study.begun == 4
+
     def test_a_trial_without_a_value_is_stopped(self, study: Study) -> None:
-        trial = study.ask()
+        trial = begun(study)
         assert study.judge(trial, 0, {0: math.nan}) is False
         assert study.tried()[0].state == "stopped"
 
     def test_the_parameter_that_decides_is_the_most_important(self, study: Study) -> None:
         assert importance(study) == {}
         for k in range(30):
-            trial = study.ask()
-            words = study.plan.space.suggest(trial)
+            trial = begun(study)
+            words = trial.params
             study.judge(trial, 0, {0: words["task.model.kwargs.size"] + k * 1e-9})
         found = importance(study)
         assert next(iter(found)) == "task.model.kwargs.size"

@@ -13,6 +13,7 @@ from qlib_ext.market.store import QlibStore
 from qlib_ext.model.trainings.processes import Processes
 from qlib_ext.tracking.ledger import entries, ledger_path
 from qlib_ext.tracking.runs import PARENT
+from qlib_ext.workflow.search.result import Found
 from qlib_ext.workflow.search.search import RUNG, SEED, TRIAL
 from tests.workflow.search.conftest import LEAVES, Run, Searches, Trained, scrambled
 
@@ -150,7 +151,7 @@ class TestSearch:
         with pytest.raises(UserError, match="no room on the device"):
             searches({"rungs": [{}]}, folder="broken").run(parent, trials=9, hours=None)
 
-    def test_a_grid_ends_by_itself_and_two_trials_of_the_same_train_once(
+    def test_a_grid_ends_by_itself_and_so_does_a_space_of_which_all_is_tried(
         self, searches: Searches, parent: Run, trained: Trained
     ) -> None:
         space = {LEAVES: {"choice": [7, 15]}, "task.model.kwargs.max_depth": {"choice": [-1, 3]}}
@@ -160,10 +161,11 @@ class TestSearch:
         combinations = {(trial.words[LEAVES], trial.words["task.model.kwargs.max_depth"]) for trial in tried}
         assert combinations == {(7, -1), (7, 3), (15, -1), (15, 3)}
         assert {trial.state for trial in tried} == {"complete"}
-        search.study.study.enqueue_trial(dict(tried[0].words))
-        search.run(parent, trials=None, hours=None)
-        assert len(trained) == 4
-        assert search.study.tried()[4].value == tried[0].value
+        trained.clear()
+        other = searches({"space": {LEAVES: {"choice": [7, 15]}}, "rungs": [{}]}, folder="other")
+        other.run(parent, trials=6, hours=0.01)
+        assert len(other.study.tried()) == len(trained) == 2
+        assert "Every configuration of the space has been tried." in Found.of(other).notes
 
     def test_folds_are_judged_together_and_their_overlap_is_told(
         self, searches: Searches, parent: Run, trained: Trained, monkeypatch: pytest.MonkeyPatch
