@@ -51,13 +51,16 @@ def search(
 
     folder = out or FOLDER / (file_name(space.stem).strip("-.") or "search")
     writable(folder, name="`--out`", way_out="name another")
-    with quiet_imports():
-        made = _begun(workflow, space, folder, workers, ray)
-    if trials is None and hours is None and made.plan.sampler != "grid":
-        raise UserError("a search needs an end: give `--trials N`, `--hours H` or both (a grid has its own)")
-    from qlib_ext.workflow.search.begin import search_below_a_run
-
+    folder.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(folder):
+        with quiet_imports():
+            made = _begun(workflow, space, folder, workers, ray)
+        if trials is None and hours is None and made.plan.sampler != "grid":
+            raise UserError(
+                "a search needs an end: give `--trials N`, `--hours H` or both (a grid has its own)"
+            )
+        from qlib_ext.workflow.search.begin import search_below_a_run
+
         with shown_progress() as progress:
             shown = _Shown(made, trials, hours, progress)
             try:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
+from qlib_ext.lock import exclusive
 from qlib_ext.model.trainings.processes import Processes
 from qlib_ext.workflow.read import read_workflow
 from tests.workflow.search.conftest import LEAVES, SPACE, Trained, database, store, trained, workflow
@@ -103,6 +104,18 @@ def test_what_is_wrong_is_one_line(
     assert status == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_two_do_not_open_a_folder_at_once(
+    command: Command, workflow: Path, space: Path, trained: Trained, tmp_path: Path
+) -> None:
+    folder = tmp_path / "reports/search/space"
+    folder.mkdir(parents=True)
+    with exclusive(folder / "search.lock"):
+        status, _, err = command("search", workflow, "--space", space, "--trials", 1)
+    assert status == 2
+    assert "searches in reports/search/space at this moment" in err
+    assert [*folder.iterdir()] == []
 
 
 def test_without_optuna_it_says_what_to_install(
