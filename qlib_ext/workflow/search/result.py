@@ -45,7 +45,7 @@ class Found:
     validations
         Fold -> first and last day of validation.
     read_too
-        Days of validation that another fold scores, from the first to the last.
+        Days that were read and another fold scores, from the first to the last.
     facts
         What it was made from.
     notes
@@ -167,7 +167,7 @@ class Found:
             return "No day of the test segment was read. To run the best workflow reads it: do so once, and last."
         first, last = self.read_too
         return (
-            f"Folds are judged on their validation, and no day after {last} was read. But the days from {first} to {last} are "
+            f"Folds are judged on their validation, whose labels hold prices up to {last}; no day after it was read. But the days from {first} to {last} are "
             "scored by earlier folds: the series that the best workflow puts together was looked at up to there."
         )
 

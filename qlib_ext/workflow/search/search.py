@@ -9,7 +9,7 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -139,11 +139,13 @@ class Search:
         """
         self.study.study.set_user_attr(PARENT_RUN, recorder.id)
         self.study.prepare(self.own)
+        self.enter()  # a kill may have come between the end of a trial and its line
         queue = _Queue(self, recorder, trials, hours, on_trial)
         try:
             train_all(queue, self.places, recorder.uri, queue.heard, go_on=True)
         finally:
             queue.count_time()
+            self.enter(open_too=True)
         self._tidy()
 
     def best(self) -> Tried | None:
@@ -154,16 +156,33 @@ class Search:
         """What the best trial writes into the workflow, with what its last rung does."""
         return {**self.plan.space.values(best.words), **self.plan.last.values}
 
-    def enter(self, tried: Tried, trial: Trial) -> None:
-        """Enter a trial into the ledger of trials, as a look at the days of validation."""
-        results = [*self.study.results(trial).values()]
-        if not results:
-            return
+    def enter(self, *, open_too: bool = False) -> None:
+        """Enter into the ledger of trials what it does not have, each a look at the days of validation.
+
+        Parameters
+        ----------
+        open_too
+            Whether trials that are not at their end are entered, by what is known of them.
+        """
+        path = ledger.ledger_path(self.store.root)
+        try:
+            known = {entry.trial.what for entry in ledger.entries(path)}
+            for trial in self.study.study.trials:
+                results = [*self.study.results(trial).values()]
+                if results and (open_too or trial.state.is_finished()):
+                    line = self._line(trial.number, results)
+                    if line.what not in known:
+                        ledger.enter(path, line)
+            self.problems = []
+        except (OSError, BusyError, ledger.LedgerError) as error:
+            self.problems = [f"the trials are not all in the ledger of trials: {error}"]
+
+    def _line(self, number: int, results: Sequence[Mapping[str, Any]]) -> ledger.Trial:
         days = self.tasks.validations.values()
         what = hashlib.sha256("".join(sorted(each[DIGEST] for each in results)).encode()).hexdigest()[:32]
         ratio = statistics.fmean(each["information_ratio"] for each in results) / math.sqrt(252)
         rank_ic = statistics.fmean(each["rank_ic"] for each in results)
-        line = ledger.Trial(
+        return ledger.Trial(
             time=datetime.now().astimezone().isoformat(timespec="seconds"),
             what=what,
             fingerprint=self.fingerprint,
@@ -171,15 +190,11 @@ class Search:
             first=min(first for first, _ in days),
             last=max(last for _, last in days),
             run_id="",
-            name=f"search {self.folder.name} trial {tried.number}",
+            name=f"search {self.folder.name} trial {number}",
             user=user(),
             rank_ic=rank_ic if math.isfinite(rank_ic) else None,
             ratio=ratio if math.isfinite(ratio) else None,
         )
-        try:
-            ledger.enter(ledger.ledger_path(self.store.root), line)
-        except (OSError, BusyError, ledger.LedgerError) as error:
-            self.problems = [f"the trials are not all in the ledger of trials: {error}"]
 
     def _identity(self) -> str:
         known = {
@@ -349,7 +364,7 @@ class _Queue:
         climb.ended, climb.waiting = True, []
         self.open.remove(climb)
         tried = next(each for each in self.study.tried() if each.number == climb.trial.number)
-        self.search.enter(tried, climb.trial)
+        self.search.enter()
         if not any(other is climb for other, _, _ in self.under_way.values()):
             for folder in climb.folders:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -204,12 +204,18 @@ class TrialTasks:
 
     @property
     def read_too(self) -> tuple[str, str] | None:
-        """Days of validation that another fold scores as its test, from the first to the last; None where there are none."""
-        dataset = self.workflow.config["task"]["dataset"]
+        """Days that another fold scores as its test, from the first to the last whose prices labels hold; None without any."""
+        config = self.workflow.config
+        dataset = config["task"]["dataset"]
         if not walks_forward(dataset):
             return None
         first = f"{folds_of(dataset, self.store)[0].test[0]:%Y-%m-%d}"
-        last = max(end for _, end in self.validations.values())
+        one = next(iter(self._datasets(config).values()))
+        described, _ = DatasetConfig.of(**one["kwargs"]).resolve(self.store)
+        days = self.store.calendar
+        judged = pd.Timestamp(max(end for _, end in self.validations.values()))
+        place = int(days.searchsorted(judged)) + _horizon_days(described)
+        last = f"{days[min(place, len(days) - 1)]:%Y-%m-%d}"
         return (first, last) if first <= last else None
 
     @property
@@ -312,23 +318,28 @@ def without_test(dataset: Mapping[str, Any], store: QlibStore) -> dict[str, Any]
     last = segments[SEGMENT][1]
     later = [first for first, _ in segments.values() if first > last]
     if later:
-        if not isinstance(described, Mapping):
-            raise UserError(f"`handler` must be a mapping in a search, found {brief(described)}")
-        silent = {**(described.get("kwargs") or {}), "init_data": False, "cache": None}
-        handler = build({**described, "kwargs": silent}, PanelHandler, name="handler")
+        reach = _horizon_days(described)
         days: pd.DatetimeIndex = store.calendar
         until = days[days < min(later)]
-        kept = until[: max(0, len(until) - handler.horizon_days)]
+        kept = until[: max(0, len(until) - reach)]
         kept = kept[(kept >= segments[SEGMENT][0]) & (kept <= last)]
         if not len(kept):
             raise UserError(
-                f"segment `{SEGMENT}` must have days whose labels do not reach into `test` ({handler.horizon_days} days "
+                f"segment `{SEGMENT}` must have days whose labels do not reach into `test` ({reach} days "
                 f"ahead), found none from {segments[SEGMENT][0]:%Y-%m-%d} to {last:%Y-%m-%d}: make it longer"
             )
         last = kept[-1]
     days_of = {"train": segments["train"], SEGMENT: (segments[SEGMENT][0], last)}
     named = {name: [f"{day:%Y-%m-%d}" for day in pair] for name, pair in days_of.items()}
     return {**config, "kwargs": {**config["kwargs"], "segments": named}}
+
+
+def _horizon_days(described: Any) -> int:
+    """How many days ahead the labels of a handler reach."""
+    if not isinstance(described, Mapping):
+        raise UserError(f"`handler` must be a mapping in a search, found {brief(described)}")
+    silent = {**(described.get("kwargs") or {}), "init_data": False, "cache": None}
+    return build({**described, "kwargs": silent}, PanelHandler, name="handler").horizon_days
 
 
 def _resuming(model: Any, folder: Path) -> dict[str, Any]:

@@ -187,10 +187,10 @@ class TestStudy:
         assert study.tried()[0].state == "stopped"
 
     def test_the_parameter_that_decides_is_the_most_important(self, study: Study) -> None:
-        assert importance(study) == {}
         for k in range(30):
             trial = begun(study)
             words = trial.params
+            assert k not in (8, 29) or importance(study) == {}, "of so few it is noise"
             study.judge(trial, 0, {0: words["task.model.kwargs.size"] + k * 1e-9})
         found = importance(study)
         assert next(iter(found)) == "task.model.kwargs.size"

@@ -11,6 +11,7 @@ import pytest
 from qlib_ext.checks import UserError
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.trainings.processes import Processes
+from qlib_ext.records.validation import DIGEST
 from qlib_ext.tracking.ledger import entries, ledger_path
 from qlib_ext.tracking.runs import PARENT
 from qlib_ext.workflow.search.result import Found
@@ -117,6 +118,34 @@ class TestSearch:
         again.run(parent, trials=2, hours=None)
         assert len(again.study.tried()) == 2, "the number counts trials of all calls"
 
+    def test_a_line_of_the_ledger_that_is_missing_is_entered_by_the_next_call(
+        self,
+        searches: Searches,
+        parent: Run,
+        trained: Trained,
+        store: QlibStore,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def full(*args: Any) -> None:
+            raise OSError("no space left")
+
+        search = searches({"rungs": [{}]})
+        with monkeypatch.context() as changed:
+            changed.setattr("qlib_ext.tracking.ledger.enter", full)
+            search.run(parent, trials=1, hours=None)
+        assert "no space left" in search.problems[0]
+        trial = search.study.ask()  # as if killed after a training, and the hours over
+        assert trial is not None
+        search.study.note(trial, "k", {**next(search.study.known())[1], DIGEST: "other"})
+        search.run(parent, trials=None, hours=0)
+        assert search.problems == []
+        assert [line.trial.name for line in entries(ledger_path(store.root))] == [
+            "search found trial 0",
+            "search found trial 1",
+        ]
+        search.run(parent, trials=None, hours=0)
+        assert len(entries(ledger_path(store.root))) == 2
+
     def test_a_folder_holds_one_search(self, searches: Searches, parent: Run) -> None:
         searches()
         with pytest.raises(UserError, match=r"holds another search.*another `--out`"):
@@ -168,7 +197,12 @@ class TestSearch:
         assert "Every configuration of the space has been tried." in Found.of(other).notes
 
     def test_folds_are_judged_together_and_their_overlap_is_told(
-        self, searches: Searches, parent: Run, trained: Trained, monkeypatch: pytest.MonkeyPatch
+        self,
+        searches: Searches,
+        parent: Run,
+        trained: Trained,
+        store: QlibStore,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         plan = "{walk_forward: {train: 3m, valid: 2m, test: 1m, start: 2014-08-01, end: 2014-09-30}}"
         monkeypatch.setenv("SEGMENTS", plan)
@@ -179,7 +213,10 @@ class TestSearch:
             assert "test" not in training.task["dataset"]["kwargs"]["segments"]
         values = [result["rank_ic"] for _, result in search.study.known()]
         assert search.study.tried()[0].value == pytest.approx(sum(values) / 2)
-        assert search.tasks.read_too == ("2014-08-01", search.tasks.validations[2][1])
+        last = search.tasks.validations[2][1]
+        reach = store.calendar[store.calendar > last][:2][-1]  # of a label of two days
+        assert search.tasks.read_too == ("2014-08-01", f"{reach:%Y-%m-%d}")
+        assert reach < store.calendar[store.calendar >= "2014-09-01"][0]
 
 
 class TestCheckpoints:
