@@ -21,13 +21,13 @@ from qlib_ext.data.combinatorial import COMBINATORIAL
 from qlib_ext.data.score_file import on_trading_days, read_scores
 from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.market.store import QlibStore
+from qlib_ext.model.trainings.below import PREDICTIONS
 from qlib_ext.tracking.active import active_recorder
 from qlib_ext.tracking.artifacts import RunArtifacts, stored
 from qlib_ext.tracking.runs import connect, find_run
 
 logger = logging.getLogger(__name__)
 
-PREDICTIONS = "signal/predictions.parquet"
 # By which runs are found and grouped, and whether the scores know the future: of what made them.
 TAGS = ("backbone", "balancer", "method", "tasks", "loss", "seed", COMBINATORIAL)
 

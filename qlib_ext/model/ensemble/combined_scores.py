@@ -15,7 +15,7 @@ from qlib_ext.data.combinatorial import COMBINATORIAL
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.combiners.base import Combiner
 from qlib_ext.model.combiners.mean_z_score import MeanZScore
-from qlib_ext.model.ensemble.member_scores import COMBINER, MEMBERS, MemberScores, keep
+from qlib_ext.model.ensemble.member_scores import COMBINER, MEMBERS, MemberScores, keep, shared_days
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.tracking.active import active_recorder
 from qlib_ext.tracking.runs import connect, find_run
@@ -104,16 +104,7 @@ class CombinedScores(GivenScores):
     def _read(self, store: QlibStore) -> tuple[pd.DataFrame, tuple[str, ...]]:
         """The scores of the days that all members score."""
         members = self._members()
-        days = [table.index.get_level_values("datetime").unique() for table in members.predictions]
-        shared = days[0]
-        for each in days[1:]:
-            shared = shared.intersection(each)
-        if not len(shared):
-            said = "; ".join(
-                f"{name} {each.min():%Y-%m-%d} to {each.max():%Y-%m-%d}"
-                for name, each in zip(members.names, days, strict=True)
-            )
-            raise UserError(f"runs must share days that they score, found none: {said}")
+        shared = shared_days(members.names, members.predictions, "runs must share days that they score")
         whole = members.combined(self.combiner)
         of_day = whole.index.get_level_values("datetime")
         lost = of_day.unique().difference(shared)

@@ -17,12 +17,12 @@ from qlib_ext.checks import UserError, brief
 from qlib_ext.config.build import dotted
 from qlib_ext.metrics.cross_section import Floats
 from qlib_ext.model.combiners.base import Combiner
+from qlib_ext.model.trainings.below import PREDICTIONS
+from qlib_ext.model.walk_forward import RUNS
 from qlib_ext.tracking.artifacts import RunArtifacts, stored
 
-PREDICTIONS = "signal/predictions.parquet"
 VALIDATION = "signal/validation.parquet"
 MEMBERS, COMBINER = "ensemble/members.json", "ensemble/combiner.json"
-FOLDS = "folds/runs.json"  # of a run that walks forward
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class MemberScores:
             there = kept_by[name]
             for path in wanted:
                 if path not in there:
-                    walked = bool(stored(client, run_id, [FOLDS]))
+                    walked = bool(stored(client, run_id, [RUNS]))
                     raise UserError(
                         f"the member `{name}` ({run_id}) keeps no {path}: {_way_out(path, walked)}"
                     )
@@ -92,16 +92,9 @@ class MemberScores:
                 f"`label` must be a raw label of every member, found no {brief(label)} in {', '.join(without)}, which has "
                 f"{', '.join(map(str, self.validation[0].columns[1:]))}"
             )
-        days = [table.index.get_level_values("datetime").unique() for table in self.validation]
-        shared = days[0]
-        for each in days[1:]:
-            shared = shared.intersection(each)
-        if not len(shared):
-            said = "; ".join(
-                f"{name} {each.min():%Y-%m-%d} to {each.max():%Y-%m-%d}"
-                for name, each in zip(self.names, days, strict=True)
-            )
-            raise UserError(f"members must share days of validation to be weighted by, found none: {said}")
+        shared = shared_days(
+            self.names, self.validation, "members must share days of validation to be weighted by"
+        )
         tables = [table[table.index.get_level_values("datetime").isin(shared)] for table in self.validation]
         truth = pd.concat([table[label] for table in tables])
         truth = truth[~truth.index.duplicated()]
@@ -112,6 +105,21 @@ class MemberScores:
         """The scores of the ensemble of a segment, and the members' mean of what else they all predict."""
         tables = self.predictions if segment == "test" else self.validation
         return combine_tables(tables, combiner)
+
+
+def shared_days(names: Sequence[str], tables: Sequence[pd.DataFrame], must: str) -> pd.Index:
+    """The days that all tables have; a UserError of what `must` be where there is none."""
+    days = [table.index.get_level_values("datetime").unique() for table in tables]
+    shared = days[0]
+    for each in days[1:]:
+        shared = shared.intersection(each)
+    if not len(shared):
+        said = "; ".join(
+            f"{name} {each.min():%Y-%m-%d} to {each.max():%Y-%m-%d}"
+            for name, each in zip(names, days, strict=True)
+        )
+        raise UserError(f"{must}, found none: {said}")
+    return shared
 
 
 def _way_out(path: str, walked: bool) -> str:
