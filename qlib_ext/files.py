@@ -286,3 +286,13 @@ def check_yaml(events: Iterable[Any]) -> None:
             raise ValueError(
                 f"it has more than {YAML_VALUES:,} values or {YAML_LETTERS:,} letters when its aliases are written out"
             )
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a small text file, whole or not at all: beside its place first, then into it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -74,6 +74,9 @@ _HARMLESS = {
 }
 
 
+_hidden: set[str] = set()  # secrets that came from files
+
+
 def masked(text: str) -> str:
     """A text without the user names and passwords of the URIs in it, and without the secrets of the environment.
 
@@ -157,9 +160,14 @@ def _decoded(token: str) -> bytes:
         return b""
 
 
+def hide(secret: str) -> None:
+    """Take a secret that came from a file, as a token does, out of whatever this process shows from here on."""
+    _hidden.add(secret)
+
+
 def _secrets() -> list[str]:
     """Values of the environment that nobody should read, in all their spellings, the longest first: one may hold another."""
-    values = [value for name, value in os.environ.items() if is_secret(name)]
+    values = [*_hidden, *(value for name, value in os.environ.items() if is_secret(name))]
     return sorted({form for value in values for form in _spellings(value)}, key=len, reverse=True)
 
 

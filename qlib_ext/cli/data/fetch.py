@@ -98,7 +98,8 @@ def fetch(
         say(f"{out}: {described(done.store)} ({time.perf_counter() - began:.1f} s)")
     else:
         say(
-            f"{out}: {counted(len(done.days), 'day')} added, up to {done.days[-1]:%Y-%m-%d}, {counted(done.rows, 'bar')} "
+            f"{out}: {counted(len(done.days), 'day')} added, up to {done.store.calendar[-1]:%Y-%m-%d}, "
+            f"{counted(done.rows, 'bar')}{f', {done.revised:,} values revised' if done.revised else ''} "
             f"({time.perf_counter() - began:.1f} s)"
         )
     if done.brought:

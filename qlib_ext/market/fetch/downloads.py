@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qlib_ext.checks import UserError
-from qlib_ext.files import read_json
+from qlib_ext.files import read_json, write_whole
 from qlib_ext.market.text_files import check_parquet
 from qlib_ext.paths import inside, is_stray
 
 SAID = b"qlib_ext"  # the key of what a file says of itself
 ABOUT = "source.json"
+PENDING = "pending.json"  # there while the store does not have all that came
 
 
 class Downloads:
@@ -59,10 +60,7 @@ class Downloads:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a small file, whole or not at all."""
-        path = self.root / name
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        write_whole(self.root / name, text)
 
     def keys(self, kind: str) -> list[str]:
         """Names of the pieces of a kind, sorted."""
@@ -117,15 +115,36 @@ class Downloads:
 
         Pieces of days give way to those of a stock, on the days for which that was asked.
         """
-        asked: dict[str, pd.Timestamp] = {}
+        starts: dict[str, pd.Timestamp] = {}
+        ends: dict[str, pd.Timestamp] = {}
         for code in self.keys("stocks"):
-            asked[code] = pd.Timestamp((self.said("stocks", code) or {})["end"])
+            said = self.said("stocks", code) or {}
+            starts[code], ends[code] = pd.Timestamp(said["start"]), pd.Timestamp(said["end"])
             yield _of(self.read("stocks", code), since, whole)
         for day in self.keys("days"):
             table = self.read("days", day)
-            until = table["code"].map(asked)
-            table = table[~(until >= pd.Timestamp(day))]
+            start, end = table["code"].map(starts), table["code"].map(ends)
+            table = table[~((start <= pd.Timestamp(day)) & (end >= pd.Timestamp(day)))]
             yield _of(table, since, whole)
+
+
+def pending(folder: Path) -> frozenset[str] | None:
+    """Stocks that came again whole and are not so in the store yet; None where the store has all that came."""
+    path = folder / PENDING
+    if not path.is_file():
+        return None
+    try:
+        found = read_json(path)
+    except ValueError as error:
+        raise UserError(
+            f"`{path}` must hold codes: {error}; delete `{folder}`, and all is fetched anew"
+        ) from error
+    return frozenset(map(str, found))
+
+
+def mark_pending(folder: Path, codes: Iterable[str] = ()) -> None:
+    """Say that the store does not have all that came: of these stocks, and of those before, not the past either."""
+    write_whole(folder / PENDING, json.dumps(sorted({*codes, *(pending(folder) or ())})) + "\n")
 
 
 def _of(table: pd.DataFrame, since: pd.Timestamp | None, whole: frozenset[str]) -> pd.DataFrame:

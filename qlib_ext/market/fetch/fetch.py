@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from qlib_ext.checks import UserError, brief
-from qlib_ext.files import read_json
+from qlib_ext.checks import UserError, brief, counted
+from qlib_ext.files import read_json, write_whole
 from qlib_ext.lock import BusyError, exclusive
 from qlib_ext.market.codes import normalise_code
 from qlib_ext.market.exchange_days import EXCHANGES, day_of_knowing, exchange_days, exchange_timezone
-from qlib_ext.market.fetch.downloads import ABOUT
+from qlib_ext.market.fetch.downloads import ABOUT, PENDING, mark_pending, pending
 from qlib_ext.market.fetch.source import Fetched, Job, Source
 from qlib_ext.market.fetch.vendor import TAIL_DAYS
 from qlib_ext.market.importing.import_bars import write_bars
@@ -33,8 +33,9 @@ from qlib_ext.market.updates.update import update_store
 from qlib_ext.paths import writable
 
 FIRST = "2010-01-01"  # of a new store, where nobody says
-PUBLISHED = pd.Timedelta(hours=1)  # after the close: before it, sources give bars of a day that is not over
+LATE_DAYS = 5  # of the store, for which a bar may come after those of other stocks
 BEGUN = "begun.json"
+ONE_DAY = pd.Timedelta(days=1)
 SHAPES = {"market_value": "values"}  # of side data; all else are spells
 COLUMNS = {"market_value": {"datetime": "date", "instrument": "code"}}
 
@@ -57,6 +58,11 @@ class Refreshed:
         Universes and side data that were written.
     notes : tuple of str
         What was left out, changed or is worth a look.
+    revised : int
+        Values of the store that were changed.
+    behind : int
+        Days of the exchange, up to the last one asked for, that the store does not have: the source is late, or stands
+        still.
     """
 
     store: QlibStore
@@ -65,11 +71,13 @@ class Refreshed:
     rows: int
     brought: tuple[str, ...]
     notes: tuple[str, ...]
+    revised: int = 0
+    behind: int = 0
 
     @property
     def changed(self) -> bool:
         """Whether there was anything new."""
-        return self.made or len(self.days) > 0
+        return bool(self.made or len(self.days) or self.rows or self.revised or self.brought)
 
 
 def fetch(
@@ -87,9 +95,10 @@ def fetch(
     progress: Progress | None = None,
     now: pd.Timestamp | None = None,
 ) -> Refreshed:
-    """Ask a source for what a store does not have, and make the store or bring it up to date, whole or not at all.
+    """Ask a source for what a store does not have, and make the store or bring it up to date.
 
-    What comes is kept in `folder`, and a fetch that was cut short goes on from there.
+    What comes is kept in `folder`, and a fetch that was cut short goes on from there. The bars are written whole or not at
+    all; after them universes and side data, each whole: where one of these fails, the next call goes on with them.
 
     Parameters
     ----------
@@ -132,23 +141,40 @@ def fetch(
     writable(folder.absolute().parent, name="the place of `--folder`", way_out="name another")
     recover(out)
     store = QlibStore(out) if out.is_dir() and any(out.iterdir()) else None
-    last = last_closed(source.region, now) if end is None else _day("end", end)
+    last = last_closed(source.region, now, source.published) if end is None else _day("end", end)
     first = _first(folder, start, store)
+    if rebuild and start is None and store is not None and first > store.calendar[0]:
+        raise UserError(
+            f"`--rebuild` would make a store that begins on {first.date()}, found one that begins on "
+            f"{store.calendar[0].date()}: name the first day by `--start`"
+        )
     if last < first:
         raise UserError(f"`end` must not be before `start`, found {last.date()} before {first.date()}")
     known = None if store is None or rebuild else store.calendar[-1]
     notes = Notes()
+    indices = _codes(source.default_benchmarks if benchmarks is None else benchmarks, source.region)
+    wanted = frozenset(_codes(codes, source.region)) if codes else None
+    have = frozenset() if known is None or store is None else frozenset(store.instruments())
+    complete = (
+        not revise and not (folder / PENDING).is_file() and have.issuperset((*indices, *(wanted or ())))
+    )
+    if known is not None and store is not None:
+        complete = complete and {*universes} <= {*store.universes()}
+        began = store.calendar[0]
+        if start is not None and first < began and len(_sessions(source.region, first, began - ONE_DAY)):
+            notes.add(f"the store begins on {began.date()}: days before it get in by `--rebuild` alone")
     job = Job(
         folder=folder,
         start=first,
         end=last,
         universes=tuple(universes),
-        benchmarks=_codes(source.default_benchmarks if benchmarks is None else benchmarks, source.region),
-        codes=frozenset(_codes(codes, source.region)) if codes else None,
+        benchmarks=indices,
+        codes=wanted,
         known=known,
-        have=frozenset() if known is None or store is None else frozenset(store.instruments()),
+        have=have,
         notes=notes,
         progress=progress,
+        complete=complete,
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -157,7 +183,8 @@ def fetch(
                 found = source.fetch(job)
             finally:
                 _remember(folder, first)
-            return _brought(out, store if known is not None else None, found, folder, revise, notes, progress)
+            done = _brought(out, store if known is not None else None, found, folder, revise, job, progress)
+            return _held_against(done, source.region, last)
     except BusyError as error:
         raise UserError(
             f"{error.holder} is fetching into `{folder}` at this moment; wait for it to end{error.hint}"
@@ -167,16 +194,36 @@ def fetch(
 def _remember(folder: Path, first: pd.Timestamp) -> None:
     """Keep the day that a folder begins with, where there is one: of a fetch that was cut short as well."""
     if (folder / ABOUT).is_file():
-        before = _first(folder, None, None) if (folder / BEGUN).is_file() else first
-        (folder / BEGUN).write_text(json.dumps(f"{min(first, before):%Y-%m-%d}"), encoding="utf-8")
+        try:
+            before = _first(folder, None, None) if (folder / BEGUN).is_file() else first
+        except UserError:  # damaged, and the day was said anew
+            before = first
+        write_whole(folder / BEGUN, json.dumps(f"{min(first, before):%Y-%m-%d}"))
 
 
-def last_closed(region: str, now: pd.Timestamp | None = None) -> pd.Timestamp:
-    """The last trading day of a region's exchange whose close is an hour ago."""
+def _held_against(done: Refreshed, region: str, last: pd.Timestamp) -> Refreshed:
+    """With the days that the source is behind, in words where it is more than the one that may be late."""
+    ends = done.store.calendar[-1]
+    behind = len(_sessions(region, ends + ONE_DAY, last)) if ends < last else 0
+    said = (
+        f"the newest day is {ends.date()}, {counted(behind, 'trading day')} before {last.date()}: the source stands still, or "
+        "has changed"
+    )
+    return replace(done, behind=behind, notes=(*done.notes, said) if behind > 1 else done.notes)
+
+
+def _sessions(region: str, first: pd.Timestamp, last: pd.Timestamp) -> pd.DatetimeIndex:
+    return exchange_days(EXCHANGES[region], first, last)
+
+
+def last_closed(
+    region: str, now: pd.Timestamp | None = None, published: pd.Timedelta = Source.published
+) -> pd.Timestamp:
+    """The last trading day of a region's exchange whose close is so long ago."""
     exchange = EXCHANGES[region]
     here = (now or pd.Timestamp.now("UTC")).tz_convert(exchange_timezone(exchange)).tz_localize(None)
     today = here.normalize()
-    closed = day_of_knowing(pd.DatetimeIndex([here - PUBLISHED]), exchange)[0] > today
+    closed = day_of_knowing(pd.DatetimeIndex([here - published]), exchange)[0] > today
     days = exchange_days(exchange, today - pd.Timedelta(days=31), today)
     days = days[days <= today] if closed else days[days < today]
     return days[-1]
@@ -212,32 +259,40 @@ def _brought(
     found: Fetched,
     folder: Path,
     revise: bool,
-    notes: Notes,
+    job: Job,
     progress: Progress | None,
 ) -> Refreshed:
     """Write what was fetched."""
     if found.bars is None:
         assert store is not None
-        return Refreshed(store, False, store.calendar[:0], 0, (), notes.sentences())
+        return Refreshed(store, False, store.calendar[:0], 0, (), job.notes.sentences())
+    if folder.is_dir():
+        mark_pending(folder)
     settings = found.bars.settings or ImportSettings()
     if store is None:
         made = write_bars(found.bars, out, settings, source=folder, replace=True)
-        days, rows, said = made.store.calendar, 0, [*made.notes]
+        days, rows, revised, said = made.store.calendar, 0, 0, [*made.notes]
     else:
         try:
-            done = update_store(out, found.bars, revise=revise, progress=progress)
+            done = update_store(out, found.bars, revise=revise, late=LATE_DAYS, progress=progress)
         except UserError as error:
             raise UserError(
-                f"{error}; `--rebuild` makes the store anew of all that was downloaded"
+                f"{error}; `--rebuild` makes the store anew of all that was downloaded, from {job.start.date()} on"
             ) from error
-        days, rows, said = done.days, done.rows, [*done.notes]
+        days, rows, revised, said = done.days, done.rows, len(done.revisions), [*done.notes]
     brought = []
     with tempfile.TemporaryDirectory() as tables:
         for name, table in found.universes.items():
             brought += _universe(out, name, table, Path(tables), said)
         for name, table in found.side.items():
             brought += _side(out, name, table, Path(tables), said)
-    return Refreshed(QlibStore(out), store is None, days, rows, tuple(brought), (*notes.sentences(), *said))
+    if folder.is_dir():
+        left = (pending(folder) or frozenset()) - {*found.bars.instruments}
+        (folder / PENDING).unlink()
+        if left:  # which `codes` left out
+            mark_pending(folder, left)
+    notes = (*job.notes.sentences(), *said)
+    return Refreshed(QlibStore(out), store is None, days, rows, tuple(brought), notes, revised)
 
 
 def _universe(out: Path, name: str, table: pd.DataFrame, folder: Path, said: list[str]) -> list[str]:

@@ -49,6 +49,8 @@ class Job:
     notes : Notes
         Told what was left out or changed.
     progress : callable or None
+    complete : bool
+        Whether the store has up to `known` all that is asked for: then only a newer day is worth the rest.
     """
 
     folder: Path
@@ -61,6 +63,11 @@ class Job:
     have: frozenset[str] = frozenset()
     notes: Notes = field(default_factory=Notes)
     progress: Progress | None = None
+    complete: bool = True
+
+    def nothing_beyond(self, newest: pd.Timestamp) -> bool:
+        """Whether a source whose newest day this is has nothing that the store lacks."""
+        return self.known is not None and newest <= self.known and self.complete
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Fetched:
     ----------
     bars : Bars or None
         Of a new store all of them; else from a month before the store's last day on, and all of stocks that are new or
-        were fetched again. None where there is no newer day.
+        were fetched again. None where there is nothing that the store lacks.
     universes : mapping
         Universe to the table of its members: `date` and `code` of snapshots, or `code`, `from` and `to` of spells.
     side : mapping
@@ -90,9 +97,12 @@ class Source(ABC):
     ----------
     region : str
         `cn` or `us`.
+    published : pd.Timedelta
+        After the close; a day is not asked for before.
     """
 
     region: str = "cn"
+    published: pd.Timedelta = pd.Timedelta(hours=1)  # before it, sources give bars of a day that is not over
 
     @abstractmethod
     def fetch(self, job: Job) -> Fetched:
@@ -259,3 +269,19 @@ def held_factor(days: pd.Series, since: pd.Series, factor: pd.Series) -> np.ndar
     place = since.to_numpy()[order].searchsorted(days.to_numpy(), side="right") - 1
     values = pd.to_numeric(factor, errors="coerce").to_numpy(dtype=float)[order]
     return np.where(place >= 0, values[np.maximum(place, 0)], 1.0)
+
+
+def until_next(spells: pd.DataFrame) -> pd.DataFrame:
+    """Spells that end before the next one of their stock begins; those of no length go."""
+    rows = spells.sort_values(["code", "start"], ignore_index=True).drop_duplicates(
+        ["code", "start"], keep="last"
+    )
+    rows = rows.reset_index(drop=True)
+    following = rows["start"].shift(-1).where(rows["code"].eq(rows["code"].shift(-1))) - pd.Timedelta(days=1)
+    end = (
+        rows["end"]
+        .fillna(pd.Timestamp.max.normalize())
+        .combine(following.fillna(pd.Timestamp.max.normalize()), min)
+    )
+    rows = rows.assign(end=end.where(end < pd.Timestamp.max.normalize()))
+    return rows[~(rows["end"] < rows["start"])].reset_index(drop=True)

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from qlib_ext.checks import counted
 from qlib_ext.market.exchange_days import EXCHANGES, exchange_days
-from qlib_ext.market.fetch.downloads import Downloads
+from qlib_ext.market.fetch.downloads import Downloads, mark_pending, pending
 from qlib_ext.market.fetch.polite import KEPT, NotGrantedError, SourceError
 from qlib_ext.market.fetch.source import Client, Fetched, Job, Source, no_session
 from qlib_ext.market.importing.bars import Bars
@@ -93,9 +93,9 @@ class Vendor(Source):
             kept = Downloads(job.folder, self.identity)
             listed = self._listed(job)
             newest = self.newest(kept, job, listed)
-            if job.known is not None and newest <= job.known:
+            if job.nothing_beyond(newest):
                 return Fetched(None)
-            again = self.fetch_bars(kept, job, listed, newest)
+            self.fetch_bars(kept, job, listed, newest)
             for code in job.benchmarks:
                 self._stock(kept, job, code, newest, lambda a, b, code=code: self.index_bars(code, a, b))  # type: ignore[misc]
             universes = {name: self._members(kept, job, name, newest) for name in job.universes}
@@ -104,13 +104,11 @@ class Vendor(Source):
             job.notes.add(
                 f"{self.client.name} does not grant this account `{what}`: left out, and what it tells is not in the store"
             )
-        return Fetched(self._read(kept, job, again, newest), universes, side)
+        return Fetched(self._read(kept, job, newest), universes, side)
 
     @abstractmethod
-    def fetch_bars(
-        self, kept: Downloads, job: Job, listed: pd.DataFrame, newest: pd.Timestamp
-    ) -> frozenset[str]:
-        """Bring the bars of all stocks up to `newest`; the stocks whose past had changed and was fetched again."""
+    def fetch_bars(self, kept: Downloads, job: Job, listed: pd.DataFrame, newest: pd.Timestamp) -> None:
+        """Bring the bars of all stocks up to `newest`; a stock that is fetched again whole is marked as pending before."""
 
     @abstractmethod
     def newest(self, kept: Downloads, job: Job, listed: pd.DataFrame) -> pd.Timestamp:
@@ -132,13 +130,15 @@ class Vendor(Source):
             )
         return listed.reset_index(drop=True)
 
-    def _stock(self, kept: Downloads, job: Job, code: str, newest: pd.Timestamp, get: Get) -> bool:
-        """Bring the piece of one stock up to `newest`; whether its past had changed."""
-        said, again = kept.said("stocks", code), False
+    def _stock(
+        self, kept: Downloads, job: Job, code: str, newest: pd.Timestamp, get: Get, *, over: bool = False
+    ) -> None:
+        """Bring the piece of one stock up to `newest`; no bar comes after it where it is `over`."""
+        said = kept.said("stocks", code)
         first, table = job.start, None
         if said is not None and pd.Timestamp(said["start"]) <= job.start:
             if pd.Timestamp(said["end"]) >= newest:
-                return False
+                return
             table = kept.read("stocks", code)
             first = pd.Timestamp(said["start"])
         if table is not None and len(table):
@@ -152,15 +152,17 @@ class Vendor(Source):
                     "whole",
                     [code],
                 )
-                table, again = None, True
+                mark_pending(kept.root, [code])  # before the piece: the next call sees no change any more
+                table = None
         elif table is not None:
             table = None  # asked before it had any bar
         if table is None:
             table = _of_code(get(first, newest), code)
-        kept.write("stocks", code, table, start=f"{first:{DAY}}", end=f"{newest:{DAY}}")
+        # Its last day may come later: it is asked again. A suspended day has a row of its own, or none.
+        last = newest if over or table.empty else min(newest, table["date"].iloc[-1])
+        kept.write("stocks", code, table, start=f"{first:{DAY}}", end=f"{last:{DAY}}")
         if table.empty:
             job.notes.gather(f"{{stock}} of which {self.client.name} has no bar: is the code right?", [code])
-        return again
 
     def _members(self, kept: Downloads, job: Job, name: str, newest: pd.Timestamp) -> pd.DataFrame:
         if name not in self.indices:
@@ -182,6 +184,9 @@ class Vendor(Source):
                 if not self.past_members and len(table):  # today's, which only gather as time goes by
                     kept.write(kind, f"{table['date'].iloc[0]:{DAY}}", table, asked=f"{last:{DAY}}")
                     break
+                if said is not None:  # of a month that goes on: what was asked before stays
+                    before = kept.read(kind, str(month))
+                    table = pd.concat([before[~before["date"].isin(table["date"])], table])
                 kept.write(kind, str(month), table, asked=f"{last:{DAY}}")
         table = kept.together(kind)
         if table.empty:
@@ -227,7 +232,7 @@ class Vendor(Source):
                 kept.write("industry", str(quarter), self.industries(day), asked=f"{day:{DAY}}")
         return kept.together("industry")
 
-    def _read(self, kept: Downloads, job: Job, again: frozenset[str], newest: pd.Timestamp) -> Bars:
+    def _read(self, kept: Downloads, job: Job, newest: pd.Timestamp) -> Bars:
         """The bars that the store does not have, as an import reads them."""
         settings = ImportSettings(
             region=self.region,
@@ -242,7 +247,7 @@ class Vendor(Source):
         if job.known is not None:
             since = job.known - pd.Timedelta(days=TAIL_DAYS)
             there = {*kept.keys("stocks"), *self.codes_of_days(kept)}
-            whole = again | (there - job.have)
+            whole = (pending(kept.root) or frozenset()) | (there - job.have)
         with tempfile.TemporaryDirectory(dir=job.folder, prefix=".bars.") as folder:
             path = Path(folder) / "bars.parquet"
             fields = tuple(field for field in BARS if field in self.fields)
@@ -286,21 +291,15 @@ class ByStock(Vendor):
             f"that it was asked for: it may have changed, or does not answer this machine. {KEPT}"
         )
 
-    def fetch_bars(
-        self, kept: Downloads, job: Job, listed: pd.DataFrame, newest: pd.Timestamp
-    ) -> frozenset[str]:
+    def fetch_bars(self, kept: Downloads, job: Job, listed: pd.DataFrame, newest: pd.Timestamp) -> None:
         """One piece a stock; a delisted one is asked once."""
-        again = set()
         for done, row in enumerate(listed.itertuples(index=False)):
-            last = newest
             delisted = pd.to_datetime(getattr(row, "delisted", None))
-            if pd.notna(delisted):
-                last = min(newest, delisted)
-            if self._stock(kept, job, row.code, last, lambda a, b, k=row.key: self.bars(k, a, b)):  # type: ignore[misc]
-                again.add(row.code)
+            over = bool(pd.notna(delisted) and delisted <= newest)
+            last = delisted if over else newest
+            self._stock(kept, job, row.code, last, lambda a, b, k=row.key: self.bars(k, a, b), over=over)  # type: ignore[misc]
             if job.progress is not None:
                 job.progress(done + 1, len(listed), f"{self.client.name} {row.code}")
-        return frozenset(again)
 
 
 class ByDay(Vendor):
@@ -331,11 +330,9 @@ class ByDay(Vendor):
         kept.write("days", f"{day:{DAY}}", table)
         return True
 
-    def fetch_bars(
-        self, kept: Downloads, job: Job, listed: pd.DataFrame, newest: pd.Timestamp
-    ) -> frozenset[str]:
+    def fetch_bars(self, kept: Downloads, job: Job, listed: pd.DataFrame, newest: pd.Timestamp) -> None:
         """One piece a day; stocks whose last known day has changed are fetched again whole."""
-        again = self._changed(kept, job, listed, newest)
+        self._changed(kept, job, listed, newest)
         days = exchange_days(EXCHANGES[self.region], job.start, newest)
         for done, day in enumerate(days):
             if not self._day(kept, day):
@@ -345,14 +342,11 @@ class ByDay(Vendor):
                 )
             if job.progress is not None:
                 job.progress(done + 1, len(days), f"{self.client.name} {day:{DAY}}")
-        return again
 
-    def _changed(
-        self, kept: Downloads, job: Job, listed: pd.DataFrame, newest: pd.Timestamp
-    ) -> frozenset[str]:
+    def _changed(self, kept: Downloads, job: Job, listed: pd.DataFrame, newest: pd.Timestamp) -> None:
         """Ask for the day again that the store ends with, and for all of the stocks that are others now."""
         if job.known is None or kept.said("days", f"{job.known:{DAY}}") is None:
-            return frozenset()
+            return
         name = f"{job.known:{DAY}}"
         old, new = kept.read("days", name), self.day_bars(job.known)
         both = old.merge(new, on="code", suffixes=("", "_new"))
@@ -361,15 +355,16 @@ class ByDay(Vendor):
         )
         keys = dict(zip(listed["code"], listed["key"], strict=True))
         changed = [code for code in both.loc[differs, "code"] if code in keys]
+        mark_pending(kept.root, changed)  # before the pieces: the next call sees no change any more
+        first = min(job.start, pd.Timestamp(kept.keys("days")[0]))  # all days of the old scale
         for code in changed:
-            table = _of_code(self.bars(keys[code], job.start, newest), code)
-            kept.write("stocks", code, table, start=f"{job.start:{DAY}}", end=f"{newest:{DAY}}")
+            table = _of_code(self.bars(keys[code], first, newest), code)
+            kept.write("stocks", code, table, start=f"{first:{DAY}}", end=f"{newest:{DAY}}")
         job.notes.gather(
             "{stock} whose past has changed at the source (a new scale of its factors, or another value): fetched again whole",
             changed,
         )
         kept.write("days", name, new)
-        return frozenset(changed)
 
 
 def beside_bars(kept: Downloads) -> dict[str, pd.DataFrame]:

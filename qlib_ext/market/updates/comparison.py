@@ -127,6 +127,8 @@ class _Instrument:
         Field to float32 `[n]` on the rows of the frame, on the store's scale once it was compared.
     present : bool array [n]
         Rows with any value.
+    late : bool array [common]
+        Rows of the store's last days that are added to them.
     bins : InstrumentBins or None
         None for a new instrument.
     overlap : Overlap
@@ -137,6 +139,7 @@ class _Instrument:
 
     def __init__(self, code: str, source: dict[str, np.ndarray], present: np.ndarray, frame: Frame):
         self.code, self.source, self.present, self.frame = code, source, present, frame
+        self.late = np.zeros(frame.common, dtype=bool)
         folder = frame.folders.get(code)
         self.bins = None if folder is None else InstrumentBins(folder, frame.fields, frame.known)
 
@@ -165,6 +168,12 @@ class _Instrument:
             self.overlap.lacking[name][:] = False  # a field begins with the rows added
             if np.isfinite(self.source[name][self.new]).any() and name != "change":
                 notes.gather(f"{{instrument}} without any `{name}` in the store before", [self.code])
+        had = np.logical_or.reduce([np.isfinite(values) for values in self.old.values()])
+        self.late = self.present[:common] & ~had & (positions >= self.frame.known - self.frame.late)
+        for lacking in self.overlap.lacking.values():
+            lacking[self.late] = False
+        late = (f"{self.code} {self._day(int(row))}" for row in np.flatnonzero(self.late))
+        notes.add("{bar} of a day of the store that came late: added", self.late.sum(), late)
         # The change of a first bar needs a close before it: one side may know it and the other not.
         if "change" in self.source:
             self.overlap.lacking["change"][positions == self.bins.start] = False
@@ -179,11 +188,11 @@ class _Instrument:
 
     @property
     def new(self) -> np.ndarray:
-        """Rows that the store has no day for, or not this instrument: bool [n]."""
+        """Rows that the store has no day for, or not this instrument, or that came late: bool [n]."""
         if self.bins is None:
             return self.present
         new = self.present.copy()
-        new[: self.frame.common] = False
+        new[: self.frame.common] = self.late
         return new
 
     def contradictions(self) -> Iterator[Revision]:

@@ -38,13 +38,23 @@ class Frame:
         Of these rows in `calendar`.
     known : int
         Days of the store.
+    late : int
+        So many of its last ones may get bars that it has nothing of.
     folders : mapping
         Code to folder of the store.
     fields : tuple of str
         That the store has.
     """
 
-    def __init__(self, store: QlibStore, bars: Bars, settings: ImportSettings, allow_gap: bool, notes: Notes):
+    def __init__(
+        self,
+        store: QlibStore,
+        bars: Bars,
+        settings: ImportSettings,
+        allow_gap: bool,
+        notes: Notes,
+        late: int = 0,
+    ):
         days, known = bars.calendar, store.calendar
         self.folders = _folders(store.root)
         if not set(bars.instruments) & self.folders.keys():
@@ -73,7 +83,7 @@ class Frame:
         later = np.flatnonzero(days > known[-1])
         with_bars = np.flatnonzero(some[later])
         later = later[: with_bars[-1] + 1] if with_bars.size else later[:0]
-        self.known = len(known)
+        self.known, self.late = len(known), late
         self.added = days[later]
         self.calendar = known.append(self.added)
         self.rows = np.concatenate([common, later])

@@ -108,6 +108,7 @@ def update_store(
     revise: bool = False,
     allow_gap: bool = False,
     universes: str = "carry",
+    late: int = 0,
     progress: Progress | None = None,
 ) -> Update:
     """Add to a store the days and instruments that `bars` have beyond it, whole or not at all.
@@ -135,6 +136,8 @@ def update_store(
         Add days although the exchange traded on days between them and the store's last.
     universes
         `carry` open spells forward, or `keep` them as they are.
+    late
+        So many last days of the store may get bars that it has nothing of: a vendor gave them after those of other stocks.
     progress
         Called with (done, total, what).
 
@@ -150,7 +153,14 @@ def update_store(
     QlibStore(root)
     with locked(root) as lock:
         return _update(
-            lock, bars, settings or bars.settings or ImportSettings(), revise, allow_gap, universes, progress
+            lock,
+            bars,
+            settings or bars.settings or ImportSettings(),
+            revise,
+            allow_gap,
+            universes,
+            progress,
+            late,
         )
 
 
@@ -162,11 +172,12 @@ def _update(
     allow_gap: bool,
     universes: str,
     progress: Progress | None,
+    late: int = 0,
 ) -> Update:
     one_of("universes", universes, UNIVERSES)
     store = QlibStore(lock.root)
     notes = Notes()
-    frame = Frame(store, bars, settings, allow_gap, notes)
+    frame = Frame(store, bars, settings, allow_gap, notes, late)
     plan = compare_bars(bars, frame, revise, notes, progress)
     if plan.cells:
         texts = extended_memberships(

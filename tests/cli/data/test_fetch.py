@@ -58,7 +58,7 @@ def test_a_store_is_made_brought_up_to_date_and_left(planted: Command, tmp_path:
     status, out, _ = planted("--option", "until=2024-03-15")
     assert status == 0
     assert "cn: 1 day added, up to 2024-03-15, 2 bars" in out
-    status, out, _ = planted("--option", "until=2024-03-15")
+    status, out, _ = planted("--option", "until=2024-03-15", "--end", "2024-03-15")
     assert (status, out) == (0, "planted has no day after 2024-03-15: cn is left as it is\n")
     assert len(QlibStore(tmp_path / "cn").calendar) == 10
 

@@ -13,6 +13,7 @@ import pytest
 
 from qlib_ext.checks import UserError
 from qlib_ext.lock import exclusive
+from qlib_ext.market.fetch import fetch as module
 from qlib_ext.market.fetch.fetch import fetch, last_closed
 from qlib_ext.market.fetch.polite import SourceError
 from qlib_ext.market.fetch.source import Source
@@ -22,7 +23,15 @@ from qlib_ext.market.fetch.sources.tushare import Tushare
 from qlib_ext.market.fetch.sources.yfinance import Yfinance
 from qlib_ext.market.side_data.side_data import SideData
 from qlib_ext.market.store import QlibStore
-from tests.market.fetch.conftest import DELISTED, INDEX, STOCKS, Market, TushareServer, YFRateLimitError
+from tests.market.fetch.conftest import (
+    DELISTED,
+    INDEX,
+    STOCKS,
+    Answer,
+    Market,
+    TushareServer,
+    YFRateLimitError,
+)
 
 Closing = Callable[[str], pd.Timestamp]
 
@@ -234,7 +243,7 @@ class TestTushare:
         )
         with pytest.raises(SourceError, match=r"odd \*\*\*"):
             fetch(source, out, now=closing("2024-03-08"))
-        assert os.environ.pop("TUSHARE_TOKEN") == "another-long-value"
+        assert "TUSHARE_TOKEN" not in os.environ
 
 
 class TestBaostock:
@@ -319,6 +328,12 @@ class TestYfinance:
         assert any("SH600999" in note and "has no bar" in note for note in done.notes)
 
     @pytest.mark.usefixtures("yfinance")
+    def test_an_index_is_asked_for_by_its_ticker(self, out: Path, closing: Closing) -> None:
+        source = Yfinance(["600000.SS"], region="cn")
+        done = fetch(source, out, start="2024-03-04", benchmarks=("000300.SS",), now=closing("2024-03-08"))
+        assert set(done.store.instruments()) == {"SH600000", INDEX}
+
+    @pytest.mark.usefixtures("yfinance")
     def test_nothing_at_all_is_an_error(self, out: Path, closing: Closing) -> None:
         with pytest.raises(SourceError, match=r"must have bars of .* found none of 1 code"):
             fetch(Yfinance(["600999.SS"], region="cn"), out, start="2024-03-04", now=closing("2024-03-08"))
@@ -376,3 +391,132 @@ class TestFetch:
     )
     def test_a_day_is_over_an_hour_after_its_close(self, moment: str, day: str) -> None:
         assert last_closed("cn", pd.Timestamp(moment, tz="Asia/Shanghai")) == pd.Timestamp(day)
+
+
+NEXT = "2024-03-11"
+
+
+class TestASecondCall:
+    """What a first call refused, or could not write, is not lost for the next one."""
+
+    @pytest.fixture
+    def made(self, baostock: Any, market: Market, out: Path, closing: Closing) -> Any:
+        fetch(Baostock(), out, start="2024-01-24", universes=("csi300",), now=closing("2024-03-08"))
+        market.until = pd.Timestamp(NEXT)
+        return baostock
+
+    @pytest.mark.usefixtures("made")
+    def test_a_changed_past_stays_a_contradiction_until_it_is_taken(
+        self, market: Market, out: Path, closing: Closing
+    ) -> None:
+        rows = (market.bars["code"] == "SH600000") & (market.bars["date"] >= "2024-02-01")
+        market.bars.loc[rows, "factor"] *= 1.1
+        for _ in range(2):
+            with pytest.raises(UserError, match="contradicts the store: SH600000"):
+                fetch(Baostock(), out, now=closing(NEXT))
+        done = fetch(Baostock(), out, revise=True, now=closing(NEXT))
+        truth = market.of("SH600000")
+        close = done.store.read(["close"], ["SH600000"])[0][:, 0]
+        np.testing.assert_allclose(
+            close[1:] / close[:-1],
+            ((truth["close"] * truth["factor"]).shift(-1) / (truth["close"] * truth["factor"]))[:-1],
+            rtol=5e-6,
+        )
+        assert not (out.with_name("store.downloads") / "pending.json").exists()
+
+    @pytest.mark.usefixtures("made")
+    def test_side_tables_that_failed_come_with_the_next_call(
+        self, out: Path, closing: Closing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError("no space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "write_universe", full)
+            with pytest.raises(OSError, match="no space"):
+                fetch(Baostock(), out, universes=("csi300",), now=closing(NEXT))
+        done = fetch(Baostock(), out, universes=("csi300",), now=closing(NEXT))
+        assert "universe csi300" in done.brought
+        assert not fetch(Baostock(), out, universes=("csi300",), now=closing(NEXT)).changed
+
+    def test_what_is_asked_for_later_comes_without_a_newer_day(
+        self, baostock: Any, out: Path, closing: Closing
+    ) -> None:
+        fetch(Baostock(), out, start="2024-01-24", now=closing("2024-03-08"))
+        done = fetch(Baostock(), out, universes=("csi300",), start="2024-01-10", now=closing("2024-03-08"))
+        assert done.changed
+        assert "csi300" in done.store.universes()
+        assert any(
+            "begins on 2024-01-24: days before it get in by `--rebuild`" in note for note in done.notes
+        )
+
+    @pytest.mark.usefixtures("made")
+    def test_members_of_a_month_keep_their_first_day(
+        self, market: Market, out: Path, closing: Closing
+    ) -> None:
+        fetch(Baostock(), out, universes=("csi300",), now=closing(NEXT))
+        members = QlibStore(out).membership("csi300")
+        (joined,) = members.loc[members["instrument"] == STOCKS[5], "start"]
+        assert joined == pd.Timestamp("2024-03-01")
+
+    @pytest.mark.usefixtures("made")
+    def test_a_bar_that_comes_late_is_added(self, market: Market, out: Path, closing: Closing) -> None:
+        bars = market.bars
+        market.bars = bars[~((bars["code"] == "SZ300001") & (bars["date"] == NEXT))].reset_index(drop=True)
+        fetch(Baostock(), out, now=closing(NEXT))
+        market.bars, market.until = bars, pd.Timestamp("2024-03-12")
+        done = fetch(Baostock(), out, now=closing("2024-03-12"))
+        market.check(done.store)
+        assert any("1 bar of a day of the store that came late: added" in note for note in done.notes)
+
+
+def test_rebuild_does_not_shorten_a_store(baostock: Any, out: Path, tmp_path: Path, closing: Closing) -> None:
+    fetch(Baostock(), out, folder=tmp_path / "other", start="2024-01-24", now=closing("2024-03-08"))
+    asked = len(baostock.calls)
+    with pytest.raises(
+        UserError, match="begins on 2024-02-07, found one that begins on 2024-01-24: name the"
+    ):
+        fetch(Baostock(), out, rebuild=True, now=closing("2024-03-08"))
+    assert len(baostock.calls) == asked
+
+
+def test_a_source_that_stands_still_is_told(baostock: Any, out: Path, closing: Closing) -> None:
+    made = fetch(Baostock(), out, start="2024-03-04", now=closing("2024-03-11"))
+    assert (made.behind, [note for note in made.notes if "stands still" in note]) == (1, [])
+    done = fetch(Baostock(), out, now=closing("2024-03-13"))
+    assert done.behind == 3
+    assert any("3 trading days before 2024-03-13: the source stands still" in note for note in done.notes)
+
+
+def test_a_stock_that_is_fetched_again_has_the_days_before_its_piece(
+    tushare: TushareServer, market: Market, out: Path, closing: Closing
+) -> None:
+    fetch(Tushare(address=tushare.url), out, start="2024-02-26", now=closing("2024-03-08"))
+    market.bars.loc[market.bars["code"] == "SH600000", "factor"] *= 1.1
+    market.until = pd.Timestamp(NEXT)
+    fetch(Tushare(address=tushare.url), out, start="2024-03-04", now=closing(NEXT))
+    done = fetch(Tushare(address=tushare.url), out, rebuild=True, now=closing(NEXT))
+    assert np.isfinite(done.store.read(["close"], ["SH600000"])).all()
+
+
+def test_a_damaged_first_day_is_said_anew(baostock: Any, out: Path, closing: Closing) -> None:
+    fetch(Baostock(), out, start="2024-03-04", now=closing("2024-03-08"))
+    begun = out.with_name("store.downloads") / "begun.json"
+    begun.write_text('"2024-0')
+    with pytest.raises(UserError, match="say `--start`"):
+        fetch(Baostock(), out, now=closing("2024-03-08"))
+    fetch(Baostock(), out, start="2024-03-04", now=closing("2024-03-08"))
+    assert begun.read_text() == '"2024-03-04"'
+
+
+def test_a_login_that_fails_again_is_a_sentence(baostock: Any, out: Path, closing: Closing) -> None:
+    login = baostock.module.login
+
+    def once() -> Answer:
+        return login() if not baostock.logins else Answer(None, "10002007", "网络接收错误。")
+
+    baostock.module.login, baostock.errors = once, ["10001001"] * 9
+    with pytest.raises(
+        SourceError, match="failed 5 times, last with: 10001001 an error, and the login 10002007"
+    ):
+        fetch(Baostock(), out, start="2024-03-04", now=closing("2024-03-08"))

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from qlib_ext.market.fetch.source import held_factor
-from qlib_ext.market.fetch.sources.tushare import until_next
+from qlib_ext.market.fetch.source import held_factor, until_next
 from qlib_ext.market.fetch.vendor import status_spells
 
 

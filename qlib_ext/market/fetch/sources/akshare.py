@@ -8,8 +8,7 @@ import pandas as pd
 
 from qlib_ext.market.codes import normalise_code
 from qlib_ext.market.fetch.polite import Polite, SourceError
-from qlib_ext.market.fetch.source import Client, held_factor, numbers
-from qlib_ext.market.fetch.sources.tushare import until_next
+from qlib_ext.market.fetch.source import Client, held_factor, numbers, until_next
 from qlib_ext.market.fetch.vendor import ByStock
 
 HANDS = 100.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -17,10 +18,10 @@ import pandas as pd
 import requests
 
 from qlib_ext.checks import UserError, brief, counted
-from qlib_ext.files import MIB, open_archive, read_json
+from qlib_ext.files import MIB, open_archive, read_json, write_whole
 from qlib_ext.market.codes import is_index
 from qlib_ext.market.fetch.downloads import Downloads
-from qlib_ext.market.fetch.polite import KEPT, Polite, SourceError, passes, shown
+from qlib_ext.market.fetch.polite import KEPT, PassingError, Polite, SourceError, passes, shown
 from qlib_ext.market.fetch.source import Fetched, Job, Source
 from qlib_ext.market.fetch.vendor import TAIL_DAYS
 from qlib_ext.market.importing.bars import Bars
@@ -28,6 +29,7 @@ from qlib_ext.market.importing.import_settings import ImportSettings
 from qlib_ext.market.importing.ingest import ORDER
 from qlib_ext.market.importing.units import settle_units
 from qlib_ext.market.store import LIST_SIZE, MOST_CODES, MOST_DAYS, QlibStore, StoreError, bin_size
+from qlib_ext.masking import masked
 from qlib_ext.paths import inside
 
 ADDRESS = "https://github.com/chenditc/investment_data/releases/latest/download/qlib_bin.tar.gz"
@@ -81,7 +83,7 @@ class Archive(Source):
             unpack(path, Path(folder), job)
             try:
                 store = QlibStore(folder)
-                if job.known is not None and store.calendar[-1] <= job.known:
+                if job.nothing_beyond(store.calendar[-1]):
                     return Fetched(None)
                 return Fetched(_bars(store, job), _universes(store, job))
             except StoreError as error:
@@ -91,25 +93,26 @@ class Archive(Source):
     def _download(self, kept: Downloads, job: Job) -> Path:
         """The newest file of the address; what is on disk already where the server has no other."""
         path, about = kept.root / NAME, kept.root / f"{NAME}.json"
+        place = hashlib.sha256(self.address.encode()).hexdigest()  # an address may hold a password
         known: dict[str, str] = {}
         if path.is_file() and about.is_file():
             try:
                 found = read_json(about)
-                known = found if isinstance(found, dict) else {}
+                known = found if isinstance(found, dict) and found.get("address") == place else {}
             except ValueError:
                 known = {}  # asked for anew
         part = path.with_suffix(".part")
 
-        def ask() -> str:
-            return _get(self.address, part, known.get("tag", ""), job)
+        def ask() -> str | None:
+            return _get(self.address, place, part, known.get("tag", ""), job)
 
         def judge(error: Exception) -> Exception:
             return error if isinstance(error, UserError) else passes(error) or _refused(self.address, error)
 
-        tag = self.polite.call(f"the download of {self.address}", ask, judge)
-        if tag != known.get("tag") or not path.is_file():
+        tag = self.polite.call(f"the download of {masked(self.address)}", ask, judge)
+        if tag is not None:
             part.replace(path)
-            kept.write_text(about.name, json.dumps({"tag": tag, "address": self.address}) + "\n")
+            kept.write_text(about.name, json.dumps({"tag": tag, "address": place}) + "\n")
         return path
 
 
@@ -179,26 +182,27 @@ def _write(path: Path, stream: IO[bytes]) -> None:
     path.write_bytes(stream.read())
 
 
-def _get(address: str, part: Path, tag: str, job: Job) -> str:
-    """Fetch a file into `part`, on from where a try before broke off; its mark, which is `tag` where it is no other."""
+def _get(address: str, place: str, part: Path, tag: str, job: Job) -> str | None:
+    """Fetch a file into `part`, on from where a try before broke off; the server's tag of it, None where it is that of `tag`."""
     mark = part.with_suffix(".mark")
     begun = part.stat().st_size if part.is_file() and mark.is_file() else 0
     headers = {"User-Agent": "qlib-ext", "Accept-Encoding": "identity"}
-    if begun:
-        from_ = read_json(mark)
-        headers |= {"Range": f"bytes={begun}-", "If-Range": str(from_)}
+    from_ = _tag(mark, place) if begun else ""
+    if from_:
+        headers |= {"Range": f"bytes={begun}-", "If-Range": from_}
     elif tag:
         headers["If-None-Match"] = tag
     with requests.get(address, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         if answer.status_code == 304:
-            return tag
+            return None
         if answer.status_code == 416:  # it was whole, or is another one now
             part.unlink()
+            raise PassingError("the part that came before fits no more")
         answer.raise_for_status()
-        goes_on = begun and answer.status_code == 206
+        goes_on = from_ and answer.status_code == 206
         now = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
         length = int(answer.headers.get("Content-Length") or 0) + (begun if goes_on else 0)
-        mark.write_text(json.dumps(now), encoding="utf-8")
+        write_whole(mark, json.dumps({"tag": now, "address": place}))
         done = begun if goes_on else 0
         with io.FileIO(part, "ab" if goes_on else "wb") as file:
             for block in answer.iter_content(BLOCK):
@@ -212,15 +216,24 @@ def _get(address: str, part: Path, tag: str, job: Job) -> str:
     return now
 
 
+def _tag(mark: Path, place: str) -> str:
+    """The tag of a file of which a part came; empty where it is not known, or came from another address."""
+    try:
+        found = read_json(mark)
+    except ValueError:
+        return ""
+    return str(found["tag"]) if isinstance(found, dict) and found.get("address") == place else ""
+
+
 def _refused(address: str, error: Exception) -> SourceError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status in {403, 404, 410, 451}:
         return SourceError(
-            f"the archive is not there any more, or not for everybody: HTTP {status} for `{address}`; see whether its makers "
+            f"the archive is not there any more, or not for everybody: HTTP {status} for `{masked(address)}`; see whether its makers "
             f"have moved it, and name the new place by `--option address=URL`, or a file by `--option file=FILE`. {KEPT}"
         )
     return SourceError(
-        f"the download of `{address}` failed with {shown(error)}; try again, or name a file. {KEPT}"
+        f"the download of `{masked(address)}` failed with {shown(error)}; try again, or name a file. {KEPT}"
     )
 
 

@@ -52,6 +52,7 @@ class Baostock(ByStock):
         "sse50": "query_sz50_stocks",
     }
     industry: ClassVar[str] = "snapshots"
+    published = pd.Timedelta(hours=3)  # stocks come one by one, some after their index
 
     def __init__(self, per_minute: float = 240, tries: int = 5) -> None:
         self.client = Client("baostock", "0.9.4", Polite(per_minute, tries), self._judge_code)
@@ -93,9 +94,12 @@ class Baostock(ByStock):
         return self._history(_key(code), PRICES, first, last, stock=False).assign(factor=1.0)
 
     def members(self, name: str, first: pd.Timestamp, last: pd.Timestamp) -> pd.DataFrame:
-        """As of the last day of a month, or the newest one."""
+        """As of the first and the last of these days."""
         what = self.indices[name]
-        table = self._ask(what, {"updateDate": "date", "code": "key"}, date=f"{last:%Y-%m-%d}")
+        columns = {"updateDate": "date", "code": "key"}
+        table = pd.concat(
+            [self._ask(what, columns, date=f"{day:%Y-%m-%d}") for day in dict.fromkeys((first, last))]
+        )
         codes = [normalise_code(key, "cn") for key in table["key"]]
         return pd.DataFrame({"date": self.client.days(what, table["date"]), "code": codes})
 
@@ -163,7 +167,10 @@ class Baostock(ByStock):
         if not isinstance(error, _RefusedError):
             return None
         if error.code == NOT_LOGGED_IN:
-            self._login()
+            try:
+                self._login()
+            except _RefusedError as refused:
+                return PassingError(f"{error}, and the login {refused}")
             return PassingError(str(error))
         if error.code.startswith(NETWORK):
             return PassingError(str(error))

@@ -13,8 +13,9 @@ from qlib_ext.checks import UserError
 from qlib_ext.files import read_text
 from qlib_ext.market.codes import normalise_code
 from qlib_ext.market.fetch.polite import NotGrantedError, PassingError, Polite, SourceError
-from qlib_ext.market.fetch.source import Client, numbers
+from qlib_ext.market.fetch.source import Client, numbers, until_next
 from qlib_ext.market.fetch.vendor import ByDay
+from qlib_ext.masking import hide
 
 TOKEN = "TUSHARE_TOKEN"
 ROWS = 5000  # that one answer may have; more come by an offset
@@ -210,22 +211,6 @@ class Tushare(ByDay):
         return table
 
 
-def until_next(spells: pd.DataFrame) -> pd.DataFrame:
-    """Spells that end before the next one of their stock begins; those of no length go."""
-    rows = spells.sort_values(["code", "start"], ignore_index=True).drop_duplicates(
-        ["code", "start"], keep="last"
-    )
-    rows = rows.reset_index(drop=True)
-    following = rows["start"].shift(-1).where(rows["code"].eq(rows["code"].shift(-1))) - pd.Timedelta(days=1)
-    end = (
-        rows["end"]
-        .fillna(pd.Timestamp.max.normalize())
-        .combine(following.fillna(pd.Timestamp.max.normalize()), min)
-    )
-    rows = rows.assign(end=end.where(end < pd.Timestamp.max.normalize()))
-    return rows[~(rows["end"] < rows["start"])].reset_index(drop=True)
-
-
 def _token(token_file: str | None) -> str:
     if token_file is not None:
         path = Path(token_file).expanduser()
@@ -237,7 +222,7 @@ def _token(token_file: str | None) -> str:
             ) from error
         if not token or len(token.split()) != 1:
             raise UserError(f"`token_file` must hold the token alone, found another content in `{path}`")
-        os.environ[TOKEN] = token  # from here on it is hidden in all that is shown
+        hide(token)
         return token
     token = os.environ.get(TOKEN, "").strip()
     if not token:

@@ -23,6 +23,7 @@ COLUMNS = {
     "Adj Close": "adjusted",
     "Volume": "volume",
 }
+SUFFIXES = {"SH": ".SS", "SZ": ".SZ"}
 
 
 class Yfinance(ByStock):
@@ -34,8 +35,8 @@ class Yfinance(ByStock):
     Parameters
     ----------
     tickers
-        As Yahoo writes them, such as AAPL, BRK-B, 600000.SS, or a file of them, one a line. A list of today's firms is
-        one of survivors.
+        As Yahoo writes them, such as AAPL, BRK-B, 600000.SS; in a text divided by commas, or a file of them, one a line. A
+        list of today's firms is one of survivors.
     region
         `us` or `cn`: which codes the store gets, and whose trading days hold.
     per_minute
@@ -97,14 +98,17 @@ class Yfinance(ByStock):
         return table[table["close"].notna()].drop(columns="adjusted").reset_index(drop=True)
 
     def index_bars(self, code: str, first: pd.Timestamp, last: pd.Timestamp) -> pd.DataFrame:
-        """Of an index or a fund, by its ticker."""
-        return self.bars(code, first, last)
+        """Of an index or a fund, by its ticker: SH000300 is 000300.SS there."""
+        suffix = SUFFIXES.get(code[:2]) if self.region == "cn" else None
+        return self.bars(code if suffix is None else f"{code[2:]}{suffix}", first, last)
 
 
-def _listed(path: str) -> list[str]:
-    file = Path(path).expanduser()
+def _listed(text: str) -> list[str]:
+    file = Path(text).expanduser()
     if not file.is_file():
-        return [path]
+        if "/" in text or text.endswith(".txt"):
+            raise UserError(f"`tickers` must be names, or a file of them, found no file `{text}`")
+        return [name.strip() for name in text.split(",") if name.strip()]
     return [line.strip() for line in read_text(file).splitlines() if line.strip() and line[0] != "#"]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -12,10 +14,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 
 from qlib_ext.checks import UserError
+from qlib_ext.market.fetch.downloads import Downloads
 from qlib_ext.market.fetch.fetch import fetch
 from qlib_ext.market.fetch.polite import SourceError
+from qlib_ext.market.fetch.source import Job
 from qlib_ext.market.fetch.sources.archive import Archive, unpack
 from qlib_ext.market.store import QlibStore, write_store
 from tests.market.fetch.conftest import INDEX, STOCKS, Market
@@ -85,6 +90,35 @@ class Server:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_port}/qlib_bin.tar.gz"
         threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+
+@pytest.mark.parametrize("tag", ["", '"1"'])
+def test_a_new_file_replaces_the_old_one(tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a server without marks too; a password in the address is not kept."""
+    statuses, bodies, asked = [200, 416, 200], [b"one", b"", b"two"], []
+
+    class Said(requests.Response):
+        def __init__(self) -> None:
+            super().__init__()
+            self.status_code, self.raw = statuses.pop(0), io.BytesIO(bodies.pop(0))
+            self.headers.update({"ETag": tag} if tag else {})
+
+    def get(address: str, headers: dict[str, str], **_: object) -> Said:
+        asked.append(headers)
+        return Said()
+
+    monkeypatch.setattr(requests, "get", get)
+    source = Archive(address="https://ann:a-long-password@host/q.tar.gz")
+    kept = Downloads(tmp_path / "kept", source.identity)
+    job = Job(kept.root, pd.Timestamp("2024-01-24"), pd.Timestamp("2024-03-08"))
+    assert source._download(kept, job).read_bytes() == b"one"
+    (kept.root / "qlib_bin.tar.part").write_bytes(b"tw")
+    mark = {"tag": '"2"', "address": hashlib.sha256(source.address.encode()).hexdigest()}
+    (kept.root / "qlib_bin.tar.mark").write_text(json.dumps(mark))
+    assert source._download(kept, job).read_bytes() == b"two"
+    assert [headers.get("Range") for headers in asked] == [None, "bytes=2-", None]
+    assert asked[2].get("If-None-Match") == (tag or None)
+    assert all(b"a-long-password" not in path.read_bytes() for path in kept.root.iterdir())
 
 
 @pytest.fixture
