@@ -30,6 +30,7 @@ from qlib_ext.tracking.runs import connect
 
 DAY = "%Y-%m-%d"
 LOCK = ".lock"
+FAULT, WRONG = 1, 2  # what the command ends with on an error: of the program, or of the settings
 
 
 class Status(IntEnum):
@@ -44,6 +45,8 @@ class Status(IntEnum):
 
 
 PATHS = ("store", "out", "folder", "holdings", "memory")
+FILES = ("file", "token_file")  # of the options of a source
+TEXTS = ("source", "folder", "holdings", "memory", "audit_universe", "audit_benchmark", "tracking_uri")
 LISTS = ("universes", "benchmarks", "codes", "accept")
 
 
@@ -113,6 +116,12 @@ class DailyConfig:
         for name in ("store", "run", "out"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise UserError(f"`{name}` must be a text, found {brief(getattr(self, name))}")
+        for name in TEXTS:
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise UserError(f"`{name}` must be a text, found {brief(value)}")
+        if not isinstance(self.revise, bool):
+            raise UserError(f"`revise` must be true or false, found {brief(self.revise)}")
         for name in LISTS:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, words(name, getattr(self, name)))
@@ -159,9 +168,13 @@ class DailyConfig:
                 raise UserError(
                     f"`{path}` has no place for `{key}`{nearest(str(key), known)}; it takes {', '.join(known)}"
                 )
-        for key in PATHS:
-            if isinstance(found.get(key), str):
-                found[key] = str(path.absolute().parent / Path(found[key]).expanduser())
+        _from_folder(found, PATHS, path.absolute().parent)
+        if isinstance(found.get("options"), dict):
+            _from_folder(found["options"], FILES, path.absolute().parent)
+            if given.get("source") in (None, found.get("source")):
+                given["options"] = {**found["options"], **given.get("options", {})}
+            else:  # those of the file are another source's
+                given.setdefault("options", {})
         return cls.of({**found, **given}, f"`{path}`")
 
     @classmethod
@@ -173,6 +186,12 @@ class DailyConfig:
                 f"{where} must say {' and '.join(missing)}, found {', '.join(given) or 'nothing'}"
             )
         return cls(**given)
+
+
+def _from_folder(found: dict[str, Any], keys: tuple[str, ...], folder: Path) -> None:
+    for key in keys:
+        if isinstance(found.get(key), str):
+            found[key] = str(folder / Path(found[key]).expanduser())
 
 
 @dataclass(frozen=True)
@@ -217,7 +236,8 @@ def daily(
     """Fetch what is new, bring the store up to date, audit it, and make the list of its newest day.
 
     It may be called any number of times a day: a list that is there is not made again. What came of it stands in
-    `status.json` and `status.txt` of the folder, good or bad; a list that was made stays until the next one is whole.
+    `status.json` and `status.txt` of the folder, good or bad, an error too; a list that was made stays until the next one
+    is whole.
 
     Parameters
     ----------
@@ -240,13 +260,20 @@ def daily(
     memory = None if config.memory is None else Path(config.memory).expanduser()
     if memory is not None:
         writable(memory.absolute().parent, name="the folder of `memory`", way_out="name another")
-    source = None if config.source is None else built_source(config.source, config.options)
     out.mkdir(parents=True, exist_ok=True)
     try:
         with exclusive(out / LOCK):
             try:
+                source = None if config.source is None else built_source(config.source, config.options)
                 update = None if source is None else _fetched(config, source, progress, now)
                 day = _newest(config)
+                if update is not None and update.behind > 1:
+                    raise _StoppedError(
+                        Status.SOURCE_FAILED,
+                        f"{config.source} stands still since {day}",
+                        [*update.notes, "", "There is no new list: it would be of a day long past."],
+                        day,
+                    )
                 if not again and _is_there(out, day, config.run):
                     raise _StoppedError(
                         Status.NO_NEW_DAY,
@@ -256,13 +283,22 @@ def daily(
                     )
                 audit = _audited(config, day, progress)
                 found = _recommended(config, day, memory)
-                files, text, headline = write_list(out, found, audit, config, _told(update))
+                # The memory first: the list says that the day is done. A day that is asked again reads those before it.
                 if memory is not None and found.memory is not None:
                     found.memory.write(memory)
+                files, text, headline = write_list(out, found, audit, config, _told(update))
                 outcome = Outcome(Status.LIST, headline, text, day, files)
             except _StoppedError as stop:
                 text = "\n".join([f"qlib-ext daily: {stop.headline}", "", *stop.lines]).rstrip() + "\n"
                 outcome = Outcome(stop.status, f"qlib-ext daily: {stop.headline}", text, stop.day, ())
+            except (
+                Exception
+            ) as error:  # told, and raised: whoever mails the status mails no list of yesterday
+                status = WRONG if isinstance(error, UserError) else FAULT
+                said = f"qlib-ext daily: stopped by an error: {' '.join(str(error).split()) or type(error).__name__}"
+                with contextlib.suppress(OSError):  # of a full disk, perhaps: the error itself matters more
+                    write_status(out, status, said, said + "\n", None, ())
+                raise
             write_status(out, outcome.status, outcome.headline, outcome.text, outcome.day, outcome.files)
             return outcome
     except BusyError as error:
@@ -289,7 +325,11 @@ def _fetched(
         raise _StoppedError(
             Status.SOURCE_FAILED,
             f"no new data from {config.source}",
-            [masked(str(error)), "", f"The store {config.store} is as it was; there is no new list."],
+            [
+                masked(str(error)),
+                "",
+                "There is no new list. Bars come into the store whole or not at all; the next call goes on from what came.",
+            ],
         ) from error
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from qlib_ext.checks import counted
+from qlib_ext.files import write_whole
 from qlib_ext.market.finding import QualityReport
 from qlib_ext.masking import masked
 from qlib_ext.recommend.recommendation import Recommendation
@@ -210,7 +210,5 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, content: str) -> Path:
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(content, encoding="utf-8", newline="\n")
-    aside.replace(path)
+    write_whole(path, content)
     return path

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from qlib_ext.checks import UserError
-from qlib_ext.files import read_json
+from qlib_ext.files import read_json, write_whole
 
 KEPT = 10  # days, so that a day of the last ones can be asked for again
 
@@ -74,7 +74,5 @@ class Memory:
 
     def write(self, path: Path) -> None:
         """Write it whole or not at all."""
-        made = path.with_name(f".{path.name}.new")
         text = json.dumps({"strategy": self.strategy, "days": self.days}, ensure_ascii=False, indent=1)
-        made.write_text(text + "\n", encoding="utf-8")
-        made.replace(path)
+        write_whole(path, text + "\n")

@@ -19,7 +19,8 @@ def built_source(name: str, options: Mapping[str, Any]) -> Source:
     name
         A module of `qlib_ext.market.fetch.sources`, or a dotted class of a package that may be named.
     options
-        Its arguments; a text is read as YAML has it, `50` as a number.
+        Its arguments; of texts `50` is a number, `true` and `false` are what they say, `[a, b]` is a list: all else, such as
+        the ticker ON, stays a text.
 
     Raises
     ------
@@ -37,4 +38,6 @@ def _value(value: Any) -> Any:
         found = load_yaml(value)
     except ValueError:
         return value
-    return value if found is None or isinstance(found, Mapping) else found
+    if isinstance(found, bool):  # YAML takes on, off, yes and no for one, too
+        return found if value.strip().lower() in ("true", "false") else value
+    return found if isinstance(found, (int, float, list)) else value

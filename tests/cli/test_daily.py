@@ -38,11 +38,11 @@ def test_an_option_comes_before_the_file(command: Command, asked: list[Any], tmp
     (tmp_path / "d.yaml").write_text(
         "{store: cn, run: mine, source: tushare, options: {per_minute: 50}, top: 5}"
     )
-    command("daily", "d.yaml", "--run", "other", "--universe", "csi300,csi500")
+    command("daily", "d.yaml", "--run", "other", "--universe", "csi300,csi500", "--option", "tries=2")
     (config, again) = asked[0]
     assert not again
     assert (config.run, config.top, config.universes) == ("other", 5, ("csi300", "csi500"))
-    assert config.options == {"per_minute": 50}
+    assert config.options == {"per_minute": 50, "tries": "2"}
     assert config.store == str(tmp_path / "cn")
 
 

@@ -95,6 +95,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     until = DAYS[:-1]
     write_store(tmp_path / "store", until, CODES, bars(until), {})
     given: dict[str, Any] = {}
+    monkeypatch.setattr("qlib_ext.market.fetch.fetch.last_closed", lambda *_: DAYS[-1])
     monkeypatch.setattr(module, "built_source", lambda name, options: Market(**options))
     monkeypatch.setattr(module, "connect", lambda uri: None)
 
@@ -200,6 +201,47 @@ class TestList:
 
 
 class TestStopped:
+    @pytest.mark.parametrize(
+        ("error", "status_"), [(UserError("no such universe"), 2), (ZeroDivisionError("a fault"), 1)]
+    )
+    def test_an_error_is_no_list_of_yesterday(
+        self, place: Path, error: Exception, status_: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        daily(config(place, options={"until": "2024-03-14"}))
+
+        def broken(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(module, "check_store", broken)
+        with pytest.raises(type(error)):
+            daily(config(place))
+        assert status(place)["exit_status"] == status_
+        text = (place / "lists" / "status.txt").read_text()
+        assert text.startswith("qlib-ext daily: stopped by an error: ")
+        assert "2024-03-14" not in text
+
+    def test_a_source_that_stands_still(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            "qlib_ext.market.fetch.fetch.last_closed", lambda *_: DAYS[-1] + pd.Timedelta(days=4)
+        )
+        outcome = daily(config(place))
+        assert outcome.status == Status.SOURCE_FAILED
+        assert outcome.headline == "qlib-ext daily: market stands still since 2024-03-15"
+        assert not list((place / "lists").glob("2024*"))
+
+    def test_the_memory_is_kept_before_the_day_is_done(
+        self, place: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = config(place, source=None, cash=1e6, memory=str(place / "memory.json"))
+
+        def crash(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(module, "write_list", crash)
+        with pytest.raises(KeyboardInterrupt):
+            daily(asked)
+        assert list(json.loads((place / "memory.json").read_text())["days"]) == [f"{DAYS[-2]:%Y-%m-%d}"]
+
     def test_the_source_fails(self, place: Path) -> None:
         before = QlibStore(place / "store").fingerprint()
         outcome = daily(config(place, options={"fault": "the vendor has changed"}))
@@ -258,6 +300,13 @@ class TestConfig:
             7,
         )
 
+    def test_options_of_the_source_are_joined(self, tmp_path: Path) -> None:
+        text = "{store: market, run: mine, source: tushare, options: {per_minute: 50, token_file: token}}"
+        (tmp_path / "daily.yaml").write_text(text)
+        found = DailyConfig.read(tmp_path / "daily.yaml", options={"tries": "2"})
+        assert found.options == {"per_minute": 50, "token_file": str(tmp_path / "token"), "tries": "2"}
+        assert DailyConfig.read(tmp_path / "daily.yaml", source="baostock").options == {}
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [
@@ -273,6 +322,9 @@ class TestConfig:
             ("{store: a, run: b, universes: [csi300]}", "are for a source, found no `source`"),
             ("{store: a, run: b, memory: m.json}", "`memory` goes with orders"),
             ("{store: 3, run: b}", "`store` must be a text"),
+            ("{store: a, run: b, source: 5}", "`source` must be a text, found 5"),
+            ("{store: a, run: b, tracking_uri: 5}", "`tracking_uri` must be a text"),
+            ("{store: a, run: b, revise: maybe}", "`revise` must be true or false, found"),
             ("{store: a, run: b, cash: -1}", "must be an amount of at least 0"),
             ("store: [", "must be a YAML file of settings"),
         ],
@@ -294,6 +346,7 @@ class TestSources:
             ),
             ("baostock", {"per_minut": "3"}, "per_minut"),
             ("baostock", {"per_minute": "-3"}, "`per_minute` must be above 0"),
+            ("yfinance", {"tickers": "nofile.txt"}, "`tickers` must be names, or a file of them"),
             ("mine.Source", {}, "QLIB_EXT_PACKAGES"),
             ("qlib_ext.model.losses.mse.MSE", {}, "Source"),
         ],
@@ -303,6 +356,15 @@ class TestSources:
 
         with pytest.raises(UserError, match=message):
             built_source(name, options)
+
+    @pytest.mark.parametrize(
+        ("text", "tickers"),
+        [("ON", ("ON",)), ("AAPL, MSFT", ("AAPL", "MSFT")), ("[AAPL, BRK-B]", ("AAPL", "BRK-B"))],
+    )
+    def test_tickers(self, text: str, tickers: tuple[str, ...]) -> None:
+        from qlib_ext.recommend.sources import built_source
+
+        assert built_source("yfinance", {"tickers": text}).tickers == tickers  # type: ignore[attr-defined]
 
     def test_a_class_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from qlib_ext.recommend.sources import built_source
