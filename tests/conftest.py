@@ -30,6 +30,7 @@ for variable in (
     "DEVICE",
     "RESUME",
     "HIDDEN_SIZE",
+    "LEARNING_RATE",
     "PRECISION",
     "PANEL_CACHE",
     "UNIVERSE",

@@ -11,7 +11,12 @@ from tests.tracking.test_ledger import trial
 
 
 @pytest.fixture
-def run(command: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
+def run(
+    command: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    monkeypatch.delenv(
+        "MLFLOW_TRACKING_URI", raising=False
+    )  # which MLflow sets wherever a test tells it a store
     return lambda *arguments: command("ledger", *arguments)
 
 

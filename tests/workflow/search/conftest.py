@@ -72,12 +72,6 @@ SPACE: Mapping[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the variable of the workflow here, which `make test` exports for the sample market."""
-    monkeypatch.delenv("LEARNING_RATE", raising=False)
-
-
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> QlibStore:
     root = tmp_path_factory.mktemp("search") / "store"
