@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +21,6 @@ from qlib_ext.data.fold_datasets import with_segments
 from qlib_ext.lookahead import audit
 from qlib_ext.lookahead.findings import Result
 from qlib_ext.market.store import QlibStore
-from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.metrics.cross_section import spearman
 from qlib_ext.model.ensemble.ensemble import Ensemble
 from qlib_ext.model.trainings.processes import Processes
@@ -32,48 +29,35 @@ from qlib_ext.tracking.runs import PARENT, find_run
 from qlib_ext.workflow import scored
 from qlib_ext.workflow.ensemble import with_members
 from qlib_ext.workflow.task import check_task
+from tests.workflow.little import RECORDS, at_work, little_store, little_task
 
-ROOT = Path(__file__).parent.parent.parent
 SEGMENTS = {
     "train": ["2016-01-04", "2016-05-31"],
     "valid": ["2016-06-01", "2016-08-31"],
     "test": ["2016-09-01", "2016-12-30"],
 }
-RECORDS = ("SignalRecord", "LookaheadRecord", "RankingRecord", "BacktestRecord")
 LEARNING = {"class": "qlib_ext.model.combiners.ic_weights.ICWeights", "kwargs": {"shrinkage": 0.5}}
 PREDICTIONS, VALIDATION = "signal/predictions.parquet", "signal/validation.parquet"
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> QlibStore:
-    root = tmp_path_factory.mktemp("market") / "store"
-    SampleMarket(seed=3, stocks=20, start="2016-01-04", end="2016-12-30").write(root)
-    return QlibStore(root)
+    return little_store(tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="module")
 def task() -> dict[str, Any]:
     """The LightGBM workflow, smaller, with two seeds."""
-    text = (ROOT / "workflows" / "lightgbm_csi300.yaml").read_text(encoding="utf-8")
-    config = yaml.safe_load(jinja2.Template(text).render(PANEL_CACHE="off", TOPK=4, N_DROP=1))["task"]
-    small = {"num_boost_round": 4, "num_leaves": 7, "num_threads": 1, "lambda_l1": 0.0, "lambda_l2": 0.0}
-    config["model"]["kwargs"] |= small
+    config = little_task(SEGMENTS, {"dates": 2})
     model = {"model": config["model"], "seeds": 2, "combine": LEARNING, "workers": 2, "resume": 1}
     config["model"] = {"class": "qlib_ext.model.ensemble.ensemble.Ensemble", "kwargs": model}
-    config["dataset"]["kwargs"]["segments"] = SEGMENTS
-    config["record"] = [record for record in config["record"] if record["class"].endswith(RECORDS)]
-    config["record"][1]["kwargs"] = {"dates": 2}
     return config
 
 
 @pytest.fixture(scope="module")
 def workplace(store: QlibStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder, before = tmp_path_factory.mktemp("together"), Path.cwd()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        os.chdir(folder)
+    with at_work(tmp_path_factory.mktemp("together")) as folder:
         yield folder
-        os.chdir(before)
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 import pytest
 import qlib
@@ -22,7 +20,6 @@ from qlib_ext.checks import UserError
 from qlib_ext.lookahead import audit
 from qlib_ext.lookahead.findings import Result
 from qlib_ext.market.store import QlibStore
-from qlib_ext.market.synthetic.sample import SampleMarket
 from qlib_ext.model.trainings import below
 from qlib_ext.model.trainings.below import identity
 from qlib_ext.model.trainings.processes import Processes
@@ -34,40 +31,26 @@ from qlib_ext.tracking.runs import PARENT, find_run
 from qlib_ext.workflow import scored
 from qlib_ext.workflow.task import check_task
 from qlib_ext.workflow.walk_forward import walked
+from tests.workflow.little import RECORDS, at_work, little_store, little_task
 
-ROOT = Path(__file__).parent.parent.parent
 PLAN = {"train": "4m", "valid": "2m", "test": "3m", "resume": 1}
-RECORDS = ("SignalRecord", "LookaheadRecord", "RankingRecord", "BacktestRecord")
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> QlibStore:
-    root = tmp_path_factory.mktemp("market") / "store"
-    SampleMarket(seed=3, stocks=20, start="2016-01-04", end="2016-12-30").write(root)
-    return QlibStore(root)
+    return little_store(tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="module")
 def task() -> dict[str, Any]:
     """The LightGBM workflow, smaller, and walking forward."""
-    text = (ROOT / "workflows" / "lightgbm_csi300.yaml").read_text(encoding="utf-8")
-    config = yaml.safe_load(jinja2.Template(text).render(PANEL_CACHE="off", TOPK=4, N_DROP=1))["task"]
-    small = {"num_boost_round": 4, "num_leaves": 7, "num_threads": 1, "lambda_l1": 0.0, "lambda_l2": 0.0}
-    config["model"]["kwargs"] |= small
-    config["dataset"]["kwargs"]["segments"] = {"walk_forward": PLAN}
-    config["record"] = [record for record in config["record"] if record["class"].endswith(RECORDS)]
-    config["record"][1]["kwargs"] = {"dates": 2, "refits": 2}
-    return config
+    return little_task({"walk_forward": PLAN}, {"dates": 2, "refits": 2})
 
 
 @pytest.fixture(scope="module")
 def workplace(store: QlibStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder, before = tmp_path_factory.mktemp("walked"), Path.cwd()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
-        os.chdir(folder)
+    with at_work(tmp_path_factory.mktemp("walked")) as folder:
         yield folder
-        os.chdir(before)
 
 
 @pytest.fixture(scope="module")
