@@ -154,26 +154,37 @@ def write_split(store: QlibStore, root: Path, seed: int) -> None:
     they are: no later split changes what was traded.
     """
     volumes = 1.0 if _has_raw_volumes(store) else 2.0
-    root.mkdir(parents=True)
-    for part in ("calendars", "instruments", "side"):
-        _link(store.root, root, part)
-    for source in _folders(store):
-        folder = root / "features" / source.name
-        folder.mkdir(parents=True)
-        split = zlib.crc32(f"{seed} {source.name}".encode()) % 2 == 0
-        for file in _files(source):
-            name = file.name.removesuffix(SUFFIX)
-            times = 0.5 if name in (*PRICES, "factor") else volumes if name == "volume" else 1.0
-            if not split or times == 1.0:
-                (folder / file.name).symlink_to(file)
-                continue
-            content = _content(file, len(store.calendar))
-            content[1:] *= np.float32(times)
-            content.tofile(folder / file.name)
+    times = {**dict.fromkeys((*PRICES, "factor"), 0.5), "volume": volumes}
+
+    def halved(file: Path) -> np.ndarray | None:
+        by = times.get(file.name.removesuffix(SUFFIX), 1.0)
+        if by == 1.0 or zlib.crc32(f"{seed} {file.parent.name}".encode()) % 2:
+            return None
+        content = _content(file, len(store.calendar))
+        content[1:] *= np.float32(by)
+        return content
+
+    _write_with(store, root, halved)
 
 
 def write_shortened(store: QlibStore, root: Path, first: int) -> None:
     """Write the store with no bar before the day at a position; all else is a link."""
+
+    def shortened(file: Path) -> np.ndarray | None:
+        content = _content(file, len(store.calendar))
+        start = int(content[0])
+        if start >= first:
+            return None
+        left = content[1 + first - start :]
+        if not len(left):  # it ended before; a file there must be, since lists name the stock
+            return np.array([start, np.nan], dtype=np.float32)
+        return np.concatenate([np.array([first], dtype=np.float32), left])
+
+    _write_with(store, root, shortened)
+
+
+def _write_with(store: QlibStore, root: Path, changed: Callable[[Path], np.ndarray | None]) -> None:
+    """Write the store with other bars: what is made of a file of them, or a link to it where that is None."""
     root.mkdir(parents=True)
     for part in ("calendars", "instruments", "side"):
         _link(store.root, root, part)
@@ -181,17 +192,11 @@ def write_shortened(store: QlibStore, root: Path, first: int) -> None:
         folder = root / "features" / source.name
         folder.mkdir(parents=True)
         for file in _files(source):
-            content = _content(file, len(store.calendar))
-            start = int(content[0])
-            if start >= first:
+            content = changed(file)
+            if content is None:
                 (folder / file.name).symlink_to(file)
-                continue
-            left = content[1 + first - start :]
-            if not len(left):  # it ended before; a file there must be, since lists name the stock
-                first_value = np.array([start, np.nan], dtype=np.float32)
-                first_value.tofile(folder / file.name)
-                continue
-            np.concatenate([np.array([first], dtype=np.float32), left]).tofile(folder / file.name)
+            else:
+                content.tofile(folder / file.name)
 
 
 def _has_raw_volumes(store: QlibStore) -> bool:
