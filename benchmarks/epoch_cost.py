@@ -40,6 +40,7 @@ from qlib_ext.checks import UserError, integer
 from qlib_ext.config.build import build
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.model.balancers.base import Balancer
+from qlib_ext.model.memory import reuse_freed_memory
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.options import TrainerOptions
 from qlib_ext.model.task import Task, daily_losses
@@ -89,6 +90,8 @@ def load(store: Path, workflow: Path, stretch: int) -> Stretch:
     import qlib
 
     from qlib_ext.data.dataset import DailyPanelDataset
+
+    reuse_freed_memory()  # as `fit` does, for the bare loop too
 
     text = jinja2.Template(workflow.read_text(encoding="utf-8")).render(
         QLIB_DATA=str(store), PANEL_CACHE="off"

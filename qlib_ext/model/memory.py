@@ -1,8 +1,10 @@
-"""A device without room: smaller parts of a day where these give the same figures, else what to set."""
+"""A device without room: smaller parts of a day where these give the same figures, else what to set. Memory that is used again."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +22,24 @@ WHAT_TO_SET = (
     "take a smaller `hidden_size` (HIDDEN_SIZE), `precision: bfloat16` (PRECISION), a smaller universe or `device: cpu` "
     "(DEVICE=cpu), or end what else runs on the device"
 )
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
+KEPT = 2_000_000_000  # bytes, at most
+GIVEN_BACK = 1 << 30  # bytes: blocks of this size go back at once
+
+
+def reuse_freed_memory() -> None:
+    """Let this process keep what a training step frees for the step that comes next.
+
+    A step's tensors are tens of megabytes each. glibc gives blocks of this size back to the system at once and asks for them again,
+    and the system clears every page anew: a third of the time of an LSTM's step and more. From this call on the process keeps
+    up to 2 GB that it has freed; blocks of 1 GB or more go back as before. With another C library nothing changes.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(MMAP_THRESHOLD, GIVEN_BACK)
+    mallopt(TRIM_THRESHOLD, KEPT)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from qlib_ext.model.backbones.base import Backbone
 from qlib_ext.model.balancers.base import Balancer
 from qlib_ext.model.checkpoint import CheckpointFolder
 from qlib_ext.model.evaluator import Evaluator
-from qlib_ext.model.memory import oom_as_user_error
+from qlib_ext.model.memory import oom_as_user_error, reuse_freed_memory
 from qlib_ext.model.network import MultiTaskNetwork
 from qlib_ext.model.options import TrainerOptions
 from qlib_ext.model.schedule import SCORE
@@ -296,6 +296,7 @@ class MultiTaskModel(Rebuildable, Model):
             _check_label(task, dataset)
         torch.manual_seed(self.seed)
         device = torch.device(self.device)
+        reuse_freed_memory()
         with oom_as_user_error(f"moving the market to {device}"):
             train, valid = dataset.panels("train", device), dataset.panels("valid", device)
         tasks = self._count_classes(train, valid)
@@ -382,6 +383,7 @@ class MultiTaskModel(Rebuildable, Model):
         if self._network is None:
             raise RuntimeError("the model has no weights yet: call `fit` first")
         self._network.eval()
+        reuse_freed_memory()
         tasks = {task.name: task for task in self._tasks}
         parts: dict[str, list[np.ndarray]] = {}
         with torch.inference_mode(), oom_as_user_error(f"scoring `{segment}`"):

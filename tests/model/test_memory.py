@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -128,3 +131,29 @@ class TestTraining:
     def test_any_other_error_stays_what_it_is(self):
         with pytest.raises(RuntimeError, match="boom"), oom_as_user_error("training"):
             raise RuntimeError("boom")
+
+
+FREED_AND_ASKED_FOR = """
+import resource, sys
+import torch
+from qlib_ext.model.memory import reuse_freed_memory
+if sys.argv[1] == "kept":
+    reuse_freed_memory()
+def step():
+    (torch.ones(5_000_000) * 2).sum()  # two blocks of 20 MB
+for _ in range(10):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives freed blocks back at once")
+def test_what_a_step_frees_is_there_for_the_next():
+    def faults(how):
+        command = [sys.executable, "-c", FREED_AND_ASKED_FOR, how]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert faults("kept") < faults("given back") / 4  # pages that the system cleared anew
