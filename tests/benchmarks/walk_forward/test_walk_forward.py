@@ -37,7 +37,7 @@ def test_every_kind_meets_every_seed() -> None:
 
 
 def kept(folder: Path, name: str, ic: float) -> None:
-    draw = np.random.default_rng(len(name))
+    draw = np.random.default_rng([*name.encode()])
     daily = pd.DataFrame({"rank_ic": draw.normal(ic, 0.1, len(DAYS))}, index=DAYS)
     for column in ("portfolio", "index", "equal_weight"):
         daily[column] = draw.normal(0, 0.01, len(DAYS))
@@ -48,14 +48,31 @@ def kept(folder: Path, name: str, ic: float) -> None:
 
 
 def test_the_report_holds_kinds_against_each_other_and_names_what_was_not_run(tmp_path: Path) -> None:
-    for name, ic in (("LSTM seed 0", 0.05), ("LSTM, once seed 0", 0.02)):
+    for name, ic in (
+        ("LSTM seed 0", 0.05),
+        ("LSTM seed 1", 0.09),
+        ("LSTM, once seed 0", 0.02),
+        ("Ensemble LSTM", 0.1),
+    ):
         kept(tmp_path / "runs", name, ic)
+    (tmp_path / "head.md").write_text("# What came out\n", encoding="utf-8")
     page = write(tmp_path / "runs", tmp_path).read_text(encoding="utf-8")
-    assert "| LSTM seed 0 | 250 |" in page
-    assert "| 0.50 |" in page, "hours"
-    assert "| walking forward against training once, LSTM |" in page
+    assert page.startswith("# What came out")
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| LSTM | ")]
+    means = [
+        pd.read_parquet(place(tmp_path / "runs", f"LSTM seed {k}") / "daily.parquet")["rank_ic"].mean()
+        for k in (0, 1)
+    ]
+    (found,) = rows
+    assert found[1:3] == ["2", "250"]
+    assert found[3].startswith(f"{np.mean(means):.4f} (")
+    assert found[4] == f"{min(means):.4f} to {max(means):.4f}"
+    assert found[-1] == "0.50 |", "hours"
+    assert "| walking forward against training once, LSTM | 2 against 1 |" in page
+    assert "| seeds together against one of them | 1 against 2 |" in page
     assert "warm start against cold" not in page
-    assert "Not run: LightGBM Alpha360, LightGBM Alpha360, once, LightGBM Alpha158, LSTM, warm start." in page
+    assert "Not run: LightGBM Alpha360; LightGBM Alpha360, once; LightGBM Alpha158; LSTM, warm start." in page
+    assert (tmp_path / "wealth.png").stat().st_size > 5000
 
 
 def test_nothing_kept_is_said(tmp_path: Path) -> None:
