@@ -18,7 +18,7 @@ ONCE = {  # the segments of the first fold, and all the days after them
 }
 NETWORK = {
     "HIDDEN_SIZE": "32",
-    "N_EPOCHS": "6",
+    "N_EPOCHS": "4",
     "LEARNING_RATE": "0.001",
     "PRECISION": "bfloat16",
     "DEVICE": "auto",
