@@ -84,7 +84,7 @@ class TestImage:
 
     def test_all_that_installing_needs_is_there_before(self) -> None:
         before, _, _ = DOCKERFILE.read_text(encoding="utf-8").partition("RUN make install")
-        for name in ("pyproject.toml", "constraints.txt", "Makefile", "README.md", "LICENSE"):
+        for name in ("pyproject.toml", "setup.py", "constraints.txt", "Makefile", "README.md", "LICENSE"):
             assert re.search(rf"^COPY .*\b{re.escape(name)}\b", before, flags=re.MULTILINE)
         assert "COPY qlib_ext/__init__.py" in before  # holds the version
 

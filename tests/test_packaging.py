@@ -6,7 +6,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,13 @@ REQUIREMENTS = [
     for text in group
     if not text.startswith("qlib-ext")
 ]
+
+
+FOLDERS = ("qlib_ext", "workflows")
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
 
 
 def make(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -77,6 +87,65 @@ class TestDistribution:
         shipped = {path for pattern in patterns for path in package.glob(pattern)} | {*package.rglob("*.py")}
         found = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
         assert found == shipped
+
+
+def test_sdist_and_wheel_hold_all_that_a_user_needs(tmp_path: Path) -> None:
+    """Built as an index would have them, the wheel from the sdist, and tried in an environment that has them alone."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PIP_"))}
+
+    def call(*words: object, cwd: Path = tmp_path) -> str:
+        done = subprocess.run(
+            [*map(str, words)], cwd=cwd, env=clean, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.iterdir():
+        if path.is_file() and (
+            path.suffix in (".md", ".toml", ".py", ".txt", ".in") or path.name == "LICENSE"
+        ):
+            shutil.copy(path, source)
+    build = "import sys, setuptools.build_meta as b; getattr(b, 'build_' + sys.argv[1])(sys.argv[2])"
+    call(sys.executable, "-c", build, "sdist", tmp_path, cwd=source)
+    (sdist,) = tmp_path.glob("*.tar.gz")
+    shutil.rmtree(source)
+    with tarfile.open(sdist) as packed:
+        packed.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    call(sys.executable, "-c", build, "wheel", tmp_path, cwd=unpacked)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
+    own = {path.relative_to(ROOT).as_posix() for name in FOLDERS for path in files_below(ROOT / name)}
+    assert shipped == {re.sub("^workflows/", "qlib_ext/workflows/", name) for name in own}
+
+    call(sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    install = (
+        "--disable-pip-version-check",
+        "install",
+        "--no-index",
+        "--no-deps",
+        "--no-compile",
+        "--quiet",
+        wheel,
+    )
+    call(sys.executable, "-m", "pip", "--python", python, *install)
+    places = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    # What it depends on is that of these tests; a .pth file that such a place holds is not read from here.
+    (Path(call(python, "-c", code).strip()) / "tests.pth").write_text("\n".join(places))
+
+    said = call(python.with_name("qlib-ext"), "init", "mine")
+    assert f"{tmp_path / 'mine'}: {len([*(ROOT / 'workflows').glob('*.yaml')])} workflows" in said
+    for path in files_below(ROOT / "workflows"):
+        assert (tmp_path / "mine" / path.relative_to(ROOT)).read_bytes() == path.read_bytes()
+    place = call(python, "-c", "import qlib_ext; print(qlib_ext.__file__)").strip()
+    assert Path(place).is_relative_to(tmp_path / "venv")
 
 
 class TestConstraints:

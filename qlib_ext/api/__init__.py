@@ -13,6 +13,7 @@ from qlib_ext.api.run import Run
 from qlib_ext.api.scores import backtest, evaluate
 from qlib_ext.api.store import Store
 from qlib_ext.api.training import train
+from qlib_ext.workflow.starter import shipped_workflow as workflow
 
 __all__ = [
     "Comparison",
@@ -29,4 +30,5 @@ __all__ = [
     "precision_at",
     "rank_ic",
     "train",
+    "workflow",
 ]

@@ -24,6 +24,7 @@ from qlib_ext.cli.data.update import update
 from qlib_ext.cli.ensemble import ensemble
 from qlib_ext.cli.evaluate import evaluate
 from qlib_ext.cli.factors import factors
+from qlib_ext.cli.init import init, quickstart
 from qlib_ext.cli.ledger import ledger
 from qlib_ext.cli.lookahead import lookahead
 from qlib_ext.cli.recommend import recommend
@@ -45,6 +46,8 @@ app = typer.Typer(
 data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
+app.command("init")(init)
+app.command("quickstart")(quickstart)
 app.command("check")(check_workflow)
 app.command("lookahead")(lookahead)
 app.command("evaluate")(evaluate)
