@@ -21,6 +21,7 @@ from qlib_ext.cli.data.sample import sample
 from qlib_ext.cli.data.side_data import side_data
 from qlib_ext.cli.data.universe import universe
 from qlib_ext.cli.data.update import update
+from qlib_ext.cli.doctor import doctor
 from qlib_ext.cli.ensemble import ensemble
 from qlib_ext.cli.evaluate import evaluate
 from qlib_ext.cli.factors import factors
@@ -48,6 +49,7 @@ app.add_typer(data, name="data")
 
 app.command("init")(init)
 app.command("quickstart")(quickstart)
+app.command("doctor")(doctor)
 app.command("check")(check_workflow)
 app.command("lookahead")(lookahead)
 app.command("evaluate")(evaluate)
