@@ -18,6 +18,7 @@ from benchmarks.walk_forward.report import write
 from qlib_ext.checks import UserError
 from qlib_ext.terminal import quiet_imports
 
+EXPERIMENT = "walk_forward"
 RUNS, OUT = Path("reports/walk_forward/runs"), Path("reports/walk_forward")
 
 
@@ -59,14 +60,15 @@ def _run(given: argparse.Namespace) -> None:
     with quiet_imports():
         from mlflow.tracking import MlflowClient
 
-        from benchmarks.walk_forward.runs import run_case, run_ensemble
+        from benchmarks.trainings.runs import run_case, run_ensemble
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     for case in cases(given.kinds, given.seeds, given.start, given.end):
-        run_case(case, store, client, runs)
+        run_case(case, store, client, runs, EXPERIMENT)
     lstm = [f"LSTM seed {seed}" for seed in given.seeds]
     if len(lstm) > 1:
-        run_ensemble("Ensemble LSTM", lstm, store, client, runs)
-    run_ensemble("Ensemble both", ["LightGBM Alpha360 seed 0", "LSTM seed 0"], store, client, runs)
+        run_ensemble("Ensemble LSTM", lstm, store, client, runs, EXPERIMENT)
+    both = ["LightGBM Alpha360 seed 0", "LSTM seed 0"]
+    run_ensemble("Ensemble both", both, store, client, runs, EXPERIMENT)
 
 
 if __name__ == "__main__":

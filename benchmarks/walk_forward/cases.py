@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.trainings.runs import only_what_is_read
 from qlib_ext.workflow.read import read_workflow
 
 ROOT = Path(__file__).parents[2]
@@ -23,15 +24,6 @@ NETWORK = {
     "PRECISION": "bfloat16",
     "DEVICE": "auto",
 }
-# What is kept of a workflow's records: what a comparison reads.
-RECORDS = (
-    "SignalRecord",
-    "RankingRecord",
-    "BacktestRecord",
-    "BenchmarksRecord",
-    "PortfolioRecord",
-    "LedgerRecord",
-)
 
 
 @dataclass(frozen=True)
@@ -91,10 +83,7 @@ class Case:
         else:
             plan = {**PLAN, "start": self.start, "end": self.end, "warm_start": kind.warm_start}
             kwargs["segments"] = {"walk_forward": plan}
-        task["record"] = [record for record in task["record"] if record["class"].endswith(RECORDS)]
-        if "resume" in task["model"]["kwargs"]:
-            task["model"]["kwargs"]["resume"] = 1
-        return task
+        return only_what_is_read(task)
 
 
 def cases(kinds: Sequence[str], seeds: Sequence[int], start: str, end: str) -> list[Case]:

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.trainings.runs import place
 from benchmarks.walk_forward.cases import KINDS, Case, cases
 from benchmarks.walk_forward.report import write
-from benchmarks.walk_forward.runs import place
 from qlib_ext.data.folds import FoldPlan
 from qlib_ext.data.segments import check_segments
 
@@ -38,7 +38,7 @@ def test_every_kind_meets_every_seed() -> None:
 
 def kept(folder: Path, name: str, ic: float) -> None:
     draw = np.random.default_rng([*name.encode()])
-    daily = pd.DataFrame({"rank_ic": draw.normal(ic, 0.1, len(DAYS))}, index=DAYS)
+    daily = pd.DataFrame({"rank_ic/RETURN": draw.normal(ic, 0.1, len(DAYS))}, index=DAYS)
     for column in ("portfolio", "index", "equal_weight"):
         daily[column] = draw.normal(0, 0.01, len(DAYS))
     target = place(folder, name)
@@ -60,7 +60,7 @@ def test_the_report_holds_kinds_against_each_other_and_names_what_was_not_run(tm
     assert page.startswith("# What came out")
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| LSTM | ")]
     means = [
-        pd.read_parquet(place(tmp_path / "runs", f"LSTM seed {k}") / "daily.parquet")["rank_ic"].mean()
+        pd.read_parquet(place(tmp_path / "runs", f"LSTM seed {k}") / "daily.parquet")["rank_ic/RETURN"].mean()
         for k in (0, 1)
     ]
     (found,) = rows

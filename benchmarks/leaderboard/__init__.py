@@ -1,0 +1,1 @@
+"""Models of others and of this package on the same data, labels, exchange rules and benchmarks."""

@@ -1,0 +1,147 @@
+"""The leaderboard from what is kept: one table, who cannot be told from the best, and whose lead chance would not make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.leaderboard.rows import read_rows
+from benchmarks.trainings import kinds as kept
+from benchmarks.trainings.kinds import ENOUGH, RANK_IC, YEAR, Trainings, extent, with_interval
+from qlib_ext.metrics.significance import bootstrap_seeds, model_confidence_set
+
+BASELINE = "LightGBM, Alpha158"
+PRECISION = 30  # stocks, of whose share that rises the base rate is taken off
+# RankIC of Qlib's published table, on its data from 2008; it counts to August of 2020.
+ANCHORS = {
+    "HIST": ".0667",
+    "GATs": ".0592",
+    "GRU": ".0581",
+    "LSTM": ".0549",
+    "LightGBM": ".0469 to .0492",
+}
+
+
+def write(folder: Path, out: Path) -> Path:
+    """Write the page, with `head.md` of its folder first; rows that were not run, or with fewer seeds, are named."""
+    asked = read_rows()
+    board = kept.read(folder, [*asked])
+    out.mkdir(parents=True, exist_ok=True)
+    head = out / "head.md"
+    lines = [head.read_text(encoding="utf-8")] if head.is_file() else ["# Leaderboard", ""]
+    ordered = dict(sorted(board.items(), key=lambda one: -one[1].of(RANK_IC).to_numpy().mean()))
+    sets = {what: confidence_set(ordered, what) for what in (RANK_IC, "portfolio")}
+    lines += [
+        "## Ranking",
+        "",
+        *kept.table([ranking(name, runs, sets[RANK_IC][name]) for name, runs in ordered.items()]),
+        "",
+        "## Traded",
+        "",
+        *kept.table([traded(name, runs, sets["portfolio"][name]) for name, runs in ordered.items()]),
+        "",
+    ]
+    if board:
+        kept.draw_wealth(ordered, out / "wealth.png")
+        lines += ["![Wealth over equal weight](wealth.png)", ""]
+    if BASELINE in board:
+        lines += [f"## Against {BASELINE}", "", *kept.table(against(ordered)), ""]
+    lines += [
+        "RankIC of Qlib's published table, of the same years to August 2020 on its own data from 2008: "
+        + ", ".join(f"{name} {value}" for name, value in ANCHORS.items())
+        + ".",
+        "",
+    ]
+    short = [
+        f"{name} ({len(board.get(name, ()))} of {row.seeds} seeds)"
+        for name, row in asked.items()
+        if len(board.get(name, ())) < row.seeds
+    ]
+    if short:
+        lines += [f"Not run yet: {'; '.join(short)}.", ""]
+    page = out / "README.md"
+    page.write_text("\n".join(lines), encoding="utf-8")
+    return page
+
+
+def ranking(name: str, runs: Trainings, in_set: float) -> dict[str, str]:
+    """How well a row's scores rank the stocks: means over its seeds, intervals of seeds and days."""
+    rank_ic = runs.of(RANK_IC)
+    by_seed = rank_ic.mean(axis=1)
+    lift = (
+        runs.of(f"precision/{PRECISION}/RETURN").to_numpy().mean()
+        / runs.of("base_rate/RETURN").to_numpy().mean()
+    )
+    return {
+        "row": name,
+        "seeds": str(len(runs)),
+        "RankIC": with_interval(by_seed.mean(), bootstrap_seeds(rank_ic), "{:.4f}"),
+        "by seed": extent(by_seed, "{:.4f}"),
+        "IC": f"{runs.of('ic/RETURN').to_numpy().mean():.4f}",
+        "IC, ranked label": f"{runs.of('ranked/ic/RETURN').to_numpy().mean():.4f}",
+        f"Precision@{PRECISION} over base rate": f"{lift:.3f}",
+        "confidence set": f"{in_set:.2f}",
+        "core-hours a run": _hours(runs),
+    }
+
+
+def traded(name: str, runs: Trainings, in_set: float) -> dict[str, str]:
+    """What its portfolio earned after cost."""
+    equal, index = runs.over("equal_weight"), runs.over("index")
+    below = [facts["metrics"].get("benchmarks/random_below", np.nan) for facts in runs.facts]
+    return {
+        "row": name,
+        "seeds": str(len(runs)),
+        "over equal weight a year": with_interval(
+            equal.to_numpy().mean(), bootstrap_seeds(equal), "{:+.1%}", YEAR
+        ),
+        "by seed": extent(runs.compounded("equal_weight"), "{:+.1%}"),
+        "over the index a year": with_interval(
+            index.to_numpy().mean(), bootstrap_seeds(index), "{:+.1%}", YEAR
+        ),
+        "random lists below": extent(below, "{:.0%}"),
+        "turnover a year": f"{YEAR * np.nanmean(runs.of('turnover').to_numpy()):.1f}",
+        "confidence set": f"{in_set:.2f}",
+    }
+
+
+def against(board: Mapping[str, Trainings]) -> list[dict[str, str]]:
+    """Each row less the baseline, with seeds and days drawn together, and whether that is beyond chance."""
+    rows = []
+    for name, runs in board.items():
+        if name == BASELINE:
+            continue
+        said = {"row": name, "seeds": f"{len(runs)} against {len(board[BASELINE])}"}
+        ahead = []
+        for title, column, form, factor in (
+            ("RankIC", RANK_IC, "{:+.4f}", 1),
+            ("return a year", "portfolio", "{:+.1%}", YEAR),
+        ):
+            mean, interval = kept.difference(runs, board[BASELINE], column)
+            said[title] = with_interval(mean, interval, form, factor)
+            ahead.append(interval.low > 0)
+        enough = min(len(runs), len(board[BASELINE])) >= ENOUGH
+        said["ahead of it"] = ("yes" if all(ahead) else "not shown") if enough else "too few seeds to say"
+        rows.append(said)
+    return rows
+
+
+def confidence_set(board: Mapping[str, Trainings], column: str) -> dict[str, float]:
+    """P of each row in the model confidence set of the mean of its seeds, on the days that all rows have."""
+    if not board:
+        return {}
+    days = np.column_stack([runs.of(column).mean().reindex(_days(board)) for runs in board.values()])
+    return dict(zip(board, model_confidence_set(days).tolist(), strict=True))
+
+
+def _days(board: Mapping[str, Trainings]) -> list[object]:
+    """Days that any row has, in order; those that one lacks are cut by the test."""
+    return sorted({day for runs in board.values() for daily in runs.daily for day in daily.index})
+
+
+def _hours(runs: Trainings) -> str:
+    known = [facts.get("processor_seconds") for facts in runs.facts]
+    spent = [seconds for seconds in known if seconds is not None]
+    return f"{np.mean(spent) / 3600:.2f}" if spent else "not known"

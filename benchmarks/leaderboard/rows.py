@@ -1,0 +1,99 @@
+"""The rows of the leaderboard as tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.grid.plan import merged
+from benchmarks.trainings.runs import only_what_is_read
+from qlib_ext.checks import UserError, one_of
+from qlib_ext.workflow.read import read_workflow
+
+ROOT = Path(__file__).parents[2]
+ROWS = Path(__file__).with_name("rows.yaml")
+SEEDS = 3
+SEED = "$SEED"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model with all that it is given.
+
+    Attributes
+    ----------
+    name
+        Of the row.
+    workflow
+        File of `workflows`.
+    variables
+        Of its template.
+    model
+        Another model, `{class, kwargs}`, or changes of the kwargs of the workflow's own.
+    seeds
+        How many trainings are asked for.
+    """
+
+    name: str
+    workflow: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int = SEEDS
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row and a seed."""
+
+    row: Row
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its run."""
+        return f"{self.row.name} seed {self.seed}"
+
+    def task(self) -> dict[str, Any]:
+        """The task of its workflow."""
+        variables = {**self.row.variables, "SEED": str(self.seed), "DEVICE": "auto"}
+        task: dict[str, Any] = read_workflow(ROOT / "workflows" / self.row.workflow, variables)["task"]
+        changes = _seeded(self.row.model, self.seed)
+        if "class" in changes:
+            task["model"] = changes
+        else:
+            task["model"]["kwargs"] = merged(task["model"]["kwargs"], changes)
+        return only_what_is_read(task)
+
+
+def read_rows(path: Path = ROWS) -> dict[str, Row]:
+    """Name -> row, in the file's order.
+
+    Raises
+    ------
+    UserError
+        If a row has a field that is none.
+    """
+    rows = {}
+    for name, given in yaml.safe_load(path.read_text(encoding="utf-8")).items():
+        if unknown := {*given} - {*Row.__dataclass_fields__}:
+            known = ", ".join(each for each in Row.__dataclass_fields__ if each != "name")
+            raise UserError(f"`{name}` may have {known}, found {', '.join(sorted(unknown))}")
+        rows[name] = Row(name, **given)
+    return rows
+
+
+def cases(rows: Mapping[str, Row], names: Sequence[str], seeds: Sequence[int]) -> list[Case]:
+    """Each row with each seed it asks for, seeds outermost, so that a board that is cut short has every row once."""
+    for name in names:
+        one_of("rows", name, tuple(rows))
+    return [Case(rows[name], seed) for seed in seeds for name in names if seed < rows[name].seeds]
+
+
+def _seeded(changes: Any, seed: int) -> Any:
+    if isinstance(changes, Mapping):
+        return {key: _seeded(change, seed) for key, change in changes.items()}
+    return seed if changes == SEED else changes

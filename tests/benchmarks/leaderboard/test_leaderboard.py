@@ -1,0 +1,93 @@
+"""Rows of the leaderboard are tasks that pass the workflow's check, and its page says what may be said of few seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from qlib.utils import init_instance_by_config
+
+from benchmarks.leaderboard.report import BASELINE, write
+from benchmarks.leaderboard.rows import Case, cases, read_rows
+from benchmarks.trainings.runs import place
+from qlib_ext.checks import UserError
+from qlib_ext.config.security import check_classes
+
+DAYS = pd.bdate_range("2017-01-03", periods=200, name="datetime")
+
+
+@pytest.mark.parametrize("name", read_rows())
+def test_a_row_is_a_task_with_its_seed(name: str) -> None:
+    task = Case(read_rows()[name], 7).task()
+    check_classes(task, name="task")
+    model = task["model"]["kwargs"]
+    assert model.get("seed", 7) == 7
+    made = init_instance_by_config(task["model"])
+    assert f"{type(made).__module__}.{type(made).__name__}" == task["model"]["class"]
+    assert "$SEED" not in json.dumps(task, default=str)
+    segments = task["dataset"]["kwargs"]["segments"]
+    assert [str(day) for day in segments["test"]] == ["2017-01-01", "2020-12-31"]
+    assert "cn" in json.dumps(task["record"]), "the exchange's rules of the date"
+
+
+def test_seeds_come_last_and_a_row_has_no_more_than_it_asks_for() -> None:
+    rows = read_rows()
+    names = ["Linear, Alpha158", BASELINE]
+    found = [case.name for case in cases(rows, names, [0, 1])]
+    assert found == ["Linear, Alpha158 seed 0", f"{BASELINE} seed 0", f"{BASELINE} seed 1"]
+    with pytest.raises(UserError, match="rows"):
+        cases(rows, ["LightGBN"], [0])
+
+
+def test_a_row_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "rows.yaml"
+    file.write_text("One: {workflow: a.yaml, epochs: 3}", encoding="utf-8")
+    with pytest.raises(UserError, match="epochs"):
+        read_rows(file)
+
+
+def kept(folder: Path, name: str, ahead: float) -> None:
+    """A run whose luck is the days' own, and whose lead is the same on each of them."""
+    draw = np.random.default_rng(0)
+    daily = pd.DataFrame({"rank_ic/RETURN": draw.normal(0.03, 0.05, len(DAYS)) + ahead}, index=DAYS)
+    for column in ("ic/RETURN", "ranked/ic/RETURN", "precision/30/RETURN", "base_rate/RETURN", "turnover"):
+        daily[column] = 0.5
+    for column in ("portfolio", "index", "equal_weight"):
+        daily[column] = draw.normal(0, 0.01, len(DAYS))
+    daily["portfolio"] += ahead / 10
+    target = place(folder, name)
+    target.mkdir(parents=True)
+    daily.to_parquet(target / "daily.parquet")
+    facts = {
+        "name": name,
+        "seconds": 1800,
+        "processor_seconds": 3600,
+        "metrics": {"benchmarks/random_below": 0.9},
+    }
+    (target / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+
+
+def test_nobody_is_ahead_by_fewer_than_three_seeds(tmp_path: Path) -> None:
+    for seed in range(3):
+        kept(tmp_path / "runs", f"{BASELINE} seed {seed}", 0)
+        kept(tmp_path / "runs", f"STL, Alpha360 seed {seed}", 0.01)
+    kept(tmp_path / "runs", "EW, Alpha360 seed 0", 0.02)
+    page = write(tmp_path / "runs", tmp_path).read_text(encoding="utf-8")
+    said = {
+        line.split(" | ")[0][2:]: line
+        for line in page.partition("## Against")[2].splitlines()
+        if " | " in line
+    }
+    assert said["STL, Alpha360"].endswith("| yes |")
+    assert "+0.0100 (+0.0100 to +0.0100)" in said["STL, Alpha360"]
+    assert said["EW, Alpha360"].endswith("| too few seeds to say |")
+    assert page.index("| EW, Alpha360 |") < page.index("| STL, Alpha360 |"), "the highest RankIC first"
+    assert "EW, Alpha360 (1 of 3 seeds)" in page
+    assert "| 1.00 |" in page, "core-hours"
+
+
+def test_an_empty_board_says_so(tmp_path: Path) -> None:
+    assert "Nothing is kept yet." in write(tmp_path / "none", tmp_path).read_text(encoding="utf-8")
