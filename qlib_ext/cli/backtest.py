@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.answer import Answer
 from qlib_ext.cli.evaluate import of_file
+from qlib_ext.cli.finished import of_run
 from qlib_ext.cli.options import (
     Benchmark,
     Columns,
@@ -51,7 +53,7 @@ def backtest(
     encoding: Encoding = None,
     name: Name = None,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Answer:
     """Trade scores again that a run has made, or those of a file, with any strategy. Nothing is trained.
 
     The options from `--universe` to `--encoding` are for a file; a run keeps its own.
@@ -69,15 +71,14 @@ def backtest(
     if path.is_file():
         places = {"topk": topk, "n_drop": n_drop}
         reading = {"columns": columns, "encoding": encoding or "utf-8"}
-        of_file(path, store, name, tracking_uri, portfolio, **given, **places, **reading)
-        return
+        return of_file(path, store, name, tracking_uri, portfolio, **given, **places, **reading)
     for option, value in {**given, "column": columns, "encoding": encoding}.items():
         if value:
             raise UserError(
                 f"`--{option}` is for a file of scores, and `{scores}` is none: a run keeps its own, and `--portfolio FILE` can "
                 "say what it is traded by"
             )
-    _of_run(scores, portfolio, topk, n_drop, store, name, tracking_uri)
+    return _of_run(scores, portfolio, topk, n_drop, store, name, tracking_uri)
 
 
 def _of_run(
@@ -88,7 +89,7 @@ def _of_run(
     store: Path | None,
     name: str | None,
     tracking_uri: str | None,
-) -> None:
+) -> Answer:
     from qlib_ext.terminal import quiet_imports  # all here, so that `qlib-ext --help` stays quick
 
     with quiet_imports():
@@ -96,4 +97,5 @@ def _of_run(
     from qlib_ext.tracking.runs import use
 
     use(tracking_uri)
-    trade_run(wanted, portfolio, topk=topk, n_drop=n_drop, store=store, name=name)
+    made = trade_run(wanted, portfolio, topk=topk, n_drop=n_drop, store=store, name=name)
+    return of_run(made, [wanted])

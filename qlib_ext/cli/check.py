@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from qlib_ext.cli.answer import Answer
 from qlib_ext.terminal import say
 
 
@@ -14,7 +15,7 @@ def check(
     workflow: Annotated[
         Path, typer.Argument(help="A workflow file, as `qrun` takes it.", show_default=False)
     ],
-) -> None:
+) -> Answer:
     """Check a workflow as a whole, without running it: every argument, and whether its parts fit each other and the store.
 
     Nothing is trained, no run is begun, and no class is imported that the workflow may not name.
@@ -26,3 +27,4 @@ def check(
 
     check_workflow(workflow)
     say(f"{workflow}: nothing is wrong with it that can be known before its data are read")
+    return Answer({"workflow": workflow}, then=f"qrun {workflow}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qlib_ext.cli.answer import Answer, exits
 from qlib_ext.cli.options import TrackingUri
 from qlib_ext.terminal import cell, console, empty_table, say
 
@@ -22,6 +23,7 @@ MARKS = {
 }
 
 
+@exits({2: "compared, but without runs that are damaged"})
 def compare(
     wanted: Annotated[
         list[str],
@@ -54,18 +56,19 @@ def compare(
     csv: Annotated[
         bool, typer.Option("--csv", help="Print the table of groups as CSV, and nothing else.")
     ] = False,
-) -> None:
+) -> Answer:
     """Compare runs: group them by what differs, average over seeds, and test the groups against a baseline.
 
     Prints the figures and writes a page (comparison.html) and tables (groups.csv, runs.csv, tests.csv,
     configuration.csv).
     """
-    from qlib_ext.checks import UserError, counted  # here, so that `qlib-ext --help` stays quick
+    from qlib_ext.checks import counted  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.cli.older import tell_of_older, tell_of_unchecked
     from qlib_ext.paths import writable
     from qlib_ext.report.comparison import files
     from qlib_ext.report.comparison import runs as reading
     from qlib_ext.report.comparison.compared import compare as compared
+    from qlib_ext.report.comparison.words import claims
     from qlib_ext.tracking.runs import connect, find_runs
 
     folder = out or files.folder_of(wanted)
@@ -90,9 +93,21 @@ def compare(
         _show_paths(written)
     damaged = [each for each in left_out if each.damaged]
     if damaged:
-        raise UserError(
-            f"compared without {counted(len(damaged), 'run')}: {damaged[0].name}: {damaged[0].why}"
+        say(
+            f"error: compared without {counted(len(damaged), 'run')}: {damaged[0].name}: {damaged[0].why}",
+            err=True,
         )
+    document = {
+        "baseline": comparison.baseline.name,
+        "groups": comparison.summary.reset_index(),
+        "runs": comparison.runs,
+        "tests": comparison.tests,
+        "claims": [claim._asdict() for claim in claims(comparison)],
+        "warnings": comparison.warnings,
+        "left_out": [{"run": each.run_id, "name": each.name, "why": each.why} for each in left_out],
+        "files": written,
+    }
+    return Answer(document, 2 if damaged else 0)
 
 
 def _show(comparison: Comparison) -> None:

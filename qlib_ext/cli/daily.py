@@ -8,11 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
+from qlib_ext.cli.answer import Answer, exits
 from qlib_ext.cli.options import TrackingUri, pairs, words
 from qlib_ext.masking import masked
 from qlib_ext.terminal import say
 
 
+@exits(
+    {
+        0: "the list was made",
+        3: "no new day",
+        4: "the source failed or contradicts the store",
+        5: "the audit has errors",
+        6: "no list of the day",
+        7: "another call is at it",
+    }
+)
 def daily(
     config: Annotated[
         Path | None,
@@ -60,12 +71,8 @@ def daily(
         bool, typer.Option("--again", help="Make the list of the newest day again, though it is there.")
     ] = False,
     tracking_uri: TrackingUri = None,
-) -> None:
-    """Fetch, update, check and recommend, and write the list as page, mail, table and JSON: for a cron job.
-
-    Exit status: 0 the list was made, 1 a fault of the program, 2 a mistake in the settings, 3 no new day, 4 the source
-    failed or contradicts the store, 5 the audit has errors, 6 no list of the day, 7 another call is at it.
-    """
+) -> Answer:
+    """Fetch, update, check and recommend, and write the list as page, mail, table and JSON: for a cron job."""
     from qlib_ext.terminal import quiet_imports, shown_progress
 
     with quiet_imports():  # here, so that `qlib-ext --help` stays quick
@@ -95,7 +102,13 @@ def daily(
     if outcome.files:
         say()
         say(f"Written: {', '.join(str(path) for path in outcome.files)}")
-    raise typer.Exit(int(outcome.status))
+    document = {
+        "headline": masked(outcome.headline),
+        "day": outcome.day,
+        "text": masked(outcome.text),
+        "files": outcome.files,
+    }
+    return Answer({"exit_status": outcome.status, **document}, int(outcome.status))
 
 
 def _text(path: Path | None) -> str | None:

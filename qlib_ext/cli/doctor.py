@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import qlib_ext
+from qlib_ext.cli.answer import Answer, exits
 from qlib_ext.masking import masked
 from qlib_ext.terminal import quiet_imports, say
 
@@ -35,6 +35,7 @@ VARIABLES = (
 Part = dict[str, Any]
 
 
+@exits({1: "something is wrong"})
 def doctor(
     store: Annotated[
         Path | None,
@@ -42,20 +43,12 @@ def doctor(
             metavar="DIR", help="A store, to tell its days, stocks and fingerprint.", show_default=False
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Say what is installed, on what it runs and what is wrong with it, for an issue: no secret, no value of a variable.
-
-    The exit status is 1 where something is wrong.
-    """
+) -> Answer:
+    """Say what is installed, on what it runs and what is wrong with it, for an issue: no secret, no value of a variable."""
     found = examined(store)
-    if as_json:
-        say(json.dumps(found, indent=2, ensure_ascii=False), lines=True)
-    else:
-        for line in lines(found):
-            say(line)
-    if found["problems"]:
-        raise typer.Exit(1)
+    for line in lines(found):
+        say(line)
+    return Answer(found, 1 if found["problems"] else 0)
 
 
 def examined(store: Path | None = None) -> Part:

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.answer import Answer
+from qlib_ext.cli.finished import of_run
 from qlib_ext.cli.options import Name, NDrop, Portfolio, Store, TopK, TrackingUri
 
 HOUSE = "qlib_ext.model.combiners"
@@ -46,7 +48,7 @@ def ensemble(
     store: Store = None,
     name: Name = None,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Answer:
     """Combine the scores of several runs into a run of its own, with the whole report. Nothing is trained."""
     from qlib_ext.terminal import quiet_imports  # all here, so that `qlib-ext --help` stays quick
 
@@ -76,7 +78,7 @@ def ensemble(
         raise UserError(
             f"the run {first.run_id} does not say where its data lay: name the store by `--store DIR`"
         )
-    scored.run_task(task, Path(root), region, name or "ensemble")
+    return of_run(scored.run_task(task, Path(root), region, name or "ensemble"), runs)
 
 
 def _combiner(path: str | None, options: list[str] | None) -> dict[str, Any] | None:

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.answer import Answer
+from qlib_ext.cli.finished import of_run
 from qlib_ext.cli.options import (
     Benchmark,
     Columns,
@@ -50,12 +52,12 @@ def evaluate(
     encoding: Encoding = None,
     name: Name = None,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Answer:
     """Judge scores of any model: ranking, backtest, audits and report, as a run of its own. Nothing is trained.
 
     A score dated t is taken to be known at the close of day t, and is traded on the next.
     """
-    of_file(
+    return of_file(
         scores,
         store,
         name,
@@ -81,7 +83,7 @@ def of_file(
     tracking_uri: str | None,
     portfolio: Path | None,
     **given: Any,
-) -> None:
+) -> Answer:
     """Evaluate a file of scores; `given` as `qlib_ext.workflow.scored.evaluate_file` takes it."""
     from qlib_ext.terminal import quiet_imports  # all here, so that `qlib-ext --help` stays quick
 
@@ -92,4 +94,4 @@ def of_file(
     if store is None:
         raise UserError("scores of a file need the store that they are of: name it by `--store DIR`")
     use(tracking_uri)
-    scored.evaluate_file(scores, store, name=name, portfolio=portfolio, **given)
+    return of_run(scored.evaluate_file(scores, store, name=name, portfolio=portfolio, **given))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qlib_ext.checks import UserError, counted
+from qlib_ext.cli.answer import Answer
 from qlib_ext.cli.options import words
 from qlib_ext.terminal import cell, console, empty_table, say, visible
 
@@ -65,7 +66,7 @@ def factors(
     csv: Annotated[
         bool, typer.Option("--csv", help="Print the table of factors as CSV, and nothing else.")
     ] = False,
-) -> None:
+) -> Answer:
     """Judge each feature alone: IC and its decay, turnover, steadiness, exposures, noise, and how alike they are.
 
     Writes a page (factors.html) and tables (factors.csv, years.csv, decay.csv, correlations.csv). No test day is read
@@ -80,6 +81,7 @@ def factors(
         from qlib_ext.factors.page import render
         from qlib_ext.factors.reading import is_workflow
         from qlib_ext.factors.scorecard import scorecard
+        from qlib_ext.factors.words import alarms, remarks, summary
 
     logging.getLogger("qlib_ext").addHandler(logging.NullHandler())  # what matters is shown below
     of_workflow = is_workflow(what)
@@ -106,6 +108,17 @@ def factors(
         terminal = console()
         for path in written:  # one line each, however long: a path is there to be copied
             terminal.print(cell(str(path.resolve())), soft_wrap=True, highlight=False)
+    return Answer(
+        {
+            "facts": found.facts,
+            "test_was_read": found.test_was_read,
+            "look_ahead": [*alarms(found)],
+            "summary": [*summary(found)],
+            "notes": [*remarks(found)],
+            "factors": found.table.reset_index(),
+            "files": written,
+        }
+    )
 
 
 def _of_workflow(path: Path, segment: list[str] | None, label: str | None) -> Subject:

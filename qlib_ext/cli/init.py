@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from qlib_ext.cli.answer import Answer
 from qlib_ext.terminal import say
 
 Folder = Annotated[
@@ -15,7 +16,7 @@ Folder = Annotated[
 ]
 
 
-def init(folder: Folder = Path()) -> None:
+def init(folder: Folder = Path()) -> Answer:
     """Write the workflows, a README and the sample market's command into an empty folder."""
     from qlib_ext.workflow import starter  # here, so that `qlib-ext --help` stays quick
 
@@ -23,9 +24,10 @@ def init(folder: Folder = Path()) -> None:
     count = len([*(folder / "workflows").glob("*.yaml")])
     say(f"{folder.absolute()}: {count} workflows and a README, which tells their variables")
     _next(folder, "qlib-ext quickstart .", starter.sample_command())
+    return Answer({"folder": folder.absolute(), "workflows": count})
 
 
-def quickstart(folder: Folder = Path("quickstart")) -> None:
+def quickstart(folder: Folder = Path("quickstart")) -> Answer:
     """Run the main workflow on a made-up market: from an empty folder, or that of `init`, to a first report.
 
     It takes some minutes on two cores, and asks for no network.
@@ -51,6 +53,7 @@ def quickstart(folder: Folder = Path("quickstart")) -> None:
         "qlib-ext recommend --run mimstocr_csi300",
         f"QLIB_DATA=<your Qlib data> qrun workflows/{starter.MAIN}",
     )
+    return Answer({"folder": folder.absolute(), "report": report})
 
 
 def _next(folder: Path, *commands: str) -> None:

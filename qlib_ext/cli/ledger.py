@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.answer import Answer, exits
 from qlib_ext.terminal import cell, console, empty_table, say
 
 SHOWN = 30
 
 
+@exits({1: "a run says that it is in the ledger, and is not", 2: "a line of the ledger was changed"})
 def ledger(
     store: Annotated[Path, typer.Argument(help="Qlib data directory.")],
     tracking_uri: Annotated[
@@ -22,11 +25,8 @@ def ledger(
         ),
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print all trials as CSV and nothing else.")] = False,
-) -> None:
-    """Show every look at the test days of a store, and check that no line was changed or taken out.
-
-    Ends with status 2 where one was, and with 1 where a run of the MLflow store says that it is in the ledger, and is not.
-    """
+) -> Answer:
+    """Show every look at the test days of a store, and check that no line was changed or taken out."""
     import os  # here, so that `qlib-ext --help` stays quick
 
     from qlib_ext.tracking import ledger as trials
@@ -57,11 +57,11 @@ def ledger(
         console().print(shown)
         say(f"{len(known)} trials in {path}; every line follows from the one before it")
     uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if uri:
-        missing = trials.taken_out(path, all_tags(connect(uri), trials.TAG))
-        if missing:
-            say(
-                f"{len(missing)} runs say that they are in a ledger of this name, and are not in this one: {', '.join(missing[:5])}",
-                err=True,
-            )
-            raise typer.Exit(1)
+    missing = trials.taken_out(path, all_tags(connect(uri), trials.TAG)) if uri else []
+    if missing:
+        say(
+            f"{len(missing)} runs say that they are in a ledger of this name, and are not in this one: {', '.join(missing[:5])}",
+            err=True,
+        )
+    looks = [{"number": entry.number, **asdict(entry.trial), "hash": entry.hash} for entry in known]
+    return Answer({"ledger": path, "trials": looks, "missing": missing}, 1 if missing else 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import tempfile
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from qlib_ext.cli.answer import Answer, exits
 from qlib_ext.cli.options import TrackingUri
 from qlib_ext.terminal import say
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qlib_ext.lookahead.findings import Result
 
 
+@exits({1: "something leaks"})
 def lookahead(
     workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="The YAML file, as for qrun.")],
     dates: Annotated[
@@ -34,10 +35,9 @@ def lookahead(
         typer.Option(help="Look at the weights of a run: id, first digits of it, name, or experiment."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the changed markets.", min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     tracking_uri: TrackingUri = None,
-) -> None:
-    """Look for the future in what a workflow calls known. Exit status 1 where something leaks."""
+) -> Answer:
+    """Look for the future in what a workflow calls known."""
     from qlib_ext.terminal import quiet_imports, shown_progress
 
     with quiet_imports():
@@ -67,14 +67,10 @@ def lookahead(
             progress=progress,
         )
     seconds = time.perf_counter() - began
-    if as_json:
-        document = {"workflow": workflow.name, "run": run, **found.to_json(), "seconds": round(seconds, 1)}
-        say(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), lines=True)
-    else:
-        for line in _lines(workflow, found, seconds):
-            say(line)
-    if found.findings:
-        raise typer.Exit(1)
+    for line in _lines(workflow, found, seconds):
+        say(line)
+    document = {"workflow": workflow.name, "run": run, **found.to_json(), "seconds": round(seconds, 1)}
+    return Answer(document, 1) if found.findings else Answer(document, then=f"qrun {workflow}")
 
 
 def _trained(run: str, tracking_uri: str | None, folder: Path) -> Callable[[Any], Any]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 import traceback
 
-import typer
-
 from qlib_ext.checks import UserError, foreign_error
+from qlib_ext.cli.answer import Commands, wants_json, write
 from qlib_ext.cli.backtest import backtest
 from qlib_ext.cli.check import check as check_workflow
 from qlib_ext.cli.compare import compare
@@ -38,13 +37,12 @@ from qlib_ext.config.renamed import check_command
 from qlib_ext.masking import mask_logs, masked
 from qlib_ext.terminal import quiet_libraries, say
 
-app = typer.Typer(
+app = Commands(
     help="Backtests of multi-task stock recommendation on Qlib.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-data = typer.Typer(help="Market data on disk.", no_args_is_help=True)
+data = Commands(help="Market data on disk.", no_args_is_help=True)
 app.add_typer(data, name="data")
 
 app.command("init")(init)
@@ -85,12 +83,17 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command line; what the user or a library got wrong becomes one line on stderr and exit status 2."""
+    """Run the command line; what the user or a library got wrong becomes one line on stderr and exit status 2.
+
+    With `--json` the document is `{"error": ...}` then.
+    """
     try:
         check_command(sys.argv[1:])
-        app()
+        app(prog_name="qlib-ext")
     except Exception as error:
         said = str(error) if isinstance(error, UserError) else foreign_error(error)
+        if wants_json():
+            write({"error": masked(said or f"{type(error).__name__}: {error}")})
         if said is None:
             say(masked("".join(traceback.format_exception(error))).rstrip(), err=True, lines=True)
             raise SystemExit(1) from error

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.answer import Answer
 from qlib_ext.cli.options import Columns, Encoding, TrackingUri, pairs
 from qlib_ext.paths import writable
 from qlib_ext.terminal import cell, console, empty_table, say
@@ -60,7 +61,7 @@ def recommend(
         Path | None, typer.Option(help="CSV file to write; recommendations/DAY-RUN.csv by default.")
     ] = None,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Answer:
     """Rank the stocks of a day with a trained run, and ask its strategy for the orders of the next."""
     from qlib_ext.terminal import quiet_imports
 
@@ -118,6 +119,16 @@ def recommend(
         found.memory.write(memory)
         written.append(memory)
     say(f"Written: {', '.join(map(str, written))}")
+    return Answer(
+        {
+            **source,
+            "warnings": found.warnings,
+            "notes": found.notes,
+            "list": found.listed.reset_index(),
+            "orders": found.orders,
+            "files": written,
+        }
+    )
 
 
 def _write(found: Recommendation, out: Path) -> list[Path]:

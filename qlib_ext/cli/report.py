@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from qlib_ext.cli.answer import Answer
 from qlib_ext.cli.options import TrackingUri
 from qlib_ext.terminal import quiet_imports, say
 
@@ -30,7 +31,7 @@ def report(
         bool, typer.Option("--figures", help="Write every chart as PNG too, into DIR/figures.")
     ] = False,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Answer:
     """Make the report of a run again from its artifacts; the market's data are not needed."""
     from qlib_ext.cli.older import (
         tell_of_older,
@@ -56,3 +57,6 @@ def report(
             f"Left out, for want of artifacts: {', '.join(written.left_out)}. The page's last section says what makes them."
         )
     say(written.path)
+    run_id = found.info.run_id
+    document = {"run": run_id, "status": written.status, "report": written.path, "left_out": written.left_out}
+    return Answer(document, then=f"qlib-ext compare {run_id[:8]} OTHER, for how it stands beside another run")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.answer import INTERRUPTED, Answer
 from qlib_ext.terminal import cell, console, empty_table, say
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def search(
         Path | None,
         typer.Option(help="Folder of the search, from which it goes on.", show_default=f"{FOLDER}/SPACE"),
     ] = None,
-) -> None:
+) -> Answer:
     """Search for the values of a workflow that are best on its validation days; no test day is read.
 
     Writes a page (search.html), a table (trials.csv) and the best workflow whole (best.yaml). The same command goes on where
@@ -60,6 +61,7 @@ def search(
                 "a search needs an end: give `--trials N`, `--hours H` or both (a grid has its own)"
             )
         from qlib_ext.workflow.search.begin import search_below_a_run
+        from qlib_ext.workflow.search.result import WORKFLOW
 
         with shown_progress() as progress:
             shown = _Shown(made, trials, hours, progress)
@@ -68,8 +70,21 @@ def search(
             except KeyboardInterrupt:
                 _finish(made)
                 say("Interrupted; the same command goes on from here.", err=True)
-                raise SystemExit(130) from None
-        _tell(*_finish(made))
+                raise SystemExit(INTERRUPTED) from None
+        found, written = _finish(made)
+    _tell(found, written)
+    best = found.best
+    document = {
+        "best": None if best is None else {"trial": best.number, "value": best.value, **best.words},
+        "objective": made.plan.objective,
+        "trials": found.table(),
+        "sentences": found.sentences(),
+        "notes": found.notes,
+        "files": written,
+    }
+    return Answer(
+        document, then="" if best is None else f"qrun {written[WORKFLOW]}, once and last: it reads the test"
+    )
 
 
 def _begun(workflow: Path, space: Path, folder: Path, workers: int, ray: str | None) -> Search:
@@ -118,7 +133,7 @@ class _Shown:
         where = f"rung {tried.rung + 1} of {len(self.made.plan.rungs)}"
         state = f"{tried.state}, {where}" if tried.state == "stopped" else tried.state
         top = "none yet" if best is None else f"{best.value:.4f} (trial {best.number})"
-        say(f"trial {tried.number}: {value}, {state}; best {top}{self._left()}")
+        say(f"trial {tried.number}: {value}, {state}; best {top}{self._left()}", err=True)
         if self.progress is not None:
             self.progress(*self._done(), f"best {top}")
         if time.monotonic() - self.written > EVERY_SECONDS:

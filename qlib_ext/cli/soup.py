@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from qlib_ext.checks import UserError
+from qlib_ext.cli.answer import Answer
+from qlib_ext.cli.finished import of_run
 from qlib_ext.cli.options import Name, Store, TrackingUri
 
 
@@ -31,7 +33,7 @@ def soup(
     name: Name = None,
     store: Store = None,
     tracking_uri: TrackingUri = None,
-) -> None:
+) -> Answer:
     """Average the weights of finished runs, chosen on validation, and make the records and the report of the mean.
 
     Nothing is trained, and the test segment is not read in choosing.
@@ -55,4 +57,5 @@ def soup(
             f"the run {first.run_id} does not say where its data lay: name the store by `--store DIR`"
         )
     task = soup.of_runs(first.config, [run.info.run_id for run in found], kind)
-    scored.run_task(task, Path(root), region, name or f"{first.artifacts.info['experiment']} soup")
+    experiment = name or f"{first.artifacts.info['experiment']} soup"
+    return of_run(scored.run_task(task, Path(root), region, experiment), runs)

@@ -138,7 +138,12 @@ def write_report(
 
 def folder_name(run: RunArtifacts) -> str:
     """What the folder of a run's report is called: the experiment, and the first digits of the run's id."""
-    return f"{file_name(str(run.info['experiment']))}-{run.info['run_id'][:8]}"
+    return report_folder(str(run.info["experiment"]), run.info["run_id"])
+
+
+def report_folder(experiment: str, run_id: str) -> str:
+    """The same, from the two."""
+    return f"{file_name(experiment)}-{run_id[:8]}"
 
 
 def fed(

@@ -24,8 +24,13 @@ backtest:
 def started(monkeypatch: pytest.MonkeyPatch, evaluated: Evaluated) -> list[tuple[Any, ...]]:
     """What would be run: the task, the store, the region and the experiment."""
     calls: list[tuple[Any, ...]] = []
+
+    def begun(*given: Any) -> str:  # a run that is there already stands for the one that would be made
+        calls.append(given)
+        return str(evaluated.run.info.run_id)
+
     monkeypatch.setenv("MLFLOW_TRACKING_URI", evaluated.client.tracking_uri)
-    monkeypatch.setattr("qlib_ext.workflow.scored.run_task", lambda *given: calls.append(given))
+    monkeypatch.setattr("qlib_ext.workflow.scored.run_task", begun)
     return calls
 
 
@@ -42,7 +47,8 @@ class TestRun:
     def test_its_strategy_again(
         self, evaluated: Evaluated, command: Command, started: list[tuple[Any, ...]]
     ) -> None:
-        assert command("backtest", evaluated.run.info.run_id[:8]) == (0, "", "")
+        first = evaluated.run.info.run_id[:8]
+        assert command("backtest", first) == (0, "", f"Next: qlib-ext compare {first} {first}\n")
         ((task, store, region, experiment),) = started
         assert task["model"] == {
             "class": "qlib_ext.model.given_scores.GivenScores",
@@ -84,7 +90,7 @@ class TestFile:
         (tmp_path / "p.yaml").write_text(PORTFOLIO)
         words = ["--store", evaluated.store.root, "--universe", "csi300", "--horizon", 5]
         words += ["--start", "2016-04-01", "--end", "2016-04-30"]
-        assert command("backtest", evaluated.scores, "--portfolio", "p.yaml", *words) == (0, "", "")
+        assert command("backtest", evaluated.scores, "--portfolio", "p.yaml", *words, "--json")[0] == 0
         ((task, store, region, experiment),) = started
         assert task["model"]["kwargs"] == {"path": str(evaluated.scores)}
         dataset = task["dataset"]["kwargs"]

@@ -48,7 +48,7 @@ class TestCheck:
     ) -> None:
         assert said(TEXT) == (
             0,
-            "workflow.yaml: nothing is wrong with it that can be known before its data are read",
+            "workflow.yaml: nothing is wrong with it that can be known before its data are read\nNext: qrun workflow.yaml",
         )
         assert {path.name for path in tmp_path.iterdir()} == {"workflow.yaml"}  # no run, no checkpoint
 

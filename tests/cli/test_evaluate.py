@@ -50,7 +50,8 @@ class TestRun:
         status, _, err = command(
             "report", evaluated.run.info.run_id, "--tracking-uri", evaluated.client.tracking_uri
         )
-        assert (status, err) == (0, "")
+        assert (status, err.count("\n")) == (0, 1)
+        assert err.startswith(f"Next: qlib-ext compare {evaluated.run.info.run_id[:8]}")
         (page,) = tmp_path.rglob("report.html")
         assert "cannot be audited" in page.read_text(encoding="utf-8")
 

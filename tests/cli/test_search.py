@@ -42,7 +42,7 @@ def test_it_searches_goes_on_and_writes_what_can_be_run(
 ) -> None:
     status, out, err = command("search", workflow, "--space", space, "--trials", 2)
     assert status == 0, err
-    assert "trial 0: RankIC " in out
+    assert "trial 0: RankIC " in err
     assert "2 configurations tried: 2 on the last rung" in out
     assert "No day of the test segment was read" in out
     folder = tmp_path / "reports/search/space"

@@ -14,8 +14,13 @@ Command = Callable[..., tuple[int, str, str]]
 def started(monkeypatch: pytest.MonkeyPatch, evaluated: Evaluated) -> list[tuple[Any, ...]]:
     """What would be run, and of which runs."""
     calls: list[tuple[Any, ...]] = []
+
+    def begun(*given: Any) -> str:  # a run that is there already stands for the one that would be made
+        calls.append(given)
+        return str(evaluated.run.info.run_id)
+
     monkeypatch.setenv("MLFLOW_TRACKING_URI", evaluated.client.tracking_uri)
-    monkeypatch.setattr("qlib_ext.workflow.scored.run_task", lambda *given: calls.append(given))
+    monkeypatch.setattr("qlib_ext.workflow.scored.run_task", begun)
     return calls
 
 
@@ -32,7 +37,8 @@ def test_what_is_run(
     evaluated: Evaluated, command: Command, started: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("qlib_ext.workflow.soup.of_runs", lambda task, runs, kind: (sorted(task), runs, kind))
-    assert command("soup", "mine", "--kind", "uniform") == (0, "", "")
+    first = evaluated.run.info.run_id[:8]
+    assert command("soup", "mine", "--kind", "uniform") == (0, "", f"Next: qlib-ext compare mine {first}\n")
     assert started == [
         (
             (["dataset", "model", "record"], [evaluated.run.info.run_id], "uniform"),

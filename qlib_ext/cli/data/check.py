@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qlib_ext.checks import UserError, counted
+from qlib_ext.cli.answer import Answer, exits
 from qlib_ext.cli.data.summary import counts
 from qlib_ext.terminal import say
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SHOWN = 5  # findings of a kind, in the terminal
 
 
+@exits({1: "the store has errors: results on it would be wrong"})
 def check(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The store, in Qlib's format.")],
     universe: Annotated[
@@ -30,7 +31,6 @@ def check(
         str | None, typer.Option(help="Check that the bars of this code can serve a backtest as its index.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print every finding.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every finding.")] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a page, too.")] = None,
     fix: Annotated[
         Path | None,
@@ -38,8 +38,8 @@ def check(
             metavar="OUT", help="Write a new store with what is safe to mend; DIR is left as it is."
         ),
     ] = None,
-) -> None:
-    """Look for what is wrong with a store. Exit status 1 where results on it would be wrong."""
+) -> Answer:
+    """Look for what is wrong with a store. JSON has every finding."""
     from qlib_ext.market.quality.check import check_store
     from qlib_ext.market.quality.repair import check_out, repair
     from qlib_ext.paths import writable
@@ -61,24 +61,22 @@ def check(
             )
     seconds = time.perf_counter() - began
     last = checked if repaired is None else repaired.after
-    if as_json:
-        document = checked.to_json() if repaired is None else repaired.to_json()
-        say(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False), lines=True)
-    else:
-        most = None if everything else SHOWN
-        for line in _lines(checked, most):
+    most = None if everything else SHOWN
+    for line in _lines(checked, most):
+        say(line)
+    if repaired is not None:
+        for line in _fixed(repaired, most):
             say(line)
-        if repaired is not None:
-            for line in _fixed(repaired, most):
-                say(line)
-        say()
-        say(f"{counts(last)}; {len(last.kinds)} kinds of fault looked for in {seconds:.1f} s")
+    say()
+    say(f"{counts(last)}; {len(last.kinds)} kinds of fault looked for in {seconds:.1f} s")
     if html is not None:
         from qlib_ext.report.sections.quality import audit_page  # here: it brings MLflow with it
 
         html.write_text(audit_page(checked, f"Audit of {directory.resolve().name}"), encoding="utf-8")
-    if last.has_errors:
-        raise typer.Exit(1)
+    document = checked.to_json() if repaired is None else repaired.to_json()
+    fixable = {kind.name for kind in checked.kinds if kind.fix} & {each.kind for each in checked.findings}
+    then = f"qlib-ext data check {directory} --fix OUT" if fixable and repaired is None else ""
+    return Answer(document, int(last.has_errors), then)
 
 
 def _lines(checked: QualityReport, most: int | None) -> Iterator[str]:

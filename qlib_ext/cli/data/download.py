@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from qlib_ext.cli.data.summary import audit, described
+from qlib_ext.cli.answer import Answer
+from qlib_ext.cli.data.summary import audit, described, facts
 from qlib_ext.terminal import say
 
 
@@ -25,7 +26,7 @@ def download(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the store at --out; its own side data are kept.")
     ] = False,
-) -> None:
+) -> Answer:
     """Download daily bars with Qlib's own getter, whole or not at all, and audit them."""
     from qlib_ext.market.importing.download import download  # here, so that `qlib-ext --help` stays quick
 
@@ -34,5 +35,6 @@ def download(
     with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
         store = download(out, region=region, name=name, version=version, replace=replace)
     say(f"{out}: {described(store)} ({time.perf_counter() - began:.1f} s)")
-    audit(out)
+    audited = audit(out)
     say(f"To use it: QLIB_DATA={out}")
+    return Answer({"store": out, **facts(store), "audit": audited}, then=f"qlib-ext data info {out}")

@@ -9,11 +9,10 @@ from typing import Annotated
 import typer
 
 from qlib_ext.checks import UserError, counted
-from qlib_ext.cli.data.summary import audit, described
+from qlib_ext.cli.answer import INTERRUPTED, Answer
+from qlib_ext.cli.data.summary import audit, described, facts
 from qlib_ext.cli.options import pairs, words
 from qlib_ext.terminal import say
-
-INTERRUPTED = 130  # what a shell gives a command that Ctrl-C ended
 
 
 def fetch(
@@ -60,7 +59,7 @@ def fetch(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Make the store anew of all downloads; its side data stay.")
     ] = False,
-) -> None:
+) -> Answer:
     """Ask a vendor or an archive for what a store does not have, bring it in, and audit the store.
 
     What came is kept: after Ctrl-C, or an error, the same command goes on from there.
@@ -89,11 +88,12 @@ def fetch(
     except KeyboardInterrupt:
         say("stopped; what came is kept, and the same command goes on from there", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    document = {"store": out, **facts(done.store), "notes": done.notes}
     for note in done.notes:
         say(f"note: {note}")
     if not done.changed:
         say(f"{source} has no day after {done.store.calendar[-1]:%Y-%m-%d}: {out} is left as it is")
-        return
+        return Answer({**document, "changed": False})
     if done.made:
         say(f"{out}: {described(done.store)} ({time.perf_counter() - began:.1f} s)")
     else:
@@ -104,8 +104,15 @@ def fetch(
         )
     if done.brought:
         say(f"brought in: {', '.join(done.brought)}")
-    audit(out)
+    audited = audit(out)
     say(f"To use it: QLIB_DATA={out}. To see what is in it: qlib-ext data info {out}")
+    brought = {
+        "made": done.made,
+        "days_added": len(done.days),
+        "rows_added": done.rows,
+        "brought": done.brought,
+    }
+    return Answer({**document, "changed": True, **brought, "revised": done.revised, "audit": audited})
 
 
 def _listed(path: Path) -> tuple[str, ...]:

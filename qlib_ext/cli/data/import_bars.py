@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from qlib_ext.cli.data.summary import audit, described
+from qlib_ext.cli.answer import Answer
+from qlib_ext.cli.data.summary import audit, described, facts
 from qlib_ext.cli.options import pairs, settings_of
 from qlib_ext.terminal import say
 
@@ -81,7 +82,7 @@ def import_bars(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the store at --out; its folder `side` is kept.")
     ] = False,
-) -> None:
+) -> Answer:
     """Make a store of your own daily bars, whole or not at all, and audit it."""
     from qlib_ext.market.importing.import_bars import import_bars
     from qlib_ext.market.importing.import_settings import ImportSettings
@@ -99,7 +100,7 @@ def import_bars(
     say(f"{out}: {said} ({time.perf_counter() - began:.1f} s)")
     for note in done.notes:
         say(f"note: {note}")
-    audit(out)
+    audited = audit(out)
     if region == "us":
         variable = "" if universe == "stocks" else f" UNIVERSE={universe}"
         say(f"To use it: QLIB_DATA={out}{variable} qrun workflows/mimstocr_us.yaml")
@@ -108,3 +109,4 @@ def import_bars(
             f"To use it: QLIB_DATA={out} qrun WORKFLOW, with `instruments: {universe}` and a benchmark of the store in "
             "the workflow"
         )
+    return Answer({"store": out, **facts(done.store), "notes": done.notes, "audit": audited})

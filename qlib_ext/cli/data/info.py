@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qlib_ext.cli.answer import Answer
 from qlib_ext.terminal import say
 
 if TYPE_CHECKING:
@@ -18,14 +18,13 @@ MORE_COLOURS = ("#b03a48", "#2b8fa3", "#7f6a4f", "#8a9199")
 
 def info(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The store, in Qlib's format.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the daily sizes of the universes into this PNG file.")
     ] = None,
     fingerprint: Annotated[
         bool, typer.Option("--fingerprint/--no-fingerprint", help="Read every file once more for it.")
     ] = True,
-) -> None:
+) -> Answer:
     """Say what is in a store: range, fields, universes, side data and where it comes from."""
     from qlib_ext.checks import UserError  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.market.info import store_info
@@ -39,16 +38,14 @@ def info(
         writable(plot.absolute().parent, name="the folder of `--plot`", way_out="name another")
     with shown_progress() as progress:
         found = store_info(directory, fingerprint=fingerprint, progress=progress)
-    if as_json:
-        say(json.dumps(found.to_json(), indent=2, ensure_ascii=False, allow_nan=False), lines=True)
-    else:
-        for line in lines(found):
-            say(line)
+    for line in lines(found):
+        say(line)
     undrawn = _draw(found.daily, plot) if plot is not None else []
-    if plot is not None and not as_json:
+    if plot is not None:
         without = f", but for {', '.join(undrawn)}: too many for one picture" if undrawn else ""
         say()
         say(f"Daily sizes of the universes are drawn in {plot}{without}")
+    return Answer(found.to_json())
 
 
 def _draw(daily: pd.DataFrame, path: Path) -> list[str]:

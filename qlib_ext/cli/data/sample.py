@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from qlib_ext.cli.data.summary import described
+from qlib_ext.cli.answer import Answer
+from qlib_ext.cli.data.summary import described, facts
 from qlib_ext.terminal import say
 
 
@@ -25,7 +26,7 @@ def sample(
     end: Annotated[
         str | None, typer.Option(help="Last day; 2020-12-31 in cn, 2009-12-31 in us by default.")
     ] = None,
-) -> None:
+) -> Answer:
     """Write a synthetic market, for trying and testing: nothing in it is real but the trading calendar."""
     from qlib_ext.checks import one_of  # here, so that `qlib-ext --help` stays quick
     from qlib_ext.market.synthetic.sample import SampleMarket
@@ -41,8 +42,10 @@ def sample(
     )
     with shown_progress() as progress:
         store, written = market.write(out, progress)
+    document = {"store": out, **facts(store), "written": written}
     if not written:
         say(f"{out} already holds this sample market: left as it is")
-        return
+        return Answer(document)
     say(f"{out}: a sample market of {described(store)} ({time.perf_counter() - began:.1f} s)")
     say(f"To use it: QLIB_DATA={out}")
+    return Answer(document)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qlib_ext.checks import counted
+from qlib_ext.cli.answer import Answer
 from qlib_ext.cli.options import pairs, words
 from qlib_ext.terminal import say
 
@@ -65,7 +66,7 @@ def side_data(
     ] = False,
     encoding: Annotated[str, typer.Option(help="Of a CSV file, such as gbk.")] = "utf-8",
     replace: Annotated[bool, typer.Option("--replace", help="Replace a table of this name.")] = False,
-) -> None:
+) -> Answer:
     """Bring market values, industries, macro series or any other numbers into a store, with the day each was known."""
     from qlib_ext.market.side_data import import_table  # here, so that `qlib-ext --help` stays quick
 
@@ -87,6 +88,13 @@ def side_data(
     say(f"{done.path}: {_told(done.table)}")
     for note in done.notes:
         say(f"  note: {note}")
+    document = {
+        "file": done.path,
+        "shape": done.table.shape,
+        "rows": len(done.table.frame),
+        "notes": done.notes,
+    }
+    return Answer(document, then=f"qlib-ext data check {directory}")
 
 
 def _told(table: SideTable) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qlib_ext.checks import UserError, brief
+from qlib_ext.cli.answer import Answer
 from qlib_ext.cli.options import pairs, settings_of, words
 from qlib_ext.terminal import say
 
@@ -63,7 +64,7 @@ def universe(
     out: Annotated[
         Path | None, typer.Option(help="Write a new store with it here, and leave DIR as it is.")
     ] = None,
-) -> None:
+) -> Answer:
     """Add a universe to a store: from a list of constituents, or the N most traded or largest stocks of each review."""
     from qlib_ext.market.store import QlibStore
     from qlib_ext.market.universes.constituents import read_constituents
@@ -97,6 +98,10 @@ def universe(
     for note in made.notes:
         say(f"  note: {note}")
     say(f"To use it: QLIB_DATA={written.root} with `instruments: {name}`")
+    codes = made.spells["instrument"].nunique()
+    return Answer(
+        {"store": written.root, "universe": name, "rule": made.rule, "codes": codes, "notes": made.notes}
+    )
 
 
 def _told(store: QlibStore, made: Universe) -> list[str]:

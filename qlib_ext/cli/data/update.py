@@ -10,7 +10,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from qlib_ext.checks import counted
+from qlib_ext.cli.answer import Answer
 from qlib_ext.cli.data.import_bars import import_bars
+from qlib_ext.cli.data.summary import facts
 from qlib_ext.cli.options import pairs, settings_of
 from qlib_ext.terminal import say
 
@@ -54,7 +56,7 @@ def update(
     duplicates: Annotated[str | None, _as_import("duplicates")] = None,
     bad_values: Annotated[str | None, _as_import("bad_values")] = None,
     zero_volume: Annotated[str | None, _as_import("zero_volume")] = None,
-) -> None:
+) -> Answer:
     """Add the days and stocks that a source has beyond a store, whole or not at all.
 
     The source is read as that of the import was; an option says where it differs.
@@ -85,9 +87,10 @@ def update(
     for note in done.notes:
         say(f"note: {note}")
     days = done.store.calendar
+    document = {"store": store, **facts(done.store), "notes": done.notes, "changed": done.changed}
     if not done.changed:
         say(f"{store} has everything that {source} has, up to {days[-1].date()}: left as it is")
-        return
+        return Answer(document)
     for revision in done.revisions[:SHOWN]:
         say(f"revised: {revision}")
     if len(done.revisions) > SHOWN:
@@ -100,3 +103,5 @@ def update(
         f"({time.perf_counter() - began:.1f} s)"
     )
     say(f"To check it: qlib-ext data check {store}")
+    added_too = {"days_added": len(done.days), "instruments_added": done.instruments, "rows_added": done.rows}
+    return Answer({**document, **added_too, "revised": [str(each) for each in done.revisions]})

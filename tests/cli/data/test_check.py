@@ -66,7 +66,7 @@ class TestAnswer:
 
     def test_errors_make_the_status_1(self, spoilt: Path, run: Run) -> None:
         status, out, err = run(spoilt)
-        assert (status, err) == (1, "")
+        assert (status, err) == (1, f"Next: qlib-ext data check {spoilt} --fix OUT\n")
         assert "\n7 errors\n  value-infinite: a field holds infinity. It spreads through" in out
         assert "\n    and 2 more (--all lists them)\n" in out
         assert out.count("open is inf") == 5
