@@ -8,6 +8,7 @@ import traceback
 from qlib_ext.checks import UserError, foreign_error
 from qlib_ext.cli.answer import Commands, wants_json, write
 from qlib_ext.cli.backtest import backtest
+from qlib_ext.cli.bundle import bundle
 from qlib_ext.cli.check import check as check_workflow
 from qlib_ext.cli.compare import compare
 from qlib_ext.cli.daily import daily
@@ -24,6 +25,7 @@ from qlib_ext.cli.doctor import doctor
 from qlib_ext.cli.ensemble import ensemble
 from qlib_ext.cli.evaluate import evaluate
 from qlib_ext.cli.factors import factors
+from qlib_ext.cli.index import index
 from qlib_ext.cli.init import init, quickstart
 from qlib_ext.cli.ledger import ledger
 from qlib_ext.cli.lookahead import lookahead
@@ -33,6 +35,7 @@ from qlib_ext.cli.report import report
 from qlib_ext.cli.search import search
 from qlib_ext.cli.send import send
 from qlib_ext.cli.soup import soup
+from qlib_ext.cli.verify import verify
 from qlib_ext.config.renamed import check_command
 from qlib_ext.masking import mask_logs, masked
 from qlib_ext.terminal import quiet_libraries, say
@@ -62,6 +65,9 @@ app.command("send")(send)
 app.command("report")(report)
 app.command("relocate")(relocate)
 app.command("ledger")(ledger)
+app.command("index")(index)
+app.command("bundle")(bundle)
+app.command("verify")(verify)
 app.command("search")(search)
 
 data.command("check")(check)

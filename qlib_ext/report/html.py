@@ -6,6 +6,8 @@ import html
 import math
 import re
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from urllib.parse import quote
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
@@ -15,9 +17,37 @@ LONG = 26  # characters of a cell that has a card's whole width
 BOX = '<div class="box"'  # how a box begins
 
 
+class Link(NamedTuple):
+    """Text that leads to a file near the page.
+
+    Attributes
+    ----------
+    said
+        The text.
+    to
+        The way to the file, relative to the folder of the page.
+    """
+
+    said: str
+    to: str
+
+    def __str__(self) -> str:
+        return self.said
+
+
 def text(content: object) -> str:
     """Escape text, quotes too, so that it may stand in an element or in an attribute."""
     return html.escape(str(content), quote=True)
+
+
+def link(content: Link) -> str:
+    """A link; its address is a path, whatever it is made of, and names neither a scheme nor a host."""
+    return f'<a href="{text(quote(content.to.lstrip("/"), safe="/"))}">{text(content.said)}</a>'
+
+
+def linked(content: Link) -> str:
+    """A paragraph that is a link."""
+    return f"<p>{link(content)}</p>"
 
 
 def paragraph(content: object, kind: str = "") -> str:
@@ -77,7 +107,7 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, numbers
     header
         Texts of the columns.
     rows
-        Texts of the cells; the first of each row names the row.
+        Texts of the cells, or links; the first of each row names the row.
     numbers
         Columns to align right, counted from 0.
     """
@@ -87,10 +117,11 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]], *, numbers
     def cell(column: int, content: object) -> str:
         looks = ["number"] if column in right else ["date"] if DATE.fullmatch(str(content)) else []
         looks += ["long"] if cards and len(str(content)) > LONG else []
+        inner = link(content) if isinstance(content, Link) else text(content)
         if column == 0:
-            return f'<th scope="row"{_class(" ".join(looks))}>{text(content)}</th>'
+            return f'<th scope="row"{_class(" ".join(looks))}>{inner}</th>'
         label = f' data-label="{text(header[column])}"' if cards else ""
-        return f"<td{_class(' '.join(looks))}{label}>{text(content)}</td>"
+        return f"<td{_class(' '.join(looks))}{label}>{inner}</td>"
 
     head = "".join(
         f'<th scope="col"{_class("number" if k in right else "")}>{text(name)}</th>'

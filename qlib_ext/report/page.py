@@ -40,7 +40,7 @@ class Part(NamedTuple):
     answers: str = ""
 
 
-def page(title: str, subtitle: str, parts: Sequence[Part]) -> str:
+def page(title: str, subtitle: str, parts: Sequence[Part], scripts: Sequence[str] = ()) -> str:
     """The whole page: it opens without a network, on a screen of any width and on paper.
 
     Parameters
@@ -51,16 +51,18 @@ def page(title: str, subtitle: str, parts: Sequence[Part]) -> str:
         Text below it; empty for none.
     parts
         In their order; contents lead to them where there are several.
+    scripts
+        Further files of this folder that the page runs, beside those of its charts and its contents.
     """
     several = len(parts) > 1
     titled = {f"{k}-{slug(part.heading)}": part for k, part in enumerate(parts, 1)}
     body = "".join(_section(anchor, part, is_open=not several) for anchor, part in titled.items())
     contents = _contents(titled) if several else ""
-    scripts, hashes = interactive.scripts() if 'class="chart"' in body else ("", ())
-    noscript = f'<noscript><p class="notice">{html.text(NOSCRIPT)}</p></noscript>' if scripts else ""
-    if several:
-        own = _file("page.js")
-        scripts, hashes = f"<script>{own}</script>{scripts}", (interactive.hash_of(own.encode()), *hashes)
+    written, hashes = interactive.scripts() if 'class="chart"' in body else ("", ())
+    noscript = f'<noscript><p class="notice">{html.text(NOSCRIPT)}</p></noscript>' if written else ""
+    for name in [*reversed(scripts), *(["page.js"] if several else [])]:
+        own = _file(name)
+        written, hashes = f"<script>{own}</script>{written}", (interactive.hash_of(own.encode()), *hashes)
     policy = POLICY.format(scripts=f"script-src {' '.join(hashes)}; " if hashes else "")
     return (
         "<!DOCTYPE html>\n"
@@ -71,7 +73,7 @@ def page(title: str, subtitle: str, parts: Sequence[Part]) -> str:
         f"<style>{_file('style.css')}</style></head>\n"
         f"<body><header><h1>{html.text(title)}</h1>{html.paragraph(subtitle, 'subtitle') if subtitle else ''}</header>"
         f"{contents}<main>{noscript}{body}</main>"
-        f"<footer><p>{FOOTER}</p></footer>{scripts}</body></html>\n"
+        f"<footer><p>{FOOTER}</p></footer>{written}</body></html>\n"
     )
 
 

@@ -138,6 +138,12 @@ def find_runs(client: MlflowClient, wanted: Sequence[str], *, finished: bool = T
     return list(runs.values())
 
 
+def all_runs(client: MlflowClient) -> list[tuple[Run, str]]:
+    """All runs that are not deleted, the newest first, each with the name of its experiment."""
+    names = {experiment.experiment_id: experiment.name for experiment in _experiments(client)}
+    return [(run, names[run.info.experiment_id]) for run in _pages(client, [*names], "")]
+
+
 def all_tags(client: MlflowClient, name: str) -> dict[str, str]:
     """The values of a tag, by the id of the run, of all runs that have it."""
     runs = _pages(client, _experiment_ids(client), f"tags.`{name}` LIKE '%'")

@@ -67,27 +67,27 @@ def names(settings: Sequence[Mapping[str, str]], keys: Sequence[str]) -> list[st
     """
     if len(settings) == 1:
         return ["all runs"]
-    telling = _telling(settings, keys)
-    labels = {key: label(key, telling) for key in telling}
-    usual = {key: Counter(each.get(key, ABSENT) for each in settings).most_common(1)[0][0] for key in telling}
+    kept = telling(settings, keys)
+    labels = {key: label(key, kept) for key in kept}
+    usual = {key: Counter(each.get(key, ABSENT) for each in settings).most_common(1)[0][0] for key in kept}
     found = []
     for each in settings:
         parts = [
             _part(key, labels[key], each)
-            for key in telling
+            for key in kept
             if not (_may_stay_out(key) and each.get(key, ABSENT) == usual[key])
         ]
         found.append(", ".join(filter(None, parts)) or _model(each))
     if len({*found}) < len(found):  # say all of it, absences too, and classes with their modules
         found = [
-            ", ".join(f"{labels[key]} {each.get(key, ABSENT)}" for key in telling) or _model(each)
+            ", ".join(f"{labels[key]} {each.get(key, ABSENT)}" for key in kept) or _model(each)
             for each in settings
         ]
     return _numbered(found)
 
 
-def _telling(settings: Sequence[Mapping[str, str]], keys: Sequence[str]) -> list[str]:
-    """Keys that each split what the keys before them leave together."""
+def telling(settings: Sequence[Mapping[str, str]], keys: Sequence[str]) -> list[str]:
+    """Those of `keys`, in their order, that each split what the keys before them leave together."""
     chosen: list[str] = []
     parts = 1
     for key in keys:
