@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("strategy", "lookahead"),
     ("records",),
     ("workflow", "recommend", "factors"),
-    ("api",),
+    ("api", "verify"),
     ("cli",),
 )
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
@@ -48,6 +48,7 @@ QLIB_AT_HOME = (
     "workflow",
     "recommend",
     "factors",
+    "verify",
 )
 
 FAMILIES = ("backbones", "heads", "losses", "balancers", "augmentations", "averaging", "combiners")

@@ -272,10 +272,14 @@ class QlibStore:
         for code in self.instruments():
             for field in self.fields(code):
                 digest.update(f"\0{code}\0{field}\0".encode())
-                path = self._folders[code] + os.sep + field + SUFFIX
-                digest.update(read_bytes(path, bin_size(len(self.calendar)), StoreError))
+                digest.update(self.file_of_bars(code, field))
         self._check_version()
         return digest.hexdigest()[:16]
+
+    def file_of_bars(self, instrument: str, field: str) -> bytes:
+        """The file of a field of a stock, as it lies; both as `instruments` and `fields` have them."""
+        path = self._folders[instrument] + os.sep + field + SUFFIX
+        return read_bytes(path, bin_size(len(self.calendar)), StoreError)
 
     @functools.cached_property
     def _folders(self) -> dict[str, str]:

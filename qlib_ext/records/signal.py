@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 import yaml
 from qlib.config import C
 from qlib.data.dataset.handler import DataHandlerLP
@@ -164,10 +165,12 @@ def booster_of(model: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the interpreter, the system, the package and what it computes with."""
+    """Versions of the interpreter, the system, the package and what it computes with; and on what, which decides last digits."""
     found = {
         "Python": platform.python_version(),
         "System": platform.platform(),
+        "Processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "Threads": str(torch.get_num_threads()),
         "qlib_ext": qlib_ext.__version__,
     }
     for package in PACKAGES:

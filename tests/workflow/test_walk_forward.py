@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from qlib_ext.model.walk_forward import WalkForward
 from qlib_ext.recommend.recommendation import age, recommend
 from qlib_ext.recommend.trained import TrainedRun
 from qlib_ext.tracking.runs import PARENT, find_run
+from qlib_ext.verify.bundle import write_bundle
+from qlib_ext.verify.verdict import verify
 from qlib_ext.workflow import scored
 from qlib_ext.workflow.task import check_task
 from qlib_ext.workflow.walk_forward import walked
@@ -415,3 +418,22 @@ def changed(task: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
     assert place.get(last) != value, "this would change nothing"
     place[last] = value
     return found
+
+
+class TestBundle:
+    def test_each_fold_is_made_again_from_its_own_weights(
+        self,
+        client: MlflowClient,
+        run_id: str,
+        folds: list[Run],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+        written = write_bundle(client, client.get_run(run_id), tmp_path / "walk.zip")
+        found = verify(written.path)
+        assert found.exact, found.first
+        for run in folds:
+            assert f"{run.info.run_id[:8]}/fold/drift.csv" in found.compared
+            assert f"{run.info.run_id[:8]}/model/booster.txt" in found.not_compared
+        assert {"folds/folds.csv", "backtest/orders.parquet"} <= found.compared.keys()
