@@ -6,6 +6,8 @@ import configparser
 import fnmatch
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +91,7 @@ class TestImage:
         assert "COPY qlib_ext/__init__.py" in before  # holds the version
 
     def test_it_runs_targets_of_the_makefile(self) -> None:
-        targets = set(re.findall(r"^([a-z]+):.*## ", MAKEFILE, flags=re.MULTILINE))
+        targets = set(re.findall(r"^([a-z-]+):.*## ", MAKEFILE, flags=re.MULTILINE))
         called = re.findall(
             r'\bmake"?,? "?([a-z]+)', "\n".join(arguments_of("RUN")[1:] + arguments_of("CMD"))
         )
@@ -111,6 +113,42 @@ class TestImage:
         assert environment["VENV"] == "/opt/venv"
         assert environment["PATH"].startswith("/opt/venv/bin:")
         assert re.search(r"^VENV +\?=", MAKEFILE, flags=re.MULTILINE)
+
+
+class TestRehearsal:
+    def rehearse(self, *words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, ROOT / "docker" / "rehearse.py", *words]
+        return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+
+    def test_it_has_each_step_of_the_image_in_order(self) -> None:
+        told = self.rehearse(DOCKERFILE, "--list").stdout.splitlines()
+        left_out = [line for line in told if line.startswith("# left out")]
+        assert len(left_out) == 5  # three of Debian's packages, a user, an owner
+        copied = [name for arguments in arguments_of("COPY") for name in arguments.split()[:-1]]
+        assert [line.removeprefix("# COPY ") for line in told if line.startswith("# COPY ")] == copied
+        done = [line.removeprefix("# ") for line in told if not line.startswith(("# left out", "# COPY"))]
+        assert done == ["make install", "mkdir -p checkpoints markets panel_cache /mlflow", "make backtest"]
+
+    def test_steps_are_done_below_the_folder(self, tmp_path: Path) -> None:
+        file = tmp_path / "Dockerfile"
+        file.write_text(
+            "FROM nothing\nENV A=/opt/a \\\n    PATH=/opt/venv/bin:$PATH\nWORKDIR /app\nCOPY LICENSE ./\n"
+            'RUN mkdir -p /mlflow sub && echo "$A $PATH" > sub/told\nUSER nobody\nCMD ["cp", "LICENSE", "sub/copy"]\n'
+        )
+        folder = tmp_path / "image"
+        done = self.rehearse(file, "--folder", folder)
+        assert done.returncode == 0, done.stderr
+        first, path = (folder / "app" / "sub" / "told").read_text().split()
+        assert first == f"{folder}/opt/a"
+        assert path.startswith(f"{folder}/opt/venv/bin:")
+        assert (folder / "mlflow").is_dir()
+        assert (folder / "app" / "sub" / "copy").read_text() == (ROOT / "LICENSE").read_text()
+        assert self.rehearse(file, "--folder", folder).returncode == 2  # which is not empty any more
+
+    def test_a_step_that_fails_ends_it(self, tmp_path: Path) -> None:
+        (tmp_path / "Dockerfile").write_text("FROM nothing\nRUN false && touch never\n")
+        assert self.rehearse(tmp_path / "Dockerfile", "--folder", tmp_path / "image").returncode != 0
+        assert not (tmp_path / "image" / "never").exists()
 
 
 class TestCompose:
