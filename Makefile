@@ -44,10 +44,11 @@ ifdef HIDDEN_SIZE
 export HIDDEN_SIZE
 endif
 
-.PHONY: help install backtest sample test chromium lint format pins vulnerabilities clean
+.PHONY: help install backtest sample test chromium lint format pins vulnerabilities licences \
+	test-lowest test-newest dist image docker-rehearsal clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
 install: $(VENV)/.installed ## Make the virtual environment with the pinned versions
 
@@ -88,6 +89,44 @@ vulnerabilities: | $(BIN)/python ## Ask pip-audit about the pinned versions; it 
 	$(BIN)/python -m venv $(VENV)-audit
 	$(VENV)-audit/bin/pip --disable-pip-version-check install --quiet pip-audit
 	$(VENV)-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+licences: $(VENV)/.installed-test ## Write docs/licences.md from what is installed
+	$(BIN)/python -m benchmarks.licences
+
+# The ends of pyproject's ranges, each in an environment of its own, tried as a user would: a report, LightGBM, a portfolio.
+test-lowest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-lowest: | $(BIN)/python ## Install the oldest versions that pyproject.toml allows, and run a few commands on them
+	$(smoke)
+test-newest: | $(BIN)/python ## The same with the newest versions
+	$(smoke)
+
+define smoke
+	rm -rf $(VENV)-$@ && $(BIN)/python -m venv $(VENV)-$@
+	$(VENV)-$@/bin/python -m pip --disable-pip-version-check install --quiet uv
+	$(VENV)-$@/bin/uv pip compile --quiet --resolution $(RESOLUTION) --extra portfolio --extra search \
+		--python $(VENV)-$@/bin/python pyproject.toml --output-file $(VENV)-$@/versions.txt
+	$(VENV)-$@/bin/python -m pip --disable-pip-version-check install --quiet --requirement $(VENV)-$@/versions.txt
+	$(VENV)-$@/bin/python -m pip --disable-pip-version-check install --quiet --no-deps .
+	$(VENV)-$@/bin/qlib-ext doctor
+	$(VENV)-$@/bin/qlib-ext quickstart $(VENV)-$@/study
+	cd $(VENV)-$@/study && PATH=$(abspath $(VENV)-$@/bin):$$PATH && export QLIB_DATA=sample_market \
+		&& qrun workflows/lightgbm_csi300.yaml \
+		&& qlib-ext backtest lightgbm_csi300 --portfolio workflows/portfolios/top50_weekly.yaml
+endef
+
+dist: $(VENV)/.installed ## Build sdist and wheel into dist; with TAG=v1.2.3 only if that is the version
+	@version=v$$($(BIN)/python -c 'import qlib_ext; print(qlib_ext.__version__)'); \
+	if [ -n "$(TAG)" ] && [ "$(TAG)" != "$$version" ]; then \
+		echo "The tag must be $$version, as qlib_ext/__init__.py says, found $(TAG)" >&2; exit 1; fi
+	rm -rf build dist
+	$(BIN)/python -c 'import setuptools.build_meta as b; b.build_sdist("dist"); b.build_wheel("dist")' > /dev/null
+
+image: ## Build the Docker image; it needs an engine
+	docker build -f docker/Dockerfile -t qlib-ext .
+
+docker-rehearsal: ## Do the steps of docker/Dockerfile in an empty folder, where no engine is
+	$(firstword $(PYTHON)) docker/rehearse.py docker/Dockerfile
 
 clean: ## Remove what make made, but no run: MLflow's store and the checkpoints stay
 	rm -rf build dist panel_cache qlib_ext.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

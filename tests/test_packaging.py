@@ -167,9 +167,9 @@ class TestConstraints:
 class TestMake:
     def test_help_lists_every_target(self) -> None:
         text = (ROOT / "Makefile").read_text(encoding="utf-8")
-        (phony,) = re.findall(r"^\.PHONY: (.*)$", text, flags=re.MULTILINE)
+        (phony,) = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", text, flags=re.MULTILINE)
         listed = re.findall(r"^  make (\S+)", make("help").stdout, flags=re.MULTILINE)
-        assert sorted(listed) == sorted(phony.split())
+        assert sorted(listed) == sorted(phony.replace("\\\n", " ").split())
 
     def test_backtest_runs_the_main_workflow_on_the_sample_market(self, tmp_path: Path) -> None:
         steps = make("--dry-run", "backtest", VENV=str(tmp_path / "venv")).stdout
@@ -287,6 +287,73 @@ class TestContinuousIntegration:
         assert os.access(script, os.X_OK)
         assert script.read_text(encoding="utf-8").splitlines()[-1] == "exec make --no-print-directory test"
         subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+ACTIONS = {
+    path.name: yaml.safe_load(path.read_text(encoding="utf-8"))
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+}
+
+
+class TestGitHub:
+    """Nothing of it runs here, so each step is a target that does."""
+
+    def steps(self) -> list[dict[str, str]]:
+        return [step for of in ACTIONS.values() for job in of["jobs"].values() for step in job["steps"]]
+
+    def test_each_step_is_an_action_or_a_target_of_make(self) -> None:
+        targets = re.findall(r"^  make (\S+)", make("help").stdout, flags=re.MULTILINE)
+        matrix = ACTIONS["checks.yml"]["jobs"]["versions"]["strategy"]["matrix"]["target"]
+        assert set(matrix) <= set(targets)
+        called = [step["run"].split() for step in self.steps() if "run" in step]
+        assert {words[0] for words in called} == {"make"}
+        assert {words[1] for words in called} - {"${{"} <= set(targets)
+        assert {"lint", "test", "dist", "image"} <= {words[1] for words in called}
+
+    def test_each_action_names_its_version(self) -> None:
+        uses = [step["uses"] for step in self.steps() if "uses" in step]
+        assert all(re.fullmatch(r"[\w-]+/[\w-]+@(v\d+|release/v\d+)", name) for name in uses)
+
+    def test_no_job_may_more_than_it_must(self) -> None:
+        for of in ACTIONS.values():
+            assert of["permissions"] == {"contents": "read"}
+        jobs = ACTIONS["release.yml"]["jobs"]
+        assert jobs["publish"]["permissions"] == {"id-token": "write"}
+        assert "secrets." not in (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+
+    def test_the_matrix_is_the_supported_pythons(self) -> None:
+        (of_tests,) = ACTIONS["checks.yml"]["jobs"]["tests"]["strategy"]["matrix"].values()
+        named = [
+            text.rpartition(" ")[2] for text in PROJECT["project"]["classifiers"] if "Python :: 3." in text
+        ]
+        assert of_tests == named
+
+    @pytest.mark.parametrize("tag", ["v0.0.0", "0.2.0"])
+    def test_a_tag_of_another_version_builds_nothing(self, tag: str, tmp_path: Path) -> None:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / "python").symlink_to(sys.executable)
+        (tmp_path / ".installed").touch()
+        done = make("dist", f"TAG={tag}", VENV=str(tmp_path), PYTHONPATH=str(ROOT))
+        assert done.returncode != 0
+        assert f"The tag must be v{qlib_ext.__version__}" in done.stderr
+        assert not (ROOT / "dist").exists() or done.stdout == ""
+
+    def test_an_issue_asks_for_the_doctor(self) -> None:
+        form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text(encoding="utf-8"))
+        asked = {field["id"]: field for field in form["body"]}
+        assert "qlib-ext doctor" in asked["doctor"]["attributes"]["label"]
+        assert asked["doctor"]["validations"] == {"required": True}
+
+
+def test_all_is_every_extra_that_a_run_can_use() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    (named,) = map(Requirement, extras["all"])
+    assert named.extras == set(extras) - {"all", "dev", "docs", "test"}
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    told = re.findall(
+        r"^\| `(\w+)` \|", page.partition("## Extras")[2].partition("\n## ")[0], flags=re.MULTILINE
+    )
+    assert sorted(told) == sorted(named.extras | {"all"})
 
 
 class TestPreCommit:
