@@ -171,7 +171,7 @@ class Run:
         """A table of its artifacts: `tables[name]`."""
         return self.tables[name]
 
-    def report(self, out: str | Path | None = None, *, figures: bool = False) -> Report:
+    def report(self, out: str | Path | None = None, *, figures: bool = False, lang: str = "en") -> Report:
         """The report, made again from the run's artifacts: what `qlib-ext report` does.
 
         Parameters
@@ -180,18 +180,20 @@ class Run:
             Folder for report.html; by default `reports/runs/<experiment>-<id>`.
         figures
             Whether every chart is written as PNG too, into `figures` beside it.
+        lang
+            `en`, or `zh` for headings, labels and verdict in Chinese, as report.zh.html.
 
         Raises
         ------
         UserError
-            If the run has no artifacts that a section is made of.
+            If the run has no artifacts that a section is made of, or the language is unknown.
         """
         start.start()
         from qlib_ext.records.makers import makers
         from qlib_ext.report.standard import write_report
 
         place = None if out is None else Path(out)
-        written = write_report(self.client, self._run, place, figures=figures, makers=makers())
+        written = write_report(self.client, self._run, place, figures=figures, lang=lang, makers=makers())
         return Report(written.path, written.left_out)
 
     def backtest(

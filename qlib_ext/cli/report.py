@@ -30,6 +30,9 @@ def report(
     figures: Annotated[
         bool, typer.Option("--figures", help="Write every chart as PNG too, into DIR/figures.")
     ] = False,
+    lang: Annotated[
+        str, typer.Option(help="Language of headings, labels and verdict: en, or zh for Chinese.")
+    ] = "en",
     tracking_uri: TrackingUri = None,
 ) -> Answer:
     """Make the report of a run again from its artifacts; the market's data are not needed."""
@@ -48,7 +51,7 @@ def report(
     client = connect(tracking_uri)
     found = find_run(client, run)
     tell_of_older(client, [found])
-    written = write_report(client, found, out, figures=figures, makers=makers())
+    written = write_report(client, found, out, figures=figures, lang=lang, makers=makers())
     if written.status != "FINISHED":
         say(f"The run is {written.status}: its report shows what it left so far.", err=True)
     tell_of_unchecked({written.run.info["run_name"]: written.run.unchecked})

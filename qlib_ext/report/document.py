@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from qlib_ext.checks import UserError
 from qlib_ext.report import figures
+from qlib_ext.report.language import ENGLISH, Language
 from qlib_ext.report.page import Part, page
 from qlib_ext.report.sections.base import Section
 from qlib_ext.tracking.artifacts import RunArtifacts, missing_message, reading
@@ -51,7 +52,7 @@ class Document:
                     missing_message(f"the report's section `{section.title}`", missing, run.makers)
                 )
 
-    def render(self, run: RunArtifacts) -> str:
+    def render(self, run: RunArtifacts, language: Language = ENGLISH) -> str:
         """The whole page: one file that opens without a network, on a screen of any width and on paper.
 
         Raises
@@ -66,7 +67,7 @@ class Document:
                 parts.append(Part(section.title, section.render(run), section.open, section.answers))
         with reading("the head of the report", ["data/summary.json"]):
             subtitle = _subtitle(run)
-        return page(str(run.info.get("experiment", "Report")), subtitle, parts)
+        return page(str(run.info.get("experiment", "Report")), subtitle, parts, language)
 
     def pictures(self, run: RunArtifacts) -> dict[str, bytes]:
         """Every chart of the sections as PNG, by file name.

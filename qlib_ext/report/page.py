@@ -8,6 +8,7 @@ from importlib import resources
 from typing import NamedTuple
 
 from qlib_ext.report import html, interactive
+from qlib_ext.report.language import ENGLISH, Language
 
 # A browser that obeys this fetches nothing and runs only the scripts whose hashes are named, even if a part of the
 # page should hold another.
@@ -17,6 +18,7 @@ FOOTER = (
     "Historical simulation on recorded prices. It is research, not investment advice, and says nothing certain about the "
     "future."
 )
+OF_SCRIPT = ("Fold all", "Unfold all")  # texts in page.js
 
 
 class Part(NamedTuple):
@@ -40,7 +42,14 @@ class Part(NamedTuple):
     answers: str = ""
 
 
-def page(title: str, subtitle: str, parts: Sequence[Part], scripts: Sequence[str] = ()) -> str:
+def page(
+    title: str,
+    subtitle: str,
+    parts: Sequence[Part],
+    language: Language = ENGLISH,
+    *,
+    scripts: Sequence[str] = (),
+) -> str:
     """The whole page: it opens without a network, on a screen of any width and on paper.
 
     Parameters
@@ -51,29 +60,34 @@ def page(title: str, subtitle: str, parts: Sequence[Part], scripts: Sequence[str
         Text below it; empty for none.
     parts
         In their order; contents lead to them where there are several.
+    language
+        Of what the reader sees; addresses within the page are those of the English headings.
     scripts
         Further files of this folder that the page runs, beside those of its charts and its contents.
     """
     several = len(parts) > 1
     titled = {f"{k}-{slug(part.heading)}": part for k, part in enumerate(parts, 1)}
-    body = "".join(_section(anchor, part, is_open=not several) for anchor, part in titled.items())
-    contents = _contents(titled) if several else ""
+    body = language.html(
+        "".join(_section(anchor, part, is_open=not several) for anchor, part in titled.items())
+    )
+    contents = language.html(_contents(titled)) if several else ""
     written, hashes = interactive.scripts() if 'class="chart"' in body else ("", ())
-    noscript = f'<noscript><p class="notice">{html.text(NOSCRIPT)}</p></noscript>' if written else ""
+    noscript = html.paragraph(language.text(NOSCRIPT), "notice")
+    noscript = f"<noscript>{noscript}</noscript>" if written else ""
     for name in [*reversed(scripts), *(["page.js"] if several else [])]:
-        own = _file(name)
+        own = language.script(_file(name), OF_SCRIPT)
         written, hashes = f"<script>{own}</script>{written}", (interactive.hash_of(own.encode()), *hashes)
     policy = POLICY.format(scripts=f"script-src {' '.join(hashes)}; " if hashes else "")
     return (
         "<!DOCTYPE html>\n"
-        '<html lang="en"><head><meta charset="utf-8">'
+        f'<html lang="{language.tag}"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{html.text(policy)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{html.text(title)}</title><link rel="icon" href="data:,">'
-        f"<style>{_file('style.css')}</style></head>\n"
-        f"<body><header><h1>{html.text(title)}</h1>{html.paragraph(subtitle, 'subtitle') if subtitle else ''}</header>"
+        f"<style>{_file('style.css')}{language.style}</style></head>\n"
+        f"<body><header><h1>{html.text(title)}</h1>{html.paragraph(language.text(subtitle), 'subtitle') if subtitle else ''}</header>"
         f"{contents}<main>{noscript}{body}</main>"
-        f"<footer><p>{FOOTER}</p></footer>{written}</body></html>\n"
+        f"<footer><p>{language.text(FOOTER)}</p></footer>{written}</body></html>\n"
     )
 
 

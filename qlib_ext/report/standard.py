@@ -15,6 +15,7 @@ from qlib_ext.config.build import classes_in
 from qlib_ext.paths import file_name, writable
 from qlib_ext.report import sections as package
 from qlib_ext.report.document import Document
+from qlib_ext.report.language import language
 from qlib_ext.report.sections.base import LeftOut, Section
 from qlib_ext.report.sections.provenance import Provenance
 from qlib_ext.tracking.artifacts import RunArtifacts, missing_message, put, stored
@@ -104,6 +105,7 @@ def write_report(
     out: Path | None = None,
     *,
     figures: bool = False,
+    lang: str = "en",
     makers: Mapping[str, str] | None = None,
 ) -> WrittenReport:
     """Make the standard report of a run again, and write it.
@@ -116,6 +118,9 @@ def write_report(
         Folder for report.html; by default `reports/runs/<experiment>-<id>`, where the run put its own.
     figures
         Whether every chart is written as PNG too, into `figures` beside it.
+    lang
+        Language of the page, of `qlib_ext.report.language.languages`: another than English is written beside it, as
+        report.<lang>.html.
     makers
         As `of_run` takes it.
 
@@ -124,16 +129,18 @@ def write_report(
     UserError
         As from `of_run`, or where the folder cannot be written.
     """
+    spoken = language(lang)
     writable(out or RUNS, name="the folder of the report", way_out="name another")
     with tempfile.TemporaryDirectory() as folder:
         document, artifacts = of_run(client, found.info.run_id, Path(folder), makers=makers)
-        page = document.render(artifacts)
+        page = document.render(artifacts, spoken)
         pictures = document.pictures(artifacts) if figures else {}
     place = out if out is not None else RUNS / folder_name(artifacts)
-    put(place / "report.html", page)
+    path = place / ("report.html" if lang == "en" else f"report.{lang}.html")
+    put(path, page)
     for name, picture in pictures.items():
         put(place / "figures" / name, picture)
-    return WrittenReport((place / "report.html").resolve(), artifacts, found.info.status)
+    return WrittenReport(path.resolve(), artifacts, found.info.status)
 
 
 def folder_name(run: RunArtifacts) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,16 @@ class TestReport:
         assert f"qlib-ext report {store.whole} --tracking-uri" in written
         assert "<h1>a/b &lt;i&gt;</h1>" in written
         assert not (page.parent / "figures").exists()
+
+        status, out, _ = run(store.whole[:8], "--lang", "zh", "--json")
+        assert status == 0
+        other = Path(json.loads(out)["report"])
+        assert other == page.with_name("report.zh.html")
+        assert '<html lang="zh-Hans">' in other.read_text(encoding="utf-8")
+        assert page.read_text(encoding="utf-8") == written
+
+        status, _, err = run(store.whole[:8], "--lang", "fr")
+        assert (status, err) == (2, "error: `lang` must be one of en, zh, found 'fr'\n")
 
     def test_an_older_run_is_shown_as_far_as_it_goes(
         self,
