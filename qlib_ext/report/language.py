@@ -20,7 +20,7 @@ import yaml
 from qlib_ext.checks import one_of
 
 NUMBER = r"([−+-]?[\d,.]*\d(?:%| pp| bps)?|–)"
-FEW_LETTERS = 8  # of a pattern: with fewer it says nothing of what stands between them
+FEW_LETTERS = 5  # of a pattern: with fewer it says nothing of what stands between them
 NO_LETTER = re.compile(r"(?:(?! pp| bps)[^A-Za-z]| pp| bps)*")
 SENTENCES = re.compile(r"(?<=[.?!]) (?=[A-Z`])| (?=\N{MIDDLE DOT} )|(?<=\N{MIDDLE DOT}) ")
 TOKENS = re.compile(r"(<(script|style|pre|button)\b.*?</\2>|<[^>]*>)", re.DOTALL)
