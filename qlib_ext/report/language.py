@@ -20,6 +20,7 @@ import yaml
 from qlib_ext.checks import one_of
 
 NUMBER = r"([−+-]?[\d,.]*\d(?:%| pp| bps)?|–)"
+ANY = r"((?:(?!\. [A-Z`]).)+?)"  # within a sentence; where an entry ends by it, all that follows
 FEW_LETTERS = 5  # of a pattern: with fewer it says nothing of what stands between them
 NO_LETTER = re.compile(r"(?:(?! pp| bps)[^A-Za-z]| pp| bps)*")
 SENTENCES = re.compile(r"(?<=[.?!]) (?=[A-Z`])| (?=\N{MIDDLE DOT} )|(?<=\N{MIDDLE DOT}) ")
@@ -64,6 +65,9 @@ class Language:
         core = english.strip()
         if core in self.texts:
             return english.replace(core, self.texts[core])
+        sentences = self._sentences(core, strict)
+        if sentences is not None:
+            return sentences
         for known, letters, pattern in self._patterns:
             found = pattern.fullmatch(core)
             if found is None:
@@ -71,11 +75,15 @@ class Language:
             parts = [self._part(part, strict or letters < FEW_LETTERS) for part in found.groups()]
             if None not in parts:
                 return self.texts[known].format(*parts)
+        return None
+
+    def _sentences(self, core: str, strict: bool) -> str | None:
+        """Sentences after each other, of which all must be known; or facts beside each other, of which some are names."""
         pieces = [piece for piece in SENTENCES.split(core) if piece]
         if len(pieces) < 2:
             return None
         made = [piece if piece == "\N{MIDDLE DOT}" else self._looked_up(piece, strict) for piece in pieces]
-        if core.count("\N{MIDDLE DOT}"):  # facts beside each other, of which some are names
+        if "\N{MIDDLE DOT}" in pieces:
             return " ".join(new or old for new, old in zip(made, pieces, strict=True))
         return None if None in made else "".join(piece for piece in made if piece)
 
@@ -127,7 +135,8 @@ class Language:
 def _pattern(english: str) -> tuple[str, int, re.Pattern[str]]:
     """An entry, how many letters it says, and what it matches."""
     literal = re.sub(r"\{n?\}", "", english)
-    made = re.escape(english).replace(r"\{\}", "(.+?)").replace(r"\{n\}", NUMBER)
+    made = re.escape(english).replace(r"\{n\}", NUMBER).replace(r"\{\}", ANY)
+    made = made.removesuffix(ANY) + "(.+)" if made.endswith(ANY) else made
     return english, sum(mark.isalpha() for mark in literal), re.compile(made, re.DOTALL)
 
 
