@@ -154,9 +154,9 @@ def run_main(folder: Path, environment: Mapping[str, str] | None = None) -> Path
     given = os.environ if environment is None else environment
     own = {"MLFLOW_DISABLE_TELEMETRY": "true", **DEMONSTRATION, **given, "QLIB_DATA": SAMPLE}
     before = set(_reports(folder))
-    done = subprocess.run(
-        [sys.executable, "-m", "qlib.cli.run", f"workflows/{MAIN}"], cwd=folder, env=own, check=False
-    )
+    command = [sys.executable, "-m", "qlib.cli.run", f"workflows/{MAIN}"]
+    # What the run says goes to stderr: stdout has what was asked for.
+    done = subprocess.run(command, cwd=folder, env=own, stdout=2, check=False)
     new = [path for path in _reports(folder) if path not in before]
     if done.returncode or not new:
         raise UserError(

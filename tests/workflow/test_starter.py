@@ -99,14 +99,16 @@ class TestRunMain:
         """What stands in the place of Python: tells how it is called, and leaves a report unless told not to."""
         path = tmp_path / "python"
         path.write_text(
-            '#!/bin/sh\necho "$@ $QLIB_DATA $N_EPOCHS $HIDDEN_SIZE $MLFLOW_DISABLE_TELEMETRY" > called\n'
+            '#!/bin/sh\necho said\necho "$@ $QLIB_DATA $N_EPOCHS $HIDDEN_SIZE $MLFLOW_DISABLE_TELEMETRY" > called\n'
             'test -n "$FAIL" && exit 3\nmkdir -p reports/runs/new && touch reports/runs/new/report.html\n'
         )
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setattr(sys, "executable", str(path))
         return path
 
-    def test_it_is_a_demonstration_on_the_sample_market(self, program: Path, tmp_path: Path) -> None:
+    def test_it_is_a_demonstration_on_the_sample_market(
+        self, program: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
         old = tmp_path / "reports" / "runs" / "old" / "report.html"
         old.parent.mkdir(parents=True)
         old.touch()
@@ -117,6 +119,8 @@ class TestRunMain:
         assert (tmp_path / "called").read_text() == (
             "-m qlib.cli.run workflows/mimstocr_csi300.yaml sample_market 1 7 true\n"
         )
+
+        assert capfd.readouterr() == ("", "said\n")
 
     def test_a_run_that_fails_is_told(self, program: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="the run ended with status 3 and left no report"):
