@@ -189,6 +189,13 @@ def counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`: what a person plans by."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint ' (did you mean X?)' with the closest known words, or nothing when none is close."""
     if len(word) > MOST_LETTERS:  # of which the search takes minutes

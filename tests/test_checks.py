@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qlib_ext import checks
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, duration
 
 NOT_NUMBERS: list[Any] = [True, False, None, "abc", "1e-3", math.nan, [1], object]
 numbers = st.integers(-(10**6), 10**6) | st.floats(-1e6, 1e6)
@@ -143,6 +143,13 @@ class TestInstance:
 
     def test_message(self) -> None:
         assert message(checks.instance, "rows", "ab", list) == "`rows` must be a list, found str: 'ab'"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.2, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h")]
+)
+def test_a_duration_is_what_a_person_plans_by(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
 
 
 class TestNearest:

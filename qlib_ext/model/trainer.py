@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qlib_ext.checks import UserError
+from qlib_ext.checks import UserError, duration
 from qlib_ext.data.panel import DailyPanel, DailyPanels
 from qlib_ext.model import checkpoint
 from qlib_ext.model.augment import augmented
@@ -36,6 +36,7 @@ Epoch = dict[str, float]
 # A weighting needs no gradient of a single task; every so many days they are taken all the same, to be logged.
 LOOK_EVERY = 20
 # Steps whose losses are read together: to read them waits for all that the device has still to do.
+WORTH_TELLING = 30.0  # seconds that the rest of a training takes
 READ_EVERY = 50
 
 
@@ -189,9 +190,12 @@ class Trainer:
         """All epochs that are left, with a checkpoint after each where there is a path for it."""
         for record in self.history:
             on_epoch(record)
+        begun = self.epoch
         while True:
             while not self.phase.is_over(self.epoch):
                 on_epoch(self._run_epoch(train, days, valid, valid_days))
+                if self.epoch == begun + 1:
+                    self._tell_how_long()
                 if self.checkpoint_path is not None:
                     weights = self.evaluator.network.state_dict() if keep_epochs else None
                     checkpoint.save(self.checkpoint_path, self._state(), epoch_weights=weights)
@@ -242,6 +246,19 @@ class Trainer:
         self.history.append(record)
         self.epoch += 1
         return record
+
+    def _tell_how_long(self) -> None:
+        """Say after the first epoch how long the rest takes at most; nothing of one that is over in a moment."""
+        took = self.history[-1]["seconds/train"] + self.history[-1]["seconds/evaluate"]
+        left = self.phase.first_epoch + self.phase.phase.epochs - self.epoch
+        left += sum(phase.epochs for phase in self.phases[self.phase.number + 1 :])
+        if left and took * left >= WORTH_TELLING:
+            logger.info(
+                "An epoch took %s: %s more take %s at most, and fewer where the validation gets no better",
+                duration(took),
+                left,
+                duration(took * left),
+            )
 
     def _averaged(self, train: DailyPanels, days: np.ndarray) -> bool:
         """Let the evaluator measure the average of the weights; False where the epoch cannot be chosen."""

@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from qlib_ext.config.build import build, in_one_form, locate
 from qlib_ext.data.fold_datasets import folds_of, of_fold, read_plan
 from qlib_ext.data.folds import Fold, FoldPlan, newest_only
 from qlib_ext.market.store import QlibStore
-from qlib_ext.model.trainings.below import PREDICTIONS, RunsBelow
+from qlib_ext.model.trainings.below import PREDICTIONS, RunsBelow, left
 from qlib_ext.model.trainings.side_by_side import Places
 from qlib_ext.tracking.active import active_recorder
 from qlib_ext.tracking.artifacts import RunArtifacts
@@ -158,10 +159,16 @@ class FoldedModel(Model, ABC):
     def _trained(self, below: RunsBelow, folds: Sequence[Any]) -> list[tuple[str, bool]]:
         """The run of each training, and whether it was trained now."""
         found: list[tuple[str, bool]] = []
+        begun = time.monotonic()
         for group in [[fold] for fold in folds] if self.plan.warm_start else [[*folds]]:
             before = found[-1][0] if found else None
             trainings = [below.training(fold.number, len(folds), self.task(fold, before)) for fold in group]
             found += below.trained(trainings, self.places, resume=bool(self.plan.resume))
+            now = sum(trained for _, trained in found)
+            if self.plan.warm_start and now:
+                of = now + len(folds) - len(found)  # those that an earlier run had took no time
+                rest = left(time.monotonic() - begun, now, of)
+                logger.info("%d of %d %ss are there%s", len(found), len(folds), self.word, rest)
         return found
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 
 import numpy as np
 import pytest
@@ -680,6 +681,13 @@ class TestResume:
         trainer.script = (0.2, 0.1, 0.1, 0.1, 0.9)
         assert len(trainer.fit(train, valid, folder=folder, resume=True)) == 4
         assert trainer.phase.best_epoch == 0
+
+    def test_how_long_the_rest_takes_at_most_is_told_once(self, train, valid, caplog, monkeypatch):
+        monkeypatch.setattr("qlib_ext.model.trainer.WORTH_TELLING", 0.0)
+        with caplog.at_level(logging.INFO, logger="qlib_ext.model.trainer"):
+            build(n_epochs=3).fit(train, valid)
+        (told,) = [each for each in caplog.messages if each.startswith("An epoch took")]
+        assert re.match(r"An epoch took \d+ s: 2 more take \d+ s at most, and fewer where", told)
 
     @pytest.mark.parametrize(("cbwr", "told"), [("", True), ("AUTO,STRICT", False)])
     def test_another_number_of_threads_is_told(self, folder, train, valid, caplog, monkeypatch, cbwr, told):

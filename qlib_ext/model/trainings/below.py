@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 import qlib_ext
+from qlib_ext.checks import duration
 from qlib_ext.model.trainings.side_by_side import Outcome, Places, train_all
 from qlib_ext.model.trainings.training import Training
 from qlib_ext.tracking import git
@@ -75,8 +77,13 @@ class RunsBelow:
         missing = [each for each in trainings if each.called not in taken]
         found = {called: (run_id, False) for called, run_id in taken.items()}
 
+        begun, ended = time.monotonic(), 0
+
         def told(outcome: Outcome) -> None:
-            logger.info("%s: trained as the run %s", outcome.training.called, outcome.run_id)
+            nonlocal ended
+            ended += 1
+            rest = left(time.monotonic() - begun, ended, len(missing), places.workers)
+            logger.info("%s: trained as the run %s%s", outcome.training.called, outcome.run_id, rest)
             found[outcome.training.called] = outcome.run_id, True
 
         if missing:
@@ -147,6 +154,13 @@ class RunsBelow:
                 "store that stays as it is",
                 ", ".join(others),
             )
+
+
+def left(passed: float, ended: int, of: int, workers: int = 1) -> str:
+    """How long the rest of some trainings takes, by how long those took that have ended; empty where none is left."""
+    if ended >= of:
+        return ""
+    return f"; about {duration(passed / max(ended, min(workers, of)) * (of - ended))} left, by those so far"
 
 
 def identity(task: Mapping[str, Any], fingerprint: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-from qlib_ext.model.trainings.below import RunsBelow
+from qlib_ext.model.trainings.below import RunsBelow, left
 from qlib_ext.tracking.runs import PARENT
 
 
@@ -48,3 +48,16 @@ def test_a_run_is_adopted_where_its_parent_is_gone(
     child: Any = SimpleNamespace(info=SimpleNamespace(run_id="child"), data=SimpleNamespace(tags=tags))
     below._adopt(child)
     assert client.set == ([("child", PARENT, "new")] if adopted else [])
+
+
+@pytest.mark.parametrize(
+    ("ended", "workers", "said"),
+    [
+        (1, 1, "; about 30 min left, by those so far"),
+        (2, 1, "; about 10 min left, by those so far"),
+        (1, 3, "; about 10 min left, by those so far"),  # two others are as good as done
+        (4, 3, ""),
+    ],
+)
+def test_how_long_the_rest_takes(ended: int, workers: int, said: str) -> None:
+    assert left(600.0, ended, 4, workers) == said
