@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sqlite3
 import tempfile
 import time
 from pathlib import Path
@@ -25,6 +27,7 @@ SETTINGS = {
     "record.BacktestRecord.strategy.kwargs.topk": ("10", "50"),
 }
 CONSTANT = 80  # parameters that all runs share, as many as a workflow of this package has
+MADE = 50  # runs that MLflow makes; the others are copies of their rows, since MLflow takes long for each
 
 
 def fill(client: MlflowClient, folder: Path, runs: int) -> None:
@@ -36,7 +39,7 @@ def fill(client: MlflowClient, folder: Path, runs: int) -> None:
     ]
     shared = {"record.BacktestRecord.class": "qlib_ext.records.backtest.BacktestRecord"}
     shared |= {f"dataset.kwargs.setting_{k:02}": str(k) for k in range(CONSTANT)}
-    for number in range(runs):
+    for number in range(min(runs, MADE)):
         run_id = client.create_run(experiments[number % 5], run_name=f"run {number}").info.run_id
         params = {key: str(random.choice(values)) for key, values in SETTINGS.items()}
         params |= {"model.kwargs.seed": str(number % 5), **shared}
@@ -51,6 +54,20 @@ def fill(client: MlflowClient, folder: Path, runs: int) -> None:
             ],
         )
         client.set_terminated(run_id)
+    copy_rows(folder / "mlflow.db", runs)
+
+
+def copy_rows(file: Path, runs: int) -> None:
+    """Copies of the runs of a database, until it has so many."""
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        ids = [row[0] for row in database.execute("SELECT run_uuid FROM runs")]
+        for table in ("runs", "params", "latest_metrics", "tags"):
+            names = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+            kept = ", ".join(name for name in names if name != "run_uuid")
+            query = f"INSERT INTO {table} (run_uuid, {kept}) SELECT ?, {kept} FROM {table} WHERE run_uuid = ?"
+            pairs = [(f"{number:032x}", ids[number % len(ids)]) for number in range(len(ids), runs)]
+            database.executemany(query, pairs)
+        database.commit()
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 MINUS = "\N{MINUS SIGN}"
 NONE = "\N{EN DASH}"
-DATE = re.compile(r"\d{4}-\d\d-\d\d")
+DATE = re.compile(r"\d{4}-\d\d-\d\d( \d\d:\d\d)?")
 MOST_COLUMNS = 3  # that a telephone has room for beside each other
 LONG = 26  # characters of a cell that has a card's whole width
 BOX = '<div class="box"'  # how a box begins

@@ -16,7 +16,8 @@
     const values = new Set(rows.map((each) => each.texts[k])).size;
     return k > 0 && !isNumber[k] && names[k] !== "Started" && values > 1 && values <= MOST_VALUES;
   });
-  const state = { column: -1, down: true, words: [], only: new Map(), group: -1 };
+  const MOST_ROWS = 200; // that are laid out at once: a browser takes a second and more for thousands
+  const state = { column: -1, down: true, words: [], only: new Map(), group: -1, all: false };
 
   function figure(text) {
     return text === "\u2013" ? NaN : parseFloat(text.replace("\u2212", "-").replace(/[,%+]/g, ""));
@@ -39,12 +40,14 @@
     button.type = "button";
     button.textContent = names[k];
     head.replaceChildren(button);
-    button.addEventListener("click", () => {
-      state.down = state.column === k ? !state.down : isNumber[k];
-      state.column = k;
-      show();
-    });
+    button.addEventListener("click", () => order(k, state.column === k ? !state.down : isNumber[k]));
   });
+  function order(column, down) {
+    state.column = column;
+    state.down = down;
+    sorting.value = `${column} ${down}`;
+    show();
+  }
 
   // -- controls ------------------------------------------------------------------------------------------------
 
@@ -69,6 +72,14 @@
     state.words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     show();
   });
+  // for a narrow screen, where rows are cards and no heading is seen
+  const sorting = choice("Sort by", "newest", names.flatMap((name, k) => [
+    [`${k} ${isNumber[k]}`, name], [`${k} ${!isNumber[k]}`, `${name}, ${isNumber[k] ? "lowest" : "last"} first`],
+  ]));
+  sorting.addEventListener("change", () => {
+    const [column, down] = sorting.value === "" ? [-1, "true"] : sorting.value.split(" ");
+    order(Number(column), down === "true");
+  });
   const grouping = choice("Group by", "nothing", CHOSEN.map((k) => [String(k), names[k]]));
   grouping.addEventListener("change", () => {
     state.group = grouping.value === "" ? -1 : Number(grouping.value);
@@ -88,6 +99,15 @@
   told.className = "told";
   told.setAttribute("role", "status");
   place.prepend(controls, told);
+  const more = document.createElement("button");
+  more.type = "button";
+  more.className = "more";
+  more.addEventListener("click", () => {
+    state.all = true;
+    show();
+  });
+  place.append(more);
+  addEventListener("beforeprint", () => more.click());
 
   // -- the table -----------------------------------------------------------------------------------------------
 
@@ -121,7 +141,7 @@
   function show() {
     const kept = rows.filter((each) => state.words.every((word) => each.all.includes(word))
       && [...state.only].every(([k, value]) => each.texts[k] === value));
-    if (state.column >= 0) kept.sort(compare);
+    if (state.column >= 0) kept.sort(compare); // else they are as they were written, the newest first
     heads.forEach((head, k) => {
       if (k === state.column) head.setAttribute("aria-sort", state.down ? "descending" : "ascending");
       else head.removeAttribute("aria-sort");
@@ -137,7 +157,10 @@
       if (state.group >= 0) shown.push(heading(value, group));
       group.forEach((each) => shown.push(each.row));
     });
-    body.replaceChildren(...shown);
+    const most = state.all ? Infinity : MOST_ROWS;
+    body.replaceChildren(...shown.slice(0, most));
+    more.hidden = shown.length <= most;
+    more.textContent = `Show all ${count(kept.length)}`;
     told.textContent = kept.length === rows.length ? count(rows.length) : `${kept.length.toLocaleString("en")} of ${count(rows.length)}`;
   }
   show();

@@ -78,24 +78,26 @@ def _runs(runs: Sequence[IndexedRun], data: Sequence[DataState], place: Path) ->
     names, more = columns(runs)
     metrics = [name for name in SHOWN_METRICS if any(name in run.metrics for run in runs)]
     seeds = len({run.seed for run in runs}) > 1
-    experiments = len({run.experiment for run in runs}) > 1
+    experiments = len({run.experiment for run in runs}) > 1 and any(
+        run.name != run.experiment for run in runs
+    )
     figures = SIGNAL | PORTFOLIO
     header = [
         "Run",
-        "Started",
+        *(figures[name][0] for name in metrics),
         *(["Experiment"] if experiments else []),
         *names.values(),
         *(["Seed"] if seeds else []),
-        *(figures[name][0] for name in metrics),
+        "Started",
     ]
     rows = [
         [
             _name(run, place),
-            run.started,
+            *(written(name, run.metrics.get(name, math.nan)) for name in metrics),
             *([run.experiment] if experiments else []),
             *(value(run, key) for key in names),
             *([run.seed] if seeds else []),
-            *(written(name, run.metrics.get(name, math.nan)) for name in metrics),
+            run.started,
         ]
         for run in runs
     ]
@@ -110,7 +112,7 @@ def _runs(runs: Sequence[IndexedRun], data: Sequence[DataState], place: Path) ->
             )
         )
     parts.append(
-        f'<div class="sortable">{html.table(header, rows, numbers=range(len(header) - len(metrics), len(header)))}</div>'
+        f'<div class="sortable">{html.table(header, rows, numbers=range(1, 1 + len(metrics)))}</div>'
     )
     without = sum(run.report is None for run in runs)
     said = "The name of a run leads to its report. "
@@ -186,17 +188,17 @@ def _data(data: Sequence[DataState], audit: QualityReport | None, more: int) -> 
                 html.count(state.runs),
                 state.newest.started,
                 *(
-                    [html.NONE] * 3
+                    [html.NONE] * 2
                     if state.audit is None
-                    else [html.count(state.audit.counts[name]) for name in ("error", "warning", "note")]
+                    else [html.count(state.audit.counts[name]) for name in ("error", "warning")]
                 ),
             ]
             for state in data
         ]
-        header = ["Data", "Store", "Days", "Universe", "Runs", "Newest", "Errors", "Warnings", "Notes"]
+        header = ["Data", "Store", "Days", "Universe", "Runs", "Newest", "Errors", "Warnings"]
         parts += [
             html.heading("As the newest run on each found it"),
-            html.table(header, rows, numbers=[4, 6, 7, 8]),
+            html.table(header, rows, numbers=[4, 6, 7]),
         ]
         found = [state for state in data if state.audit is not None and state.audit.has_errors]
         if found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -33,7 +34,10 @@ CALLED: Mapping[str, str] = {
     "dataset.kwargs.segments.test": "Test",
     "status": "Status",
 }
+DAYS = re.compile(r"\[(\d{4}-\d\d-\d\d), (\d{4}-\d\d-\d\d)\]")
 MOST_COLUMNS = 10  # of what differs
+# What the package puts behind the name of an experiment where nobody named the run; the column beside has it, too.
+MOMENT = re.compile(r" \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class IndexedRun:
     Attributes
     ----------
     run_id, name, experiment, started, status, seed
-        As MLflow has them; `started` to the minute, of the seed an en dash where there is none.
+        As MLflow has them; the name without the moment behind it, `started` to the minute, of the seed an en dash where there is
+        none.
     fingerprint
         Of its data; empty where it is not known.
     traits
@@ -103,8 +108,10 @@ def columns(runs: Sequence[IndexedRun]) -> tuple[dict[str, str], int]:
 
 
 def value(run: IndexedRun, key: str) -> str:
-    """What a run has of a column."""
-    return shown(key, run.traits.get(key, ABSENT))
+    """What a run has of a column; of two days `2017-01-01 to 2020-12-31`."""
+    said = shown(key, run.traits.get(key, ABSENT))
+    days = DAYS.fullmatch(said)
+    return f"{days[1]} to {days[2]}" if days else said
 
 
 def brought(client: MlflowClient, runs: Sequence[IndexedRun], folder: Path) -> list[IndexedRun]:
@@ -130,7 +137,7 @@ def _indexed(run: Run, experiment: str) -> IndexedRun:
         traits["data"] = fingerprint[:8]
     return IndexedRun(
         run_id=run.info.run_id,
-        name=run.info.run_name or run.info.run_id[:8],
+        name=MOMENT.sub("", run.info.run_name or "") or run.info.run_id[:8],
         experiment=experiment,
         started=f"{datetime.fromtimestamp((run.info.start_time or 0) / 1000):%Y-%m-%d %H:%M}",
         status=run.info.status,

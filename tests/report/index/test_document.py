@@ -19,7 +19,7 @@ def text_of(page: str) -> str:
 def test_a_row_a_run_with_what_differs_and_its_figures(tmp_path: Path) -> None:
     page = page_of(tmp_path, [run(0), run(1), run(2, experiment="second")]).read_text()
     head = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', page.partition("</thead>")[0])
-    assert head == ["Run", "Started", "Experiment", "Method", "Seed", "RankIC", "Excess return a year"]
+    assert head == ["Run", "RankIC", "Excess return a year", "Experiment", "Method", "Seed", "Started"]
     assert "csi300" not in text_of(page.partition("Provenance")[0].partition("<main>")[2])
     assert "0.0010" in page
     assert "\N{MINUS SIGN}1.00%" in page
@@ -53,12 +53,6 @@ def test_it_asks_nothing_of_a_network_and_runs_its_own_scripts_alone(tmp_path: P
 
 
 def test_data_the_newest_list_and_what_is_wrong_with_them(tmp_path: Path) -> None:
-    found = {
-        "kind": "ohlc",
-        "severity": "error",
-        "message": "SH600000 closes above its high",
-        "instruments": [],
-    }
     audit = QualityReport.from_json({"store": {"root": "cn"}, "kinds": [], "findings": []})
     states = [
         DataState(FIRST, 3, run(0), "cn", "2008-01-02", "2020-09-25", "csi300", audit=audit),
@@ -67,7 +61,6 @@ def test_data_the_newest_list_and_what_is_wrong_with_them(tmp_path: Path) -> Non
     listed = NewestList(
         "2026-01-06", "0" * 32, "mine", "csi300", [{"instrument": "SH600000", "rank": 1.0}], ["old"], 2, None
     )
-    del found
     page = text_of(page_of(tmp_path, [run(0)], data=states, listed=listed, more_data=2).read_text())
     assert "No real market" in page
     assert "drawn (synthetic)" in page

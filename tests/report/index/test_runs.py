@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,13 @@ def store(blank: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Three runs of two experiments, and a fold of the first."""
     made = Store(tmp_path_factory.mktemp("index"), blank)
     first = made.run("equal", params=EQUAL)
-    made.run("cqb", seed=1, experiment="other", status="FAILED", tags={"data_fingerprint": "ffff"})
+    made.run(
+        "cqb 2026-01-02 03:04:05.678901",
+        seed=1,
+        experiment="other",
+        status="FAILED",
+        tags={"data_fingerprint": "ffff"},
+    )
     made.client.set_tag(made.run("fold"), PARENT, first)
     made.client.log_text(first, "<html></html>", "report/report.html")
     return made
@@ -55,8 +62,6 @@ class TestRead:
         assert again.resolve() == own
 
     def test_reports_that_lie_elsewhere_are_brought(self, store: Store, tmp_path: Path) -> None:
-        import dataclasses
-
         away = [dataclasses.replace(each, report=None) for each in read(store.client)]
         none, found = brought(store.client, away, tmp_path)
         assert none.report is None
@@ -74,6 +79,10 @@ class TestColumns:
         assert names == {"method": "Method", "model.kwargs.trainer.lr": "lr"}
         assert more == 0
         assert [value(each, "model.kwargs.beta") for each in runs] == ["1", "\N{EN DASH}", "\N{EN DASH}"]
+
+    def test_two_days_are_a_stretch(self) -> None:
+        days = {"dataset.kwargs.segments.test": "[2017-01-01, 2020-12-31]"}
+        assert value(run(0, traits=days), *days) == "2017-01-01 to 2020-12-31"
 
     def test_many_settings_are_counted(self) -> None:
         runs = [
