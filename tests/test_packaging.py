@@ -74,6 +74,10 @@ class TestDistribution:
     def test_the_version_is_a_version(self) -> None:
         assert str(Version(qlib_ext.__version__)) == qlib_ext.__version__
 
+    def test_the_citation_has_the_version(self) -> None:
+        citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+        assert citation["version"] == qlib_ext.__version__
+
     def test_the_command_leads_to_a_function(self) -> None:
         module, _, function = PROJECT["project"]["scripts"]["qlib-ext"].partition(":")
         assert callable(vars(__import__(module, fromlist=[function]))[function])

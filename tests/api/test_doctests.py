@@ -22,6 +22,7 @@ from qlib_ext.strategy.topk_dropout import TopkDropout
 ROOT = Path(__file__).parent.parent.parent
 MODULES = [f"qlib_ext.api.{module.name}" for module in pkgutil.iter_modules(qe.__path__)]
 PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+COMING_FROM = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
 SEGMENTS = (
     "{train: [2015-11-02, 2016-03-31], valid: [2016-04-01, 2016-04-29], test: [2016-05-03, 2016-06-30]}"
 )
@@ -72,3 +73,13 @@ def test_the_page(checked: list[dict[str, Any]]) -> None:
     ]
     assert known["day"].shape == (17, 362)
     assert set(known["listed"].columns) >= {"rank", "score", "close"}
+
+
+def test_the_page_for_those_who_come_from_elsewhere(checked: list[dict[str, Any]]) -> None:
+    known: dict[str, Any] = {}
+    for code in re.findall(r"^```python\n(.*?)^```", COMING_FROM, flags=re.DOTALL | re.MULTILINE):
+        exec(code, known)  # noqa: S102 - our own page
+    assert known["daily"].index[0] == pd.Timestamp("2016-03-01")
+    assert known["beta"] == pytest.approx(1)
+    assert known["deepest"] < 0
+    assert [task["model"]["class"].rpartition(".")[2] for task in checked] == ["GivenScores"] * 2
