@@ -44,7 +44,7 @@ ifdef HIDDEN_SIZE
 export HIDDEN_SIZE
 endif
 
-.PHONY: help install backtest sample test chromium lint format pins vulnerabilities licences \
+.PHONY: help install backtest sample test chromium lint format site siteversion pins vulnerabilities licences \
 	test-lowest test-newest dist image docker-rehearsal clean
 
 help: ## List the targets
@@ -77,6 +77,16 @@ lint: $(VENV)/.installed-test ## Check format, lint and types
 format: $(VENV)/.installed-test ## Format the code and mend what the linter can mend
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
+
+# Hooks are found in the working directory. The notice is about a later version of mkdocs, which the pins keep away.
+SITE := PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=. NO_MKDOCS_2_WARNING=1
+
+site: $(VENV)/.installed-test ## Build the documentation into build/site; whatever leads nowhere is an error
+	$(SITE) $(BIN)/mkdocs build --quiet --strict
+
+siteversion: $(VENV)/.installed-test ## Commit the site of a VERSION to the branch gh-pages, as the latest
+	$(SITE) $(BIN)/mike deploy --update-aliases $(VERSION) latest
+	$(SITE) $(BIN)/mike set-default latest
 
 pins: $(VENV)/.installed-test ## Write constraints.txt from the virtual environment
 	$(PIP) install --no-build-isolation --editable '.[test,dev,fetch]'
