@@ -44,7 +44,7 @@ ifdef HIDDEN_SIZE
 export HIDDEN_SIZE
 endif
 
-.PHONY: help install backtest sample test chromium lint format site siteversion pins vulnerabilities licences \
+.PHONY: help install backtest sample test chromium lint format site site-version pins vulnerabilities licences \
 	test-lowest test-newest dist image docker-rehearsal clean
 
 help: ## List the targets
@@ -84,7 +84,7 @@ SITE := PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=. NO_MKDOCS_2_WARNING=1
 site: $(VENV)/.installed-test ## Build the documentation into build/site; whatever leads nowhere is an error
 	$(SITE) $(BIN)/mkdocs build --quiet --strict
 
-siteversion: $(VENV)/.installed-test ## Commit the site of a VERSION to the branch gh-pages, as the latest
+site-version: $(VENV)/.installed-test ## Commit the site of a VERSION to the branch gh-pages, as the latest
 	$(SITE) $(BIN)/mike deploy --update-aliases $(VERSION) latest
 	$(SITE) $(BIN)/mike set-default latest
 
