@@ -82,7 +82,7 @@ format: $(VENV)/.installed-test ## Format the code and mend what the linter can 
 SITE := PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=. NO_MKDOCS_2_WARNING=1
 
 site: $(VENV)/.installed-test ## Build the documentation into build/site; whatever leads nowhere is an error
-	$(SITE) $(BIN)/mkdocs build --quiet --strict
+	$(SITE) $(BIN)/mkdocs build --strict
 
 site-version: $(VENV)/.installed-test ## Commit the site of a VERSION to the branch gh-pages, as the latest
 	$(SITE) $(BIN)/mike deploy --update-aliases $(VERSION) latest

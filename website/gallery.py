@@ -50,7 +50,6 @@ def run(paths: Iterable[Path], work: Path) -> dict[str, NotebookNode]:
     done: dict[str, NotebookNode] = {}
     first = NotebookNode(nbformat=4, nbformat_minor=5, metadata={}, cells=[])
     client = NotebookClient(first, timeout=1200, startup_timeout=600, kernel_name="python3")
-    client.create_kernel_manager().transport = "ipc"  # between processes of this user, and no port
     with client.setup_kernel(cwd=str(work)):
         for path in paths:
             folder = work / path.stem
