@@ -123,6 +123,7 @@ define smoke
 	cd $(VENV)-$@/study && PATH=$(abspath $(VENV)-$@/bin):$$PATH && export QLIB_DATA=sample_market \
 		&& qrun workflows/lightgbm_csi300.yaml \
 		&& qlib-ext backtest lightgbm_csi300 --portfolio workflows/portfolios/top50_weekly.yaml
+	rm -rf $(VENV)-$@
 endef
 
 dist: $(VENV)/.installed ## Build sdist and wheel into dist; with TAG=v1.2.3 only if that is the version
