@@ -55,10 +55,12 @@ def run(paths: Iterable[Path], work: Path) -> dict[str, NotebookNode]:
             folder = work / path.stem
             folder.mkdir(exist_ok=True)
             notebook = read(path)
+            before = new_code_cell(BEFORE.format(folder=str(folder)))
+            notebook.cells = [before, *notebook.cells, new_code_cell(AFTER)]
             client.nb = notebook
-            own = [new_code_cell(BEFORE.format(folder=str(folder))), *notebook.cells, new_code_cell(AFTER)]
-            for index, cell in enumerate(own):
+            for index, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, index)
+            notebook.cells = notebook.cells[1:-1]
             done[path.stem] = notebook
     return done
 

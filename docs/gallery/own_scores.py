@@ -1,5 +1,5 @@
 # %% [markdown]
-# # Scores of your own, judged, traded and compared
+# # Scores of your own, judged and traded
 #
 # You have a model already, or an idea in one line of pandas. Its scores are enough.
 
@@ -46,17 +46,19 @@ mine
 # %% [markdown]
 # ## Against nothing
 #
-# Scores drawn by chance, traded the same way, tell what to expect of no idea at all.
+# Scores drawn by chance tell what to expect of no idea at all. The report has lists drawn by chance as well, traded as these are.
 
 # %%
 rng = np.random.default_rng(7)
 chance = reversal.copy()
 chance[:] = rng.normal(size=chance.shape)
-nothing = qe.evaluate(chance, store, universe="csi300", topk=5, n_drop=1, name="chance")
+qe.ic_summary(chance, labels)
 
 # %% [markdown]
-# Means, differences, and how sure they are. To trade the same scores by another strategy, `mine.backtest(strategy=...)`.
+# ## What was traded
+#
+# Every order, and why one did not fill. To trade the same scores by another strategy: `mine.backtest(strategy=...)`; to lay runs beside
+# each other: `qe.compare([mine, other])`.
 
 # %%
-found = qe.compare([mine, nothing], baseline=nothing)
-found
+mine.tables["backtest/orders"].tail()

@@ -41,7 +41,7 @@ class TestGallery:
         [
             ("store_and_labels", ("fingerprint", ".png)", 'class="dataframe"')),
             ("train_objects", ("Ranking against RETURN", 'class="dataframe"', "train_objects/report.html")),
-            ("own_scores", ("RankIC", "Difference")),
+            ("own_scores", ("Ranking against", "reason")),
         ],
     )
     def test_they_show_pictures_tables_and_reports(
