@@ -17,6 +17,7 @@ FRAME = re.compile(r'<iframe src="([^"]+)"')
 BEFORE = """
 import os
 os.chdir({folder!r})
+os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///{folder}/mlflow.db"  # MLflow keeps what it opened under a relative name
 from qlib_ext.report.document import Document
 Document.pictures = lambda *_: {{}}
 """
@@ -72,6 +73,8 @@ def page(notebook: NotebookNode, name: str, work: Path | None = None) -> tuple[s
     exporter = MarkdownExporter(preprocessors=[])
     text, resources = exporter.from_notebook_node(notebook, {"output_files_dir": name})
     files: dict[str, bytes] = dict(resources["outputs"])
+    if work is not None:
+        text = text.replace(f"{work / name}/", "")  # where it was run is nobody's business
     for source in FRAME.findall(text):
         assert work is not None
         files[f"{name}/{Path(source).name}"] = (work / name / source).read_bytes()
