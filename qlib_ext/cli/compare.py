@@ -52,6 +52,9 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    lang: Annotated[
+        str, typer.Option(help="Language of headings, labels and verdict of the page: en, or zh for Chinese.")
+    ] = "en",
     tracking_uri: TrackingUri = None,
     csv: Annotated[
         bool, typer.Option("--csv", help="Print the table of groups as CSV, and nothing else.")
@@ -69,8 +72,10 @@ def compare(
     from qlib_ext.report.comparison import runs as reading
     from qlib_ext.report.comparison.compared import compare as compared
     from qlib_ext.report.comparison.words import claims
+    from qlib_ext.report.language import language
     from qlib_ext.tracking.runs import connect, find_runs
 
+    language(lang)  # an unknown one is told now
     folder = out or files.folder_of(wanted)
     writable(folder, name="`--out`", way_out="name another")
     client = connect(tracking_uri)
@@ -82,13 +87,13 @@ def compare(
     with console(stderr=True).status("testing the differences"):
         comparison = compared(found, left_out, baseline=baseline, by=by or ())
     page = files.page_of(
-        comparison, wanted, client.tracking_uri, by=by or (), out=out, tracking_uri=tracking_uri
+        comparison, wanted, client.tracking_uri, by=by or (), out=out, tracking_uri=tracking_uri, lang=lang
     )
     if csv:
         say(files.csv(comparison.summary.reset_index()).removesuffix("\n"), lines=True)
     else:
         _show(comparison)
-    written = files.write(folder, page, comparison)
+    written = files.write(folder, page, comparison, lang)
     if not csv:
         _show_paths(written)
     damaged = [each for each in left_out if each.damaged]

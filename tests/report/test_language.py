@@ -14,6 +14,7 @@ import pytest
 
 from qlib_ext.checks import UserError
 from qlib_ext.report import headline, standard, verdict
+from qlib_ext.report.comparison import words
 from qlib_ext.report.document import Document
 from qlib_ext.report.language import ENGLISH, Language, language, languages
 from qlib_ext.report.page import FOOTER, NOSCRIPT, OF_SCRIPT, Part, page
@@ -21,12 +22,14 @@ from qlib_ext.report.page import FOOTER, NOSCRIPT, OF_SCRIPT, Part, page
 REPORT = Path(headline.__file__).parent
 ZH = language("zh")
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
-# What a Chinese reader knows by the same letters, and what is a name.
-SAME = re.compile(r"Rank ?ICIR|ICIR|QLIKE|F1|\d+%|RETURN|NEXT_RETURN|[a-z_/{}]*|\{\} \(\{\}\)")
+# What a Chinese reader knows by the same letters, what is a name, and what is put together (tested below).
+SAME = re.compile(
+    r"Rank ?ICIR|ICIR|QLIKE|F1|\d+%|RETURN|NEXT_RETURN|[a-z_/{}]*|\{\} \(\{\}\)|\{\} is \{\}\.\{\}\{\}"
+)
 STANDING_FOR = ("5", "the index", "5 days", "2017-01-04", "RETURN")
 # Function or class -> which of its arguments are texts that a reader sees as heading, label or verdict.
 SHOWN = {f"html.{name}": 0 for name in ("heading", "details", "box", "table", "large_figures")}
-SHOWN |= {"Claim": 1, "Row": 0, "Group": 0, "percent_row": 0, "number_row": 0}
+SHOWN |= {"Part": 0, "Claim": 1, "Row": 0, "Group": 0, "percent_row": 0, "number_row": 0}
 
 
 def is_told(english: str) -> bool:
@@ -64,12 +67,21 @@ def seen_in(source: str) -> Iterator[str]:
 class TestCatalogue:
     @pytest.mark.parametrize(
         "module",
-        [*sorted((REPORT / "sections").glob("*.py")), REPORT / "verdict.py", REPORT / "headline.py"],
+        [
+            *sorted((REPORT / "sections").glob("*.py")),
+            REPORT / "verdict.py",
+            REPORT / "headline.py",
+            *((REPORT / "comparison") / name for name in ("document.py", "words.py")),
+        ],
         ids=lambda path: path.stem,
     )
     def test_it_has_every_heading_label_and_verdict(self, module: Path) -> None:
         missing = [each for each in seen_in(module.read_text("utf-8")) if not is_told(each)]
         assert missing == [], f"qlib_ext/report/languages/zh.yaml lacks them, which {module.name} shows"
+
+    def test_it_has_the_figures_of_a_comparison(self) -> None:
+        names = {name for name, _, _ in words.SHOWN.values()}
+        assert [name for name in names if not is_told(name)] == []
 
     def test_it_has_what_the_page_says_itself(self) -> None:
         for english in (FOOTER, NOSCRIPT, "Contents", *OF_SCRIPT):
@@ -114,6 +126,34 @@ class TestVerdict:
                         assert CHINESE.search(other), english
                         left = re.sub(r"RankIC|RETURN|pp|`[^`]*`", "", other)
                         assert not re.search(r"[A-Za-z]{2}", left), other
+
+    @pytest.mark.parametrize(
+        "english",
+        [
+            "RankIC is higher than that of EW: CQB (+0.0123); DB (+0.0100).",
+            "Return a day, after cost is lower than that of EW: CQB (−1.20 bps).",
+            "IC is higher than that of EW: A (+0.0123). It is lower than that of EW: B (−0.0100).",
+            "IC is higher than that of EW: A (+0.0123). This is of one training of a method, and says nothing of other seeds.",
+            "IC is lower than that of EW: A (−0.01). This is of 2 trainings of a method, and says nothing of other seeds.",
+            "IC is lower than that of EW: A (−0.01). Other seeds may turn it: with trainings drawn too, an interval includes zero.",
+            "Of 3 comparisons, p below 0.05 after Holm's correction; SPA p that no group is better than EW: < 0.001.",
+            "Return a day, after cost: no group differs from EW by more than chance may bring.",
+            "Smallest p after Holm's correction of 2 comparisons: 0.120; SPA p that no group is better than EW: 0.300.",
+            "3 runs are too few to say whether the best would be so on other days.",
+            "The best excess return over the index is more than the luck of 5 trials.",
+            "The best excess return over the index may be the luck of 1 trial.",
+            "None of 5 trials earned more than the index, after cost.",
+            (
+                "A has an information ratio of 1.20 a year, after cost; the best of 5 without any skill is expected to have 0.80; "
+                "deflated Sharpe ratio 0.970, which is the probability that the true ratio is positive. Trials are the 3 runs compared "
+                "and 2 more that the ledger of trials has of these test days."
+            ),
+        ],
+    )
+    def test_so_is_what_a_comparison_puts_together(self, english: str) -> None:
+        left = re.sub(r"RankIC|IC|SPA|Holm|EW|CQB|DB|bps|A|B", "", ZH.text(english))
+        assert CHINESE.search(left)
+        assert not re.search(r"[A-Za-z]{2}", left), left
 
 
 class TestPage:

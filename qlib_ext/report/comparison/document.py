@@ -28,6 +28,7 @@ from qlib_ext.report.comparison.words import (
     rows_of_tests,
     value,
 )
+from qlib_ext.report.language import ENGLISH, Language
 from qlib_ext.report.page import Part, page
 
 MOST_GROUPS = 5  # that a table has a column each for
@@ -43,7 +44,7 @@ METHOD = (
 )
 
 
-def render(comparison: Comparison, title: str, facts: Mapping[str, str]) -> str:
+def render(comparison: Comparison, title: str, facts: Mapping[str, str], language: Language = ENGLISH) -> str:
     """The whole page: it opens without a network, on a screen of any width and on paper.
 
     Parameters
@@ -54,6 +55,8 @@ def render(comparison: Comparison, title: str, facts: Mapping[str, str]) -> str:
         Text of the heading.
     facts
         Where the page comes from: name -> text.
+    language
+        Of headings, labels and verdict.
     """
     drawn = charts(comparison)
     runs = sum(len(group.runs) for group in comparison.groups)
@@ -77,7 +80,7 @@ def render(comparison: Comparison, title: str, facts: Mapping[str, str]) -> str:
         Part("Runs", _runs(comparison), open=False),
         Part("Provenance", html.facts(facts.items()), open=False),
     ]
-    return page(title, subtitle, parts)
+    return page(language.text(title), subtitle, parts, language)
 
 
 def _shown(name: str, drawn: Mapping[str, Chart]) -> str:

@@ -12,6 +12,7 @@ from qlib_ext.masking import masked
 from qlib_ext.paths import file_name
 from qlib_ext.report.comparison.compared import Comparison
 from qlib_ext.report.comparison.document import render
+from qlib_ext.report.language import language
 from qlib_ext.terminal import visible
 
 FOLDER = Path("reports/comparisons")
@@ -30,6 +31,7 @@ def page_of(
     by: Sequence[str] = (),
     out: Path | None = None,
     tracking_uri: str | None = None,
+    lang: str = "en",
 ) -> str:
     """The page, with the command that makes it again.
 
@@ -37,23 +39,23 @@ def page_of(
     ----------
     comparison
         What is shown.
-    wanted, by, out, tracking_uri
+    wanted, by, out, tracking_uri, lang
         As the command `qlib-ext compare` was given them.
     store
         MLflow's store that has the runs.
     """
     facts = {
-        "Made by": shlex.join(_command(wanted, out, comparison, by, tracking_uri)),
+        "Made by": shlex.join(_command(wanted, out, comparison, by, tracking_uri, lang)),
         "MLflow store": masked(store),
         "Asked for": ", ".join(wanted),
         "Baseline": comparison.baseline.name,
         "Grouped by": ", ".join(by) if by else "all parameters that differ, the seed apart",
     }
-    return render(comparison, f"Comparison of {', '.join(wanted)}", facts)
+    return render(comparison, f"Comparison of {', '.join(wanted)}", facts, language(lang))
 
 
-def write(folder: Path, page: str, comparison: Comparison) -> list[Path]:
-    """Write the page and the tables as CSV; the files, the page first."""
+def write(folder: Path, page: str, comparison: Comparison, lang: str = "en") -> list[Path]:
+    """Write the page and the tables as CSV; the files, the page first, which has another name in another language."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
         "groups.csv": comparison.summary.reset_index(),
@@ -63,8 +65,9 @@ def write(folder: Path, page: str, comparison: Comparison) -> list[Path]:
     }
     for name, table in tables.items():
         (folder / name).write_text(csv(table), encoding="utf-8")
-    (folder / "comparison.html").write_text(page, encoding="utf-8")
-    return [folder / "comparison.html", *(folder / name for name in tables)]
+    path = folder / ("comparison.html" if lang == "en" else f"comparison.{lang}.html")
+    path.write_text(page, encoding="utf-8")
+    return [path, *(folder / name for name in tables)]
 
 
 def csv(table: pd.DataFrame) -> str:
@@ -74,7 +77,12 @@ def csv(table: pd.DataFrame) -> str:
 
 
 def _command(
-    wanted: Sequence[str], out: Path | None, comparison: Comparison, by: Sequence[str], uri: str | None
+    wanted: Sequence[str],
+    out: Path | None,
+    comparison: Comparison,
+    by: Sequence[str],
+    uri: str | None,
+    lang: str,
 ) -> list[str]:
     """The command that makes the page again, without a password."""
     words = ["qlib-ext", "compare", *wanted, "--baseline", comparison.baseline.name]
@@ -84,4 +92,4 @@ def _command(
         words += ["--out", str(out)]
     if uri is not None:
         words += ["--tracking-uri", masked(uri)]
-    return words
+    return words if lang == "en" else [*words, "--lang", lang]

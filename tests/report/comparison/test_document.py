@@ -13,6 +13,7 @@ from qlib_ext.report.comparison.compared import Comparison
 from qlib_ext.report.comparison.document import MOST_GROUPS, render
 from qlib_ext.report.comparison.words import _of_choosing, claims, group_rows, p_value, rows_of_tests, value
 from qlib_ext.report.figures import drawn
+from qlib_ext.report.language import language
 from tests.report.comparison.conftest import EQUAL, Shelf
 
 
@@ -232,6 +233,17 @@ class TestPage:
     def test_few_groups_have_a_column_each(self, comparison: Comparison) -> None:
         header = '<th scope="col">Parameter</th><th scope="col">CQB</th><th scope="col">EqualWeighting</th>'
         assert header in render(comparison, "Comparison", {})
+
+    def test_it_is_told_in_chinese(self, comparison: Comparison) -> None:
+        chinese = language("zh")
+        text = render(comparison, "Comparison of main", {"Made by": "qlib-ext compare main"}, chinese)
+        assert "<h1>比较：main</h1>" in text
+        headings = re.findall(r"<h[23][^>]*>([^<]+)<", text)
+        assert [each for each in headings if not re.search(r"[\u4e00-\u9fff]", each)] == []
+        for claim in claims(comparison):
+            for said in claim.said, claim.because:
+                assert html.text(chinese.text(said)) in text
+                assert chinese.text(said) != said
 
     def test_it_is_small_enough_to_send(self, comparison: Comparison) -> None:
         assert len(render(comparison, "x", {}).encode()) < 3e6
