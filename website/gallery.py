@@ -15,13 +15,9 @@ from nbformat.v4 import new_code_cell
 FRAME = re.compile(r'<iframe src="([^"]+)"')
 # Charts as PNG are for MLflow, and take longer than everything else that a little run does.
 BEFORE = """
-import os
-os.chdir({folder!r})
-os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///{folder}/mlflow.db"  # MLflow keeps what it opened under a relative name
 from qlib_ext.report.document import Document
-Document.pictures = lambda *_: {{}}
+Document.pictures = lambda *_: {}
 """
-AFTER = "%reset -f"
 
 
 def read(path: Path) -> NotebookNode:
@@ -30,7 +26,7 @@ def read(path: Path) -> NotebookNode:
 
 
 def run(paths: Iterable[Path], work: Path) -> dict[str, NotebookNode]:
-    """Run notebooks, each in a folder of its own, one after the other in one kernel: to import the libraries takes longest.
+    """Run notebooks one after the other, each in a kernel and a folder of its own.
 
     Parameters
     ----------
@@ -49,20 +45,15 @@ def run(paths: Iterable[Path], work: Path) -> dict[str, NotebookNode]:
         Of the first cell that failed.
     """
     done: dict[str, NotebookNode] = {}
-    first = NotebookNode(nbformat=4, nbformat_minor=5, metadata={}, cells=[])
-    client = NotebookClient(first, timeout=1200, startup_timeout=600, kernel_name="python3")
-    with client.setup_kernel(cwd=str(work)):
-        for path in paths:
-            folder = work / path.stem
-            folder.mkdir(exist_ok=True)
-            notebook = read(path)
-            before = new_code_cell(BEFORE.format(folder=str(folder)))
-            notebook.cells = [before, *notebook.cells, new_code_cell(AFTER)]
-            client.nb = notebook
-            for index, cell in enumerate(notebook.cells):
-                client.execute_cell(cell, index)
-            notebook.cells = notebook.cells[1:-1]
-            done[path.stem] = notebook
+    for path in paths:
+        folder = work / path.stem
+        folder.mkdir(exist_ok=True)
+        notebook = read(path)
+        notebook.cells.insert(0, new_code_cell(BEFORE))
+        client = NotebookClient(notebook, timeout=1200, startup_timeout=600, kernel_name="python3")
+        client.execute(cwd=str(folder))
+        del notebook.cells[0]
+        done[path.stem] = notebook
     return done
 
 

@@ -1,4 +1,4 @@
-"""Every notebook of the gallery runs, all in one kernel, and shows what it should."""
+"""Every notebook of the gallery runs and shows what it should."""
 
 from __future__ import annotations
 
