@@ -60,10 +60,10 @@ FOLDS = 4  # of a walk-forward that are looked at
 NEIGHBOURS = 4  # days of a batch with which a day that is changed is scored in the same call
 LABEL_DAYS = 30  # so many days before a change labels are looked at
 HANDED_DAYS = 15  # the last days of a segment of which it is seen what training is given
-TOGETHER, APART = (
-    6,
-    1e-4,
-)  # days that are scored together and alone; how far apart, in deviations of the scores
+TOGETHER = 6  # days that are scored together and alone
+APART = (
+    1e-4  # of the scores' deviation: nearer than that, two scores of a table are the same but for rounding
+)
 SPLIT_APART = 1e-3  # of a feature's deviation: a logarithm of volume plus one moves by less
 
 
@@ -84,7 +84,8 @@ def audit(
     day knows nothing but these and the validation.
 
     Everything after a day t becomes another market: bars, membership, and each table of side data; then what is said
-    of day t must be equal bit for bit. The statistics of the training are kept, since a day of the training is
+    of day t must be equal bit for bit; scores of a model that is none of the package's to 1e-4 of their deviation, since a product
+    of matrices rounds by how many rows it has. The statistics of the training are kept, since a day of the training is
     normalised by all of them; that they follow from the training alone is seen by building everything anew, with all
     days after the training changed. One changed market serves many days t where features remember no longer than the
     days between them; what differs is always seen again in a market of its own, in which only days after t differ.
@@ -255,6 +256,7 @@ class _Audit:
         self.confirmed: dict[str, Leak] = {}
         self.horizon: int = 0
         self.scored = True
+        self.rounding = 0.0  # up to which two scores of a day are the same
 
     # -- the steps -----------------------------------------------------------------------------------------
 
@@ -298,6 +300,8 @@ class _Audit:
         alone = {day: self.subject.scores(self.model, [day]).get(day) for day in days}
         shown = [values for _, values in together.values()]
         spread = float(np.nanstd(np.concatenate(shown))) if shown else 0.0
+        if not isinstance(self.model, MultiTaskModel):  # a product of matrices rounds by how many rows it has
+            self.rounding = APART * spread
         if not spread > 0:
             self.notes.append("the scores are all the same, so that nothing can be seen in them")
         unlike = [day for day in together if not _same(together[day], again.get(day), 0.0)]
@@ -556,7 +560,7 @@ class _Audit:
         found = self._compare(theirs, days)
         for t in days:
             if scored and t in batch and t in self.known_scores[tuple(batch)]:
-                unlike = _score_difference(self.known_scores[tuple(batch)][t], scores.get(t))
+                unlike = _score_difference(self.known_scores[tuple(batch)][t], scores.get(t), self.rounding)
                 if unlike is not None:
                     found.setdefault(t, []).append(unlike)
             day = t - self.horizon
@@ -716,11 +720,11 @@ def _same(
 
 
 def _score_difference(
-    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray] | None
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray] | None, apart: float
 ) -> Difference | None:
     if other is None or not np.array_equal(one[0], other[0]):
         return Difference(SCORES, (), len(one[0]), len(one[0]), np.nan)
-    return compare(SCORES, one[1], other[1])
+    return None if _same(one, other, apart) else compare(SCORES, one[1], other[1])
 
 
 def _same_labels(one: Labels, other: Labels) -> bool:

@@ -308,6 +308,13 @@ class Partial(Weighs):
         return scores[(days.dayofyear % 3 != 0) & (codes != "SH600001")]
 
 
+class RoundsByRows(Weighs):
+    """Scores whose last digits hang on how many rows the call has, as those of a product of matrices do; nothing leaks."""
+
+    def finish(self, scores: pd.Series, dataset: Any) -> pd.Series:
+        return scores * np.float32(1 + 1e-6 * (len(scores) % 3))
+
+
 class NormalisedOverDays(Weighs):
     """Scores less the mean of all rows of the call: a batch norm in training mode over a batch of days."""
 

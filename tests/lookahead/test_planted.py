@@ -62,6 +62,9 @@ class TestNoFalseAlarm:
         assert result.findings == ()
         assert "scoring" in {check.name for check in result.checks}
 
+    def test_scores_that_round_by_the_number_of_rows(self, task: Any, audited: Any) -> None:
+        assert audited(task(model=config("RoundsByRows"))).findings == ()
+
     def test_daily_panels_with_side_data(self, task: Any, audited: Any) -> None:
         side = {
             "market_value": {"class": "qlib_ext.features.side_data.market_value.SideMarketValue"},
