@@ -66,6 +66,10 @@ ALLOWED = {
     ("qlib_ext/records/signal.py", "load_object"),  # of what the run itself saved, from memory
     ("qlib_ext/workflow/recorder.py", "load_object"),  # Qlib's, where the caller brings an unpickler
     ("qlib_ext/lookahead/subject.py", "init_instance_by_config"),  # of a task that `check_classes` has passed
+    (
+        "qlib_ext/verify/again.py",
+        "init_instance_by_config",
+    ),  # as Qlib makes records; `check_classes` has passed the task
     # Reads a file that `read_workflow` has passed, by ruamel's round trip, which is a safe constructor: comments stay.
     ("qlib_ext/workflow/search/searched.py", "YAML"),
     # names that the code itself gives, and `locate`, which asks `check_allowed`

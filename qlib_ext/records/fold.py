@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -155,7 +156,18 @@ def values_of(panels: DailyPanels, days: Sequence[int] | np.ndarray, features: F
 
 def drift_table(train: pd.DataFrame, test: pd.DataFrame) -> pd.DataFrame:
     """By feature, `psi` and `shift` of the test days beside those of training."""
-    deviation = train.std(ddof=0)
     psi = {name: population_stability_index(train[name], test[name]) for name in train}
-    shift = ((test.mean() - train.mean()) / deviation.where(deviation > 0)).fillna(0.0)
+    shift = {}
+    for name in train:
+        (before, deviation), (after, _) = _moments(train[name]), _moments(test[name])
+        shift[name] = (after - before) / deviation if deviation > 0 and not math.isnan(after) else 0.0
     return pd.DataFrame({"psi": psi, "shift": shift}).rename_axis(index="feature")
+
+
+def _moments(values: pd.Series) -> tuple[float, float]:
+    """Mean and standard deviation of the numbers among `values`, the same in whatever order they come: exact sums."""
+    numbers = values.dropna().to_numpy(np.float64)
+    if not len(numbers):
+        return math.nan, math.nan
+    mean = math.fsum(numbers) / len(numbers)
+    return mean, math.sqrt(math.fsum((numbers - mean) ** 2) / len(numbers))

@@ -140,7 +140,7 @@ from qlib_ext.model.memory import reuse_freed_memory
 if sys.argv[1] == "kept":
     reuse_freed_memory()
 def step():
-    (torch.ones(5_000_000) * 2).sum()  # two blocks of 20 MB
+    (torch.ones(10_000_000) * 2).sum()  # two blocks of 40 MB, beyond the 32 up to which glibc learns to keep them
 for _ in range(10):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -39,7 +39,7 @@ class TestGallery:
     @pytest.mark.parametrize(
         ("name", "shown"),
         [
-            ("store_and_labels", ("fingerprint", ".png)", 'class="dataframe"')),
+            ("store_and_labels", ("trading days", ".png)", 'class="dataframe"')),
             ("train_objects", ("Ranking against RETURN", 'class="dataframe"', "train_objects/report.html")),
             ("own_scores", ("Ranking against", "reason")),
         ],
