@@ -32,7 +32,7 @@ def reuse_freed_memory() -> None:
     """Let this process keep what a training step frees for the step that comes next.
 
     A step's tensors are tens of megabytes each. glibc gives blocks of this size back to the system at once and asks for them again,
-    and the system clears every page anew: a third of the time of an LSTM's step and more. From this call on the process keeps
+    and the system clears every page anew, which took a quarter of an LSTM's epoch (`python -m benchmarks.seeds`). From this call on the process keeps
     up to 2 GB that it has freed; blocks of 1 GB or more go back as before. With another C library nothing changes.
     """
     if platform.libc_ver()[0] != "glibc":

@@ -36,8 +36,8 @@ Epoch = dict[str, float]
 # A weighting needs no gradient of a single task; every so many days they are taken all the same, to be logged.
 LOOK_EVERY = 20
 # Steps whose losses are read together: to read them waits for all that the device has still to do.
-WORTH_TELLING = 30.0  # seconds that the rest of a training takes
 READ_EVERY = 50
+WORTH_TELLING = 30.0  # seconds that the rest of a training takes
 
 
 class Trainer:
