@@ -9,7 +9,6 @@ Killed at any point, the same command goes on; what is kept under reports/leader
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -58,14 +57,9 @@ def _run(given: argparse.Namespace) -> None:
     rows = read_rows()
     todo = cases(rows, given.rows or [*rows], given.seeds)
     store, runs = given.store.resolve(), given.runs.resolve()
-    given.work.mkdir(parents=True, exist_ok=True)
-    os.chdir(given.work)
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path('mlflow.db').resolve()}"
     with quiet_imports():
-        from mlflow.tracking import MlflowClient
-
-        from benchmarks.trainings.runs import run_case, run_ensemble
-    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+        from benchmarks.trainings.runs import run_case, run_ensemble, workplace
+    client = workplace(given.work)
     for case in todo:
         print(case.name, flush=True)
         run_case(case, store, client, runs, EXPERIMENT)

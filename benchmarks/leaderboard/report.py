@@ -83,7 +83,7 @@ def ranking(name: str, runs: Trainings, in_set: float) -> dict[str, str]:
         "IC, ranked label": f"{runs.of('ranked/ic/RETURN').to_numpy().mean():.4f}",
         f"Precision@{PRECISION} over base rate": f"{lift:.3f}",
         "confidence set": f"{in_set:.2f}",
-        "core-hours a run": _hours(runs),
+        "core-hours a run": runs.core_hours(),
     }
 
 
@@ -139,9 +139,3 @@ def confidence_set(board: Mapping[str, Trainings], column: str) -> dict[str, flo
 def _days(board: Mapping[str, Trainings]) -> list[object]:
     """Days that any row has, in order; those that one lacks are cut by the test."""
     return sorted({day for runs in board.values() for daily in runs.daily for day in daily.index})
-
-
-def _hours(runs: Trainings) -> str:
-    known = [facts.get("processor_seconds") for facts in runs.facts]
-    spent = [seconds for seconds in known if seconds is not None]
-    return f"{np.mean(spent) / 3600:.2f}" if spent else "not known"

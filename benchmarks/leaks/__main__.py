@@ -88,16 +88,11 @@ def _audit(given: argparse.Namespace) -> None:
 
 def _worth(given: argparse.Namespace) -> None:
     store, runs = given.store.resolve(), (given.out / "runs").resolve()
-    given.work.mkdir(parents=True, exist_ok=True)
-    os.chdir(given.work)
-    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path('mlflow.db').resolve()}"
     with quiet_imports():
-        from mlflow.tracking import MlflowClient
-
         from benchmarks.leaks.worth import LEAKS, MEMBERS, Case, with_survivors
-        from benchmarks.trainings.runs import run_case
+        from benchmarks.trainings.runs import run_case, workplace
         from qlib_ext.market.store import QlibStore
-    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    client = workplace(given.work)
     survivors = Path("survivors").resolve()
     if not survivors.exists():
         with_survivors(QlibStore(store), survivors)

@@ -48,6 +48,12 @@ class Trainings:
         """Daily return after cost over that of another column ``[R, D]``, on the days that all of them have."""
         return pd.DataFrame([daily["portfolio"] - daily[benchmark] for daily in self.daily]).dropna(axis=1)
 
+    def core_hours(self) -> str:
+        """Processor time of a run in hours, the mean of those that it is known of."""
+        known = [facts.get("processor_seconds") for facts in self.facts]
+        spent = [seconds for seconds in known if seconds is not None]
+        return f"{np.mean(spent) / 3600:.2f}" if spent else "not known"
+
     def compounded(self, benchmark: str) -> list[float]:
         """Of each the relative return a year over that of another column."""
         both = [daily[["portfolio", benchmark]].dropna() for daily in self.daily]

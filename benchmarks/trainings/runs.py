@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import tempfile
@@ -45,6 +46,14 @@ class Case(Protocol):
 
     def task(self) -> dict[str, Any]:
         """The task of a workflow."""
+
+
+def workplace(folder: Path) -> MlflowClient:
+    """Go into a folder, which is made where it is not there, with an MLflow database of its own; the client of that."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{Path('mlflow.db').resolve()}"
+    return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
 
 
 def place(folder: Path, name: str) -> Path:

@@ -40,7 +40,7 @@ def row(kind: str, runs: Trainings) -> dict[str, str]:
             over.to_numpy().mean(), bootstrap_seeds(over), "{:+.1%}", YEAR
         ),
         "compounded, by seed": extent(runs.compounded("equal_weight"), "{:+.1%}"),
-        "hours a run": f"{np.mean([facts['seconds'] for facts in runs.facts]) / 3600:.2f}",
+        "core-hours a run": runs.core_hours(),
     }
 
 

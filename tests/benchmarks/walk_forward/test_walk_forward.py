@@ -44,7 +44,7 @@ def kept(folder: Path, name: str, ic: float) -> None:
     target = place(folder, name)
     target.mkdir(parents=True)
     daily.to_parquet(target / "daily.parquet")
-    (target / "run.json").write_text(json.dumps({"name": name, "seconds": 1800}), encoding="utf-8")
+    (target / "run.json").write_text(json.dumps({"name": name, "processor_seconds": 1800}), encoding="utf-8")
 
 
 def test_the_report_holds_kinds_against_each_other_and_names_what_was_not_run(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_report_holds_kinds_against_each_other_and_names_what_was_not_run(tm
     assert found[1:3] == ["2", "250"]
     assert found[3].startswith(f"{np.mean(means):.4f} (")
     assert found[4] == f"{min(means):.4f} to {max(means):.4f}"
-    assert found[-1] == "0.50 |", "hours"
+    assert found[-1] == "0.50 |", "core-hours"
     assert "| walking forward against training once, LSTM | 2 against 1 |" in page
     assert "| seeds together against one of them | 1 against 2 |" in page
     assert "warm start against cold" not in page
