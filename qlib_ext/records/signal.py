@@ -25,7 +25,8 @@ from qlib_ext.model.ensemble.member_scores import VALIDATION
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.records.base import Record
 
-PACKAGES = ("pyqlib", "torch", "numpy", "pandas", "scipy", "lightgbm", "mlflow")
+# Bottleneck: pandas takes its sums where it is installed, whose last digits are others.
+PACKAGES = ("pyqlib", "torch", "numpy", "pandas", "Bottleneck", "scipy", "lightgbm", "mlflow")
 INDEX = ["datetime", "instrument"]
 
 
