@@ -46,7 +46,8 @@ def bundle(
     """
     with quiet_imports():  # all here, so that `qlib-ext --help` stays quick
         from qlib_ext.verify.bundle import write_bundle
-    from qlib_ext.paths import file_name, writable
+    from qlib_ext.paths import writable
+    from qlib_ext.report.standard import report_folder
     from qlib_ext.tracking.runs import connect, find_run
     from qlib_ext.verify import signing
 
@@ -55,7 +56,7 @@ def bundle(
     client = connect(tracking_uri)
     found = find_run(client, run)
     name = client.get_experiment(found.info.experiment_id).name
-    target = out or Path(f"{file_name(name)}-{found.info.run_id[:8]}.bundle.zip")
+    target = out or Path(f"{report_folder(name, found.info.run_id)}.bundle.zip")
     writable(target.absolute().parent, name="the folder of `--out`", way_out="name another")
     written = write_bundle(client, found, target, store)
     for note in written.notes:

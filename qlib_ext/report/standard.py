@@ -149,7 +149,7 @@ def folder_name(run: RunArtifacts) -> str:
 
 
 def report_folder(experiment: str, run_id: str) -> str:
-    """The same, from the two."""
+    """The same, from the two: what else is named after a run has this name too."""
     return f"{file_name(experiment)}-{run_id[:8]}"
 
 

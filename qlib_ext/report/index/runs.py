@@ -11,10 +11,10 @@ from pathlib import Path
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from qlib_ext.paths import file_name, inside
+from qlib_ext.paths import inside
 from qlib_ext.report.comparison.groups import differing, telling
 from qlib_ext.report.comparison.settings import ABSENT, label, seed_of, settings, shown
-from qlib_ext.report.standard import RUNS
+from qlib_ext.report.standard import RUNS, report_folder
 from qlib_ext.tracking.artifacts import RunArtifacts, stored
 from qlib_ext.tracking.place import local_folder
 from qlib_ext.tracking.runs import PARENT, all_runs
@@ -152,7 +152,7 @@ def _indexed(run: Run, experiment: str) -> IndexedRun:
 def _report(run: Run, experiment: str) -> Path | None:
     """Where the run put its report, or its artifact, whichever is on this machine."""
     folder = local_folder(run.info.artifact_uri)
-    places = [RUNS / f"{file_name(experiment)}-{run.info.run_id[:8]}" / "report.html"]
+    places = [RUNS / report_folder(experiment, run.info.run_id) / "report.html"]
     if folder is not None:
         places.append(folder / REPORT)
     return next((place for place in places if place.is_file()), None)
