@@ -23,8 +23,10 @@ from qlib_ext.market.synthetic.sample import SampleMarket
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Exit status, stdout and stderr of `qlib-ext` with these arguments, in the folder `tmp_path`."""
+    """Exit status, stdout and stderr of `qlib-ext` with these arguments, in the folder `tmp_path` of a new shell."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # noted, so that it is put back as it was
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # MLflow leaves there what an earlier test in this process used
 
     def called(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["qlib-ext", *map(str, arguments)])
