@@ -91,8 +91,13 @@ def run_case(case: Case, store: Path, client: MlflowClient, folder: Path, experi
 def run_ensemble(
     name: str, members: Sequence[str], store: Path, client: MlflowClient, folder: Path, experiment: str
 ) -> None:
-    """Trade the mean of the members' scores, each standardised by day, as a run of scores that are given."""
-    if is_kept(folder, name) or not all(is_kept(folder, member) for member in members):
+    """Trade the mean of the members' scores, each standardised by day, as a run of scores that are given.
+
+    Nothing is done where a member is not kept yet, and where it is kept of these members.
+    """
+    if not all(is_kept(folder, member) for member in members):
+        return
+    if is_kept(folder, name) and facts_of(folder, name)["members"] == [*members]:
         return
     runs = {member: facts_of(folder, member)["run_id"] for member in members}
     tables = MemberScores.read(client, runs, validation=False).predictions

@@ -1,0 +1,36 @@
+"""What is kept is not run again, and an ensemble only while its members are the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from benchmarks.trainings.runs import place, run_ensemble
+
+
+def keep(folder: Path, name: str, members: list[str]) -> None:
+    place(folder, name).mkdir()
+    said = {"name": name, "run_id": f"id of {name}", "members": members}
+    (place(folder, name) / "run.json").write_text(json.dumps(said))
+
+
+def test_an_ensemble_of_other_members_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("A seed 0", "A seed 1"):
+        keep(tmp_path, name, [])
+    keep(tmp_path, "A together", ["A seed 0"])
+    asked = []
+
+    def read(_client: MlflowClient, runs: dict[str, str], **_how: object) -> None:
+        asked.append(runs)
+        raise InterruptedError
+
+    monkeypatch.setattr("benchmarks.trainings.runs.MemberScores.read", read)
+    for members in (["A seed 0"], ["A seed 0", "A seed 2"]):  # as kept; one that is not there yet
+        run_ensemble("A together", members, tmp_path, MlflowClient(), tmp_path, "x")
+    assert asked == []
+    with pytest.raises(InterruptedError):
+        run_ensemble("A together", ["A seed 0", "A seed 1"], tmp_path, MlflowClient(), tmp_path, "x")
+    assert asked == [{"A seed 0": "id of A seed 0", "A seed 1": "id of A seed 1"}]
