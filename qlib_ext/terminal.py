@@ -174,7 +174,7 @@ def bar(items: Iterable[T] | None = None, **how: Any) -> tqdm[T]:
 def shown_progress() -> Iterator[Callable[[int, int, str], None] | None]:
     """Yield what the library calls with (done, total, what); None where there is neither a terminal nor a notebook."""
     if in_notebook():
-        with bar(leave=False, mininterval=0.5) as shown:
+        with bar(leave=False, mininterval=0.5, delay=0.5) as shown:
 
             def update(done: int, total: int, what: str) -> None:
                 if (shown.total, shown.desc) != (total, f"{visible(what)}: "):
