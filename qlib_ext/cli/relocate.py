@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,8 @@ def relocate(
     from qlib_ext.tracking.runs import connect
 
     client = connect(tracking_uri)
-    runs = place.relocate(client.tracking_uri, old.expanduser().absolute(), new.expanduser().absolute())
-    say(f"The artifacts of {runs} run{'' if runs == 1 else 's'} are looked for in {new.absolute()} now")
-    return Answer({"runs": runs, "folder": new.absolute()})
+    # `..` goes by its letters: the old folder is not there any more, and the database has it without
+    before, now = (Path(os.path.normpath(folder.expanduser().absolute())) for folder in (old, new))
+    runs = place.relocate(client.tracking_uri, before, now)
+    say(f"The artifacts of {runs} run{'' if runs == 1 else 's'} are looked for in {now} now")
+    return Answer({"runs": runs, "folder": now})

@@ -82,7 +82,7 @@ class TestMoved:
         self, made: Project, old: Path, new: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new}/mlflow.db")
-        done = CliRunner().invoke(app, ["relocate", f"{old}/mlruns", f"{new}/mlruns"])
+        done = CliRunner().invoke(app, ["relocate", f"{new}/../{old.name}/mlruns", f"{new}/mlruns"])
         assert done.exit_code == 0, done.output
         assert "The artifacts of 1 run are looked for" in done.output
         check(new)
