@@ -160,7 +160,7 @@ def unpack(path: Path, folder: Path, job: Job | None = None) -> None:
             f"`{path}` must be a whole packed market, found none ({shown(error)}): delete it, and fetch it again"
         ) from error
     if job is not None:
-        job.notes.gather("{file} of the archive that is none of a market: left out", others)
+        job.notes.gather("{file} of the archive beside the market: left out", others)
 
 
 def _name(path: Path, member: tarfile.TarInfo) -> str:
