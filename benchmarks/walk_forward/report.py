@@ -19,6 +19,7 @@ QUESTIONS: Mapping[str, tuple[str, str]] = {
     "walking forward against training once, LSTM": ("LSTM", "LSTM, once"),
     "warm start against cold": ("LSTM, warm start", "LSTM"),
     "LSTM against LightGBM": ("LSTM", "LightGBM Alpha360"),
+    "LSTM, warm start, against LightGBM": ("LSTM, warm start", "LightGBM Alpha360"),
     "seeds together against one of them": ("Ensemble LSTM", "LSTM"),
     "both kinds against LightGBM": ("Ensemble both", "LightGBM Alpha360"),
     "both kinds against LSTM": ("Ensemble both", "LSTM"),
