@@ -1,16 +1,12 @@
-"""Run the tutorial: every command and file of its pages, in their order, in one empty folder.
-
-    python -m website.tutorial FOLDER
+"""The tutorial as commands: every block of its pages, in their order.
 
 A block of `sh` is run; a block of `python` or `yaml` whose first line is a comment with a name is written to that file. What is
-only shown is a block of another language.
+only shown is a block of another language. `website/transcript.py` runs all of it.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,25 +24,15 @@ def pages(root: Path = ROOT) -> list[Path]:
     ]
 
 
-def script(pages: list[Path]) -> str:
-    """All that the pages ask for, as one script of bash, each command echoed before its run."""
-    return "set -euo pipefail\n" + "\n".join(part for page in pages for part in _parts(page))
-
-
-def _parts(page: Path) -> Iterator[str]:
-    yield f"echo '=== {page.name}'"
+def parts(page: Path) -> Iterator[tuple[str, str, str]]:
+    """Language, text and the bash that does it, of each block of a page."""
     for language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
         name = NAMED.match(text)
         if language == "sh":
-            yield f"set -x\n{text}{{ set +x; }} 2> /dev/null"
+            yield language, text, text
         elif name:
-            yield f"cat > {name[1]} << 'END OF FILE'\n{text}END OF FILE"
+            yield language, text, f"cat > {name[1]} << 'END OF FILE'\n{text}END OF FILE\n"
         else:
             raise ValueError(
                 f"{page.name}: a block of {language} must begin with a comment that names its file"
             )
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).mkdir(parents=True)
-    sys.exit(subprocess.run(["bash", "-c", script(pages())], cwd=sys.argv[1], check=False).returncode)
