@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 from qlib.backtest.decision import Order, OrderDir, TradeDecisionWO
 from qlib.config import C
-from qlib.contrib.strategy.signal_strategy import BaseSignalStrategy
 
 from qlib_ext.backtest.exchange import IntendedOrder
 from qlib_ext.checks import UserError, counted
@@ -30,6 +29,10 @@ from qlib_ext.portfolio.market_history import MarketHistory, check_index
 from qlib_ext.portfolio.portfolio import Portfolio
 from qlib_ext.portfolio.problem import TOLERANCE
 from qlib_ext.strategy.daily_signal import daily
+from qlib_ext.terminal import quiet_imports
+
+with quiet_imports():  # Qlib's strategies bring gym, which has something to say
+    from qlib.contrib.strategy.signal_strategy import BaseSignalStrategy
 
 MUCH = 0.01  # of the account, that comes to no lot
 FORGOTTEN = (

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from qlib.backtest.decision import Order, OrderDir, TradeDecisionWO
-from qlib.contrib.strategy.signal_strategy import TopkDropoutStrategy
 
 from qlib_ext.backtest.exchange import IntendedOrder, Reason, RecordingExchange
 from qlib_ext.checks import UserError, between, instance, integer
 from qlib_ext.config.rebuildable import Rebuildable
 from qlib_ext.strategy.daily_signal import daily
+from qlib_ext.terminal import quiet_imports
+
+with quiet_imports():  # Qlib's strategies bring gym, which has something to say
+    from qlib.contrib.strategy.signal_strategy import TopkDropoutStrategy
 
 
 class TopkDropout(Rebuildable, TopkDropoutStrategy):
