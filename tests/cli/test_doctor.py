@@ -22,8 +22,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the package asks for, as its metadata would say, and no address that another test has left."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    """What the package asks for, as its metadata would say."""
     wanted = ["numpy>=2", "torch>=2", 'no-such-thing>=1; extra == "planted"', 'rich; extra == "shown"']
     wanted.append('qlib-ext[planted]; extra == "all"')
     version = importlib.metadata.version

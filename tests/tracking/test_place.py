@@ -78,11 +78,14 @@ class TestMoved:
             check(new)
         assert not old.exists()
 
+    @pytest.mark.parametrize("told", ["{old}", "{new}/../old"])
     def test_the_command_mends_both(
-        self, made: Project, old: Path, new: Path, monkeypatch: pytest.MonkeyPatch
+        self, told: str, made: Project, old: Path, new: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new}/mlflow.db")
-        done = CliRunner().invoke(app, ["relocate", f"{new}/../{old.name}/mlruns", f"{new}/mlruns"])
+        done = CliRunner().invoke(
+            app, ["relocate", f"{told.format(old=old, new=new)}/mlruns", f"{new}/mlruns"]
+        )
         assert done.exit_code == 0, done.output
         assert "The artifacts of 1 run are looked for" in done.output
         check(new)
