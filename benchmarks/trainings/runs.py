@@ -17,13 +17,14 @@ from mlflow.tracking import MlflowClient
 from benchmarks.grid.kept import ranking
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.combiners.mean_z_score import MeanZScore
-from qlib_ext.model.ensemble.member_scores import MemberScores, combine_tables
+from qlib_ext.model.ensemble.member_scores import VALIDATION, MemberScores, combine_tables
 from qlib_ext.model.walk_forward import RUNS
 from qlib_ext.tracking.artifacts import RunArtifacts, stored
 from qlib_ext.workflow import scored
 
 FOLDS = "folds/folds.csv"
 SIGNAL = ("signal/predictions.parquet", "signal/labels.parquet")
+VALID = "validation.parquet"
 TRADED = ("backtest/daily.parquet", "benchmarks/daily.parquet")
 METRICS = ("IC", "RankIC", "RankICIR", "benchmarks/random_below")
 # What is kept of a workflow's records: what a comparison reads.
@@ -121,14 +122,15 @@ def keep(
     """Keep the daily figures of a run, its folds, and what it cost.
 
     Writes `daily.parquet` (IC, RankIC and Precision as `benchmarks.grid.kept.ranking` has them; return after cost of the portfolio, of
-    its index, and of the universe at equal weight, and turnover), `folds.csv` of a walk-forward, and `run.json`. Processor
-    seconds are those of this call to run it: what an earlier call had trained is not in them.
+    its index, and of the universe at equal weight, and turnover), `validation.parquet` (the same measures of ranking on the days
+    that a model was chosen by, where it scores them), `folds.csv` of a walk-forward, and `run.json`. Processor seconds are those
+    of this call to run it: what an earlier call had trained is not in them.
     """
     target = place(folder, name)
     target.mkdir(parents=True, exist_ok=True)
     run = client.get_run(run_id)
     with tempfile.TemporaryDirectory() as work:
-        there = stored(client, run_id, [*SIGNAL, *TRADED, FOLDS, RUNS])
+        there = stored(client, run_id, [*SIGNAL, *TRADED, VALIDATION, FOLDS, RUNS])
         kept = RunArtifacts.download(client, run_id, there, Path(work))
         scores, labels = (kept.table(path) for path in SIGNAL)
         traded, naive = (kept.table(path) for path in TRADED)
@@ -143,7 +145,10 @@ def keep(
             ),
             how="outer",
         )
-        daily.astype("float32").to_parquet(target / "daily.parquet", compression="zstd")
+        _write(daily, target / "daily.parquet")
+        if VALIDATION in there:
+            chosen_by = kept.table(VALIDATION)
+            _write(ranking(chosen_by["score"], chosen_by.drop(columns="score")), target / VALID)
         seconds = (run.info.end_time - run.info.start_time) / 1000
         if FOLDS in there:
             folds = kept.table(FOLDS)
@@ -163,6 +168,10 @@ def keep(
         "metrics": {key: run.data.metrics[key] for key in METRICS if key in run.data.metrics},
     }
     (target / "run.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _write(daily: pd.DataFrame, file: Path) -> None:
+    daily.astype("float32").to_parquet(file, compression="zstd")
 
 
 def _processor_seconds() -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import tempfile
@@ -25,13 +24,13 @@ from qlib_ext.data.folds import Fold, FoldPlan, newest_only
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.trainings.below import PREDICTIONS, RunsBelow, left
 from qlib_ext.model.trainings.side_by_side import Places
+from qlib_ext.model.trainings.warm_start import START_FROM, can_start
 from qlib_ext.tracking.active import active_recorder
 from qlib_ext.tracking.artifacts import RunArtifacts
 
 logger = logging.getLogger(__name__)
 
 RUNS = "folds/runs.json"
-START_FROM = "start_from"  # of a model that can begin from the weights of a run
 
 
 class FoldedModel(Model, ABC):
@@ -73,10 +72,10 @@ class FoldedModel(Model, ABC):
         kind = locate(self.model["class"], name="task.model")
         if issubclass(kind, FoldedModel):
             raise UserError(f"a {self.word} cannot be trained many times itself: name its own model")
-        if self.plan.warm_start and START_FROM not in inspect.signature(kind).parameters:
+        if self.plan.warm_start and not can_start(self.model):
             raise UserError(
                 f"`walk_forward.warm_start` must be false for {kind.__name__}, which cannot begin from the weights of another "
-                "run; MultiTaskModel can"
+                "run; MultiTaskModel can, and an Ensemble with such a member"
             )
         self.runs: list[dict[str, Any]] = []
 

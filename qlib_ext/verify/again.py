@@ -26,7 +26,8 @@ from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.model.multi_task import MultiTaskModel
 from qlib_ext.model.soup import Soup
 from qlib_ext.model.trainings.below import PREDICTIONS, identity
-from qlib_ext.model.walk_forward import START_FROM, FoldedModel
+from qlib_ext.model.trainings.warm_start import START_FROM
+from qlib_ext.model.walk_forward import FoldedModel
 from qlib_ext.records.base import OF_QLIB, looks_into_the_model
 from qlib_ext.tracking.ledger import VARIABLE
 from qlib_ext.tracking.runs import place_kept
@@ -186,7 +187,11 @@ def _those_below(
     model: Any = build(in_one_form(task["model"], "model"), Model, name="model")
     ids = below(bundle.folder(run_id))
     word = MEMBER if isinstance(model, Ensemble) else model.word
-    parts = [*model.tasks().values()] if isinstance(model, Ensemble) else [*model.folds(store)]
+    parts = (
+        [*model.tasks(R.exp_manager.client).values()]
+        if isinstance(model, Ensemble)
+        else [*model.folds(store)]
+    )
     if len(parts) != len(ids):
         raise UserError(
             f"the run {run_id} has {len(ids)} runs below it, and its task says {len(parts)} on these data: it was changed"

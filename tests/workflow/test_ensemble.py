@@ -37,6 +37,17 @@ SEGMENTS = {
     "test": ["2016-09-01", "2016-12-30"],
 }
 LEARNING = {"class": "qlib_ext.model.combiners.ic_weights.ICWeights", "kwargs": {"shrinkage": 0.5}}
+NETWORK = {
+    "backbone": {
+        "class": "qlib_ext.model.backbones.lstm.LSTM",
+        "kwargs": {"hidden_size": 4, "num_layers": 1},
+    },
+    "tasks": {"score": {"label": "RETURN", "loss": {"class": "qlib_ext.model.losses.mse.MSE"}}},
+    "balancer": {
+        "class": "qlib_ext.model.balancers.single_task.SingleTask",
+        "kwargs": {"task": "score"},
+    },
+}
 PREDICTIONS, VALIDATION = "signal/predictions.parquet", "signal/validation.parquet"
 
 
@@ -228,6 +239,24 @@ class TestTask:
         found = Ensemble(members=members, dataset=task["dataset"]).tasks()["other"]
         assert found["dataset"] == with_segments(task["dataset"], SEGMENTS)
         assert found["dataset"]["kwargs"]["handler"]["kwargs"]["fit_end_time"] == "2016-05-31"
+
+    def test_warm_members_begin_from_those_of_their_name(
+        self, task: dict[str, Any], client: MlflowClient, run_id: str
+    ) -> None:
+        network = {"class": "qlib_ext.model.multi_task.MultiTaskModel", "kwargs": NETWORK}
+        runs = {each["member"]: each["run_id"] for each in kept(client, run_id, "ensemble/members.json")}
+        trees = task["model"]["kwargs"]["model"]
+        members = [{"name": "seed 0", "model": network}, {"name": "seed 1", "model": trees}]
+        ensemble = Ensemble(members, dataset=task["dataset"], start_from=run_id)
+        tasks = ensemble.tasks(client)
+        assert ensemble.starters() == ["seed 0"]
+        assert tasks["seed 0"]["model"]["kwargs"] == {**NETWORK, "start_from": runs["seed 0"]}
+        assert "start_from" not in tasks["seed 1"]["model"]["kwargs"]
+        assert "start_from" not in ensemble.tasks()["seed 0"]["model"]["kwargs"]
+        members[0]["name"] = "LSTM"
+        for run, found in ((run_id, "'seed 0', 'seed 1'"), (runs["seed 0"], "")):
+            with pytest.raises(UserError, match=f"with the member `LSTM`, found .*{found}"):
+                Ensemble(members, dataset=task["dataset"], start_from=run).tasks(client)
 
     def test_it_knows_the_future_where_the_workflow_does(self, task: dict[str, Any]) -> None:
         own, judged = copy.deepcopy(task["dataset"]), copy.deepcopy(task["dataset"])

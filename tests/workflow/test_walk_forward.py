@@ -316,6 +316,14 @@ class TestTask:
         with pytest.raises(UserError, match=message):
             check_task(wrong)
 
+    def test_an_ensemble_of_trees_alone_cannot_begin_from_weights(self, task: dict[str, Any]) -> None:
+        wrong = copy.deepcopy(task)
+        model = {"model": wrong["model"], "seeds": 2}
+        wrong["model"] = {"class": "qlib_ext.model.ensemble.ensemble.Ensemble", "kwargs": model}
+        wrong["dataset"]["kwargs"]["segments"]["walk_forward"]["warm_start"] = True
+        with pytest.raises(UserError, match="must be false for Ensemble, .*an Ensemble with such a member"):
+            check_task(wrong)
+
     def test_the_task_of_a_fold_is_checked_too(self, task: dict[str, Any]) -> None:
         wrong = copy.deepcopy(task)
         wrong["record"].append(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from mlflow.tracking import MlflowClient
 from qlib.config import C
 from qlib.data.dataset import Dataset
 from qlib.model.base import Model
@@ -21,9 +22,17 @@ from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.market.store import QlibStore
 from qlib_ext.model.combiners.base import Combiner
 from qlib_ext.model.combiners.mean_z_score import MeanZScore
-from qlib_ext.model.ensemble.member_scores import COMBINER, MEMBERS, MemberScores, combine_tables, keep
+from qlib_ext.model.ensemble.member_scores import (
+    COMBINER,
+    MEMBERS,
+    MemberScores,
+    combine_tables,
+    keep,
+    members_of,
+)
 from qlib_ext.model.trainings.below import RunsBelow
 from qlib_ext.model.trainings.side_by_side import Places
+from qlib_ext.model.trainings.warm_start import START_FROM, can_start
 from qlib_ext.tracking.active import active_recorder
 
 logger = logging.getLogger(__name__)
@@ -54,6 +63,9 @@ class Ensemble(Model):
         Where members are trained, as `qlib_ext.model.trainings.side_by_side.Places` takes them.
     resume
         Take members that earlier runs have finished with the same configuration, data and version; train the others.
+    start_from
+        Run of an ensemble with the same members, from whose members' weights each begins that can. Members that cannot, such as
+        trees, learn from nothing.
     dataset, record
         Of the members that have no dataset of their own, and the records of each. Given by the workflow
         (`workflow.ensemble.with_members`).
@@ -85,6 +97,7 @@ class Ensemble(Model):
         workers: int = 1,
         ray: Any = None,
         resume: bool | int = False,
+        start_from: str | None = None,
         dataset: Mapping[str, Any] | None = None,
         record: Sequence[Any] = (),
     ):
@@ -104,18 +117,29 @@ class Ensemble(Model):
         self.label = instance("label", label, str)
         self.places = Places(workers, ray)
         self.resume = bool(one_of("resume", resume, (0, 1)))
+        self.start_from = None if start_from is None else instance("start_from", start_from, str)
         self.dataset = None if dataset is None else in_one_form(dataset, "task.dataset")
         self.record = [in_one_form(each, "record of a member") for each in record]
         self.runs: list[dict[str, Any]] = []
         self.scores: MemberScores | None = None
 
-    def tasks(self) -> dict[str, dict[str, Any]]:
+    def starters(self) -> list[str]:
+        """Names of the members that can begin from the weights of a run."""
+        return [name for name, member in self.members.items() if can_start(member["model"])]
+
+    def tasks(self, client: MlflowClient | None = None) -> dict[str, dict[str, Any]]:
         """Name -> the task of each member, an ordinary one.
+
+        Parameters
+        ----------
+        client
+            Of the MLflow store where the run `start_from` is; without it members are those that learn from nothing.
 
         Raises
         ------
         UserError
-            If the workflow gave no dataset, or a member's own cannot be fitted on its days of training.
+            If the workflow gave no dataset, a member's own cannot be fitted on its days of training, or the run `start_from`
+            lacks a member.
         """
         if self.dataset is None:
             raise UserError(
@@ -123,7 +147,7 @@ class Ensemble(Model):
             )
         segments = self.dataset["kwargs"].get("segments")
         judging = bool(self.dataset["kwargs"].get("judging"))
-        return {
+        tasks = {
             name: {
                 "model": copy.deepcopy(member["model"]),
                 "dataset": copy.deepcopy(self.dataset)
@@ -133,6 +157,16 @@ class Ensemble(Model):
             }
             for name, member in self.members.items()
         }
+        if client is not None and self.start_from is not None:
+            runs = members_of(client, self.start_from)
+            for name in self.starters():
+                if name not in runs:
+                    raise UserError(
+                        f"`start_from` must be a run of an ensemble with the member `{name}`, found {brief([*runs])} in "
+                        f"{self.start_from}"
+                    )
+                tasks[name]["model"]["kwargs"][START_FROM] = runs[name]
+        return tasks
 
     def different_tasks(self) -> dict[str, dict[str, Any]]:
         """Those of `tasks` that differ by more than the seed."""
@@ -169,7 +203,7 @@ class Ensemble(Model):
                 "members are runs below another one, found none under way: run the workflow by `qrun`"
             )
         below = RunsBelow(recorder, MEMBER, QlibStore(C.dpm.get_data_uri("day")).fingerprint())
-        tasks = self.tasks()
+        tasks = self.tasks(recorder.client)
         trainings = [below.training(k, len(tasks), task) for k, task in enumerate(tasks.values(), 1)]
         found = below.trained(trainings, self.places, resume=self.resume)
         self.runs = [

@@ -180,6 +180,15 @@ def keep(recorder: Any, members: Sequence[Mapping[str, Any]], combiner: Combiner
             recorder.log_artifact(str(file), str(Path(path).parent))
 
 
+def members_of(client: MlflowClient, run_id: str) -> dict[str, str]:
+    """Name -> run of each member of an ensemble's run; none where it is a run of something else."""
+    if not stored(client, run_id, (MEMBERS,)):
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        kept = RunArtifacts.download(client, run_id, (MEMBERS,), Path(folder)).json(MEMBERS)
+    return {member["member"]: member["run_id"] for member in kept}
+
+
 def _rows(values: Floats, index: tuple[pd.DatetimeIndex, pd.Index]) -> pd.Series:
     """A matrix of days and stocks as rows by (datetime, instrument); what is missing has none."""
     table = pd.DataFrame(values, index=index[0], columns=index[1].rename("instrument"))
