@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.leaderboard.rows import read_rows
+from benchmarks.leaderboard.rows import CANDIDATES, Row, read_rows
 from benchmarks.trainings import kinds as kept
 from benchmarks.trainings.kinds import ENOUGH, RANK_IC, YEAR, Trainings, extent, with_interval
 from qlib_ext.metrics.significance import bootstrap_seeds, model_confidence_set
@@ -24,25 +24,12 @@ ANCHORS = {
 }
 
 
-def write(folder: Path, out: Path) -> Path:
-    """Write the page, with `head.md` of its folder first; rows that were not run, or with fewer seeds, are named."""
+def write(out: Path) -> Path:
+    """Write the page of the rows, and that of the candidates where any was run."""
     asked = read_rows()
-    board = kept.read(folder, [*asked])
-    out.mkdir(parents=True, exist_ok=True)
-    head = out / "head.md"
-    lines = [head.read_text(encoding="utf-8")] if head.is_file() else ["# Leaderboard", ""]
-    ordered = dict(sorted(board.items(), key=lambda one: -one[1].of(RANK_IC).to_numpy().mean()))
-    sets = {what: confidence_set(ordered, what) for what in (RANK_IC, "portfolio")}
-    lines += [
-        "## Ranking",
-        "",
-        *kept.table([ranking(name, runs, sets[RANK_IC][name]) for name, runs in ordered.items()]),
-        "",
-        "## Traded",
-        "",
-        *kept.table([traded(name, runs, sets["portfolio"][name]) for name, runs in ordered.items()]),
-        "",
-    ]
+    board = kept.read(out / "runs", [*asked])
+    ordered = _by_rank_ic(board)
+    lines = [*_head(out, "# Leaderboard"), *_tables(ordered)]
     if board:
         kept.draw_wealth(ordered, out / "wealth.png")
         lines += ["![Wealth over equal weight](wealth.png)", ""]
@@ -53,17 +40,59 @@ def write(folder: Path, out: Path) -> Path:
         + ", ".join(f"{name} {value}" for name, value in ANCHORS.items())
         + ".",
         "",
+        *_not_run(asked, board),
     ]
+    page = out / "README.md"
+    page.write_text("\n".join(lines), encoding="utf-8")
+    if (out / "choice").is_dir():
+        write_choice(out / "choice")
+    return page
+
+
+def write_choice(folder: Path) -> Path:
+    """Write the page of the candidates of the house's recommendation, on the years before the test."""
+    asked = read_rows(CANDIDATES)
+    board = kept.read(folder, [*asked])
+    lines = [*_head(folder, "# Candidates"), *_tables(_by_rank_ic(board)), *_not_run(asked, board)]
+    page = folder / "README.md"
+    page.write_text("\n".join(lines), encoding="utf-8")
+    return page
+
+
+def _head(folder: Path, title: str) -> list[str]:
+    """What is said first: `head.md`, or the title."""
+    folder.mkdir(parents=True, exist_ok=True)
+    head = folder / "head.md"
+    return [head.read_text(encoding="utf-8")] if head.is_file() else [title, ""]
+
+
+def _by_rank_ic(board: Mapping[str, Trainings]) -> dict[str, Trainings]:
+    return dict(sorted(board.items(), key=lambda one: -one[1].of(RANK_IC).to_numpy().mean()))
+
+
+def _tables(ordered: Mapping[str, Trainings]) -> list[str]:
+    """How well the rows rank, and what they earned."""
+    sets = {what: confidence_set(ordered, what) for what in (RANK_IC, "portfolio")}
+    return [
+        "## Ranking",
+        "",
+        *kept.table([ranking(name, runs, sets[RANK_IC][name]) for name, runs in ordered.items()]),
+        "",
+        "## Traded",
+        "",
+        *kept.table([traded(name, runs, sets["portfolio"][name]) for name, runs in ordered.items()]),
+        "",
+    ]
+
+
+def _not_run(asked: Mapping[str, Row], board: Mapping[str, Trainings]) -> list[str]:
+    """Which rows are missing, or have fewer seeds than they ask for."""
     short = [
         f"{name} ({len(board.get(name, ()))} of {row.seeds} seeds)"
         for name, row in asked.items()
         if len(board.get(name, ())) < row.seeds
     ]
-    if short:
-        lines += [f"Not run yet: {'; '.join(short)}.", ""]
-    page = out / "README.md"
-    page.write_text("\n".join(lines), encoding="utf-8")
-    return page
+    return [f"Not run yet: {'; '.join(short)}.", ""] if short else []
 
 
 def ranking(name: str, runs: Trainings, in_set: float) -> dict[str, str]:

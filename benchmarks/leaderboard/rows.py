@@ -16,6 +16,7 @@ from qlib_ext.workflow.read import read_workflow
 
 ROOT = Path(__file__).parents[2]
 ROWS = Path(__file__).with_name("rows.yaml")
+CANDIDATES = Path(__file__).with_name("candidates.yaml")
 SEEDS = 3
 SEED = "$SEED"
 
@@ -35,14 +36,17 @@ class Row:
     model
         Another model, `{class, kwargs}`, or changes of the kwargs of the workflow's own.
     seeds
-        How many trainings are asked for.
+        How many trainings are asked for; an ensemble has none of its own.
+    members
+        Rows of whose scores it is the mean, each standardised by day; it has no workflow then.
     """
 
     name: str
-    workflow: str
+    workflow: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     seeds: int = SEEDS
+    members: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -82,15 +86,16 @@ def read_rows(path: Path = ROWS) -> dict[str, Row]:
         if unknown := {*given} - {*Row.__dataclass_fields__}:
             known = ", ".join(each for each in Row.__dataclass_fields__ if each != "name")
             raise UserError(f"`{name}` may have {known}, found {', '.join(sorted(unknown))}")
-        rows[name] = Row(name, **given)
+        rows[name] = Row(name, **({"seeds": 1, **given} if "members" in given else given))
     return rows
 
 
 def cases(rows: Mapping[str, Row], names: Sequence[str], seeds: Sequence[int]) -> list[Case]:
-    """Each row with each seed it asks for, seeds outermost, so that a board that is cut short has every row once."""
+    """Each row that is trained with each seed it asks for, seeds outermost: a board that is cut short has every row once."""
     for name in names:
         one_of("rows", name, tuple(rows))
-    return [Case(rows[name], seed) for seed in seeds for name in names if seed < rows[name].seeds]
+    trained = [rows[name] for name in names if not rows[name].members]
+    return [Case(row, seed) for seed in seeds for row in trained if seed < row.seeds]
 
 
 def _seeded(changes: Any, seed: int) -> Any:

@@ -20,6 +20,7 @@ from qlib_ext.model.combiners.mean_z_score import MeanZScore
 from qlib_ext.model.ensemble.member_scores import VALIDATION, MemberScores, combine_tables
 from qlib_ext.model.walk_forward import RUNS
 from qlib_ext.tracking.artifacts import RunArtifacts, stored
+from qlib_ext.tracking.runs import all_runs
 from qlib_ext.workflow import scored
 
 FOLDS = "folds/folds.csv"
@@ -94,13 +95,18 @@ def run_ensemble(
 ) -> None:
     """Trade the mean of the members' scores, each standardised by day, as a run of scores that are given.
 
-    Nothing is done where a member is not kept yet, and where it is kept of these members.
+    Nothing is done where a member is not kept yet, where its run is of another MLflow store, and where the ensemble is kept of
+    these members.
     """
     if not all(is_kept(folder, member) for member in members):
         return
     if is_kept(folder, name) and facts_of(folder, name)["members"] == [*members]:
         return
     runs = {member: facts_of(folder, member)["run_id"] for member in members}
+    here = {run.info.run_id for run, _ in all_runs(client)}
+    if lost := [member for member, run_id in runs.items() if run_id not in here]:
+        print(f"{name} waits: the scores of {', '.join(lost)} are in another MLflow store")
+        return
     tables = MemberScores.read(client, runs, validation=False).predictions
     began = _processor_seconds()
     with tempfile.TemporaryDirectory() as work:

@@ -11,17 +11,23 @@ import pytest
 from qlib.utils import init_instance_by_config
 
 from benchmarks.leaderboard.report import BASELINE, write
-from benchmarks.leaderboard.rows import Case, cases, read_rows
+from benchmarks.leaderboard.rows import CANDIDATES, Case, Row, cases, read_rows
+from benchmarks.trainings.kinds import ENSEMBLES
 from benchmarks.trainings.runs import place
 from qlib_ext.checks import UserError
 from qlib_ext.config.security import check_classes
 
+CHOSEN_ON, TEST_YEARS = ["2015-01-01", "2016-12-31"], ["2017-01-01", "2020-12-31"]
 DAYS = pd.bdate_range("2017-01-03", periods=200, name="datetime")
 
 
-@pytest.mark.parametrize("name", read_rows())
-def test_a_row_is_a_task_with_its_seed(name: str) -> None:
-    task = Case(read_rows()[name], 7).task()
+ROWS, CHOSEN_FROM = read_rows(), read_rows(CANDIDATES)
+TRAINED = [row for rows in (ROWS, CHOSEN_FROM) for row in rows.values() if not row.members]
+
+
+@pytest.mark.parametrize("row", TRAINED, ids=lambda row: row.name)
+def test_a_row_is_a_task_with_its_seed(row: Row) -> None:
+    task = Case(row, 7).task()
     check_classes(task, name="task")
     model = task["model"]["kwargs"]
     assert model.get("seed", 7) == 7
@@ -29,8 +35,20 @@ def test_a_row_is_a_task_with_its_seed(name: str) -> None:
     assert f"{type(made).__module__}.{type(made).__name__}" == task["model"]["class"]
     assert "$SEED" not in json.dumps(task, default=str)
     segments = task["dataset"]["kwargs"]["segments"]
-    assert [str(day) for day in segments["test"]] == ["2017-01-01", "2020-12-31"]
+    walked = segments.get("walk_forward", {})
+    days = [walked["start"], walked["end"]] if walked else segments["test"]
+    assert [str(day) for day in days] == CHOSEN_ON if row in CHOSEN_FROM.values() else TEST_YEARS
     assert "cn" in json.dumps(task["record"]), "the exchange's rules of the date"
+
+
+def test_candidates_are_judged_before_the_test_and_ensembles_are_of_rows() -> None:
+    assert CHOSEN_ON[1] < TEST_YEARS[0]
+    for rows in (ROWS, CHOSEN_FROM):
+        ensembles = [row for row in rows.values() if row.members]
+        assert ensembles
+        assert all(rows[member].workflow for row in ensembles for member in row.members)
+        assert all(row.name.startswith(ENSEMBLES) for row in ensembles), "they have no seeds of their own"
+        assert cases(rows, [row.name for row in ensembles], [0]) == []
 
 
 def test_seeds_come_last_and_a_row_has_no_more_than_it_asks_for() -> None:
@@ -75,7 +93,8 @@ def test_nobody_is_ahead_by_fewer_than_three_seeds(tmp_path: Path) -> None:
         kept(tmp_path / "runs", f"{BASELINE} seed {seed}", 0)
         kept(tmp_path / "runs", f"STL, Alpha360 seed {seed}", 0.01)
     kept(tmp_path / "runs", "EW, Alpha360 seed 0", 0.02)
-    page = write(tmp_path / "runs", tmp_path).read_text(encoding="utf-8")
+    kept(tmp_path / "choice", "MASTER, Alpha158 seed 0", 0.02)
+    page = write(tmp_path).read_text(encoding="utf-8")
     said = {
         line.split(" | ")[0][2:]: line
         for line in page.partition("## Against")[2].splitlines()
@@ -87,7 +106,10 @@ def test_nobody_is_ahead_by_fewer_than_three_seeds(tmp_path: Path) -> None:
     assert page.index("| EW, Alpha360 |") < page.index("| STL, Alpha360 |"), "the highest RankIC first"
     assert "EW, Alpha360 (1 of 3 seeds)" in page
     assert "| 1.00 |" in page, "core-hours"
+    choice = (tmp_path / "choice" / "README.md").read_text(encoding="utf-8")
+    assert "| MASTER, Alpha158 | 1 |" in choice
+    assert "Linear, Alpha158 (0 of 1 seeds)" in choice
 
 
 def test_an_empty_board_says_so(tmp_path: Path) -> None:
-    assert "Nothing is kept yet." in write(tmp_path / "none", tmp_path).read_text(encoding="utf-8")
+    assert "Nothing is kept yet." in write(tmp_path).read_text(encoding="utf-8")
