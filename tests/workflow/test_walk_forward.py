@@ -321,7 +321,7 @@ class TestTask:
         model = {"model": wrong["model"], "seeds": 2}
         wrong["model"] = {"class": "qlib_ext.model.ensemble.ensemble.Ensemble", "kwargs": model}
         wrong["dataset"]["kwargs"]["segments"]["walk_forward"]["warm_start"] = True
-        with pytest.raises(UserError, match="must be false for Ensemble, .*an Ensemble with such a member"):
+        with pytest.raises(UserError, match=r"must be false for Ensemble, .*an Ensemble with such a member"):
             check_task(wrong)
 
     def test_the_task_of_a_fold_is_checked_too(self, task: dict[str, Any]) -> None:
