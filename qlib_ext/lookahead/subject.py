@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from qlib.data.dataset import DatasetH
+from qlib.data.dataset import DatasetH, TSDatasetH
 from qlib.data.dataset.handler import DataHandlerLP
 from qlib.data.dataset.loader import QlibDataLoader
 from qlib.model.base import Model
@@ -29,9 +30,11 @@ from qlib_ext.model.multi_task import MultiTaskModel
 FEATURE = "feature"  # Qlib's name of the group of columns
 PROBE = "days that are looked at"  # the name of a segment
 LOOK_ROWS = 10_000  # on about as many rows a model that has no weights is trained for a look
-LOOK_ROUNDS = 10  # and for as many rounds, where it has rounds
+LOOK_ROUNDS = 10  # and for as many rounds or epochs, where it has them
+TEST = "test"  # the segment that a model scores which asks for none
 
-Labels = dict[str, tuple[np.ndarray, np.ndarray]]  # kind of label -> codes and values
+Scored = tuple[np.ndarray, np.ndarray]  # codes and values of a day
+Labels = dict[str, Scored]  # by kind of label
 
 
 def build_dataset(task: Mapping[str, Any]) -> DatasetH:
@@ -50,7 +53,7 @@ class Subject:
     Parameters
     ----------
     dataset
-        A `DatasetH`; a `DailyPanelDataset` is asked for its panels.
+        A `DatasetH`; a `DailyPanelDataset` is asked for its panels, a `TSDatasetH` for its windows.
     store
         The store that it was built from.
     tabular
@@ -63,6 +66,7 @@ class Subject:
         self.calendar = store.calendar
         self.has_panels = isinstance(dataset, DailyPanelDataset)
         self.by_panels = self.has_panels and not tabular
+        self.by_windows = isinstance(dataset, TSDatasetH)
         self.segments = {name: self._days(name) for name in dataset.segments}
         self._columns: list[str] | None = None
 
@@ -92,8 +96,9 @@ class Subject:
 
     @property
     def lookback_days(self) -> int:
-        """How many days before t its features reach, as far as it says; 60 where it does not."""
-        return 60 if self.features is None else self.features.history_days
+        """How many days before t its features reach, as far as it says; 60 where it does not, and a window more where it has any."""
+        declared = 60 if self.features is None else self.features.history_days
+        return declared + (self.dataset.step_len - 1 if self.by_windows else 0)
 
     def fit_ranges(self) -> list[tuple[str, Any, Any]]:
         """Who is fitted, and on which days; None is an open end."""
@@ -143,18 +148,18 @@ class Subject:
 
     # -- days ----------------------------------------------------------------------------------------------
 
-    def probe(self, days: Sequence[int]) -> DatasetH:
-        """The dataset with one more segment, `PROBE`, of these days."""
+    def probe(self, days: Sequence[int], name: str = PROBE) -> DatasetH:
+        """The dataset with one more segment, or another of its name, of these days."""
         days = sorted({*days})
         dates = self.calendar[days]
         clone = _twin(self.dataset)
-        clone.segments = {**self.dataset.segments, PROBE: (dates[0], dates[-1])}
+        clone.segments = {**self.dataset.segments, name: (dates[0], dates[-1])}
         if self.has_panels:
-            clone.days = {**self.dataset.days, PROBE: np.array(days)}
+            clone.days = {**self.dataset.days, name: np.array(days)}
         kind = type(self.dataset)
         known = (DatasetH, DailyPanelDataset)
         if kind.prepare is DatasetH.prepare and kind._prepare_seg in [x._prepare_seg for x in known]:
-            clone.prepare = _Prepare(self, dates)
+            clone.prepare = _Prepare(self, dates, name)
         return clone
 
     def observe(self, days: Sequence[int]) -> dict[int, Day]:
@@ -182,12 +187,41 @@ class Subject:
         return found
 
     def _table_days(self, days: Sequence[int]) -> dict[int, Day]:
+        if self.by_windows:
+            found = self._windows(days, FEATURE, DataHandlerLP.DK_I)
+            return {day: Day(codes, {FEATURES: values}) for day, (codes, values) in found.items()}
         table = self.probe(days).prepare(PROBE, col_set=FEATURE, data_key=DataHandlerLP.DK_I)
         self._columns = [str(name) for name in table.columns]
+        found = self._of_days(table, days)
+        return {day: Day(codes, {FEATURES: values}) for day, (codes, values) in found.items()}
+
+    def _windows(self, days: Sequence[int], col_set: Any, data_key: str) -> dict[int, Scored]:
+        """Of each day the codes `[N]` and the windows that end with it, the oldest day's columns first `[N, T F]`."""
+        found: dict[int, Scored] = {}
+        for group in self._groups(days):
+            sampler = self.probe(group).prepare(PROBE, col_set=col_set, data_key=data_key)
+            if len(sampler):
+                rows = np.asarray(sampler[[*range(len(sampler))]]).reshape(len(sampler), -1)
+                found |= self._of_days(pd.DataFrame(rows, index=sampler.get_index()), days)
+        if col_set == FEATURE:
+            names = [str(name) for name in self.handler.get_cols(FEATURE, data_key=data_key)]
+            ago = reversed(range(self.dataset.step_len))
+            self._columns = [f"{name}, {k} days ago" if k else name for k in ago for name in names]
+        return found
+
+    def _groups(self, days: Sequence[int]) -> list[list[int]]:
+        """The days, cut where a dataset of windows would lay many that nobody asks for between two of them."""
+        days = sorted({*days})
+        far = self.dataset.step_len if self.by_windows else len(self.calendar)
+        cuts = [k for k in range(1, len(days)) if days[k] - days[k - 1] > far]
+        return [days[a:b] for a, b in zip([0, *cuts], [*cuts, len(days)], strict=True)]
+
+    def _of_days(self, table: pd.DataFrame | pd.Series, days: Sequence[int]) -> dict[int, Scored]:
+        """What a table says of the days that are asked for."""
         wanted = {*days}
         return {
-            position: Day(codes, {FEATURES: values})
-            for date, (codes, values) in by_day(table).items()
+            position: found
+            for date, found in by_day(table).items()
             if (position := int(self.calendar.get_loc(date))) in wanted
         }
 
@@ -195,15 +229,15 @@ class Subject:
         """The features of days as a table model would get them."""
         return self._table_days(days)
 
-    def scores(self, model: Model, days: Sequence[int]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    def scores(self, model: Model, days: Sequence[int]) -> dict[int, Scored]:
         """What a model says of days that are scored in one call: codes `[N]` and scores `[N, K]` of each."""
-        predicted = model.predict(self.probe(days), PROBE)
-        wanted = {*days}
-        return {
-            position: found
-            for date, found in by_day(predicted).items()
-            if (position := int(self.calendar.get_loc(date))) in wanted
-        }
+        found: dict[int, Scored] = {}
+        name = PROBE if "segment" in inspect.signature(model.predict).parameters else TEST
+        for group in self._groups(days):
+            probe = self.probe(group, name)
+            predicted = model.predict(probe, name) if name == PROBE else model.predict(probe)
+            found |= self._of_days(predicted, days)
+        return found
 
     def labels(self, days: Sequence[int]) -> dict[int, Labels]:
         """Labels of days, raw and as training sees them: kind -> codes and values `[N, labels]`."""
@@ -242,6 +276,9 @@ class Subject:
         if self.has_panels:
             given = self.labels(days.tolist())
             return {day: {"learn": labels["learn"]} for day, labels in given.items() if "learn" in labels}
+        if self.by_windows:
+            found = self._windows(days.tolist(), ["feature", "label"], DataHandlerLP.DK_L)
+            return {day: {"learn": values} for day, values in found.items()}
         table = self.dataset.prepare(segment, col_set=["feature", "label"], data_key=DataHandlerLP.DK_L)
         positions = {int(self.calendar.get_loc(date)): values for date, values in by_day(table).items()}
         return {day: {"learn": positions[day]} for day in sorted(positions)[-last:]}
@@ -290,17 +327,18 @@ def _twin(dataset: DatasetH) -> DatasetH:
 
 
 class _Prepare:
-    """`prepare` of a dataset, for which `PROBE` is a number of days that need not follow each other."""
+    """`prepare` of a dataset, for which one segment is a number of days that need not follow each other."""
 
-    def __init__(self, subject: Subject, dates: pd.DatetimeIndex) -> None:
+    def __init__(self, subject: Subject, dates: pd.DatetimeIndex, name: str) -> None:
         self.subject = subject
         self.dates = dates
+        self.name = name
 
     def __call__(
         self, segments: Any, col_set: Any = "__all", data_key: str = DataHandlerLP.DK_I, **kwargs: Any
     ) -> Any:
         subject = self.subject
-        if not isinstance(segments, str) or segments != PROBE:
+        if not isinstance(segments, str) or segments != self.name:
             return subject.dataset.prepare(segments, col_set=col_set, data_key=data_key, **kwargs)
         handler = subject.handler
         if col_set == FEATURE and isinstance(handler, PanelHandler):
@@ -333,6 +371,8 @@ def fresh_model(task: Mapping[str, Any], subject: Subject) -> Model:
     boosted = str(config["class"]).endswith("LGBModel")
     if boosted:
         kwargs.update(lambda_l1=0.0, lambda_l2=0.0, verbosity=-1)
+    if "n_epochs" in kwargs:
+        kwargs["n_epochs"] = min(kwargs["n_epochs"], LOOK_ROUNDS)
     config["kwargs"] = kwargs
     model = init_instance_by_config(config, accept_types=Model)
     if isinstance(model, MultiTaskModel):
