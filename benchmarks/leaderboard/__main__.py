@@ -15,7 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.leaderboard.rows import CANDIDATES, ROWS, SEEDS, cases, read_rows
+from benchmarks.leaderboard.rows import CANDIDATES, ROWS, SEEDS, cases, ensembles, read_rows
 from qlib_ext.checks import UserError
 from qlib_ext.terminal import quiet_imports
 
@@ -63,11 +63,9 @@ def _run(given: argparse.Namespace) -> None:
     client = workplace(given.work)
     for case in todo:
         print(case.name, flush=True)
-        run_case(case, store, client, runs, EXPERIMENT)
-    for row in rows.values():
-        if row.members:
-            members = [case.name for case in cases(rows, row.members, given.seeds)]
-            run_ensemble(row.name, members, store, client, runs, EXPERIMENT)
+        run_case(case, store, client, runs, EXPERIMENT, case.row.scored_from)
+    for name, row, members in ensembles(rows, given.seeds):
+        run_ensemble(name, members, store, client, runs, EXPERIMENT, row.topk, row.n_drop)
 
 
 if __name__ == "__main__":

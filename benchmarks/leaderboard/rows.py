@@ -36,9 +36,14 @@ class Row:
     model
         Another model, `{class, kwargs}`, or changes of the kwargs of the workflow's own.
     seeds
-        How many trainings are asked for; an ensemble has none of its own.
+        How many trainings are asked for.
+    scored_from
+        First day that is judged, where its folds begin earlier.
     members
-        Rows of whose scores it is the mean, each standardised by day; it has no workflow then.
+        Rows of whose scores it is the mean, each standardised by day; it has no workflow then. Where it asks for seeds, it is
+        made of each seed apart; else once, of all.
+    topk, n_drop
+        How many stocks an ensemble holds, and how many of them it replaces a day, where not as the workflows do.
     """
 
     name: str
@@ -46,7 +51,10 @@ class Row:
     variables: Mapping[str, str] = field(default_factory=dict)
     model: Mapping[str, Any] = field(default_factory=dict)
     seeds: int = SEEDS
+    scored_from: str | None = None
     members: Sequence[str] = ()
+    topk: int | None = None
+    n_drop: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,22 @@ def cases(rows: Mapping[str, Row], names: Sequence[str], seeds: Sequence[int]) -
         one_of("rows", name, tuple(rows))
     trained = [rows[name] for name in names if not rows[name].members]
     return [Case(row, seed) for seed in seeds for row in trained if seed < row.seeds]
+
+
+def ensembles(rows: Mapping[str, Row], seeds: Sequence[int]) -> list[tuple[str, Row, list[str]]]:
+    """Of each ensemble the name of its run, its row and the names of the members' runs."""
+    found = []
+    for row in rows.values():
+        if not row.members:
+            continue
+        if row.seeds == 1:
+            found.append((row.name, row, [case.name for case in cases(rows, row.members, seeds)]))
+            continue
+        for seed in seeds:
+            # a member that asks for one seed, as what is sure does, is that of all
+            members = [Case(rows[name], min(seed, rows[name].seeds - 1)).name for name in row.members]
+            found.append((f"{row.name} seed {seed}", row, members))
+    return found
 
 
 def _seeded(changes: Any, seed: int) -> Any:

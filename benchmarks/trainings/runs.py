@@ -82,19 +82,42 @@ def only_what_is_read(task: dict[str, Any]) -> dict[str, Any]:
     return task
 
 
-def run_case(case: Case, store: Path, client: MlflowClient, folder: Path, experiment: str) -> None:
-    """Run a case that is not kept yet, and keep it; folds that are finished are not trained again."""
-    if not is_kept(folder, case.name):
-        began = _processor_seconds()
-        run_id = scored.run_task(case.task(), store, "cn", experiment)
-        keep(case.name, run_id, client, folder, processor_seconds=_processor_seconds() - began)
+def run_case(
+    case: Case,
+    store: Path,
+    client: MlflowClient,
+    folder: Path,
+    experiment: str,
+    scored_from: str | None = None,
+) -> None:
+    """Run a case that is not kept yet, and keep it; folds that are finished are not trained again.
+
+    Where its scores are judged from a later day than its first, as of a walk whose first folds are a beginning, an account of
+    their own trades those.
+    """
+    if is_kept(folder, case.name):
+        return
+    began = _processor_seconds()
+    run_id = scored.run_task(case.task(), store, "cn", experiment)
+    if scored_from is not None:
+        tables = MemberScores.read(client, {case.name: run_id}, validation=False).predictions
+        run_id = _trade(tables, store, experiment, start=scored_from)
+    keep(case.name, run_id, client, folder, processor_seconds=_processor_seconds() - began)
 
 
 def run_ensemble(
-    name: str, members: Sequence[str], store: Path, client: MlflowClient, folder: Path, experiment: str
+    name: str,
+    members: Sequence[str],
+    store: Path,
+    client: MlflowClient,
+    folder: Path,
+    experiment: str,
+    topk: int | None = None,
+    n_drop: int | None = None,
 ) -> None:
     """Trade the mean of the members' scores, each standardised by day, as a run of scores that are given.
 
+    `topk` stocks are held and `n_drop` replaced a day, as in the workflows where they are not said.
     Nothing is done where a member is not kept yet, where its run is of another MLflow store, and where the ensemble is kept of
     these members.
     """
@@ -109,12 +132,17 @@ def run_ensemble(
         return
     tables = MemberScores.read(client, runs, validation=False).predictions
     began = _processor_seconds()
+    run_id = _trade(tables, store, experiment, topk=topk, n_drop=n_drop)
+    keep(name, run_id, client, folder, members=members, processor_seconds=_processor_seconds() - began)
+
+
+def _trade(tables: Sequence[pd.DataFrame], store: Path, experiment: str, **how: Any) -> str:
+    """Trade the mean of scores, each standardised by day; the id of the run."""
     with tempfile.TemporaryDirectory() as work:
         file = Path(work) / "scores.parquet"
         combine_tables(tables, MeanZScore())[["score"]].to_parquet(file)
-        task = scored.of_file(file, QlibStore(store), universe="csi300")
-        run_id = scored.run_task(task, store, "cn", experiment)
-    keep(name, run_id, client, folder, members=members, processor_seconds=_processor_seconds() - began)
+        task = scored.of_file(file, QlibStore(store), universe="csi300", **how)
+        return scored.run_task(task, store, "cn", experiment)
 
 
 def keep(

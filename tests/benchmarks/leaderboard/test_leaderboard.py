@@ -11,7 +11,7 @@ import pytest
 from qlib.utils import init_instance_by_config
 
 from benchmarks.leaderboard.report import BASELINE, write
-from benchmarks.leaderboard.rows import CANDIDATES, Case, Row, cases, read_rows
+from benchmarks.leaderboard.rows import CANDIDATES, Case, Row, cases, ensembles, read_rows
 from benchmarks.trainings.kinds import ENSEMBLES
 from benchmarks.trainings.runs import place
 from qlib_ext.checks import UserError
@@ -37,18 +37,32 @@ def test_a_row_is_a_task_with_its_seed(row: Row) -> None:
     segments = task["dataset"]["kwargs"]["segments"]
     walked = segments.get("walk_forward", {})
     days = [walked["start"], walked["end"]] if walked else segments["test"]
-    assert [str(day) for day in days] == CHOSEN_ON if row in CHOSEN_FROM.values() else TEST_YEARS
+    first = row.scored_from or str(days[0])
+    assert [first, str(days[1])] == (CHOSEN_ON if row in CHOSEN_FROM.values() else TEST_YEARS)
     assert "cn" in json.dumps(task["record"]), "the exchange's rules of the date"
 
 
 def test_candidates_are_judged_before_the_test_and_ensembles_are_of_rows() -> None:
     assert CHOSEN_ON[1] < TEST_YEARS[0]
     for rows in (ROWS, CHOSEN_FROM):
-        ensembles = [row for row in rows.values() if row.members]
-        assert ensembles
-        assert all(rows[member].workflow for row in ensembles for member in row.members)
-        assert all(row.name.startswith(ENSEMBLES) for row in ensembles), "they have no seeds of their own"
-        assert cases(rows, [row.name for row in ensembles], [0]) == []
+        found = [row for row in rows.values() if row.members]
+        assert found
+        assert all(rows[member].workflow for row in found for member in row.members)
+        assert all(row.name.startswith(ENSEMBLES) == (row.seeds == 1) for row in found), "read by its name"
+        assert cases(rows, [row.name for row in found], [0]) == []
+
+
+def test_an_ensemble_is_of_all_seeds_or_of_each_apart() -> None:
+    sure, drawn = Row("Sure", "a.yaml", seeds=1), Row("Drawn", "b.yaml")
+    both = ("Sure", "Drawn")
+    made = (Row("Ensemble", seeds=1, members=both), Row("Apart", members=both))
+    rows = {row.name: row for row in (sure, drawn, *made)}
+    found = [(name, members) for name, _, members in ensembles(rows, [0, 2])]
+    assert found == [
+        ("Ensemble", ["Sure seed 0", "Drawn seed 0", "Drawn seed 2"]),
+        ("Apart seed 0", ["Sure seed 0", "Drawn seed 0"]),
+        ("Apart seed 2", ["Sure seed 0", "Drawn seed 2"]),
+    ]
 
 
 def test_seeds_come_last_and_a_row_has_no_more_than_it_asks_for() -> None:
