@@ -67,7 +67,7 @@ def _head(folder: Path, title: str) -> list[str]:
 
 
 def _by_rank_ic(board: Mapping[str, Trainings]) -> dict[str, Trainings]:
-    return dict(sorted(board.items(), key=lambda one: -one[1].of(RANK_IC).to_numpy().mean()))
+    return dict(sorted(board.items(), key=lambda one: -one[1].mean(RANK_IC)))
 
 
 def _tables(ordered: Mapping[str, Trainings]) -> list[str]:
@@ -99,17 +99,14 @@ def ranking(name: str, runs: Trainings, in_set: float) -> dict[str, str]:
     """How well a row's scores rank the stocks: means over its seeds, intervals of seeds and days."""
     rank_ic = runs.of(RANK_IC)
     by_seed = rank_ic.mean(axis=1)
-    lift = (
-        runs.of(f"precision/{PRECISION}/RETURN").to_numpy().mean()
-        / runs.of("base_rate/RETURN").to_numpy().mean()
-    )
+    lift = runs.mean(f"precision/{PRECISION}/RETURN") / runs.mean("base_rate/RETURN")
     return {
         "row": name,
         "seeds": str(len(runs)),
         "RankIC": with_interval(by_seed.mean(), bootstrap_seeds(rank_ic), "{:.4f}"),
         "by seed": extent(by_seed, "{:.4f}"),
-        "IC": f"{runs.of('ic/RETURN').to_numpy().mean():.4f}",
-        "IC, ranked label": f"{runs.of('ranked/ic/RETURN').to_numpy().mean():.4f}",
+        "IC": f"{runs.mean('ic/RETURN'):.4f}",
+        "IC, ranked label": f"{runs.mean('ranked/ic/RETURN'):.4f}",
         f"Precision@{PRECISION} over base rate": f"{lift:.3f}",
         "confidence set": f"{in_set:.2f}",
         "core-hours a run": runs.core_hours(),
@@ -127,11 +124,12 @@ def traded(name: str, runs: Trainings, in_set: float) -> dict[str, str]:
             equal.to_numpy().mean(), bootstrap_seeds(equal), "{:+.1%}", YEAR
         ),
         "by seed": extent(runs.compounded("equal_weight"), "{:+.1%}"),
+        "information ratio": f"{np.mean([day.mean() / day.std() for _, day in equal.iterrows()]) * YEAR**0.5:.2f}",
         "over the index a year": with_interval(
             index.to_numpy().mean(), bootstrap_seeds(index), "{:+.1%}", YEAR
         ),
         "random lists below": extent(below, "{:.0%}"),
-        "turnover a year": f"{YEAR * np.nanmean(runs.of('turnover').to_numpy()):.1f}",
+        "turnover a year": f"{YEAR * runs.mean('turnover'):.1f}",
         "confidence set": f"{in_set:.2f}",
     }
 

@@ -44,6 +44,10 @@ class Trainings:
         """A column of all, a row a training ``[R, D]``."""
         return pd.DataFrame([daily[column] for daily in self.daily])
 
+    def mean(self, column: str) -> float:
+        """Mean of a column over trainings and days, those that have it."""
+        return float(np.nanmean(self.of(column).to_numpy()))
+
     def over(self, benchmark: str) -> pd.DataFrame:
         """Daily return after cost over that of another column ``[R, D]``, on the days that all of them have."""
         return pd.DataFrame([daily["portfolio"] - daily[benchmark] for daily in self.daily]).dropna(axis=1)

@@ -133,7 +133,9 @@ def run_ensemble(
     tables = MemberScores.read(client, runs, validation=False).predictions
     began = _processor_seconds()
     run_id = _trade(tables, store, experiment, topk=topk, n_drop=n_drop)
-    keep(name, run_id, client, folder, members=members, processor_seconds=_processor_seconds() - began)
+    spent = [_processor_seconds() - began, *(facts_of(folder, each)["processor_seconds"] for each in members)]
+    known = None if None in spent else sum(spent)
+    keep(name, run_id, client, folder, members=members, processor_seconds=known)
 
 
 def _trade(tables: Sequence[pd.DataFrame], store: Path, experiment: str, **how: Any) -> str:
@@ -158,7 +160,7 @@ def keep(
     Writes `daily.parquet` (IC, RankIC and Precision as `benchmarks.grid.kept.ranking` has them; return after cost of the portfolio, of
     its index, and of the universe at equal weight, and turnover), `validation.parquet` (the same measures of ranking on the days
     that a model was chosen by, where it scores them), `folds.csv` of a walk-forward, and `run.json`. Processor seconds are those
-    of this call to run it: what an earlier call had trained is not in them.
+    of this call to run it, an ensemble's with those of its members: what an earlier call had trained is not in them.
     """
     target = place(folder, name)
     target.mkdir(parents=True, exist_ok=True)
