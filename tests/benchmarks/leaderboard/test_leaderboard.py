@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,12 @@ from benchmarks.trainings.kinds import ENSEMBLES
 from benchmarks.trainings.runs import place
 from qlib_ext.checks import UserError
 from qlib_ext.config.security import check_classes
+from qlib_ext.data.folds import FoldPlan
+from qlib_ext.model.combiners.mean_z_score import MeanZScore
+from qlib_ext.model.trainings.warm_start import can_start
+from qlib_ext.workflow.read import read_workflow
 
+ROOT = Path(__file__).parents[3]
 CHOSEN_ON, TEST_YEARS = ["2015-01-01", "2016-12-31"], ["2017-01-01", "2020-12-31"]
 DAYS = pd.bdate_range("2017-01-03", periods=200, name="datetime")
 
@@ -50,6 +56,24 @@ def test_candidates_are_judged_before_the_test_and_ensembles_are_of_rows() -> No
         assert all(rows[member].workflow for row in found for member in row.members)
         assert all(row.name.startswith(ENSEMBLES) == (row.seeds == 1) for row in found), "read by its name"
         assert cases(rows, [row.name for row in found], [0]) == []
+
+
+def test_the_recommended_workflow_is_what_the_board_has_measured() -> None:
+    row, variables = ROWS["Recommended"], {"SEED": "1", "RESUME": "1"}
+    task = read_workflow(ROOT / "workflows" / "recommended_csi300.yaml", variables)["task"]
+    (trading,) = (each for each in task["record"] if each["class"].endswith("BacktestRecord"))
+    assert trading["kwargs"]["strategy"]["kwargs"] == {"topk": row.topk, "n_drop": row.n_drop}
+    ensemble = init_instance_by_config(task["model"])
+    assert isinstance(ensemble.combiner, MeanZScore)
+    plan = FoldPlan.of(task["dataset"]["kwargs"]["segments"]["walk_forward"])
+    for name, member in zip(row.members, ensemble.members.values(), strict=True):
+        measured = Case(ROWS[name], 1).task()
+        assert member["model"] == measured["model"]
+        kwargs = (member.get("dataset") or task["dataset"])["kwargs"]
+        assert kwargs["handler"] == measured["dataset"]["kwargs"]["handler"]
+        own = FoldPlan.of(measured["dataset"]["kwargs"]["segments"]["walk_forward"])
+        assert replace(own, warm_start=True) == plan
+        assert own.warm_start == can_start(member["model"])
 
 
 def test_an_ensemble_is_of_all_seeds_or_of_each_apart() -> None:
