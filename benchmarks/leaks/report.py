@@ -38,7 +38,7 @@ def verdict(name: str, source: str, commit: str, found: dict[str, Any]) -> list[
     """What was looked at, each finding with its way out, and the notes."""
     findings = [f"- **{each['kind']}**: {each['message']}" for each in found["findings"]]
     where = (
-        f"Qlib at `{commit[:12]}`: {source}. {found['dates']} dates from {found['first']} to {found['last']} on "
+        f"{source}; commit `{commit[:12]}`. {found['dates']} dates from {found['first']} to {found['last']} on "
         f"{found['changed_markets']} changed markets."
     )
     return [

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from benchmarks.leaks.cases import read_cases
+from benchmarks.leaks.published import ByTheHighest, CorrelationsOfAllDays, DropExtremeLabels
 from benchmarks.leaks.report import write
 from benchmarks.leaks.worth import LEAKS, NONE, UNIVERSE, Case, with_survivors
 from benchmarks.trainings.runs import place
@@ -29,8 +30,9 @@ def test_a_case_names_classes_that_there_are_and_segments(name: str, monkeypatch
     for config in (dataset, dataset["kwargs"]["handler"], task["model"]):
         assert isinstance(locate(config["class"], name="class"), type)
     assert tuple(dataset["kwargs"]["segments"]) == SEGMENTS
-    fitted_until = pd.Timestamp(dataset["kwargs"]["handler"]["kwargs"]["fit_end_time"])
-    assert fitted_until == pd.Timestamp(dataset["kwargs"]["segments"]["train"][1])
+    if "fit_end_time" in dataset["kwargs"]["handler"]["kwargs"]:
+        fitted_until = pd.Timestamp(dataset["kwargs"]["handler"]["kwargs"]["fit_end_time"])
+        assert fitted_until == pd.Timestamp(dataset["kwargs"]["segments"]["train"][1])
 
 
 def test_a_case_like_one_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -38,6 +40,35 @@ def test_a_case_like_one_that_is_not_there_is_refused(tmp_path: Path) -> None:
     file.write_text("One: {source: a, commit: b, like: Two, task: {}}", encoding="utf-8")
     with pytest.raises(UserError, match="Two"):
         read_cases(file)
+
+
+def labelled(labels: list[float]) -> pd.DataFrame:
+    """Ten stocks on a day and the day after, with a feature and a label."""
+    index = pd.MultiIndex.from_product(
+        [CALENDAR[:2], [f"S{k}" for k in range(10)]], names=["datetime", "instrument"]
+    )
+    return pd.DataFrame({("feature", "ONE"): np.arange(20.0), ("label", "L"): labels}, index=index)
+
+
+def test_extreme_labels_are_dropped_by_day_at_both_ends() -> None:
+    left = DropExtremeLabels(0.2)(labelled([*range(10), *range(9, -1, -1)]))
+    assert left.groupby(level="datetime").size().tolist() == [8, 8]
+    assert sorted(left["label"]["L"].unique()) == [*range(1, 9)]
+
+
+def test_prices_are_divided_by_the_highest_of_all_days() -> None:
+    scaled = ByTheHighest([["ONE"]])(labelled([0.0] * 20))["feature"]["ONE"]
+    assert scaled.iloc[10:].tolist() == [1.0] * 10
+    assert scaled.iloc[:10].tolist() == [k / (10 + k) for k in range(10)]
+
+
+def test_correlations_are_of_all_days() -> None:
+    draw = np.random.default_rng(0)
+    table = labelled(draw.normal(size=20).tolist())
+    known = CorrelationsOfAllDays()(table)["feature"]["CORRMEAN"].iloc[:10]
+    later = table.copy()
+    later.iloc[10:, 1] = draw.normal(size=10)
+    assert not np.allclose(known, CorrelationsOfAllDays()(later)["feature"]["CORRMEAN"].iloc[:10])
 
 
 def test_a_leak_changes_the_dataset_and_nothing_else() -> None:
