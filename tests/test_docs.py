@@ -465,8 +465,8 @@ class TestVariables:
 
     @pytest.mark.parametrize("variable", [name for name in VARIABLES if name not in OF_THE_PACKAGE])
     def test_the_default_that_is_listed_is_that_of_the_workflow(self, variable: str) -> None:
-        main = ROOT / "workflows" / "mimstocr_csi300.yaml"
-        texts = [path.read_text(encoding="utf-8") for path in [main, *WORKFLOWS]]
+        first = [ROOT / "workflows" / f"{name}_csi300.yaml" for name in ("mimstocr", "walk_forward")]
+        texts = [path.read_text(encoding="utf-8") for path in [*first, *WORKFLOWS]]
         text = next(text for text in texts if f"{{{{ {variable} |" in text)
         plain = jinja2.Environment(autoescape=False).from_string(text)
         default = VARIABLES[variable]
