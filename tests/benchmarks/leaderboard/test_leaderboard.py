@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from qlib.utils import init_instance_by_config
 
-from benchmarks.leaderboard.report import BASELINE, write
+from benchmarks.leaderboard.report import BASELINES, write
 from benchmarks.leaderboard.rows import CANDIDATES, Case, Row, cases, ensembles, read_rows
 from benchmarks.trainings.kinds import ENSEMBLES
 from benchmarks.trainings.runs import place
@@ -23,6 +23,7 @@ from qlib_ext.model.trainings.warm_start import can_start
 from qlib_ext.workflow.read import read_workflow
 
 ROOT = Path(__file__).parents[3]
+BASELINE = BASELINES[0]
 CHOSEN_ON, TEST_YEARS = ["2015-01-01", "2016-12-31"], ["2017-01-01", "2020-12-31"]
 DAYS = pd.bdate_range("2017-01-03", periods=200, name="datetime")
 
@@ -134,14 +135,16 @@ def test_nobody_is_ahead_by_fewer_than_three_seeds(tmp_path: Path) -> None:
     kept(tmp_path / "choice", "MASTER, Alpha158 seed 0", 0.02)
     page = write(tmp_path).read_text(encoding="utf-8")
     said = {
-        line.split(" | ")[0][2:]: line
-        for line in page.partition("## Against")[2].splitlines()
-        if " | " in line
+        line.split(" | ")[0][2:]: line for line in page.split("## Against")[1].splitlines() if " | " in line
     }
-    assert said["STL, Alpha360"].endswith("| yes |")
+    assert said["STL, Alpha360"].endswith("| RankIC and return |")
     assert "+0.0100 (+0.0100 to +0.0100)" in said["STL, Alpha360"]
     assert said["EW, Alpha360"].endswith("| too few seeds to say |")
     assert page.index("| EW, Alpha360 |") < page.index("| STL, Alpha360 |"), "the highest RankIC first"
+    assert (
+        f"| {BASELINE} | 3 against 3 | -0.0100 (-0.0100 to -0.0100) | -24.3% (-24.3% to -24.3%) | nothing that is shown |"
+        in page
+    )
     assert "EW, Alpha360 (1 of 3 seeds)" in page
     assert "| 1.00 |" in page, "core-hours"
     choice = (tmp_path / "choice" / "README.md").read_text(encoding="utf-8")
