@@ -107,6 +107,7 @@ def with_interval(mean: float, interval: Interval, form: str, factor: float = 1)
 def draw_wealth(kinds: Mapping[str, Trainings], file: Path) -> None:
     """Draw the wealth of each kind's mean account over that of equal weight."""
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    axes.set_prop_cycle(plt.cycler(linestyle=("-", "--", ":")) * plt.rcParams["axes.prop_cycle"])
     for kind, runs in kinds.items():
         own, base = (runs.of(column).dropna(axis=1).mean() for column in ("portfolio", "equal_weight"))
         days = own.index.intersection(base.index)
