@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.rcsetup import cycler
 
 from qlib_ext.metrics.risk import annualised_return, relative_return, relative_wealth
 from qlib_ext.metrics.significance import Interval, bootstrap_trainings
@@ -107,7 +108,7 @@ def with_interval(mean: float, interval: Interval, form: str, factor: float = 1)
 def draw_wealth(kinds: Mapping[str, Trainings], file: Path) -> None:
     """Draw the wealth of each kind's mean account over that of equal weight."""
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
-    axes.set_prop_cycle(plt.cycler(linestyle=("-", "--", ":")) * plt.rcParams["axes.prop_cycle"])
+    axes.set_prop_cycle(cycler(linestyle=("-", "--", ":")) * plt.rcParams["axes.prop_cycle"])
     for kind, runs in kinds.items():
         own, base = (runs.of(column).dropna(axis=1).mean() for column in ("portfolio", "equal_weight"))
         days = own.index.intersection(base.index)
