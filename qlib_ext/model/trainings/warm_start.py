@@ -6,9 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from qlib.model.base import Model
-
-from qlib_ext.config.build import build, locate
+from qlib_ext.config.build import locate
 
 START_FROM = "start_from"  # their argument, the id of that run
 
@@ -18,7 +16,4 @@ def can_start(model: Mapping[str, Any]) -> bool:
     kind = locate(model["class"], name="model")
     if START_FROM not in inspect.signature(kind).parameters:
         return False
-    if not hasattr(kind, "starters"):
-        return True
-    ensemble: Any = build(model, Model, name="model")
-    return bool(ensemble.starters())
+    return bool(kind(**model["kwargs"]).starters()) if hasattr(kind, "starters") else True
