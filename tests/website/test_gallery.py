@@ -27,6 +27,7 @@ def done(work: Path, empty_database: Path) -> dict[str, NotebookNode]:
         shutil.copy(empty_database, work / path.stem / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # what an earlier test in this process used
         return gallery.run(NOTEBOOKS, work)
 
 
