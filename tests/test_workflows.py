@@ -38,9 +38,8 @@ from tests.interpreter import Interpreter, qrun
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.yaml"))
 WALKS = ROOT / "workflows" / "walk_forward_csi300.yaml"
-RECOMMENDED = (
-    ROOT / "workflows" / "recommended_csi300.yaml"
-)  # of which tests/benchmarks/leaderboard says what it is
+# What it is, tests/benchmarks/leaderboard says.
+RECOMMENDED = ROOT / "workflows" / "recommended_csi300.yaml"
 OF_SEGMENTS = [path for path in WORKFLOWS if path not in (WALKS, RECOMMENDED)]
 REAL = ROOT.parent / "shared" / "market" / "cn"
 SEGMENTS = {
