@@ -30,11 +30,13 @@ from qlib_ext.model.ensemble.ensemble import Ensemble
 from qlib_ext.model.ensemble.member_scores import COMBINER, MEMBERS
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.model.multi_task import MultiTaskModel
+from qlib_ext.model.plain_weights import PLAIN, give_weights
+from qlib_ext.model.plain_weights import WINDOWS as STATISTICS
 from qlib_ext.model.walk_forward import RUNS
 from qlib_ext.tracking.artifacts import RunArtifacts, reading, stored
 
 NETWORK = ("training/weights.safetensors", "training/network.json")
-BOOSTER = ("model/windows.safetensors", "model/booster.txt")
+LEARNED = (NETWORK, *((STATISTICS, path) for path in PLAIN))  # of one of these a model is loaded
 ALWAYS = ("config.yaml", "data/summary.json")
 # Of `data/summary.json`.
 SUMMARY: Mapping[str, type] = {
@@ -101,7 +103,7 @@ class TrainedRun:
                 f"{called} must be FINISHED, found {run.info.status}: let it finish, take it up with RESUME=1, or "
                 "name another"
             )
-        have = set(stored(client, run.info.run_id, [*ALWAYS, *OPTIONAL, *NETWORK, *BOOSTER]))
+        have = set(stored(client, run.info.run_id, [*ALWAYS, *OPTIONAL, *sum(LEARNED, ())]))
         missing = [path for path in ALWAYS if path not in have]
         if missing:
             raise UserError(
@@ -139,7 +141,7 @@ class TrainedRun:
                 "judges a method, and nobody could trade so. Train by segments in the order of time, such as `segments: "
                 "{walk_forward: ...}`, and name that run"
             )
-        if any(all(map(self.artifacts.has, learned)) for learned in (NETWORK, BOOSTER)) or self.member_runs():
+        if any(all(map(self.artifacts.has, learned)) for learned in LEARNED) or self.member_runs():
             return
         given = self.given_scores()
         if given is not None:
@@ -148,8 +150,8 @@ class TrainedRun:
             )
         raise UserError(
             f"{called} keeps nothing that a model could be loaded from without running a pickle, neither "
-            f"{' and '.join(NETWORK)} nor {' and '.join(BOOSTER)}: give the scores of the day as a file, by `--scores "
-            f"FILE`, or where the model is a MultiTaskModel or an LGBModel, {AGAIN}"
+            f"{' and '.join(NETWORK)} nor {STATISTICS} with {' or '.join(PLAIN)}: give the scores of the day as a file, by "
+            f"`--scores FILE`, or where the model is a MultiTaskModel, an LGBModel or a LinearModel, {AGAIN}"
         )
 
     def given_scores(self) -> GivenScores | None:
@@ -203,7 +205,7 @@ class TrainedRun:
 
     def statistics(self, name: str = WINDOWS) -> tuple[np.ndarray, np.ndarray]:
         """Median and scale of the features `[T, F]`, or of the market's status `[M]`, as the training fitted them."""
-        path = NETWORK[0] if self.artifacts.has(NETWORK[0]) else BOOSTER[0]
+        path = NETWORK[0] if self.artifacts.has(NETWORK[0]) else STATISTICS
         try:
             tensors = load_file(self.artifacts.root / path)
             return tensors[f"{name}median"], tensors[f"{name}scale"]
@@ -283,13 +285,9 @@ class TrainedRun:
         model = build(config, Model, name="model")
         if isinstance(model, MultiTaskModel):
             model.restore(self.artifacts.root / "training", dataset)
-        elif self.artifacts.has(BOOSTER[1]):  # Qlib's LGBModel, or one that holds its trees as it does
-            import lightgbm  # here: only its own models need it
-
-            model.model = lightgbm.Booster(model_file=str(self.artifacts.root / BOOSTER[1]))
-        else:
+        elif not give_weights(model, self.artifacts.root):
             raise UserError(
-                f"a {type(model).__name__} cannot be loaded without a pickle: MultiTaskModel and LGBModel can"
+                f"a {type(model).__name__} cannot be loaded without a pickle: MultiTaskModel, LGBModel and LinearModel can"
             )
         return model
 

@@ -20,8 +20,8 @@ from qlib_ext.metrics.bootstrap import overlapping_block, span_of
 from qlib_ext.metrics.cross_section import Floats, spearman
 from qlib_ext.metrics.significance import Interval, bootstrap_mean
 from qlib_ext.model.day_scores import DayScores, Scores
+from qlib_ext.model.plain_weights import booster_of
 from qlib_ext.records.base import Record
-from qlib_ext.records.signal import booster_of
 from qlib_ext.terminal import shown_progress
 
 logger = logging.getLogger(__name__)

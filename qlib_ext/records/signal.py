@@ -23,6 +23,7 @@ from qlib_ext.data.spec import DatasetSpec
 from qlib_ext.model.ensemble.ensemble import Ensemble
 from qlib_ext.model.ensemble.member_scores import VALIDATION
 from qlib_ext.model.given_scores import GivenScores
+from qlib_ext.model.plain_weights import PLAIN, WINDOWS, weights_of
 from qlib_ext.records.base import Record
 
 # Bottleneck: pandas takes its sums where it is installed, whose last digits are others.
@@ -36,9 +37,9 @@ class SignalRecord(Record):
     Writes `signal/predictions.parquet` (first column `score`, then what else the model predicts),
     `signal/labels.parquet` (raw labels, on the same rows), `data/summary.json` (the dataset's description),
     `data/coverage.parquet` (members and scored stocks of each day, with its segment), `config.yaml` (the task)
-    and `environment.json` (versions). Of a LightGBM model, which Qlib keeps as a pickle only, it writes
-    `model/booster.txt` (LightGBM's own text) and `model/windows.safetensors` (the statistics of the features), so that
-    the model can score later days. Where the dataset has a validation segment, it writes `signal/validation.parquet`: the
+    and `environment.json` (versions). Of a LightGBM or linear model, which Qlib keeps as a pickle only, it writes
+    `model/booster.txt` (LightGBM's own text) or `model/linear.safetensors` (coefficients), and `model/windows.safetensors` (the
+    statistics of the features), so that the model can score later days. Where the dataset has a validation segment, it writes `signal/validation.parquet`: the
     model's scores of it beside the raw labels, by which an ensemble weights its members. Sets the tags `data_fingerprint`, `region` and `store` (where the data lay).
 
     Parameters
@@ -61,7 +62,7 @@ class SignalRecord(Record):
         "config.yaml",
         "environment.json",
     )
-    may_make = ("model/booster.txt", "model/windows.safetensors", VALIDATION)
+    may_make = (*PLAIN, WINDOWS, VALIDATION)
 
     asks = ("describe", "coverage")
 
@@ -93,7 +94,7 @@ class SignalRecord(Record):
         task = self.recorder.load_object("task")
         self.save_text("config.yaml", yaml.safe_dump(_plain(task), sort_keys=False, allow_unicode=True))
         self.save_json("environment.json", versions())
-        self._save_booster()
+        self._save_weights()
         tags = {
             "data_fingerprint": str(summary["fingerprint"]),
             "region": str(C["region"]),
@@ -121,15 +122,15 @@ class SignalRecord(Record):
         scores = as_predictions(self.model.predict(self.dataset, "valid"))["score"]
         self.save_table(VALIDATION, pd.concat([scores, self._labels(scores.index, "valid")], axis=1))
 
-    def _save_booster(self) -> None:
-        """Keep what Qlib's LightGBM model learned, without a pickle."""
-        booster = booster_of(self.model)
-        features = getattr(getattr(self.dataset, "handler", None), "features", None)
-        if features is None or booster is None:
+    def _save_weights(self) -> None:
+        """Keep what one of Qlib's own models learned, without a pickle."""
+        learned = weights_of(self.model)
+        if not learned or getattr(getattr(self.dataset, "handler", None), "features", None) is None:
             return
-        self.save_text("model/booster.txt", booster.model_to_string())  # as many trees as it predicts with
-        content = {name: np.ascontiguousarray(values) for name, values in self.dataset.statistics().items()}
-        self.save_bytes("model/windows.safetensors", save(content))
+        for path, content in learned.items():
+            self.save_bytes(path, content)
+        fitted = {name: np.ascontiguousarray(values) for name, values in self.dataset.statistics().items()}
+        self.save_bytes(WINDOWS, save(fitted))
 
     def _labels(self, rows: pd.MultiIndex, segment: str = "test") -> pd.DataFrame:
         labels = self.dataset.prepare(segment, col_set="label", data_key=DataHandlerLP.DK_R)
@@ -157,12 +158,6 @@ def as_predictions(predicted: pd.Series | pd.DataFrame) -> pd.DataFrame:
     frame = predicted.to_frame() if isinstance(predicted, pd.Series) else predicted.copy()
     frame.columns = ["score", *map(str, frame.columns[1:])]
     return _on_days_and_stocks("predictions", frame)
-
-
-def booster_of(model: Any) -> Any:
-    """LightGBM's booster of a model that holds its trees as Qlib's does; None of any other."""
-    booster = getattr(model, "model", None)
-    return booster if type(booster).__module__.startswith("lightgbm.") else None
 
 
 def versions() -> dict[str, str]:

@@ -24,6 +24,7 @@ from qlib_ext.market.store import QlibStore
 from qlib_ext.model.ensemble.ensemble import MEMBER, Ensemble
 from qlib_ext.model.given_scores import GivenScores
 from qlib_ext.model.multi_task import MultiTaskModel
+from qlib_ext.model.plain_weights import give_weights
 from qlib_ext.model.soup import Soup
 from qlib_ext.model.trainings.below import PREDICTIONS, identity
 from qlib_ext.model.trainings.warm_start import START_FROM
@@ -39,7 +40,7 @@ from qlib_ext.workflow.scored import run_task
 from qlib_ext.workflow.walk_forward import walked
 
 NAME = "verification"
-NETWORK, BOOSTER = "training/weights.safetensors", "model/booster.txt"
+NETWORK = "training/weights.safetensors"
 
 
 class KeptScores(GivenScores):
@@ -169,14 +170,11 @@ def _take_weights(model: Model, folder: Path, dataset: Any) -> None:
     if isinstance(model, MultiTaskModel) and (folder / NETWORK).is_file():
         model.restore(folder / "training", dataset)
         return
-    if (folder / BOOSTER).is_file() and hasattr(model, "model"):
-        import lightgbm  # here: only its own models need it
-
-        model.model = lightgbm.Booster(model_file=str(folder / BOOSTER))
+    if give_weights(model, folder):
         return
     raise UserError(
-        f"the run keeps no weights of its {type(model).__name__} that can be read without a pickle, as MultiTaskModel and "
-        "LGBModel do: verify it by `--train`"
+        f"the run keeps no weights of its {type(model).__name__} that can be read without a pickle, as MultiTaskModel, "
+        "LGBModel and LinearModel do: verify it by `--train`"
     )
 
 

@@ -83,7 +83,7 @@ READ_BACK = sorted(
         *trained.ALWAYS,
         *trained.OPTIONAL,
         *trained.NETWORK,
-        *trained.BOOSTER,
+        *sum(trained.LEARNED, ()),
     }
 )
 
